@@ -1,0 +1,192 @@
+"""The command line: `rethinking train`, `rethinking demo`. Every option is a field of `ExperimentConfig`.
+
+The only place that prints to a person and exits: with 0, with 2 for a user's mistake, with 1 for a failure, each
+told in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import tyro
+
+from rethinking.config import ExperimentConfig, field_types, nearest
+from rethinking.errors import InputError, RunError
+
+CONFIG_HELP = "a YAML file of options, such as a run's config.yaml; options on the command line override it"
+FORCE_HELP = "train a finished run again, in a folder beside the old one"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`rethinking COMMAND ...`"""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"train": train, "demo": demo}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
+        print("       rethinking demo              true against random labels on the built-in digits")
+        sys.exit(0)
+    if arguments[0] not in commands:
+        _fail(InputError(f"unknown command '{arguments[0]}'{nearest(arguments[0], commands)}"))
+    commands[arguments[0]](arguments[1:])
+    sys.exit(0)
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """`python train.py ...`: one run, with a summary at the end."""
+    with _one_line_errors():
+        config, force = parse(list(sys.argv[1:] if arguments is None else arguments))
+
+        from rethinking.training import train as run  # PyTorch is imported once the options are known to be right
+
+        console = _console()
+        from rethinking.console import Progress, summary
+
+        result = run(config, force=force, observers=[Progress(console)])
+        console.print(summary(result))
+
+
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """`make demo`: true against random labels on the built-in digits, and a picture of both learning curves."""
+    with _one_line_errors():
+        if arguments:
+            raise InputError(f"demo takes no options, not '{arguments[0]}'")
+        from rethinking.console import Progress, comparison
+        from rethinking.experiments.demo import CONFIGS
+        from rethinking.report.figures import learning_curves
+        from rethinking.training import train as run
+
+        console = _console()
+        results = {name: run(config, observers=[Progress(console)]) for name, config in CONFIGS.items()}
+        console.print(comparison(results))
+        picture = learning_curves(results, Path("runs") / "demo.png")
+        console.print(f"learning curves: {picture}", highlight=False)
+
+
+def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfig, bool]:
+    """The configuration and `--force` of a command line. Raises `InputError` for anything that is wrong in it."""
+    defaults, arguments = _from_file(arguments)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed, unknown = tyro.cli(
+                _options(defaults),
+                prog=prog,
+                description="Train one experiment of Zhang et al. 2017. The defaults are the paper's.",
+                args=arguments,
+                use_underscores=True,
+                return_unknown_args=True,
+            )
+    except SystemExit as exit:
+        if not exit.code:
+            raise  # --help
+        raise InputError(_without_box(errors.getvalue())) from None
+    flags = [name for name in unknown if name.startswith("-")]
+    if unknown:
+        wrong = (flags or unknown)[0].split("=")[0]
+        names = [spec.metadata["flag"] or spec.name for spec in dataclasses.fields(ExperimentConfig)]
+        known = [f"--{name}" for name in (*names, "config", "force")]
+        suggestion = nearest(wrong.replace("-", "_").replace("__", "--", 1), known)
+        raise InputError(f"unknown option '{wrong}'{suggestion or '; --help lists all'}")
+    groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
+    values = {name: value for group in groups for name, value in group.items()}
+    force = values.pop("force")
+    values.pop("config")
+    return ExperimentConfig(**values), force
+
+
+def _from_file(arguments: list[str]) -> tuple[ExperimentConfig, list[str]]:
+    """The configuration of `--config FILE`, else the defaults, and the arguments without it."""
+    for index, argument in enumerate(arguments):
+        name, equals, path = argument.partition("=")
+        if name == "--config":
+            rest = arguments[index + 1 :]
+            if not equals:
+                if not rest:
+                    raise InputError("--config needs the path of a YAML file")
+                path, rest = rest[0], rest[1:]
+            return ExperimentConfig.from_yaml(path), arguments[:index] + rest
+    return ExperimentConfig(), arguments
+
+
+def _options(defaults: ExperimentConfig) -> type:
+    """A nested dataclass for tyro with one member a help group, made from the fields of `ExperimentConfig`."""
+    types = field_types()
+    groups: dict[str, list[tuple[str, Any, Any]]] = {}
+    for spec in dataclasses.fields(ExperimentConfig):
+        meta = spec.metadata
+        default = getattr(defaults, spec.name)
+        shown = meta["default_text"] if default is None else _shown(default)
+        argument = tyro.conf.arg(
+            name=meta["flag"] or None,
+            help=meta["help"],
+            help_behavior_hint=f"(default: {shown})" if shown else "",
+            metavar=meta["metavar"] or None,
+        )
+        annotated = Annotated[types[spec.name], argument]
+        groups.setdefault(meta["group"], []).append((spec.name, annotated, dataclasses.field(default=default)))
+    for name, kind, default, help in (
+        ("config", str | None, None, CONFIG_HELP),
+        ("force", bool, False, FORCE_HELP),
+    ):
+        argument = tyro.conf.arg(help=help, help_behavior_hint="")
+        groups.setdefault("command", []).append((name, Annotated[kind, argument], dataclasses.field(default=default)))
+    sections = []
+    for name, members in groups.items():
+        section = dataclasses.make_dataclass(name, members)
+        sections.append((name, tyro.conf.OmitArgPrefixes[section], dataclasses.field(default_factory=section)))  # type: ignore[valid-type]
+    return dataclasses.make_dataclass("train", sections)
+
+
+def _shown(default: Any) -> str:
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+
+
+def _without_box(message: str) -> str:
+    """tyro's framed error message as one line, without the frame and its pointer to `--help`."""
+    lines = [line.strip("│╭╮╰╯─| ") for line in message.splitlines()]
+    text = " ".join(line for line in lines if line)
+    return re.sub(r"\s*For full helptext.*$", "", text)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    from rethinking.console import LogLines
+
+    console = Console()
+    logger = logging.getLogger("rethinking")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [LogLines(console)]
+    return console
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors that a person can mend, and interruptions, as one line and an exit status."""
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except (InputError, RunError) as error:
+        _fail(error)
+    except KeyboardInterrupt as interruption:
+        number = interruption.args[0] if interruption.args else signal.SIGINT
+        print("\nstopped; the same command goes on after the last finished epoch", file=sys.stderr)
+        sys.exit(128 + number)
+
+
+def _fail(error: InputError | RunError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_status)

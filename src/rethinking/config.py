@@ -1,0 +1,425 @@
+"""`ExperimentConfig`: every knob of a run, with its default, its help text and its check, and the presets.
+
+A run is a pure function of this configuration. The command line, `config.yaml` and the run's folder name are all
+derived from the fields below; nothing else lists the options again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from rethinking.errors import InputError
+
+CONFIG_FORMAT = 1  # of config.yaml and the run folder around it; raised when an older reader would misread a newer run
+
+
+class ModelDefaults(NamedTuple):
+    learning_rate: float  # Appendix A
+    weight_decay: float  # "the default coefficient for each model"; the paper gives no numbers
+
+
+MODEL_DEFAULTS = {
+    "small_inception": ModelDefaults(0.1, 0.0005),
+    "small_inception_no_bn": ModelDefaults(0.1, 0.0005),
+    "small_alexnet": ModelDefaults(0.01, 0.0005),
+    "mlp_1x512": ModelDefaults(0.01, 0.0001),
+    "mlp_3x512": ModelDefaults(0.01, 0.0001),
+}
+EXPONENTIAL_DECAY = 0.95  # per epoch, Appendix A
+
+RANDOMIZATIONS = (
+    "none",
+    "random_labels",
+    "partial_corrupt",
+    "shuffled_pixels",
+    "random_pixels",
+    "gaussian_pixels",
+)
+
+Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def one_of(*allowed: str) -> Check:
+    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+
+
+def at_least(bound: float) -> Check:
+    return lambda value: None if value >= bound and math.isfinite(value) else f"at least {bound}"
+
+
+def positive(value: float) -> str | None:
+    return None if 0 < value < math.inf else "a number above 0"
+
+
+def within(low: float, high: float) -> Check:
+    return lambda value: None if low <= value <= high else f"between {low} and {high}"
+
+
+def number_or(word: str, check: Check) -> Check:
+    def checked(value: float | str) -> str | None:
+        expected = None if value == word else "a number" if isinstance(value, str) else check(value)
+        return expected and f"{expected}, or '{word}'"
+
+    return checked
+
+
+def anything(value: object) -> None:
+    return None
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    check: Check = anything,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    metavar: str = "",
+    default_text: str = "",
+    changes_numbers: bool = True,
+) -> Any:
+    """One field of `ExperimentConfig`.
+
+    `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
+    in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
+    """
+    if choices:
+        check, metavar = one_of(*choices), "|".join(choices)
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "group": group,
+            "check": check,
+            "flag": flag,
+            "metavar": metavar,
+            "default_text": default_text,
+            "changes_numbers": changes_numbers,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides a run (Section 2 and Appendix A of the paper).
+
+    Raises `InputError` when built with an unknown name, a wrong type, a value out of range or options that
+    contradict each other.
+    """
+
+    model_name: str = option(
+        "small_inception",
+        "the network (Table 1; Appendix A)",
+        group="model",
+        choices=tuple(MODEL_DEFAULTS),
+        flag="model",
+    )
+    init: str = option(
+        "he",
+        "initial weights: 'he' and 'lecun' are normal with variance 2/fan_in and 1/fan_in, 'xavier' uniform with"
+        " variance 2/(fan_in + fan_out), 'pytorch' the framework's own; biases 0 but for 'pytorch' (not in the paper)",
+        group="model",
+        choices=("he", "lecun", "xavier", "pytorch"),
+    )
+
+    dataset: str = option(
+        "cifar10",
+        "digits (built in), cifar10, cifar100, mnist, fashion_mnist, or the path of a local folder that"
+        " `datasets.load_dataset` reads (Section 2: CIFAR-10)",
+        group="data",
+        metavar="NAME|PATH",
+    )
+    data_root: str | None = option(
+        None,
+        "a folder to look for the named data set in, before the Hub",
+        group="data",
+        metavar="FOLDER",
+        changes_numbers=False,
+    )
+    train_subset: int | None = option(
+        None,
+        "train on the first N images of a fixed shuffle",
+        group="data",
+        check=at_least(1),
+        metavar="N",
+        default_text="all of them",
+    )
+    crop_size: int | None = option(
+        None,
+        "side of the centre crop in pixels (Appendix A: 28 for CIFAR-10)",
+        group="data",
+        check=within(28, 224),
+        metavar="PIXELS",
+        default_text="28 for images of 28 to 32 pixels, else the whole image",
+    )
+    min_std: float | str = option(
+        1e-8,
+        "floor of the standard deviation in per-image whitening, on pixels scaled to 0-1; 'tensorflow' is"
+        " 1/sqrt(number of values), the rule the paper's framework uses (Appendix A)",
+        group="data",
+        check=number_or("tensorflow", positive),
+        metavar="FLOAT|tensorflow",
+    )
+
+    randomization: str = option(
+        "none",
+        "what is randomized, once, before training (Section 2.1)",
+        group="randomization",
+        choices=RANDOMIZATIONS,
+    )
+    corruption_prob: float | None = option(
+        None,
+        "probability that a label is replaced by a uniform draw over all classes; goes with"
+        " --randomization partial_corrupt (Section 2.1)",
+        group="randomization",
+        check=within(0, 1),
+        metavar="P",
+    )
+    randomization_seed: int = option(
+        0, "seed of the random labels and pixels, apart from --seed", group="randomization", check=at_least(0)
+    )
+
+    weight_decay: float | str = option(
+        0.0,
+        "l2 coefficient on all trainable parameters; 'default' is the model's own: 0.0005 for the convolutional"
+        " networks, 0.0001 for the MLPs (the paper gives no numbers; Table 1, Table 4)",
+        group="regularization",
+        check=number_or("default", at_least(0)),
+        metavar="FLOAT|default",
+    )
+    random_crop: bool = option(
+        False,
+        "28x28 out of 32x32 at random; images that are 28x28 already are zero-padded by 4 first"
+        " (Section 3; Table 1, Table 4)",
+        group="regularization",
+    )
+    augment_flip_rotate: bool = option(
+        False,
+        "left-right flip with probability 0.5 and rotation uniform in +-25 degrees (Section 3; Table 4)",
+        group="regularization",
+    )
+
+    num_epochs: int = option(
+        100,
+        "epochs to train (not stated; Figure 1a runs 63, Figure 2b 50)",
+        group="optimization",
+        check=at_least(1),
+    )
+    batch_size: int = option(
+        128,
+        "images a step, the last partial batch kept (Figures 1a and 2b imply 128)",
+        group="optimization",
+        check=at_least(1),
+    )
+    optimizer: str = option("sgd", "update rule (Appendix A: sgd)", group="optimization", choices=("sgd", "adam"))
+    learning_rate: float | None = option(
+        None,
+        "initial learning rate (Appendix A)",
+        group="optimization",
+        check=positive,
+        flag="lr",
+        metavar="FLOAT",
+        default_text="0.1 for both Inceptions, 0.01 for the others",
+    )
+    momentum: float = option(
+        0.9, "momentum of sgd (Appendix A); adam does not use it", group="optimization", check=within(0, 1)
+    )
+    lr_schedule: str = option(
+        "exponential",
+        "'exponential': times --lr_decay an epoch (Appendix A); 'step': times 0.1 after epochs 60 and 80;"
+        " 'cosine': to 0 at the end; 'constant'",
+        group="optimization",
+        choices=("exponential", "step", "cosine", "constant"),
+    )
+    lr_decay: float | None = option(
+        None,
+        "factor an epoch of the exponential schedule (Appendix A: 0.95; Table 4: 0.999 with augmentation)",
+        group="optimization",
+        check=within(0, 1),
+        metavar="FLOAT",
+        default_text="0.95",
+    )
+    seed: int = option(0, "seed of initial weights, order and augmentation", group="optimization", check=at_least(0))
+    eval_train_every: int | None = option(
+        None,
+        "also measure the exact training accuracy every K epochs, beside where it is always measured: the last epoch"
+        " and those of online accuracy from 99% on",
+        group="optimization",
+        check=at_least(1),
+        metavar="K",
+        default_text="never",
+    )
+    stop_when_fit: bool = option(
+        False, "end at the first epoch with an exact training accuracy of 100%", group="optimization"
+    )
+
+    device: str = option("auto", "where to compute", group="hardware", choices=("auto", "cpu", "cuda", "mps"))
+    precision: str = option(
+        "auto",
+        "'bf16' computes in bfloat16 under autocast; 'auto' takes it where the hardware has it natively, else fp32",
+        group="hardware",
+        choices=("auto", "fp32", "bf16"),
+    )
+
+    runs_dir: str = option(
+        "runs", "where run folders are kept", group="output", metavar="FOLDER", changes_numbers=False
+    )
+    use_tensorboard: bool = option(
+        True, "write TensorBoard event files into the run's folder", group="output", changes_numbers=False
+    )
+    use_wandb: bool = option(
+        False, "log to Weights & Biases, offline where its server is out of reach", group="output", changes_numbers=False
+    )
+    wandb_project: str = option("zhang-generalization", "W&B project", group="output", changes_numbers=False)
+    wandb_entity: str | None = option(
+        None, "W&B user or team", group="output", changes_numbers=False, default_text="your own"
+    )
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = _typed(spec.name, getattr(self, spec.name))
+            expected = None if value is None else spec.metadata["check"](value)
+            if expected:
+                raise InputError(f"{spec.name} must be {expected}, not {value!r}")
+            object.__setattr__(self, spec.name, value)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.randomization == "partial_corrupt" and self.corruption_prob is None:
+            raise InputError("randomization partial_corrupt needs a corruption_prob between 0 and 1")
+        if self.randomization != "partial_corrupt" and self.corruption_prob is not None:
+            raise InputError(
+                f"corruption_prob goes with randomization partial_corrupt, not {self.randomization};"
+                " leave one out or change the other"
+            )
+        if self.lr_schedule != "exponential" and self.lr_decay is not None:
+            raise InputError(f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}")
+
+    @property
+    def explicit_reg_off(self) -> bool:
+        """True exactly when weight decay is 0 and both augmentations are off (the paper's explicit regularizers)."""
+        return self.weight_decay == 0 and not self.random_crop and not self.augment_flip_rotate
+
+    @property
+    def randomizes_labels(self) -> bool:
+        return self.randomization in ("random_labels", "partial_corrupt")
+
+    def resolved(self) -> ExperimentConfig:
+        """The same run with every default that depends on the model or the schedule written out."""
+        defaults = MODEL_DEFAULTS[self.model_name]
+        exponential = self.lr_schedule == "exponential"
+        return dataclasses.replace(
+            self,
+            learning_rate=defaults.learning_rate if self.learning_rate is None else self.learning_rate,
+            weight_decay=defaults.weight_decay if self.weight_decay == "default" else self.weight_decay,
+            lr_decay=EXPONENTIAL_DECAY if exponential and self.lr_decay is None else self.lr_decay,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a run's numbers; `dataset` is left to the data's name and fingerprint."""
+        return {
+            spec.name: getattr(self, spec.name)
+            for spec in fields(self)
+            if spec.metadata["changes_numbers"] and spec.name != "dataset"
+        }
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ExperimentConfig:
+        """A configuration from field names or command-line names. Raises `InputError` for names it does not know."""
+        by_name = field_by_name()
+        unknown = [name for name in values if str(name) not in by_name]
+        if unknown:
+            raise InputError(f"unknown option '{unknown[0]}'{nearest(str(unknown[0]), by_name)}")
+        return cls(**{by_name[name]: value for name, value in values.items()})
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> ExperimentConfig:
+        """The configuration in a YAML file, such as a run's `config.yaml`. Raises `InputError`."""
+        return cls.from_mapping(read_config_file(Path(path)))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump({"format": CONFIG_FORMAT, **self.to_dict()}, sort_keys=False)
+
+
+def field_by_name() -> dict[str, str]:
+    """Field name by every name an option goes by: the field's own and the command line's."""
+    specs = fields(ExperimentConfig)
+    return {name: spec.name for spec in specs for name in (spec.metadata["flag"], spec.name) if name}
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The options in a YAML file, unchecked but for its format. Raises `InputError` in one line."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold lines of 'option: value', like a run's config.yaml")
+    written = values.pop("format", CONFIG_FORMAT)
+    if written != CONFIG_FORMAT:
+        raise InputError(
+            f"{path} has format {written}; this version reads {CONFIG_FORMAT}: use the version that wrote it"
+        )
+    return values
+
+
+def _typed(name: str, value: Any) -> Any:
+    """`value` as the field's type, where nothing is lost by it (1 for 1.0, YAML's '1e-4' for 0.0001)."""
+    accepted = _accepted_types()[name]
+    if value is None and type(None) in accepted:
+        return None
+    if bool in accepted and isinstance(value, bool):
+        return value
+    if float in accepted and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    if int in accepted and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if str in accepted and isinstance(value, str | Path):
+        return str(value)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    raise InputError(f"{name} must be {' or '.join(words[kind] for kind in accepted)}, not {value!r}")
+
+
+@functools.cache
+def _accepted_types() -> dict[str, tuple[type, ...]]:
+    return {name: typing.get_args(hint) or (hint,) for name, hint in field_types().items()}
+
+
+def field_types() -> dict[str, Any]:
+    """The declared type of every field, such as `float | None`."""
+    return typing.get_type_hints(ExperimentConfig)
+
+
+def get_baseline_config(model_name: str = "small_inception", **options: Any) -> ExperimentConfig:
+    """True labels, no explicit regularization: the paper's starting point (Table 1). `options` override."""
+    return ExperimentConfig(**{"model_name": model_name, **options})
+
+
+def get_random_labels_config(model_name: str = "small_inception", **options: Any) -> ExperimentConfig:
+    """The same with every label drawn at random (Section 2.1), all hyperparameters unchanged."""
+    return get_baseline_config(model_name, **{"randomization": "random_labels", **options})

@@ -1,0 +1,158 @@
+"""What a person sees while a run goes, and when it is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rethinking.config import ExperimentConfig
+from rethinking.experiments.paper import table1_row
+from rethinking.training.run_dir import Record, RunResult
+
+
+class Progress:
+    """An observer of `training.train`: one live line on a terminal, a plain line an epoch elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        self._epochs = config.num_epochs
+        self._epoch_images = images
+        self._images_done = 0  # in this sitting
+        self._last = metrics[-1] if metrics else None
+        self._first_epoch = len(metrics) + 1
+        self._began = time.perf_counter()
+        going_on = f", going on from epoch {self._first_epoch}" if metrics else ""
+        self._print(f"{path}: {config.precision} on {config.device}, {images:,} training images{going_on}")
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def step(self, images: int) -> None:
+        self._images_done += images
+
+    def epoch(self, record: Record) -> None:
+        self._last = record
+        if self._live is None:
+            self._print(self._line().plain)
+
+    def ended(self, result: RunResult | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _line(self) -> Text:
+        """The epoch at work, what the last finished one measured, and what is left of the run."""
+        elapsed = time.perf_counter() - self._began
+        done = self._images_done / self._epoch_images
+        parts = [f"epoch {min(self._first_epoch + int(done), self._epochs)}/{self._epochs}"]
+        if self._live is None and self._last is not None:
+            parts = [f"epoch {self._last['epoch']}/{self._epochs}"]
+        else:
+            parts.append(f"{done % 1:4.0%} done")
+        if self._last is not None:
+            parts += _measured(self._last)
+        left = self._epochs - self._first_epoch + 1 - done
+        if done > 0 and left > 0:
+            parts.append(f"{_duration(elapsed / done * left)} left")
+        return Text("  ".join(parts))
+
+
+def _measured(record: Record) -> list[str]:
+    parts = [f"loss {record['train_loss']:.4f}", f"train {record['train_accuracy']:.2%}"]
+    if record["exact_train_accuracy"] is not None:
+        parts.append(f"exact {record['exact_train_accuracy']:.2%}")
+    if record["test_accuracy"] is not None:
+        parts += [f"test loss {record['test_loss']:.4f}", f"test {record['test_accuracy']:.2%}"]
+    return [*parts, f"{record['images_per_second']:,.0f} images/s"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+
+
+def summary(result: RunResult) -> Table:
+    """The run beside the paper's row where Table 1 has one for it and the images are CIFAR-10's or a copy of them."""
+    final, facts, config = result.final, result.result, result.config
+    ours = facts["dataset"]
+    like_cifar10 = ours.startswith("cifar10") and not ours.startswith("cifar100")
+    comparable = like_cifar10 and config.crop_size == 28 and config.train_subset is None
+    paper = table1_row(config) if comparable else None
+
+    table = Table(title=result.path.name, title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column(f"this run, {ours}", justify="right")
+    if paper:
+        table.add_column("paper's Table 1, CIFAR-10", justify="right")
+
+    def add(name: str, value: str, reference: str = "") -> None:
+        table.add_row(name, value, *([reference] if paper else []))
+
+    exact = final["exact_train_accuracy"]
+    add("training accuracy", _percent(exact if exact is not None else final["train_accuracy"]),
+        _percent(paper.train_accuracy) if paper else "")  # fmt: skip
+    add("test accuracy", _percent(final["test_accuracy"]), _percent(paper.test_accuracy) if paper else "")
+    add("generalization gap", _percent(final["generalization_gap"]),
+        _percent(paper.train_accuracy - paper.test_accuracy) if paper else "")  # fmt: skip
+    for name, label in (
+        ("train_accuracy_corrupted", "online, corrupted labels"),
+        ("train_accuracy_untouched", "online, untouched labels"),
+        ("true_label_agreement", "online, agreement with true labels"),
+    ):
+        if name in final:
+            add(label, _percent(final[name]))
+    for threshold, epoch in facts["epochs_to_fit"].items():
+        add(f"epochs to {float(threshold):.1%} training accuracy", "not reached" if epoch is None else str(epoch))
+    add("epochs", str(final["epoch"]))
+    add("time", _duration(facts["seconds"]))
+    add("folder", str(result.path))
+    return table
+
+
+def comparison(results: Mapping[str, RunResult]) -> Table:
+    """Several runs side by side."""
+    datasets = sorted({result.result["dataset"] for result in results.values()})
+    table = Table(title=", ".join(datasets), title_justify="left", title_style="bold")
+    table.add_column("")
+    for heading in ("training accuracy", "test accuracy", "epochs to 100%", "time"):
+        table.add_column(heading, justify="right")
+    for name, result in results.items():
+        final, facts = result.final, result.result
+        fit = facts["epochs_to_fit"]["1.0"]
+        table.add_row(
+            name,
+            _percent(final["exact_train_accuracy"]),
+            _percent(final["test_accuracy"]),
+            "-" if fit is None else str(fit),
+            _duration(facts["seconds"]),
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+class LogLines(logging.Handler):
+    """Log records as one plain line each on the console, above the live line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: Any) -> None:
+        self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)

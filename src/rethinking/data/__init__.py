@@ -1,0 +1,1 @@
+"""From image files to batches on the device: sources, randomization, preprocessing, batches, in that order."""

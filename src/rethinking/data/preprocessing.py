@@ -1,0 +1,131 @@
+"""What happens to an image between the data set and the network (Appendix A), on whole batches, on the device.
+
+Scale to 0-1, crop, augment, whiten, permute, in this order: whitening takes mean and standard deviation, which a
+permutation of positions does not change, so permutations come last and compose with everything.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rethinking.seeding import generator
+
+MAX_ROTATION = 25.0  # degrees, Section 3
+ZERO_PADDING = 4  # pixels a side, for a random crop of images that are no larger than the crop
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The steps of one run.
+
+    crop_size: side of the square cut out, pixels
+    min_std: floor of the standard deviation in whitening, or 'tensorflow' for 1/sqrt(number of values)
+    random_crop, flip_rotate: the augmentations, which act on training batches only
+    """
+
+    crop_size: int
+    min_std: float | str = 1e-8
+    random_crop: bool = False
+    flip_rotate: bool = False
+
+    @property
+    def augments(self) -> bool:
+        return self.random_crop or self.flip_rotate
+
+    def plain(self, images: Tensor, permutation: Tensor | None = None) -> Tensor:
+        """Without augmentation: (n, channels, height, width) on 0-255 to float32 (n, channels, crop, crop)."""
+        return permute_pixels(whiten(scale(centre_crop(images, self.crop_size)), self.min_std), permutation)
+
+    def augmented(self, images: Tensor, draws: AugmentationDraws, permutation: Tensor | None = None) -> Tensor:
+        """With this epoch's draws for these images; shapes as `plain`."""
+        if self.random_crop and images.shape[-1] <= self.crop_size:
+            images = F.pad(images, [ZERO_PADDING] * 4)
+        if self.random_crop:
+            corners = (draws.corner * (images.shape[-1] - self.crop_size + 1)).long()
+        else:
+            corners = torch.full_like(draws.corner, (images.shape[-1] - self.crop_size) // 2, dtype=torch.long)
+        if self.flip_rotate:
+            cropped = crop_flip_rotate(images, corners, self.crop_size, draws.flip, draws.angle)
+        else:
+            cropped = crop(images, corners, self.crop_size)
+        return permute_pixels(whiten(scale(cropped), self.min_std), permutation)
+
+
+@dataclass(frozen=True)
+class AugmentationDraws:
+    """One epoch's draws, a row an image: corner float32 (n, 2) in [0, 1), flip bool (n,), angle float32 (n,) degrees."""
+
+    corner: Tensor
+    flip: Tensor
+    angle: Tensor
+
+    @classmethod
+    def of_epoch(cls, images: int, seed: int, epoch: int, device: torch.device) -> AugmentationDraws:
+        """Every image's own draws for `epoch`, whatever the order of the batches."""
+        uniform = torch.rand(4, images, generator=generator(seed, "augmentation", epoch)).to(device)
+        return cls(uniform[:2].T.contiguous(), uniform[2] < 0.5, (uniform[3] * 2 - 1) * MAX_ROTATION)
+
+    def __getitem__(self, rows: Tensor) -> AugmentationDraws:
+        return AugmentationDraws(self.corner[rows], self.flip[rows], self.angle[rows])
+
+
+def scale(images: Tensor) -> Tensor:
+    """From 0-255 to 0-1, float32."""
+    return images.float() / 255.0
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    top, left = ((side - size) // 2 for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def crop(images: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Windows of `size` whose (top, left) are `corners`, int64 (n, 2): (n, c, h, w) to (n, c, size, size)."""
+    steps = torch.arange(size, device=images.device)
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    rows, columns = corners[:, 0, None] + steps, corners[:, 1, None] + steps
+    return images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, angle: Tensor) -> Tensor:
+    """The window at `corners`, mirrored where `flip`, then turned counter-clockwise about its centre by `angle` degrees.
+
+    One bilinear look-up an image, so pixels just outside the window fill its turned corners where the image has them;
+    beyond the image there is black. Shapes as `crop`; float32.
+    """
+    side = images.shape[-1]
+    centred = torch.arange(size, device=images.device) - (size - 1) / 2
+    y, x = torch.meshgrid(centred, centred, indexing="ij")
+    radians = angle[:, None, None] * (math.pi / 180)
+    cos, sin = radians.cos(), radians.sin()
+    # Where in the mirrored window the value at (y, x) comes from, with rows counted downwards; then in the window.
+    source_y = cos * y + sin * x
+    source_x = (cos * x - sin * y) * torch.where(flip, -1.0, 1.0)[:, None, None]
+    centre = corners + (size - 1) / 2
+    grid = torch.stack([centre[:, 1, None, None] + source_x, centre[:, 0, None, None] + source_y], dim=-1)
+    grid = grid * (2 / (side - 1)) - 1
+    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def whiten(images: Tensor, min_std: float | str) -> Tensor:
+    """(x - mean) / max(std, min_std) for each image, over all its values (Appendix A); population std."""
+    floor = 1.0 / math.sqrt(images[0].numel()) if isinstance(min_std, str) else min_std
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    std = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred / std.clamp_min(floor)
+
+
+def permute_pixels(images: Tensor, permutation: Tensor | None) -> Tensor:
+    """Output position p of every channel takes the value of input position permutation[p]; see `RandomizedSplit`."""
+    if permutation is None:
+        return images
+    flat = images.flatten(2)
+    if permutation.dim() == 1:
+        return flat[:, :, permutation.long()].reshape(images.shape)
+    index = permutation.long()[:, None, :].expand(-1, flat.shape[1], -1)
+    return flat.gather(2, index).reshape(images.shape)

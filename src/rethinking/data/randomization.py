@@ -1,0 +1,124 @@
+"""The randomization operators of Section 2.1: drawn once, before training, and fixed from then on.
+
+Labels are replaced in the training set only. Pixel operators act on the test images too. Every draw comes from
+`randomization_seed` on the CPU, so it depends neither on the order of batches nor on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rethinking.seeding import generator
+
+CHUNK = 1024  # images at a time, which bounds the memory of the temporaries
+
+
+@dataclass(frozen=True)
+class RandomizedSplit:
+    """One split after randomization.
+
+    images: uint8 (n, channels, height, width), or float32 on the same 0-255 scale for Gaussian noise
+    labels, true_labels: int64 (n,)
+    permutation: int16 (positions,) for all images or (n, positions) for each its own, over the positions of the
+        cropped image in row-major order, applied last; None where pixels stay in place
+    """
+
+    images: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    permutation: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def changed(self) -> Tensor:
+        """Which labels differ from the true ones, bool (n,)."""
+        return self.labels != self.true_labels
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the draws made: labels, permutation, noise."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        if self.permutation is not None:
+            digest.update(self.permutation.contiguous().numpy())
+        if self.images.is_floating_point():
+            digest.update(self.images.numpy())
+        return digest.hexdigest()
+
+
+def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int) -> Tensor:
+    """Each label, independently with `probability`, replaced by a uniform draw over all classes (Section 2.1).
+
+    The true class is among the draws, so a fraction probability * (1 - 1/num_classes) really changes. An image keeps
+    its draws at every probability: raising it replaces more labels and leaves those already replaced as they were.
+    """
+    chosen = torch.rand(len(labels), generator=generator(seed, "labels", "which"), dtype=torch.float64) < probability
+    drawn = torch.randint(num_classes, (len(labels),), generator=generator(seed, "labels", "value"))
+    return torch.where(chosen, drawn, labels)
+
+
+def shuffled_pixels(positions: int, seed: int) -> Tensor:
+    """One permutation of positions for all images, training and test: int16 (positions,)."""
+    return torch.randperm(positions, generator=generator(seed, "pixels", "shuffled")).to(torch.int16)
+
+
+def random_pixels(images: int, positions: int, seed: int, split: str) -> Tensor:
+    """A permutation of positions for each image: int16 (images, positions)."""
+    draws = generator(seed, "pixels", "random", split)
+    permutation = torch.empty(images, positions, dtype=torch.int16)
+    for rows in permutation.split(CHUNK):
+        rows.copy_(torch.rand(len(rows), positions, generator=draws, dtype=torch.float64).argsort(dim=1))
+    return permutation
+
+
+def gaussian_pixels(shape: torch.Size, mean: float, std: float, seed: int, split: str) -> Tensor:
+    """Noise in place of images, every value from N(mean, std^2) on the 0-255 scale, unclipped: float32 `shape`."""
+    draws = generator(seed, "pixels", "gaussian", split)
+    return torch.empty(shape).normal_(mean, std, generator=draws)
+
+
+def pixel_moments(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation over all values of uint8 images, on the 0-255 scale."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for chunk in images.split(CHUNK):
+        counts += torch.bincount(chunk.flatten(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64)
+    mean = (counts * values).sum() / counts.sum()
+    variance = (counts * (values - mean).square()).sum() / counts.sum()
+    return mean.item(), variance.sqrt().item()
+
+
+def apply(
+    operator: str,
+    train: RandomizedSplit,
+    test: RandomizedSplit | None,
+    *,
+    num_classes: int,
+    crop_size: int,
+    corruption_prob: float | None,
+    seed: int,
+) -> tuple[RandomizedSplit, RandomizedSplit | None]:
+    """Both splits after the operator named as in `ExperimentConfig.randomization`."""
+    if operator == "none":
+        return train, test
+    if operator in ("random_labels", "partial_corrupt"):
+        probability = 1.0 if corruption_prob is None else corruption_prob
+        labels = corrupt_labels(train.true_labels, num_classes, probability, seed)
+        return RandomizedSplit(train.images, labels, train.true_labels), test
+
+    shared = shuffled_pixels(crop_size**2, seed) if operator == "shuffled_pixels" else None
+    moments = pixel_moments(train.images) if operator == "gaussian_pixels" else None
+
+    def act(split: RandomizedSplit, name: str) -> RandomizedSplit:
+        images, permutation = split.images, shared
+        if operator == "random_pixels":
+            permutation = random_pixels(len(split), crop_size**2, seed, name)
+        if moments is not None:
+            images = gaussian_pixels(images.shape, *moments, seed, name)
+        return RandomizedSplit(images, split.labels, split.true_labels, permutation)
+
+    return act(train, "train"), None if test is None else act(test, "test")

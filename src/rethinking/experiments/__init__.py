@@ -1,0 +1,1 @@
+"""Experiments: lists of configurations, and the paper's own numbers beside them."""

@@ -1,0 +1,41 @@
+"""Initial weights. The paper does not state its own, so they are a knob (`--init`)."""
+
+import math
+
+import torch
+from torch import nn
+
+from rethinking.errors import InputError
+
+
+def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> None:
+    """Draw every weight and bias of `model` anew, in place, in the order of its layers.
+
+    - `he`: normal with variance 2 / fan_in (He et al. 2015), 1 / fan_in in the last layer, which no ReLU follows
+    - `lecun`: normal with variance 1 / fan_in (LeCun et al. 1998)
+    - `xavier`: uniform with variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
+    - `pytorch`: weights and biases uniform in +-1/sqrt(fan_in), the framework's default
+
+    Biases are 0 in the first three. Batch-normalization layers keep scale 1 and shift 0.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for layer in layers:
+            fan_in, fan_out = layer.weight[0].numel(), layer.weight.shape[0] * layer.weight[0, 0].numel()
+            if layer.bias is not None:
+                layer.bias.zero_()
+            if scheme == "he":
+                gain = 1.0 if layer is layers[-1] else 2.0
+                layer.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
+            elif scheme == "lecun":
+                layer.weight.normal_(0.0, math.sqrt(1.0 / fan_in), generator=generator)
+            elif scheme == "xavier":
+                bound = math.sqrt(6.0 / (fan_in + fan_out))
+                layer.weight.uniform_(-bound, bound, generator=generator)
+            elif scheme == "pytorch":
+                bound = 1.0 / math.sqrt(fan_in)
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.uniform_(-bound, bound, generator=generator)
+            else:
+                raise InputError(f"init must be one of he, lecun, xavier, pytorch, not '{scheme}'")

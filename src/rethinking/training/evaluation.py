@@ -1,0 +1,51 @@
+"""Loss and accuracy in evaluation mode, and what is read off a training epoch's predictions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rethinking.data.batches import Batches
+
+BATCH_SIZE = 500  # images; large enough to be fast, small enough for the activations of the convolutional networks
+
+
+class Evaluation(NamedTuple):
+    loss: float  # mean cross-entropy, nats
+    accuracy: float  # 0-1
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Evaluation:
+    """The model in evaluation mode over the whole split, without augmentation."""
+    model.eval()
+    loss = torch.zeros((), device=batches.labels.device)
+    correct = torch.zeros((), device=batches.labels.device)
+    for images, labels in batches.in_order(BATCH_SIZE):
+        with autocast:
+            logits = model(images).float()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        correct += (logits.argmax(dim=1) == labels).sum()
+    return Evaluation(loss.item() / len(batches), correct.item() / len(batches))
+
+
+def label_metrics(predictions: Tensor, labels: Tensor, true_labels: Tensor) -> dict[str, float | None]:
+    """Accuracy on the corrupted and on the untouched labels, and agreement with the true ones, all 0-1.
+
+    `predictions`, `labels`, `true_labels` are int64 (n,). A label counts as corrupted when it differs from the true
+    one; a part without images has None.
+    """
+    changed = labels != true_labels
+    correct = predictions == labels
+
+    def mean_over(part: Tensor) -> float | None:
+        return correct[part].double().mean().item() if part.any() else None
+
+    return {
+        "train_accuracy_corrupted": mean_over(changed),
+        "train_accuracy_untouched": mean_over(~changed),
+        "true_label_agreement": (predictions == true_labels).double().mean().item(),
+    }

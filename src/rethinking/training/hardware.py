@@ -1,0 +1,66 @@
+"""Where a run computes and how precisely, and the provenance that goes with its numbers."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rethinking.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto' is CUDA, else Apple's MPS, else the CPU. Raises `InputError` for a device this machine lacks."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise InputError(f"device {name} is not available here; use one of auto, cpu")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """'auto' is bf16 where the hardware has it natively, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """CUDA from Ampere on; CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    private = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # all that PyTorch up to 2.11 offers
+    return any(getattr(torch.cpu, name, lambda: False)() for name in private)
+
+
+def provenance(device: torch.device, precision: str) -> dict[str, Any]:
+    """What produced a number besides its configuration: versions, hardware, precision, threads."""
+    packages = {name: version(name) for name in ("rethinking-generalization", "torch", "numpy")}
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "hardware": _device_name(device),
+        "device": device.type,
+        "precision": precision,
+        "cpu_threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,246 @@
+"""What is on disk: `runs/<id>/`, found again by its configuration.
+
+    config.yaml               the resolved configuration, reloadable with --config
+    randomization.safetensors labels as trained on, true labels, the shuffled-pixel permutation
+    metrics.jsonl             one line an epoch
+    checkpoint.safetensors    weights, optimizer state, epoch
+    result.json               written last: its presence means done
+    tensorboard/, wandb/      the loggers' own
+
+Files are written beside their name and renamed, so a reader never sees half of one. No pickle is read or written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rethinking.config import ExperimentConfig, read_config_file
+from rethinking.errors import InputError, RunError
+
+Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, its metrics an epoch and the content of `result.json`."""
+
+    path: Path
+    metrics: list[Record]
+    result: dict[str, Any]
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The resolved configuration."""
+        return ExperimentConfig.from_yaml(self.path / "config.yaml")
+
+    @property
+    def final(self) -> Record:
+        """The last epoch's metrics."""
+        return self.metrics[-1]
+
+
+def run_id(config: ExperimentConfig, data_name: str, fingerprint: str, device: str, precision: str) -> str:
+    """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
+    identity = config.identity() | {
+        "dataset": data_name,
+        "fingerprint": fingerprint,
+        "device": device,
+        "precision": precision,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{config.model_name}-{data_name}-{config.randomization}-seed{config.seed}-{digest[:10]}"
+
+
+class RunDir:
+    """One run's folder. Nothing is written before `lock`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def find(cls, runs_dir: Path, identifier: str, force: bool) -> RunDir:
+        """The folder that answers: the newest finished run, else the unfinished one, else a new one.
+
+        With `force` a finished run is left as it is and its successor, `<id>-2` and so on, is taken.
+        """
+        pattern = re.compile(re.escape(identifier) + r"(?:-(\d+))?")
+        matches = (pattern.fullmatch(entry.name) for entry in runs_dir.iterdir()) if runs_dir.is_dir() else ()
+        numbers = sorted(int(match[1] or 1) for match in matches if match)
+        runs = [cls(runs_dir / (identifier if number == 1 else f"{identifier}-{number}")) for number in numbers]
+        finished = [run for run in runs if run.is_finished]
+        if finished and not force:
+            return finished[-1]
+        if runs and not runs[-1].is_finished:
+            return runs[-1]
+        return cls(runs_dir / (f"{identifier}-{numbers[-1] + 1}" if numbers else identifier))
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder, made where missing, against other processes; the lock dies with its process."""
+        with self._writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise RunError(f"{self.path} is being trained by another process: wait for it to end") from None
+        try:
+            for unfinished in self.path.glob("*.tmp"):  # of a process that was killed while writing
+                unfinished.unlink()
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, config: ExperimentConfig, randomization: Mapping[str, Tensor], details: Mapping[str, str]) -> None:
+        """Write what is known before the first epoch; where it is there already, check that it is the same.
+
+        Raises `RunError` for a folder of another format, or one whose configuration or randomization differs.
+        """
+        if not (self.path / "config.yaml").exists():
+            content = safetensors.torch.save(dict(randomization), dict(details))
+            self._write("randomization.safetensors", content)
+            self._write("config.yaml", config.to_yaml().encode())
+            return
+        try:
+            written = ExperimentConfig.from_mapping(read_config_file(self.path / "config.yaml"))
+        except InputError as error:
+            raise RunError(f"cannot go on with {self.path}: {error}") from None
+        if written.identity() != config.identity():
+            raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
+        _, stored = self._read_tensors("randomization.safetensors")
+        if dict(details) != stored:
+            raise RunError(
+                f"{self.path} was begun with other random labels or pixels than this version draws; move that folder"
+                " away, or use the version that wrote it"
+            )
+
+    # One epoch: its metrics first, then the checkpoint that counts them.
+
+    def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
+        self._write("metrics.jsonl", lines.encode())
+        tensors = _state(model, optimizer)
+        metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
+        self._write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Record]:
+        """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
+        if not (self.path / "checkpoint.safetensors").exists():
+            return []
+        tensors, metadata = self._read_tensors("checkpoint.safetensors")
+        if metadata.get("crc32") != _checksum(tensors):
+            raise self._damaged("checkpoint.safetensors")
+        try:
+            _load_state(model, optimizer, tensors)
+        except (KeyError, RuntimeError):
+            raise self._damaged("checkpoint.safetensors") from None
+        return self._read_metrics(int(metadata["epoch"]))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        self._write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+
+    def result(self) -> RunResult:
+        """The finished run. Raises `RunError` where a file is damaged."""
+        try:
+            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+            last = result["final"]["epoch"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise self._damaged("result.json") from None
+        return RunResult(self.path, self._read_metrics(last), result)
+
+    # Reading and writing
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Atomically: beside the name, then renamed."""
+        unfinished = self.path / f"{name}.tmp"
+        with self._writing(self.path / name):
+            try:
+                unfinished.write_bytes(content)
+                os.replace(unfinished, self.path / name)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"cannot write {path}: {error.strerror}; what was saved stays, and once that is mended the same"
+                " command goes on from there"
+            ) from None
+
+    def _read_metrics(self, epochs: int) -> list[Record]:
+        """The records of epochs 1 to `epochs`; a later one, whose checkpoint was never finished, is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            metrics = [json.loads(line) for line in lines[:epochs]]
+            complete = [record["epoch"] for record in metrics] == list(range(1, epochs + 1))
+        except (OSError, ValueError, KeyError, TypeError):
+            complete = False
+        if not complete:
+            raise self._damaged("metrics.jsonl")
+        return metrics
+
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        try:
+            with safetensors.safe_open(self.path / name, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError):
+            raise self._damaged(name) from None
+
+    def _damaged(self, name: str) -> RunError:
+        return RunError(
+            f"{self.path / name} is damaged or missing: move that folder away, and the same command starts it anew"
+        )
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers and optimizer state as named, contiguous CPU tensors."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optimizer.{key}.{name}"] = value
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _load_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `_state`. Raises `KeyError` or `RuntimeError` for tensors that do not fit."""
+    weights = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
+    model.load_state_dict(weights)
+    parameters = dict(model.named_parameters())
+    for full_name, tensor in tensors.items():
+        if full_name.startswith("optimizer."):
+            _, key, name = full_name.split(".", 2)
+            parameter = parameters[name]
+            like = parameter if tensor.shape == parameter.shape else tensor  # adam's step count is a scalar
+            state = torch.empty_like(like, device=parameter.device, requires_grad=False)
+            optimizer.state[parameter][key] = state.copy_(tensor)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
