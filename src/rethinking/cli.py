@@ -75,6 +75,8 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
     """The configuration and `--force` of a command line. Raises `InputError` for anything that is wrong in it."""
     defaults, arguments = _from_file(arguments)
     errors = io.StringIO()
+    parsed: Any
+    unknown: list[str]
     try:
         with contextlib.redirect_stderr(errors):
             parsed, unknown = tyro.cli(
@@ -131,7 +133,7 @@ def _options(defaults: ExperimentConfig) -> type:
             help_behavior_hint=f"(default: {shown})" if shown else "",
             metavar=meta["metavar"] or None,
         )
-        annotated = Annotated[types[spec.name], argument]
+        annotated: Any = Annotated[types[spec.name], argument]
         groups.setdefault(meta["group"], []).append((spec.name, annotated, dataclasses.field(default=default)))
     for name, kind, default, help in (
         ("config", str | None, None, CONFIG_HELP),
@@ -142,7 +144,7 @@ def _options(defaults: ExperimentConfig) -> type:
     sections = []
     for name, members in groups.items():
         section = dataclasses.make_dataclass(name, members)
-        sections.append((name, tyro.conf.OmitArgPrefixes[section], dataclasses.field(default_factory=section)))  # type: ignore[valid-type]
+        sections.append((name, tyro.conf.OmitArgPrefixes[section], dataclasses.field(default_factory=section)))  # type: ignore[misc,valid-type]
     return dataclasses.make_dataclass("train", sections)
 
 

@@ -285,7 +285,10 @@ class ExperimentConfig:
         True, "write TensorBoard event files into the run's folder", group="output", changes_numbers=False
     )
     use_wandb: bool = option(
-        False, "log to Weights & Biases, offline where its server is out of reach", group="output", changes_numbers=False
+        False,
+        "log to Weights & Biases, offline where its server is out of reach",
+        group="output",
+        changes_numbers=False,
     )
     wandb_project: str = option("zhang-generalization", "W&B project", group="output", changes_numbers=False)
     wandb_entity: str | None = option(

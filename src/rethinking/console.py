@@ -93,11 +93,11 @@ def summary(result: RunResult) -> Table:
     comparable = like_cifar10 and config.crop_size == 28 and config.train_subset is None
     paper = table1_row(config) if comparable else None
 
-    table = Table(title=result.path.name, title_justify="left", title_style="bold")
+    table = Table(title=str(result.path), title_justify="left", title_style="bold")
     table.add_column("")
-    table.add_column(f"this run, {ours}", justify="right")
+    table.add_column(f"this run,\n{ours}", justify="right")
     if paper:
-        table.add_column("paper's Table 1, CIFAR-10", justify="right")
+        table.add_column("Table 1,\nCIFAR-10", justify="right")
 
     def add(name: str, value: str, reference: str = "") -> None:
         table.add_row(name, value, *([reference] if paper else []))
@@ -116,10 +116,9 @@ def summary(result: RunResult) -> Table:
         if name in final:
             add(label, _percent(final[name]))
     for threshold, epoch in facts["epochs_to_fit"].items():
-        add(f"epochs to {float(threshold):.1%} training accuracy", "not reached" if epoch is None else str(epoch))
+        add(f"epochs to fit {float(threshold):.1%}", "not reached" if epoch is None else str(epoch))
     add("epochs", str(final["epoch"]))
     add("time", _duration(facts["seconds"]))
-    add("folder", str(result.path))
     return table
 
 

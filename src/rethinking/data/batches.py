@@ -15,13 +15,11 @@ CHUNK = 256  # images prepared at a time: the temporaries then stay in the proce
 
 
 class Batches:
-    """One split, resident on the device.
+    """One split, resident on the device: its labels and true labels, int64 (n,), and its images.
 
     Without augmentation the pipeline runs once, here, and a batch only gathers rows of the result. With it the uint8
     images stay resident and every batch is cropped, turned, whitened and permuted as it is asked for.
     """
-
-    labels: Tensor  # int64 (n,), on the device
 
     def __init__(
         self, split: RandomizedSplit, preprocessing: Preprocessing, device: torch.device, channels_last: bool
@@ -30,6 +28,7 @@ class Batches:
         self._device = device
         self._channels_last = channels_last
         self.labels = split.labels.to(device)
+        self.true_labels = split.true_labels.to(device)
         self._permutation = None
         if preprocessing.augments:
             self._images = split.images.to(device)
@@ -44,9 +43,8 @@ class Batches:
         """The whole split through the pipeline, a chunk at a time, stored so that a row is one run of memory."""
         size = self._preprocessing.crop_size
         shape = (len(split), split.images.shape[1], size, size)
-        prepared = torch.empty(
-            shape, device=self._device, memory_format=torch.channels_last if self._channels_last else torch.contiguous_format
-        )
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        prepared = torch.empty(shape, device=self._device, memory_format=layout)
         for start in range(0, len(split), CHUNK):
             rows = slice(start, start + CHUNK)
             permutation = split.permutation

@@ -58,7 +58,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class AugmentationDraws:
-    """One epoch's draws, a row an image: corner float32 (n, 2) in [0, 1), flip bool (n,), angle float32 (n,) degrees."""
+    """One epoch's draws, a row an image: corner in [0, 1), float32 (n, 2); flip, bool (n,); angle in degrees, (n,)."""
 
     corner: Tensor
     flip: Tensor
@@ -93,10 +93,10 @@ def crop(images: Tensor, corners: Tensor, size: int) -> Tensor:
 
 
 def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, angle: Tensor) -> Tensor:
-    """The window at `corners`, mirrored where `flip`, then turned counter-clockwise about its centre by `angle` degrees.
+    """The window at `corners`, mirrored where `flip`, then turned counter-clockwise by `angle` degrees.
 
-    One bilinear look-up an image, so pixels just outside the window fill its turned corners where the image has them;
-    beyond the image there is black. Shapes as `crop`; float32.
+    It turns about its centre, in one bilinear look-up, so pixels just outside the window fill its
+    turned corners where the image has them; beyond the image there is black. Shapes as `crop`; float32.
     """
     side = images.shape[-1]
     centred = torch.arange(size, device=images.device) - (size - 1) / 2

@@ -23,7 +23,7 @@ class RandomizedSplit:
 
     images: uint8 (n, channels, height, width), or float32 on the same 0-255 scale for Gaussian noise
     labels, true_labels: int64 (n,)
-    permutation: int16 (positions,) for all images or (n, positions) for each its own, over the positions of the
+    permutation: int32 (positions,) for all images or (n, positions) for each its own, over the positions of the
         cropped image in row-major order, applied last; None where pixels stay in place
     """
 
@@ -44,9 +44,9 @@ class RandomizedSplit:
         """SHA-256 of what the draws made: labels, permutation, noise."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         if self.permutation is not None:
-            digest.update(self.permutation.contiguous().numpy())
+            digest.update(self.permutation.contiguous().numpy().data)
         if self.images.is_floating_point():
-            digest.update(self.images.numpy())
+            digest.update(self.images.numpy().data)
         return digest.hexdigest()
 
 
@@ -62,14 +62,14 @@ def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: i
 
 
 def shuffled_pixels(positions: int, seed: int) -> Tensor:
-    """One permutation of positions for all images, training and test: int16 (positions,)."""
-    return torch.randperm(positions, generator=generator(seed, "pixels", "shuffled")).to(torch.int16)
+    """One permutation of positions for all images, training and test: int32 (positions,)."""
+    return torch.randperm(positions, generator=generator(seed, "pixels", "shuffled")).to(torch.int32)
 
 
 def random_pixels(images: int, positions: int, seed: int, split: str) -> Tensor:
-    """A permutation of positions for each image: int16 (images, positions)."""
+    """A permutation of positions for each image: int32 (images, positions)."""
     draws = generator(seed, "pixels", "random", split)
-    permutation = torch.empty(images, positions, dtype=torch.int16)
+    permutation = torch.empty(images, positions, dtype=torch.int32)
     for rows in permutation.split(CHUNK):
         rows.copy_(torch.rand(len(rows), positions, generator=draws, dtype=torch.float64).argsort(dim=1))
     return permutation

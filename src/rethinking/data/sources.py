@@ -352,6 +352,6 @@ def _fingerprint(splits: Mapping[str, ImageSet], class_names: list[str]) -> str:
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for name, split in splits.items():
         digest.update(f"{name} {split.images.shape}".encode())
-        digest.update(split.images)
-        digest.update(split.labels)
+        digest.update(split.images.data)
+        digest.update(split.labels.data)
     return digest.hexdigest()

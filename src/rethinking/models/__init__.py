@@ -6,6 +6,7 @@ height, width) to logits (batch, num_classes), and takes one or three channels a
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from rethinking.errors import InputError
@@ -25,6 +26,7 @@ __all__ = [
     "small_alexnet",
     "small_inception",
     "small_inception_no_bn",
+    "to_device",
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -55,6 +57,12 @@ def build_model(name: str, num_classes: int = 10, input_shape: tuple[int, int, i
 def count_parameters(model: nn.Module) -> int:
     """Trainable parameters, as Table 1 counts them."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` on `device`, convolutional ones channels-last, which is the faster memory format for them."""
+    layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def is_convolutional(model: nn.Module) -> bool:

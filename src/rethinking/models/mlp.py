@@ -1,5 +1,6 @@
 """Multilayer perceptrons (Appendix A): 512 ReLU units a hidden layer, plain linear layers with biases."""
 
+import itertools
 import math
 
 from torch import nn
@@ -18,6 +19,6 @@ def mlp_3x512(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28,
 def _mlp(hidden_layers: int, num_classes: int, input_shape: tuple[int, int, int], width: int = 512) -> nn.Module:
     sizes = [math.prod(input_shape)] + [width] * hidden_layers
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(width, num_classes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import torch
 
 from rethinking.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, see malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
@@ -64,3 +68,14 @@ def _device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return f"{next(named, platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the large blocks it frees, in this process.
+
+    It gives them back to the system otherwise, which must zero and map them anew at every step of a large network.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries do without
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

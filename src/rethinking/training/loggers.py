@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """What a run calls, in this order: `started`, then `step` after each batch and `epoch` after each epoch, `ended`."""
+    """What a run calls: `started`, then `step` after each batch and `epoch` after each epoch, then `ended`."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         """`metrics` holds the epochs that were finished before, `images` how many an epoch has."""
@@ -72,7 +72,7 @@ class WandbLogger:
             id=path.name[-64:],
             name=path.name,
             config=config.to_dict(),
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(console="off", silent=True, init_timeout=20),
         )

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import InputError, RunError
+from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
 
@@ -135,14 +136,14 @@ class RunDir:
 
     # One epoch: its metrics first, then the checkpoint that counts them.
 
-    def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: Optimizer) -> None:
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
         self._write("metrics.jsonl", lines.encode())
-        tensors = _state(model, optimizer)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()}
         metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
         self._write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Record]:
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> list[Record]:
         """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
         if not (self.path / "checkpoint.safetensors").exists():
             return []
@@ -150,8 +151,8 @@ class RunDir:
         if metadata.get("crc32") != _checksum(tensors):
             raise self._damaged("checkpoint.safetensors")
         try:
-            _load_state(model, optimizer, tensors)
-        except (KeyError, RuntimeError):
+            _load_tensors(_state(model, optimizer), tensors)
+        except ValueError:
             raise self._damaged("checkpoint.safetensors") from None
         return self._read_metrics(int(metadata["epoch"]))
 
@@ -215,32 +216,24 @@ class RunDir:
         )
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, buffers and optimizer state as named, contiguous CPU tensors."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:
-                tensors[f"optimizer.{key}.{name}"] = value
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers and optimizer state by name, as they lie in memory."""
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return weights | {f"optimizer.{name}": tensor for name, tensor in optimizer.state.items()}
 
 
-def _load_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `_state`. Raises `KeyError` or `RuntimeError` for tensors that do not fit."""
-    weights = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
-    model.load_state_dict(weights)
-    parameters = dict(model.named_parameters())
-    for full_name, tensor in tensors.items():
-        if full_name.startswith("optimizer."):
-            _, key, name = full_name.split(".", 2)
-            parameter = parameters[name]
-            like = parameter if tensor.shape == parameter.shape else tensor  # adam's step count is a scalar
-            state = torch.empty_like(like, device=parameter.device, requires_grad=False)
-            optimizer.state[parameter][key] = state.copy_(tensor)
+def _load_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy each of `tensors` into the target of its name. Raises `ValueError` unless names and shapes agree."""
+    if targets.keys() != tensors.keys():
+        raise ValueError(f"other tensors than expected: {sorted(targets.keys() ^ tensors.keys())}")
+    for name, target in targets.items():
+        if target.shape != tensors[name].shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(target.shape)}")
+        target.detach().copy_(tensors[name])
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     checksum = 0
     for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"

@@ -18,8 +18,8 @@ class Table1Row(NamedTuple):
 
 def read_table(name: str) -> list[dict[str, str]]:
     """The rows of `<name>.csv`, such as `table1` or `figure2b`."""
-    with (resources.files(__package__) / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    text = (resources.files(__package__) / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
 
 
 def table1_row(config: ExperimentConfig) -> Table1Row | None:

@@ -1,0 +1,9 @@
+"""The brief's test command for the data pipeline: `python test_data_pipeline.py` runs tests/data."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([str(Path(__file__).parent / "tests" / "data"), *sys.argv[1:]]))

@@ -1,0 +1,67 @@
+"""What the tests share: a home of their own, and small real data sets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Caches, configuration and credentials of every library in a temporary folder, in subprocesses too."""
+    home = tmp_path_factory.mktemp("home")
+    saved = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "HF_", "XDG_", "RETHINKING_"))]:
+        del os.environ[name]
+    os.environ |= {"HOME": str(home), "RETHINKING_CACHE": str(home / "cache"), "COLUMNS": "100"}
+    yield home
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def train_command(tmp_path: Path) -> Command:
+    """Run `python train.py ...` in an empty folder, as a person would; keyword arguments go to `subprocess.run`."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run
+
+
+def shared(name: str) -> Path:
+    """A full real data set, or a skip that says it is not there."""
+    if not (SHARED_DATA / name).is_dir():
+        pytest.skip(f"real data is absent: no folder {name} in ../shared/data")
+    return SHARED_DATA / name
+
+
+@pytest.fixture(scope="session")
+def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `--data_root` with small real copies named `cifar10` (of its JPEG copy) and `mnist`: 300 + 100 images."""
+    import pyarrow.parquet as pq
+
+    root = tmp_path_factory.mktemp("real")
+    for name, source in (("cifar10", shared("cifar10_jpeg")), ("mnist", shared("mnist"))):
+        (root / name).mkdir()
+        for split, rows in (("train", 300), ("test", 100)):
+            table = pq.ParquetFile(source / f"{split}.parquet").read_row_group(0).slice(0, rows)
+            pq.write_table(table, root / name / f"{split}.parquet")
+    return root

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from rethinking.data import randomization
+from rethinking.data.batches import Batches
+from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
+from rethinking.data.randomization import RandomizedSplit
+from rethinking.seeding import generator
+
+CPU = torch.device("cpu")
+PIPELINES = {
+    "plain": Preprocessing(28),
+    "random_crop": Preprocessing(28, random_crop=True),
+    "flip_rotate": Preprocessing(28, flip_rotate=True),
+    "both": Preprocessing(28, random_crop=True, flip_rotate=True),
+}
+OPERATORS = ["none", "shuffled_pixels", "random_pixels", "gaussian_pixels"]
+
+
+def split(operator: str = "none", images: int = 300) -> RandomizedSplit:
+    pixels = torch.randint(256, (images, 3, 32, 32), generator=generator(0, "test"), dtype=torch.uint8)
+    labels = torch.arange(images) % 10
+    plain = RandomizedSplit(pixels, labels, labels)
+    options = {"num_classes": 10, "crop_size": 28, "corruption_prob": None, "seed": 0}
+    return randomization.apply(operator, plain, None, **options)[0]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_batch_is_the_pipeline_applied_to_its_rows_one_at_a_time(operator, pipeline, channels_last):
+    data, preprocessing = split(operator), PIPELINES[pipeline]
+    batches = Batches(data, preprocessing, CPU, channels_last)
+    draws = AugmentationDraws.of_epoch(len(data), 5, 3, CPU)
+    for rows, images, labels in batches.training_epoch(seed=5, epoch=3, batch_size=128):
+        assert torch.equal(labels, data.labels[rows])
+        if channels_last:
+            assert images.is_contiguous(memory_format=torch.channels_last)
+        for position in range(0, len(rows), 40):
+            row = rows[position : position + 1]
+            own = (
+                data.permutation[row]
+                if data.permutation is not None and data.permutation.dim() == 2
+                else data.permutation
+            )
+            if preprocessing.augments:
+                expected = preprocessing.augmented(data.images[row], draws[row], own)
+            else:
+                expected = preprocessing.plain(data.images[row], own)
+            torch.testing.assert_close(images[position : position + 1], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_in_order_batches_are_never_augmented(pipeline):
+    data = split()
+    batches = Batches(data, PIPELINES[pipeline], CPU, channels_last=False)
+    images = torch.cat([images for images, _ in batches.in_order(77)])
+    torch.testing.assert_close(images, PIPELINES["plain"].plain(data.images))
+    assert torch.equal(torch.cat([labels for _, labels in batches.in_order(77)]), data.labels)
+
+
+def test_an_epoch_visits_every_image_once_and_keeps_the_last_partial_batch():
+    batches = Batches(split(), PIPELINES["plain"], CPU, channels_last=False)
+    rows = [rows for rows, _, _ in batches.training_epoch(0, 1, 128)]
+    assert [len(part) for part in rows] == [128, 128, 44]
+    assert torch.equal(torch.cat(rows).sort().values, torch.arange(300))
+
+
+def test_orders_differ_by_epoch_and_seed_and_can_be_replayed():
+    batches = Batches(split(), PIPELINES["plain"], CPU, channels_last=False)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return torch.cat([rows for rows, _, _ in batches.training_epoch(seed, epoch, 128)]).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(0, 1)), tuple(order(0, 2)), tuple(order(1, 1))}) == 3
+
+
+def test_randomized_pixels_are_identical_in_every_epoch():
+    """Whatever the epoch and the batch it falls into, an image keeps its pixels (unlike where they are redrawn)."""
+    batches = Batches(split("random_pixels"), PIPELINES["plain"], CPU, channels_last=True)
+
+    def in_stored_order(epoch: int, batch_size: int) -> torch.Tensor:
+        parts = list(batches.training_epoch(0, epoch, batch_size))
+        rows, images = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return images[rows.argsort()]
+
+    assert torch.equal(in_stored_order(1, 128), in_stored_order(2, 50))
+
+
+def test_augmentation_draws_do_not_depend_on_the_batch_size():
+    batches = Batches(split(), PIPELINES["both"], CPU, channels_last=False)
+
+    def in_stored_order(batch_size: int) -> torch.Tensor:
+        parts = list(batches.training_epoch(0, 1, batch_size))
+        rows, images = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return images[rows.argsort()]
+
+    torch.testing.assert_close(in_stored_order(128), in_stored_order(31))

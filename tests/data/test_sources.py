@@ -1,0 +1,265 @@
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rethinking.data import sources
+from rethinking.errors import InputError, RunError
+from tests.conftest import shared
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RETHINKING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def class_folders(root: Path, size: int = 30, splits: tuple[str, ...] = ("train", "test")) -> dict[str, np.ndarray]:
+    """Two class subfolders of three random RGB images a split; returns the pixels by relative path."""
+    draws = np.random.default_rng(0)
+    pixels = {}
+    for split in splits:
+        for name in ("cat", "dog"):
+            for index in range(3):
+                relative = f"{split}/{name}/{index}.png"
+                pixels[relative] = draws.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                save_image(root / relative, pixels[relative])
+    return pixels
+
+
+def run_python(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_digits_are_split_by_class_and_enlarged_to_28():
+    digits = sources.load("digits")
+    assert digits.test is not None
+    assert digits.train.images.shape == (1442, 1, 28, 28)
+    assert digits.test.images.shape == (355, 1, 28, 28)
+    assert digits.train.images.dtype == np.uint8
+    assert digits.train.labels.dtype == np.int64
+    per_class = np.bincount(digits.train.labels) / (np.bincount(digits.train.labels) + np.bincount(digits.test.labels))
+    assert np.abs(per_class - 0.8).max() < 0.01
+
+
+def test_digits_are_scikit_learns_digits_interpolated():
+    """Against SciPy's linear zoom on the same half-pixel grid."""
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    expected = zoom(load_digits().images[0] * (255 / 16), 3.5, order=1, mode="nearest", grid_mode=True)
+    ours = sources.load("digits").train.images[0, 0]
+    assert np.abs(ours - expected).max() <= 0.5 + 1e-6
+
+
+def test_mnist_is_bit_for_bit_the_original():
+    mnist = sources.load(str(shared("mnist")))
+    assert mnist.test is not None
+    for split, md5 in (
+        (mnist.train, "6bbc9ace898e44ae57da46a324031adb"),
+        (mnist.test, "2646ac647ad5339dbf082846283269ea"),
+    ):
+        header = struct.pack(">IIII", 2051, len(split), 28, 28)
+        assert hashlib.md5(header + split.images.tobytes()).hexdigest() == md5
+
+
+def test_the_first_cifar10_images_are_the_original_bytes_and_have_no_test_split():
+    data = sources.load(str(shared("cifar10_first4000")))
+    assert data.name == "cifar10_first4000"
+    assert data.test is None
+    assert data.train.images[0, :, 0, 0].tolist() == [59, 62, 63]
+    assert data.class_names[data.train.labels[0]] == "frog"
+
+
+def test_a_named_data_set_comes_from_data_root(real_root: Path):
+    data = sources.load("cifar10", real_root)
+    assert data.test is not None
+    assert (data.name, data.image_shape, len(data.train), len(data.test)) == ("cifar10", (3, 32, 32), 300, 100)
+
+
+def test_class_subfolders_become_classes(tmp_path: Path):
+    pixels = class_folders(tmp_path / "pets")
+    data = sources.load(str(tmp_path / "pets"))
+    assert data.test is not None
+    assert (data.name, data.class_names) == ("pets", ("cat", "dog"))
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = [pixels[f"test/{name}/{index}.png"].transpose(2, 0, 1) for name in ("cat", "dog") for index in range(3)]
+    assert np.array_equal(data.test.images, np.stack(expected))
+
+
+def test_cifar100_takes_the_fine_labels(tmp_path: Path):
+    import datasets
+
+    rows = {
+        "img": [Image.fromarray(np.full((32, 32, 3), value, dtype=np.uint8)) for value in (1, 2, 3)],
+        "fine_label": [2, 0, 1],
+        "coarse_label": [0, 0, 1],
+    }
+    features = datasets.Features(
+        img=datasets.Image(),
+        fine_label=datasets.ClassLabel(names=["a", "b", "c"]),
+        coarse_label=datasets.ClassLabel(names=["x", "y"]),
+    )
+    (tmp_path / "root" / "cifar100").mkdir(parents=True)
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path / f"root/cifar100/{split}.parquet"))
+    data = sources.load("cifar100", tmp_path / "root")
+    assert data.train.labels.tolist() == [2, 0, 1]
+    assert data.class_names == ("a", "b", "c")
+
+
+def test_string_labels_are_sorted_into_classes(tmp_path: Path):
+    import datasets
+
+    image = Image.fromarray(np.zeros((28, 28), dtype=np.uint8))
+    features = datasets.Features(image=datasets.Image(), kind=datasets.Value("string"))
+    (tmp_path / "letters").mkdir()
+    for split, kinds in (("train", ["b", "a", "b"]), ("test", ["a"])):
+        rows = datasets.Dataset.from_dict({"image": [image] * len(kinds), "kind": kinds}, features)
+        rows.to_parquet(str(tmp_path / f"letters/{split}.parquet"))
+    data = sources.load(str(tmp_path / "letters"))
+    assert data.class_names == ("a", "b")
+    assert data.train.labels.tolist() == [1, 0, 1]
+
+
+def test_a_test_label_without_training_images_is_an_error(tmp_path: Path):
+    import datasets
+
+    image = Image.fromarray(np.zeros((28, 28), dtype=np.uint8))
+    features = datasets.Features(image=datasets.Image(), kind=datasets.Value("string"))
+    (tmp_path / "letters").mkdir()
+    for split, kinds in (("train", ["a", "b"]), ("test", ["c"])):
+        rows = datasets.Dataset.from_dict({"image": [image] * len(kinds), "kind": kinds}, features)
+        rows.to_parquet(str(tmp_path / f"letters/{split}.parquet"))
+    with pytest.raises(InputError, match="image 0 of the split 'test' has no label among the training classes"):
+        sources.load(str(tmp_path / "letters"))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((31, 30, 3), dtype=np.uint8), r"odd\.png is 30x31 RGB, but .*0\.png is 30x30 RGB"),
+        (np.zeros((30, 30), dtype=np.uint8), r"odd\.png is 30x30 grey, but .*0\.png is 30x30 RGB"),
+        (np.zeros((30, 30, 4), dtype=np.uint8), r"odd\.png has mode RGBA"),
+    ],
+)
+def test_mixed_sizes_and_modes_name_the_file(tmp_path: Path, own_cache: Path, pixels, message):
+    class_folders(tmp_path / "pets")
+    save_image(tmp_path / "pets/train/dog/odd.png", pixels)
+    with pytest.raises(InputError, match=message):
+        sources.load(str(tmp_path / "pets"))
+    assert not any(own_cache.iterdir()), "a half-built cache entry stayed behind"
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path):
+    class_folders(tmp_path / "pets")
+    (tmp_path / "pets/train/cat/1.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"cannot decode .*train/cat/1\.png"):
+        sources.load(str(tmp_path / "pets"))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"one image and one label column; its columns are a \(Value\), b \(Value\)"):
+        sources.load(str(tmp_path / "texts"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="cannot read .*empty as a data set"):
+        sources.load(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data_root", "message"),
+    [
+        ("cifra10", None, "did you mean 'cifar10'"),
+        ("./nowhere", None, "path of an existing folder"),
+        ("cifar10", "nowhere", "data_root nowhere is no folder"),
+    ],
+)
+def test_unknown_names_and_paths_are_refused(dataset, data_root, message):
+    with pytest.raises(InputError, match=message):
+        sources.load(dataset, data_root)
+
+
+def test_an_edited_folder_is_decoded_again(tmp_path: Path):
+    class_folders(tmp_path / "pets")
+    before = sources.load(str(tmp_path / "pets"))
+    save_image(tmp_path / "pets/train/cat/9.png", np.zeros((30, 30, 3), dtype=np.uint8))
+    after = sources.load(str(tmp_path / "pets"))
+    assert (len(before.train), len(after.train)) == (6, 7)
+    assert before.fingerprint != after.fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(tmp_path: Path):
+    class_folders(tmp_path / "a/pets")
+    class_folders(tmp_path / "b/pets")
+    assert sources.load(str(tmp_path / "a/pets")).fingerprint == sources.load(str(tmp_path / "b/pets")).fingerprint
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "info"])
+def test_a_damaged_cache_is_told_and_never_used(own_cache: Path, damage):
+    sources.load("digits")
+    (entry,) = own_cache.iterdir()
+    images = entry / "train_images.npy"
+    if damage == "flip":
+        content = bytearray(images.read_bytes())
+        content[-1] ^= 1
+        images.write_bytes(content)
+    elif damage == "truncate":
+        images.write_bytes(images.read_bytes()[:1000])
+    elif damage == "remove":
+        (entry / "train_labels.npy").unlink()
+    else:
+        (entry / "info.json").write_text(json.dumps([]))
+    with pytest.raises(RunError, match=f"{entry.name} is damaged: delete that folder"):
+        sources.load("digits")
+
+
+def test_two_processes_may_build_the_same_entry_at_once(own_cache: Path):
+    code = "from rethinking.data import sources; print(sources.load('digits').fingerprint)"
+    processes = [run_python(code) for _ in range(3)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert len({output for output, _ in outputs}) == 1
+    assert len(list(own_cache.iterdir())) == 1, "an unfinished entry stayed behind"
+
+
+def test_a_warm_cache_needs_neither_datasets_nor_a_decoder(tmp_path: Path):
+    class_folders(tmp_path / "pets")
+    sources.load(str(tmp_path / "pets"))
+    code = f"""
+import sys
+from rethinking.data import sources
+sources.load({str(tmp_path / "pets")!r})
+print([name for name in ("datasets", "PIL", "sklearn", "pyarrow") if name in sys.modules])
+"""
+    output, errors = run_python(code).communicate(timeout=60)
+    assert output.strip() == "[]", errors
+
+
+def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.MonkeyPatch):
+    """Both where the connection is refused at once and where nothing ever answers."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for endpoint in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+            monkeypatch.setenv("HF_ENDPOINT", endpoint)
+            started = time.monotonic()
+            code = "from rethinking.data import sources\ntry: sources.load('fashion_mnist')\nexcept ValueError as e: print(e)"
+            output, errors = run_python(code).communicate(timeout=60)
+            assert time.monotonic() - started < 5, endpoint
+            for hint in (f"tried {endpoint}", "--dataset digits", "--data_root", "--dataset PATH"):
+                assert hint in output, errors
+            assert len(output.splitlines()) == 1
