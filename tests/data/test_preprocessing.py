@@ -78,7 +78,7 @@ def test_without_turning_the_look_up_is_the_crop_itself():
 @pytest.mark.parametrize("angle", [-25.0, -3.3, 10.0, 25.0])
 @pytest.mark.parametrize("flip", [False, True])
 def test_turning_equals_scipys_affine_transform(angle, flip):
-    """Counter-clockwise about the window's centre, bilinear, black beyond the image; SciPy as the independent answer."""
+    """SciPy as the independent answer: about the window's centre, bilinear, black beyond the image."""
     images = random_images(2)
     corners = torch.tensor([[1, 3], [4, 0]])
     turned = crop_flip_rotate(images, corners, 28, torch.full((2,), flip), torch.full((2,), angle))

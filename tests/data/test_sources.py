@@ -176,7 +176,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"one image and one label column; its columns are a \(Value\), b \(Value\)"):
         sources.load(str(tmp_path / "texts"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="cannot read .*empty as a data set"):
+    with pytest.raises(InputError, match=r"cannot read .*empty as a data set"):
         sources.load(str(tmp_path / "empty"))
 
 
@@ -257,7 +257,8 @@ def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.Monk
         for endpoint in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
             monkeypatch.setenv("HF_ENDPOINT", endpoint)
             started = time.monotonic()
-            code = "from rethinking.data import sources\ntry: sources.load('fashion_mnist')\nexcept ValueError as e: print(e)"
+            attempt = "try: sources.load('fashion_mnist')\nexcept ValueError as error: print(error)"
+            code = f"from rethinking.data import sources\n{attempt}"
             output, errors = run_python(code).communicate(timeout=60)
             assert time.monotonic() - started < 5, endpoint
             for hint in (f"tried {endpoint}", "--dataset digits", "--data_root", "--dataset PATH"):

@@ -1,0 +1,89 @@
+"""How long a run takes to its first training step, and how much memory one epoch takes.
+
+Both are measured from outside, on `python train.py` as a person runs it: the seconds from the command to the line
+that opens the training loop (median of `--repeats`, warm cache), and the process's peak resident memory over a
+whole epoch with its evaluation.
+
+    python benchmarks/startup_and_memory.py --dataset cifar10 [--models mlp_1x512] [--out results/startup_and_memory.csv]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from epoch_against_step import write_csv
+from rich import print
+
+from rethinking.config import MODEL_DEFAULTS
+from rethinking.data import sources
+from rethinking.training.hardware import provenance, resolve_precision
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    dataset: str = "cifar10"
+    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    repeats: int = 5
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
+    data = sources.load(arguments.dataset)  # which warms the cache
+    device = torch.device("cpu")
+    precision = resolve_precision("auto", device)
+    made_on = provenance(device, precision)
+    rows: list[dict[str, Any]] = []
+    for model in arguments.models:
+        seconds = statistics.median(startup(model, arguments.dataset) for _ in range(arguments.repeats))
+        rows.append({"model": model, "dataset": data.name, "startup_seconds": seconds})
+        print(f"{model}: first step after {seconds:.2f} s")
+    for row in rows:
+        row |= {"peak_gib": peak_memory(row["model"], arguments.dataset), "precision": precision}
+        row |= {"threads": made_on["cpu_threads"], "hardware": made_on["hardware"]}
+        row["torch"] = made_on["versions"]["torch"]
+        print(f"{row['model']}: peak {row['peak_gib']:.2f} GiB")
+        if arguments.out:
+            write_csv(rows[: rows.index(row) + 1], arguments.out)
+
+
+def command(model: str, dataset: str, runs_dir: str) -> list[str]:
+    options = {"--model": model, "--dataset": dataset, "--num_epochs": "1", "--device": "cpu", "--runs_dir": runs_dir}
+    return [sys.executable, str(TRAIN), *(part for option in options.items() for part in option)]
+
+
+def startup(model: str, dataset: str) -> float:
+    """Seconds from the command to the first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        process = subprocess.Popen(command(model, dataset, folder), stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        seconds = time.perf_counter() - started
+        process.kill()
+        process.wait()
+    return seconds
+
+
+def peak_memory(model: str, dataset: str) -> float:
+    """GiB resident at most, over one epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(command(model, dataset, folder), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, f"{model} did not end well"
+    return usage.ru_maxrss / 2**20  # from KiB
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

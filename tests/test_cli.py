@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethinking import cli
+from rethinking.config import ExperimentConfig
+from rethinking.errors import InputError
+
+
+def parse(*arguments: str) -> ExperimentConfig:
+    return cli.parse(list(arguments))[0]
+
+
+def test_no_option_is_the_papers_baseline():
+    assert parse() == ExperimentConfig()
+
+
+def test_options_read_with_underscores_and_with_hyphens():
+    written = ["--num_epochs", "7", "--lr_schedule", "cosine", "--random_crop", "--weight_decay", "default"]
+    hyphens = [part.replace("_", "-") if part.startswith("--") else part for part in written]
+    assert parse(*written) == parse(*hyphens)
+    assert parse(*written).num_epochs == 7
+    assert parse("--num-epochs=7") == parse("--num_epochs", "7")
+    assert parse("--random_crop", "--no_random_crop") == parse("--random-crop", "--no-random-crop") == parse()
+
+
+def test_the_last_of_a_repeated_option_counts():
+    assert parse("--num_epochs", "7", "--num_epochs", "9").num_epochs == 9
+
+
+def test_force_is_of_the_command_and_not_of_the_configuration():
+    config, force = cli.parse(["--force"])
+    assert force
+    assert config == ExperimentConfig()
+
+
+@pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"]])
+def test_options_override_the_configuration_file_wherever_they_stand(tmp_path: Path, form):
+    file = tmp_path / "run.yaml"
+    file.write_text(ExperimentConfig(model_name="mlp_1x512", num_epochs=3, random_crop=True).to_yaml())
+    loaded = [part.format(file) for part in form]
+    assert parse(*loaded) == ExperimentConfig(model_name="mlp_1x512", num_epochs=3, random_crop=True)
+    expected = ExperimentConfig(model_name="mlp_1x512", num_epochs=5, random_crop=False)
+    assert parse(*loaded, "--num_epochs", "5", "--no_random_crop") == expected
+    assert parse("--num_epochs", "5", "--no_random_crop", *loaded) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--modle", "mlp_1x512"], "unknown option '--modle'; did you mean '--model'?"),
+        (["--num-epoch", "3"], "unknown option '--num-epoch'; did you mean '--num_epochs'?"),
+        (["--randomcrop"], "unknown option '--randomcrop'; did you mean '--random_crop'?"),
+        (["--xyzzy"], "unknown option '--xyzzy'; --help lists all"),
+        (["mlp_1x512"], "unknown option 'mlp_1x512'"),
+        (["--model", "small_inceptoin"], "did you mean 'small_inception'?"),
+        (["--randomization", "shufled_pixels"], "did you mean 'shuffled_pixels'?"),
+        (["--lr_schedule", "cosin"], "did you mean 'cosine'?"),
+        (["--precision", "fp16"], "precision must be one of auto, fp32, bf16"),
+        (["--device", "gpu"], "device must be one of auto, cpu, cuda, mps"),
+        (["--num_epochs", "many"], "--num_epochs"),
+        (["--num_epochs", "1.5"], "--num_epochs"),
+        (["--num_epochs"], "--num_epochs"),
+        (["--num_epochs", "0"], "num_epochs must be at least 1, not 0"),
+        (["--batch_size", "-4"], "batch_size must be at least 1, not -4"),
+        (["--lr", "fast"], "--lr"),
+        (["--lr", "0"], "learning_rate must be a number above 0"),
+        (["--weight_decay", "some"], "weight_decay must be a number, or 'default'"),
+        (["--randomization", "partial_corrupt", "--corruption_prob", "1.5"], "corruption_prob must be between 0 and 1"),
+        (["--randomization", "partial_corrupt"], "needs a corruption_prob"),
+        (["--corruption_prob", "0.5"], "corruption_prob goes with randomization partial_corrupt"),
+        (["--config"], "--config needs the path of a YAML file"),
+        (["--config", "missing.yaml"], "cannot read missing.yaml: No such file or directory"),
+        (["--random_crop", "yes"], "'yes'"),
+    ],
+)
+def test_every_mistake_is_one_helpful_line(arguments, message):
+    with pytest.raises(InputError) as error:
+        parse(*arguments)
+    text = str(error.value)
+    assert message in text
+    assert "\n" not in text
+    assert not set("│╭╰─") & set(text)
+
+
+def test_a_wrong_value_names_what_was_wrong_with_it():
+    with pytest.raises(InputError) as error:
+        parse("--num_epochs", "many")
+    assert "many" in str(error.value)
+
+
+def test_mistakes_end_with_status_2_one_line_and_no_folder(tmp_path: Path, train_command):
+    for arguments in (["--modle", "x"], ["--dataset", "nowhere"], ["--model", "x"], ["--num_epochs", "x"]):
+        ran = train_command(*arguments)
+        assert ran.returncode == 2
+        assert ran.stdout == ""
+        assert len(ran.stderr.splitlines()) == 1
+        assert ran.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_groups_the_options_and_gives_defaults_and_sources(train_command):
+    ran = train_command("--help")
+    assert ran.returncode == 0
+    for expected in (
+        "model options",
+        "data options",
+        "randomization options",
+        "regularization options",
+        "optimization options",
+        "hardware options",
+        "output options",
+        "(default: 128)",
+        "Figures 1a and 2b",
+        "Appendix A",
+        "Table 4",
+        "--config",
+        "--force",
+    ):
+        assert expected in ran.stdout
+    for spec in ExperimentConfig.__dataclass_fields__.values():
+        assert f"--{spec.metadata['flag'] or spec.name}" in ran.stdout
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = "import sys; from rethinking.cli import parse; parse([]); print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
+def test_the_installed_command_trains(tmp_path: Path):
+    command = Path(sys.executable).parent / "rethinking"
+    arguments = ["--model", "mlp_1x512", "--dataset", "digits", "--num_epochs", "1"]
+    ran = subprocess.run([command, "train", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["trian"], 2), (["demo", "--fast"], 2)])
+def test_the_installed_command_knows_its_commands(arguments, status, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == status
+    if arguments == ["trian"]:
+        assert capsys.readouterr().err == "error: unknown command 'trian'; did you mean 'train'?\n"

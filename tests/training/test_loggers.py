@@ -1,0 +1,100 @@
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rethinking import ExperimentConfig, train
+from rethinking.training import loggers
+from rethinking.training.loggers import Background
+
+
+def config(tmp_path: Path, **options) -> ExperimentConfig:
+    fixed = {"model_name": "mlp_1x512", "dataset": "digits", "num_epochs": 3, "runs_dir": str(tmp_path / "runs")}
+    return ExperimentConfig(**{**fixed, **options})
+
+
+def test_tensorboard_holds_every_metric_of_every_epoch(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(config(tmp_path))
+    events = EventAccumulator(str(result.path / "tensorboard"))
+    events.Reload()
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate"):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(record["epoch"], pytest.approx(record[name])) for record in result.metrics]
+    assert [event.step for event in events.Scalars("exact_train_accuracy")] == [3]
+
+
+def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        with caplog.at_level(logging.WARNING, "rethinking"):
+            result = train(config(tmp_path, use_wandb=True, wandb_project="zhang-generalization"))
+    (offline,) = (result.path / "wandb").glob("offline-run-*")
+    content = next(offline.glob("run-*.wandb")).read_bytes()
+    for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
+        assert expected in content
+    assert any("logging offline" in message for message in caplog.messages)
+
+
+class Broken:
+    """Fails where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def started(self, *_: object) -> None:
+        self.fail_in("started")
+
+    def step(self, images: int) -> None: ...
+
+    def epoch(self, record: object) -> None:
+        self.fail_in("epoch")
+
+    def ended(self, result: object) -> None:
+        self.fail_in("ended")
+
+    def fail_in(self, place: str) -> None:
+        if place == self.where:
+            raise OSError("no server\nhere")
+
+
+@pytest.mark.parametrize("where", ["started", "epoch", "ended"])
+def test_a_failing_logger_is_told_once_and_stops_nothing(tmp_path: Path, caplog, monkeypatch, where):
+    monkeypatch.setattr(loggers, "TensorBoardLogger", lambda: Broken(where))
+    with caplog.at_level(logging.WARNING, "rethinking"):
+        result = train(config(tmp_path))
+    assert len(result.metrics) == 3
+    assert [message for message in caplog.messages if "stopped logging, the run goes on" in message] == caplog.messages
+    assert len(caplog.messages) == 1
+
+
+def test_a_logger_that_hangs_slows_nothing_and_is_left_behind(monkeypatch, caplog):
+    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 0.2)
+    hanging = Broken("nowhere")
+    monkeypatch.setattr(hanging, "epoch", lambda record: threading.Event().wait())
+    background = Background("Hanging", hanging)
+    started = time.monotonic()
+    for epoch in range(100):
+        background.epoch({"epoch": epoch})
+    assert time.monotonic() - started < 0.1
+    with caplog.at_level(logging.WARNING, "rethinking"):
+        background.ended(None)
+    assert time.monotonic() - started < 2
+    assert "left behind" in caplog.text
+
+
+def test_a_missing_wandb_package_is_told_and_stops_nothing(tmp_path: Path, caplog, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with caplog.at_level(logging.WARNING, "rethinking"):
+        result = train(config(tmp_path, use_wandb=True, use_tensorboard=False))
+    assert len(result.metrics) == 3
+    assert "W&B stopped logging, the run goes on: ModuleNotFoundError" in caplog.text

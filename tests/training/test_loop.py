@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rethinking.config import ExperimentConfig
+from rethinking.data.batches import Batches
+from rethinking.data.preprocessing import Preprocessing
+from rethinking.data.randomization import RandomizedSplit
+from rethinking.errors import RunError
+from rethinking.models import build_model, initialize
+from rethinking.seeding import generator
+from rethinking.training.evaluation import evaluate, label_metrics
+from rethinking.training.loop import epochs_to_fit, exact_accuracy_is_due, learning_rate, train_epoch
+from rethinking.training.optimizers import Optimizer
+
+CPU = torch.device("cpu")
+FP32 = torch.autocast("cpu", enabled=False)
+
+
+def batches(images: int = 300) -> Batches:
+    pixels = torch.randint(256, (images, 3, 28, 28), generator=generator(0, "test"), dtype=torch.uint8)
+    labels = torch.randint(10, (images,), generator=generator(1, "test"))
+    return Batches(RandomizedSplit(pixels, labels, labels), Preprocessing(28), CPU, channels_last=False)
+
+
+def initialized(name: str) -> torch.nn.Module:
+    model = build_model(name)
+    initialize(model, "he", generator(0, "init"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {1: 0.1, 2: 0.095, 11: 0.1 * 0.95**10}),
+        ({"lr_decay": 0.999}, {1: 0.1, 101: 0.1 * 0.999**100}),
+        ({"lr_schedule": "step"}, {1: 0.1, 60: 0.1, 61: 0.01, 80: 0.01, 81: 0.001, 100: 0.001}),
+        ({"lr_schedule": "cosine"}, {1: 0.1, 51: 0.05, 100: 0.1 * (1 + math.cos(0.99 * math.pi)) / 2}),
+        ({"lr_schedule": "constant"}, {1: 0.1, 100: 0.1}),
+        ({"learning_rate": 0.02}, {1: 0.02, 2: 0.019}),
+    ],
+)
+def test_learning_rates_follow_their_schedule(options, expected):
+    config = ExperimentConfig(**options).resolved()
+    assert {epoch: learning_rate(config, epoch) for epoch in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["mlp_1x512", "small_inception", "small_alexnet"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, optimizer, weight_decay):
+    config = ExperimentConfig(
+        model_name=name, optimizer=optimizer, weight_decay=weight_decay, learning_rate=0.003, batch_size=64
+    ).resolved()
+    data = batches(150)
+    ours, theirs = initialized(name), initialized(name)
+    our_optimizer = Optimizer(ours, config)
+    parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    extra = {"momentum": 0.9} if optimizer == "sgd" else {}
+    their_optimizer = kind(parameters, lr=0.003, weight_decay=weight_decay, fused=True, **extra)
+
+    theirs.train()
+    for epoch in (1, 2):
+        loss, predictions = train_epoch(ours, our_optimizer, data, config, epoch, FP32)
+        for group in their_optimizer.param_groups:
+            group["lr"] = 0.003 * 0.95 ** (epoch - 1)
+        losses, correct = 0.0, 0
+        for _, images, labels in data.training_epoch(config.seed, epoch, 64):
+            logits = theirs(images)
+            batch_loss = F.cross_entropy(logits, labels)
+            their_optimizer.zero_grad()
+            batch_loss.backward()
+            their_optimizer.step()
+            losses += batch_loss.item() * len(labels)
+            correct += (logits.argmax(1) == labels).sum().item()
+        assert loss == pytest.approx(losses / 150, rel=1e-5)
+        assert (predictions == data.labels).sum().item() == pytest.approx(correct, abs=1)
+    for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_equals_one_pass_over_everything_and_leaves_the_model_alone():
+    model, data = initialized("small_inception"), batches(37)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = evaluate(model, data, FP32)
+    (images, labels) = next(data.in_order(37))
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert result.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result.accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_evaluation_counts_the_last_partial_batch(monkeypatch):
+    from rethinking.training import evaluation
+
+    model, data = initialized("mlp_1x512"), batches(37)
+    whole = evaluate(model, data, FP32)
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 10)
+    parts = evaluate(model, data, FP32)
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_bf16_trains_with_fp32_weights():
+    config = ExperimentConfig(model_name="mlp_1x512").resolved()
+    model, data = initialized("mlp_1x512"), batches(64)
+    autocast = torch.autocast("cpu", torch.bfloat16)
+    loss, _ = train_epoch(model, Optimizer(model, config), data, config, 1, autocast)
+    reference_model = initialized("mlp_1x512")
+    reference, _ = train_epoch(reference_model, Optimizer(reference_model, config), data, config, 1, FP32)
+    assert loss == pytest.approx(reference, rel=0.02)
+    assert loss != reference
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
+    config = ExperimentConfig(model_name="mlp_1x512", learning_rate=1e30).resolved()
+    model = initialized("mlp_1x512")
+    with pytest.raises(RunError, match=r"not finite in epoch 4; lower --lr 1e\+30"):
+        train_epoch(model, Optimizer(model, config), batches(), config, 4, FP32)
+
+
+def test_label_metrics_by_hand():
+    true = torch.tensor([0, 1, 2, 3])
+    labels = torch.tensor([0, 1, 5, 6])  # the last two are corrupted
+    predictions = torch.tensor([0, 2, 5, 3])
+    assert label_metrics(predictions, labels, true) == {
+        "train_accuracy_corrupted": 0.5,
+        "train_accuracy_untouched": 0.5,
+        "true_label_agreement": 0.5,
+    }
+    assert label_metrics(predictions, true, true)["train_accuracy_corrupted"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "epoch", "online", "due"),
+    [
+        ({}, 5, 0.98999, False),
+        ({}, 5, 0.99, True),
+        ({}, 10, 0.1, True),
+        ({"eval_train_every": 3}, 6, 0.1, True),
+        ({"eval_train_every": 3}, 7, 0.1, False),
+    ],
+)
+def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, epoch, online, due):
+    config = ExperimentConfig(num_epochs=10, **options)
+    assert exact_accuracy_is_due(config, epoch, online) is due
+
+
+def test_time_to_overfit_is_the_first_epoch_at_each_threshold():
+    exact = [None, 0.5, 0.9989, 0.999, 0.9999, 1.0, 0.9, 1.0]
+    metrics = [{"epoch": index + 1, "exact_train_accuracy": value} for index, value in enumerate(exact)]
+    assert epochs_to_fit(metrics) == {"0.999": 4, "1.0": 6}
+    assert epochs_to_fit(metrics[:2]) == {"0.999": None, "1.0": None}

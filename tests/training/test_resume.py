@@ -1,0 +1,263 @@
+"""Interruptions of real processes: kill -9, SIGTERM, Ctrl-C, a full disk, damaged files."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.conftest import ROOT
+
+TIMINGS = ("images_per_second", "seconds")
+
+
+def options(runs: Path, **changed: object) -> list[str]:
+    chosen = {
+        "model": "mlp_3x512",
+        "dataset": "digits",
+        "randomization": "random_labels",
+        "num_epochs": 6,
+        "precision": "fp32",
+        "device": "cpu",
+        "runs_dir": runs,
+        **changed,
+    }
+    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+
+
+def start(arguments: list[str], **kwargs: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,  # type: ignore[call-overload]
+    )
+
+
+def finish(arguments: list[str], **kwargs: object) -> "subprocess.CompletedProcess[str]":
+    process = start(arguments, **kwargs)
+    output, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def only_run(runs: Path) -> Path:
+    (run,) = runs.iterdir()
+    return run
+
+
+def saved_epoch(runs: Path) -> int:
+    lines = [len(file.read_text().splitlines()) for file in runs.glob("*/metrics.jsonl")]
+    return lines[0] if lines else 0
+
+
+def wait_for_epoch(runs: Path, epoch: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while saved_epoch(runs) < epoch:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def outcome(run: Path) -> tuple[list[dict[str, object]], dict[str, torch.Tensor]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        for name in TIMINGS:
+            del record[name]
+    return records, safetensors.torch.load_file(run / "checkpoint.safetensors")
+
+
+def assert_same_bits(run: Path, other: Path) -> None:
+    (metrics, tensors), (other_metrics, other_tensors) = outcome(run), outcome(other)
+    assert metrics == other_metrics
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"optimizer": "adam", "lr": 0.001},
+        {"model": "small_inception", "train_subset": 200, "num_epochs": 3},
+        {"model": "small_alexnet", "train_subset": 300, "num_epochs": 3, "lr_schedule": "cosine"},
+    ],
+    ids=["mlp", "adam", "inception", "alexnet"],
+)
+def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_bit_for_bit(tmp_path: Path, changed):
+    straight = finish(options(tmp_path / "straight", **changed))
+    assert straight.returncode == 0, straight.stderr
+    process = start(options(tmp_path / "killed", **changed))
+    wait_for_epoch(tmp_path / "killed", 1, process)
+    process.kill()
+    process.communicate()
+    run = only_run(tmp_path / "killed")
+    assert not (run / "result.json").exists()
+    resumed = finish(options(tmp_path / "killed", **changed))
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(only_run(tmp_path / "straight"), run)
+
+
+def test_with_augmentation_too(tmp_path: Path):
+    command = [*options(tmp_path / "straight", num_epochs=4), "--random_crop", "--augment_flip_rotate"]
+    assert finish(command).returncode == 0
+    command = [*options(tmp_path / "killed", num_epochs=4), "--random_crop", "--augment_flip_rotate"]
+    process = start(command)
+    wait_for_epoch(tmp_path / "killed", 2, process)
+    process.kill()
+    process.communicate()
+    assert "going on from epoch" in finish(command).stdout
+    assert_same_bits(only_run(tmp_path / "straight"), only_run(tmp_path / "killed"))
+
+
+def test_killed_again_and_again_at_any_moment(tmp_path: Path):
+    """Ten kills at times spread over start, training and writing; each costs one epoch at most."""
+    assert finish(options(tmp_path / "straight", num_epochs=40)).returncode == 0
+    command = options(tmp_path / "killed", num_epochs=40)
+    for attempt in range(10):
+        before = saved_epoch(tmp_path / "killed")
+        process = start(command)
+        if attempt % 2:
+            wait_for_epoch(tmp_path / "killed", before + 1, process)
+            time.sleep(0.011 * attempt)
+        else:
+            time.sleep(0.3 * attempt)
+        process.kill()
+        process.communicate()
+        assert saved_epoch(tmp_path / "killed") >= before
+    assert finish(command).returncode == 0
+    assert_same_bits(only_run(tmp_path / "straight"), only_run(tmp_path / "killed"))
+    assert not list(only_run(tmp_path / "killed").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_interruption_says_how_to_go_on(tmp_path: Path, number):
+    command = options(tmp_path, num_epochs=1000)
+    process = start(command)
+    wait_for_epoch(tmp_path, 2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.strip() == "stopped; the same command goes on after the last finished epoch"
+    before = saved_epoch(tmp_path)
+    process = start(command)
+    wait_for_epoch(tmp_path, before + 1, process)
+    process.kill()
+    output, _ = process.communicate()
+    saved_checkpoint = {f"going on from epoch {epoch}" for epoch in (before, before + 1)}  # metrics are saved first
+    assert any(words in output for words in saved_checkpoint)
+
+
+def test_two_processes_cannot_train_the_same_run_at_once(tmp_path: Path):
+    command = options(tmp_path, num_epochs=1000)
+    process = start(command)
+    wait_for_epoch(tmp_path, 1, process)
+    second = finish(command)
+    process.kill()
+    process.communicate()
+    assert second.returncode == 1
+    assert "is being trained by another process" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))  # between metrics and a checkpoint
+
+
+def test_a_full_disk_is_one_line_and_what_was_saved_stays(tmp_path: Path):
+    command = options(tmp_path, num_epochs=4)
+    process = start(command)
+    wait_for_epoch(tmp_path, 1, process)
+    process.kill()
+    process.communicate()
+    before = saved_epoch(tmp_path)
+    full = finish(command, preexec_fn=limit_file_size)
+    assert full.returncode == 1
+    (line,) = full.stderr.splitlines()
+    assert line.startswith("error: cannot write")
+    assert "checkpoint.safetensors" in line
+    assert "the same command goes on" in line
+    assert finish(command).returncode == 0
+    assert saved_epoch(tmp_path) == 4 >= before
+
+
+def test_a_runs_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    refused = finish(options(tmp_path / "file/runs"))
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: cannot write")
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    process = start(options(tmp_path, num_epochs=1000))
+    wait_for_epoch(tmp_path, 2, process)
+    process.kill()
+    process.communicate()
+    return only_run(tmp_path)
+
+
+def damage_checkpoint_end(run: Path) -> None:
+    content = bytearray((run / "checkpoint.safetensors").read_bytes())
+    content[-5] ^= 0xFF
+    (run / "checkpoint.safetensors").write_bytes(content)
+
+
+def truncate_checkpoint(run: Path) -> None:
+    content = (run / "checkpoint.safetensors").read_bytes()
+    (run / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def empty_metrics(run: Path) -> None:
+    (run / "metrics.jsonl").write_text("")
+
+
+def break_yaml(run: Path) -> None:
+    (run / "config.yaml").write_text("model: [")
+
+
+def other_version(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("format: 1", "format: 7"))
+
+
+def edit_yaml(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("momentum: 0.9", "momentum: 0.5"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_checkpoint_end, "checkpoint.safetensors is damaged"),
+        (truncate_checkpoint, "checkpoint.safetensors is damaged"),
+        (empty_metrics, "metrics.jsonl is damaged"),
+        (break_yaml, "config.yaml is not YAML"),
+        (other_version, "has format 7; this version reads 1"),
+        (edit_yaml, "config.yaml was changed since the run began"),
+    ],
+)
+def test_a_damaged_run_is_told_and_left_as_it_is(interrupted: Path, damage, message):
+    damage(interrupted)
+    files = {file.name: file.read_bytes() for file in interrupted.iterdir() if file.is_file()}
+    refused = finish(options(interrupted.parent, num_epochs=1000))
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert message in line
+    assert {file.name: file.read_bytes() for file in interrupted.iterdir() if file.is_file()} == files
+
+
+def test_a_damaged_result_is_told(tmp_path: Path):
+    assert finish(options(tmp_path, num_epochs=1)).returncode == 0
+    (only_run(tmp_path) / "result.json").write_text("{")
+    refused = finish(options(tmp_path, num_epochs=1))
+    assert refused.returncode == 1
+    assert "result.json is damaged" in refused.stderr

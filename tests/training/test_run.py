@@ -1,0 +1,181 @@
+"""Whole runs on the built-in digits."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from rethinking import ExperimentConfig, InputError, train
+from rethinking.data import sources
+from rethinking.data.randomization import corrupt_labels
+
+RECORD_KEYS = [
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "exact_train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "generalization_gap",
+    "images_per_second",
+]
+
+
+def config(tmp_path: Path, **options) -> ExperimentConfig:
+    return ExperimentConfig(
+        **{
+            "model_name": "mlp_1x512",
+            "dataset": "digits",
+            "num_epochs": 2,
+            "precision": "fp32",
+            "device": "cpu",
+            "runs_dir": str(tmp_path / "runs"),
+            "use_tensorboard": False,
+            **options,
+        }
+    )
+
+
+def test_random_labels_are_fitted_and_do_not_generalize(tmp_path: Path):
+    """The paper's claim in small: 100% on random labels in training, chance in testing."""
+    options = {"lr_schedule": "constant", "num_epochs": 200, "stop_when_fit": True, "model_name": "mlp_3x512"}
+    random = train(config(tmp_path, randomization="random_labels", **options))
+    true = train(config(tmp_path, **options))
+    for result in (random, true):
+        assert result.final["exact_train_accuracy"] == 1.0
+        assert result.result["epochs_to_fit"]["1.0"] == result.final["epoch"] < 200
+    assert random.final["test_accuracy"] < 0.2
+    assert true.final["test_accuracy"] > 0.95
+    assert true.final["epoch"] < random.final["epoch"]
+
+
+def test_the_folder_holds_what_the_design_promises(tmp_path: Path):
+    result = train(config(tmp_path, randomization="partial_corrupt", corruption_prob=0.5))
+    assert {file.name for file in result.path.iterdir()} - {".lock"} == {
+        "config.yaml",
+        "randomization.safetensors",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "result.json",
+    }
+    lines = [json.loads(line) for line in (result.path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == result.metrics
+    for record in lines:
+        assert list(record)[: len(RECORD_KEYS)] == RECORD_KEYS
+        assert {"train_accuracy_corrupted", "train_accuracy_untouched", "true_label_agreement"} <= set(record)
+    assert [record["epoch"] for record in lines] == [1, 2]
+    assert [record["learning_rate"] for record in lines] == pytest.approx([0.01, 0.0095])
+    assert lines[0]["exact_train_accuracy"] is None, "an extra pass where it cannot matter"
+    last = lines[1]
+    assert last["generalization_gap"] == pytest.approx(last["exact_train_accuracy"] - last["test_accuracy"])
+
+    written = json.loads((result.path / "result.json").read_text())
+    assert written["final"] == last
+    assert set(written["epochs_to_fit"]) == {"0.999", "1.0"}
+    provenance = written["provenance"]
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["precision"] == "fp32"
+    assert provenance["fingerprint"] == sources.load("digits").fingerprint
+    assert written["seconds"] > 0
+    assert written["parameters"] == 784 * 512 + 512 + 5130
+
+
+def test_the_run_keeps_which_labels_were_changed(tmp_path: Path):
+    result = train(config(tmp_path, randomization="partial_corrupt", corruption_prob=0.5, randomization_seed=9))
+    stored = safetensors.torch.load_file(result.path / "randomization.safetensors")
+    true = torch.from_numpy(sources.load("digits").train.labels)
+    assert torch.equal(stored["true_labels"], true)
+    assert torch.equal(stored["labels"], corrupt_labels(true, 10, 0.5, 9))
+
+
+def test_the_shuffled_permutation_is_kept(tmp_path: Path):
+    result = train(config(tmp_path, randomization="shuffled_pixels"))
+    stored = safetensors.torch.load_file(result.path / "randomization.safetensors")
+    assert torch.equal(stored["permutation"].long().sort().values, torch.arange(784))
+
+
+def test_a_finished_run_answers_at_once_and_force_trains_beside_it(tmp_path: Path):
+    first = train(config(tmp_path))
+    stamp = (first.path / "metrics.jsonl").stat().st_mtime_ns
+    again = train(config(tmp_path))
+    assert again.path == first.path
+    assert again.metrics == first.metrics
+    assert (first.path / "metrics.jsonl").stat().st_mtime_ns == stamp
+
+    forced = train(config(tmp_path), force=True)
+    assert forced.path.name == f"{first.path.name}-2"
+    assert (first.path / "metrics.jsonl").stat().st_mtime_ns == stamp
+    for ours, theirs in zip(forced.metrics, first.metrics, strict=True):
+        assert ours["train_loss"] == theirs["train_loss"], "the same configuration, another result"
+    assert train(config(tmp_path)).path == forced.path
+
+
+def test_what_cannot_change_a_number_does_not_change_the_folder(tmp_path: Path):
+    first = train(config(tmp_path))
+    by_path = config(tmp_path, wandb_project="other", runs_dir=f"{tmp_path}/x/../runs")
+    assert train(by_path).path.name == first.path.name
+    assert train(config(tmp_path, learning_rate=0.01, lr_decay=0.95)).path.name == first.path.name
+    assert train(config(tmp_path, seed=1)).path.name != first.path.name
+
+
+def test_a_runs_config_yaml_names_the_same_run(tmp_path: Path):
+    first = train(config(tmp_path, randomization="random_labels", weight_decay="default"))
+    reloaded = ExperimentConfig.from_yaml(first.path / "config.yaml")
+    assert (reloaded.weight_decay, reloaded.crop_size, reloaded.device) == (0.0001, 28, "cpu")
+    assert train(reloaded).path == first.path
+
+
+def test_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
+    small, large = (
+        safetensors.torch.load_file(train(config(tmp_path, train_subset=n)).path / "randomization.safetensors")[
+            "labels"
+        ]
+        for n in (100, 300)
+    )
+    assert len(small) == 100
+    assert torch.equal(small, large[:100])
+    true = torch.from_numpy(sources.load("digits").train.labels)
+    assert not torch.equal(small, true[:100])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_subset": 5000}, "train_subset must be at most 1442"),
+        ({"crop_size": 32}, "crop_size 32 is larger than the images of digits, 28 pixels"),
+        ({"device": "cuda"}, "device cuda is not available"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_or_the_machine_leave_no_folder(tmp_path: Path, options, message):
+    if options.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(InputError, match=message):
+        train(config(tmp_path, **options))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
+    import numpy as np
+    from PIL import Image
+
+    for name in ("a", "b"):
+        for index in range(4):
+            pixels = np.random.default_rng(index).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+            (tmp_path / f"data/{name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / f"data/{name}/{index}.png")
+    result = train(config(tmp_path, dataset=str(tmp_path / "data")))
+    assert result.final["test_accuracy"] is None
+    assert result.final["generalization_gap"] is None
+    assert result.final["exact_train_accuracy"] is not None
+
+
+@pytest.mark.parametrize("model_name", ["mlp_1x512", "small_alexnet", "small_inception"])
+@pytest.mark.parametrize("options", [{}, {"random_crop": True, "augment_flip_rotate": True}])
+def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, model_name, options):
+    options = {"model_name": model_name, "train_subset": 150, "num_epochs": 1, **options}
+    results = [train(config(tmp_path / str(index), **options)) for index in range(2)]
+    weights = [safetensors.torch.load_file(result.path / "checkpoint.safetensors") for result in results]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
