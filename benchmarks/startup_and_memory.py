@@ -4,7 +4,7 @@ Both are measured from outside, on `python train.py` as a person runs it: the se
 that opens the training loop (median of `--repeats`, warm cache), and the process's peak resident memory over a
 whole epoch with its evaluation.
 
-    python benchmarks/startup_and_memory.py --dataset cifar10 [--models mlp_1x512] [--out results/startup_and_memory.csv]
+    python benchmarks/startup_and_memory.py --dataset cifar10 --models mlp_1x512 small_alexnet
 """
 
 from __future__ import annotations

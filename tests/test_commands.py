@@ -107,6 +107,7 @@ def test_on_a_terminal_there_is_one_live_line(tmp_path: Path):
     text = seen.decode()
     assert re.search(r"epoch \d+/150 .*left", text)
     assert "\x1b[2K" in text, "the line is redrawn in place"
+    assert "\x1b[1A" not in text.split("\x1b[?25h")[0], "the line is longer than the terminal is wide"
     assert "test accuracy" in text
 
 
@@ -142,3 +143,19 @@ def test_the_briefs_test_commands_run_their_part_of_the_tests(command):
     collected = [line for line in ran.stdout.splitlines() if "::" in line]
     assert len(collected) > 30
     assert all(line.startswith(part) for line in collected)
+
+
+def test_the_demo_compares_true_with_random_labels_and_draws_both(tmp_path: Path):
+    ran = subprocess.run([sys.executable, "-m", "rethinking", "demo"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    rows = {
+        name: [float(value) for value in re.findall(r"([\d.]+)%", line)]
+        for line in ran.stdout.splitlines()
+        for name in ("true labels", "random labels")
+        if name in line
+    }
+    (true_train, true_test), (random_train, random_test) = rows["true labels"], rows["random labels"]
+    assert true_train == random_train == 100
+    assert true_test > 95
+    assert random_test < 20
+    assert (tmp_path / "runs/demo.png").stat().st_size > 10_000

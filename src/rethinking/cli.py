@@ -52,6 +52,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
         result = run(config, force=force, observers=[Progress(console)])
         console.print(summary(result))
+        console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:

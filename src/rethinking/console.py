@@ -57,17 +57,16 @@ class Progress:
         """The epoch at work, what the last finished one measured, and what is left of the run."""
         elapsed = time.perf_counter() - self._began
         done = self._images_done / self._epoch_images
-        parts = [f"epoch {min(self._first_epoch + int(done), self._epochs)}/{self._epochs}"]
         if self._live is None and self._last is not None:
             parts = [f"epoch {self._last['epoch']}/{self._epochs}"]
         else:
-            parts.append(f"{done % 1:4.0%} done")
-        if self._last is not None:
-            parts += _measured(self._last)
+            parts = [f"epoch {min(self._first_epoch + int(done), self._epochs)}/{self._epochs} {done % 1:3.0%}"]
         left = self._epochs - self._first_epoch + 1 - done
         if done > 0 and left > 0:
             parts.append(f"{_duration(elapsed / done * left)} left")
-        return Text("  ".join(parts))
+        if self._last is not None:
+            parts += _measured(self._last)
+        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
 
 def _measured(record: Record) -> list[str]:
@@ -75,7 +74,7 @@ def _measured(record: Record) -> list[str]:
     if record["exact_train_accuracy"] is not None:
         parts.append(f"exact {record['exact_train_accuracy']:.2%}")
     if record["test_accuracy"] is not None:
-        parts += [f"test loss {record['test_loss']:.4f}", f"test {record['test_accuracy']:.2%}"]
+        parts += [f"test {record['test_accuracy']:.2%}", f"test loss {record['test_loss']:.4f}"]
     return [*parts, f"{record['images_per_second']:,.0f} images/s"]
 
 
@@ -93,7 +92,7 @@ def summary(result: RunResult) -> Table:
     comparable = like_cifar10 and config.crop_size == 28 and config.train_subset is None
     paper = table1_row(config) if comparable else None
 
-    table = Table(title=str(result.path), title_justify="left", title_style="bold")
+    table = Table()
     table.add_column("")
     table.add_column(f"this run,\n{ours}", justify="right")
     if paper:

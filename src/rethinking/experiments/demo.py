@@ -6,7 +6,7 @@ Expect both runs to reach 100% training accuracy; the test accuracy is about 98%
 
 from rethinking.config import get_baseline_config, get_random_labels_config
 
-OPTIONS = {"dataset": "digits", "lr_schedule": "constant", "num_epochs": 60, "stop_when_fit": False}
+OPTIONS = {"dataset": "digits", "lr_schedule": "constant", "num_epochs": 80}
 
 CONFIGS = {
     "true labels": get_baseline_config("mlp_3x512", **OPTIONS),

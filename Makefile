@@ -1,0 +1,31 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up .venv where it is missing or stale.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: demo test bench docs clean
+
+demo: .venv/.installed
+	$(RUN) -m rethinking demo
+
+test: .venv/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest
+
+# Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
+bench: .venv/.installed
+	$(RUN) benchmarks/epoch_against_step.py --out results/bench.csv
+	$(RUN) -m rethinking.report.documents
+
+docs: .venv/.installed
+	$(RUN) -m rethinking.report.documents
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@

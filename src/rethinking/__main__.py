@@ -1,0 +1,6 @@
+"""`python -m rethinking`, the same as the installed command `rethinking`."""
+
+from rethinking.cli import main
+
+if __name__ == "__main__":
+    main()
