@@ -74,9 +74,12 @@ def test_options_override_the_configuration_file_wherever_they_stand(tmp_path: P
         (["--config"], "--config needs the path of a YAML file"),
         (["--config", "missing.yaml"], "cannot read missing.yaml: No such file or directory"),
         (["--random_crop", "yes"], "'yes'"),
+        (["--config", "{run}", "--config", "{run}"], "--config was given twice"),
     ],
 )
-def test_every_mistake_is_one_helpful_line(arguments, message):
+def test_every_mistake_is_one_helpful_line(tmp_path: Path, arguments, message):
+    (tmp_path / "run.yaml").write_text(ExperimentConfig().to_yaml())
+    arguments = [argument.format(run=tmp_path / "run.yaml") for argument in arguments]
     with pytest.raises(InputError) as error:
         parse(*arguments)
     text = str(error.value)

@@ -102,7 +102,8 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
     groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
     values = {name: value for group in groups for name, value in group.items()}
     force = values.pop("force")
-    values.pop("config")
+    if values.pop("config") is not None:
+        raise InputError("--config was given twice; keep one")
     return ExperimentConfig(**values), force
 
 

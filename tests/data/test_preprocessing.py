@@ -75,6 +75,18 @@ def test_without_turning_the_look_up_is_the_crop_itself():
     torch.testing.assert_close(turned, expected, rtol=0, atol=0.02)
 
 
+def test_images_that_are_not_square_are_cropped_at_every_corner_they_have():
+    images = torch.randint(256, (500, 1, 30, 40), generator=generator(0, "test"), dtype=torch.uint8)
+    draws = AugmentationDraws.of_epoch(500, 0, 1, CPU)
+    corners = (draws.corner * torch.tensor([3, 13])).long()
+    assert corners.max(dim=0).values.tolist() == [2, 12]
+    for flip_rotate in (False, True):
+        still = AugmentationDraws(draws.corner, torch.zeros_like(draws.flip), torch.zeros_like(draws.angle))
+        out = Preprocessing(28, random_crop=True, flip_rotate=flip_rotate).augmented(images, still)
+        expected = whiten(scale(crop(images, corners, 28)), 1e-8)
+        torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("angle", [-25.0, -3.3, 10.0, 25.0])
 @pytest.mark.parametrize("flip", [False, True])
 def test_turning_equals_scipys_affine_transform(angle, flip):

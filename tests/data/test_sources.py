@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -234,6 +235,35 @@ def test_two_processes_may_build_the_same_entry_at_once(own_cache: Path):
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert len({output for output, _ in outputs}) == 1
     assert len(list(own_cache.iterdir())) == 1, "an unfinished entry stayed behind"
+
+
+@pytest.mark.parametrize("dataset", ["digits", "pets"])
+def test_a_full_disk_while_decoding_is_told_and_leaves_nothing(tmp_path: Path, own_cache: Path, dataset):
+    if dataset == "pets":
+        class_folders(tmp_path / "pets", size=224)
+        dataset = str(tmp_path / "pets")
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+from rethinking.data import sources
+try:
+    sources.load({dataset!r})
+except RuntimeError as error:
+    print(error)
+"""
+    output, errors = run_python(code).communicate(timeout=60)
+    assert output.startswith(f"cannot write the cache {own_cache}: "), errors
+    assert list(own_cache.iterdir()) == []
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_later(own_cache: Path):
+    recent, stale = own_cache / "a.1.unfinished", own_cache / "b.2.unfinished"
+    for folder in (recent, stale):
+        folder.mkdir(parents=True)
+    os.utime(stale, (0, 0))
+    sources.load("digits")
+    assert recent.exists()
+    assert not stale.exists()
 
 
 def test_a_warm_cache_needs_neither_datasets_nor_a_decoder(tmp_path: Path):

@@ -43,12 +43,10 @@ class Preprocessing:
 
     def augmented(self, images: Tensor, draws: AugmentationDraws, permutation: Tensor | None = None) -> Tensor:
         """With this epoch's draws for these images; shapes as `plain`."""
-        if self.random_crop and images.shape[-1] <= self.crop_size:
+        if self.random_crop and min(images.shape[-2:]) <= self.crop_size:
             images = F.pad(images, [ZERO_PADDING] * 4)
-        if self.random_crop:
-            corners = (draws.corner * (images.shape[-1] - self.crop_size + 1)).long()
-        else:
-            corners = torch.full_like(draws.corner, (images.shape[-1] - self.crop_size) // 2, dtype=torch.long)
+        margins = torch.tensor(images.shape[-2:], device=images.device) - self.crop_size
+        corners = (draws.corner * (margins + 1)).long() if self.random_crop else (margins // 2).expand(len(images), 2)
         if self.flip_rotate:
             cropped = crop_flip_rotate(images, corners, self.crop_size, draws.flip, draws.angle)
         else:
@@ -98,7 +96,6 @@ def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, a
     It turns about its centre, in one bilinear look-up, so pixels just outside the window fill its
     turned corners where the image has them; beyond the image there is black. Shapes as `crop`; float32.
     """
-    side = images.shape[-1]
     centred = torch.arange(size, device=images.device) - (size - 1) / 2
     y, x = torch.meshgrid(centred, centred, indexing="ij")
     radians = angle[:, None, None] * (math.pi / 180)
@@ -108,7 +105,8 @@ def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, a
     source_x = (cos * x - sin * y) * torch.where(flip, -1.0, 1.0)[:, None, None]
     centre = corners + (size - 1) / 2
     grid = torch.stack([centre[:, 1, None, None] + source_x, centre[:, 0, None, None] + source_y], dim=-1)
-    grid = grid * (2 / (side - 1)) - 1
+    last = torch.tensor([images.shape[-1] - 1, images.shape[-2] - 1], device=images.device)
+    grid = grid * (2 / last) - 1  # in the units of `grid_sample`: -1 and 1 are the first and last pixel
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

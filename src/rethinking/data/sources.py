@@ -6,6 +6,7 @@ decoder. It is built under another name and renamed when complete, so two proces
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ from rethinking.config import nearest
 from rethinking.errors import InputError, RunError
 
 CACHE_FORMAT = 1
+STALE = 3600.0  # seconds after which an unfinished entry can no longer be at work
 HUB_TIMEOUT = 2.0  # seconds; with the import of `datasets` the whole answer stays under 5
 
 log = logging.getLogger(__name__)
@@ -134,6 +137,9 @@ def _build(entry: Path, dataset: str, folder: Path | None) -> None:
         unfinished = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".unfinished", dir=entry.parent))
     except OSError as error:
         raise InputError(f"cannot write the cache {entry.parent}: {error.strerror}; set RETHINKING_CACHE") from None
+    for left in entry.parent.glob("*.unfinished"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         if dataset == "digits":
             class_names = _write_digits(unfinished)
@@ -145,8 +151,10 @@ def _build(entry: Path, dataset: str, folder: Path | None) -> None:
         try:
             unfinished.rename(entry)
         except OSError:
-            if not entry.exists():  # another process was first: its entry is as good as ours
+            if not entry.exists():  # where it does another process was first, and its entry is as good as ours
                 raise
+    except OSError as error:
+        raise RunError(f"cannot write the cache {entry.parent}: {error.strerror}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -197,6 +205,8 @@ def _load_dataset(dataset: str, folder: Path | None, scratch: Path) -> Any:
             return datasets.load_dataset(HUB_SOURCES[dataset].repository)
         return datasets.load_dataset(str(folder), cache_dir=str(scratch))
     except Exception as error:  # the library raises many types of its own and of its readers
+        if full := _disk_error(error):
+            raise full from None
         if folder is None and isinstance(error, ConnectionError):
             raise unreachable from None
         raise InputError(f"cannot read {folder or dataset} as a data set: {_first_line(error)}") from None
@@ -234,21 +244,19 @@ def _decode(folder: Path, splits: Mapping[str, Any], dataset: str) -> list[str]:
     for split, rows in used.items():
         if not len(rows):
             raise InputError(f"{dataset}: the split '{split}' is empty")
-        images: Any = None
-        for index, (image, described) in enumerate(_images(rows, image_column, split)):
-            if shape is None:
-                shape, first = image.shape, described
-            if image.shape != shape:
-                raise InputError(
-                    f"images must have one size and mode: {described} is {_shape_text(image.shape)},"
-                    f" but {first} is {_shape_text(shape)}"
-                )
-            if images is None:
-                images = np.lib.format.open_memmap(
-                    folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=(len(rows), *shape)
-                )
-            images[index] = image
-        images.flush()
+        with (folder / f"{split}_images.npy").open("wb") as file:
+            for index, (image, described) in enumerate(_images(rows, image_column, split)):
+                if shape is None:
+                    shape, first = image.shape, described
+                if image.shape != shape:
+                    raise InputError(
+                        f"images must have one size and mode: {described} is {_shape_text(image.shape)},"
+                        f" but {first} is {_shape_text(shape)}"
+                    )
+                if index == 0:
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *shape)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(image.tobytes())
         np.save(folder / f"{split}_labels.npy", _labels(rows, label_column, class_names, dataset, split))
     return [str(name) for name in class_names]
 
@@ -319,6 +327,15 @@ def _images(rows: Any, column: str, split: str) -> Iterator[tuple[np.ndarray, st
 def _shape_text(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """What kept the library behind `error` from writing, where that was the disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -56,6 +56,7 @@ def fit(
             if exact_accuracy_is_due(config, epoch, online):
                 exact = evaluate(model, train_batches, autocast).accuracy
             test = evaluate(model, test_batches, autocast) if test_batches else None
+            check_finite(test.loss if test else 0.0, "test", config, epoch)
 
             record: Record = {
                 "epoch": epoch,
@@ -121,12 +122,16 @@ def train_epoch(
         for observer in observers:
             observer.step(len(rows))
     train_loss = total_loss.item() / len(batches)
-    if not math.isfinite(train_loss):
+    check_finite(train_loss, "training", config, epoch)
+    return train_loss, predictions
+
+
+def check_finite(loss: float, split: str, config: ExperimentConfig, epoch: int) -> None:
+    if not math.isfinite(loss):
         raise RunError(
-            f"the training loss is not finite in epoch {epoch}; lower --lr {config.learning_rate:g} or use"
+            f"the {split} loss is not finite in epoch {epoch}; lower --lr {config.learning_rate:g} or use"
             " --precision fp32 (the last finished epoch is saved)"
         )
-    return train_loss, predictions
 
 
 def learning_rate(config: ExperimentConfig, epoch: int) -> float:
