@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from rethinking import ExperimentConfig, InputError, train
 from rethinking.data import sources
@@ -157,15 +159,26 @@ def test_options_that_do_not_fit_the_data_or_the_machine_leave_no_folder(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
-    import numpy as np
-    from PIL import Image
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [(20, "have 20 pixels a side; the networks need at least 28"), (230, "choose a crop_size up to 224")],
+)
+def test_images_no_network_takes_are_refused(tmp_path: Path, side, message):
+    for name in ("a", "b"):
+        save_image(tmp_path / f"data/{name}/0.png", side)
+    with pytest.raises(InputError, match=message):
+        train(config(tmp_path, dataset=str(tmp_path / "data")))
 
+
+def save_image(path: Path, side: int, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+
+
+def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
     for name in ("a", "b"):
         for index in range(4):
-            pixels = np.random.default_rng(index).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-            (tmp_path / f"data/{name}").mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / f"data/{name}/{index}.png")
+            save_image(tmp_path / f"data/{name}/{index}.png", 28, index)
     result = train(config(tmp_path, dataset=str(tmp_path / "data")))
     assert result.final["test_accuracy"] is None
     assert result.final["generalization_gap"] is None

@@ -48,7 +48,8 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
 
     channels_last = is_convolutional(model)
     with run.lock():
-        run.begin(config, *_randomization_record(config, train_split, test_split))
+        tensors, details = _randomization_record(config, train_split, test_split)
+        run.begin(config, tensors, details)
         prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)
         train_batches = Batches(train_split, prepared, device, channels_last)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
@@ -58,8 +59,7 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
             "dataset": data.name,
             "parameters": count_parameters(model),
             "train_images": len(train_split),
-            "provenance": provenance(device, precision)
-            | {"fingerprint": data.fingerprint, "randomization_fingerprint": train_split.fingerprint()},
+            "provenance": provenance(device, precision) | {"fingerprint": data.fingerprint, "randomization": details},
         }
         del data, train_split, test_split  # from here on only what is resident on the device is needed
         return fit(model, train_batches, test_batches, config, run, facts, [*observers, *loggers_for(config)])
@@ -70,9 +70,13 @@ def _resolved(
 ) -> ExperimentConfig:
     """`config` with everything written out that depends on the model, the data or the machine."""
     smallest, side = min(data.image_shape[1:]), max(data.image_shape[1:])
-    crop_size = config.crop_size or (28 if smallest >= 28 and side <= 32 else smallest)
+    if smallest < 28:
+        raise InputError(f"the images of {data.name} have {smallest} pixels a side; the networks need at least 28")
+    crop_size = config.crop_size or (28 if side <= 32 else smallest)
     if crop_size > smallest:
         raise InputError(f"crop_size {crop_size} is larger than the images of {data.name}, {smallest} pixels")
+    if crop_size > 224:
+        raise InputError(f"the images of {data.name} have {smallest} pixels a side; choose a crop_size up to 224")
     if config.train_subset is not None and config.train_subset > len(data.train):
         raise InputError(f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images")
     local = config.dataset not in sources.NAMES
