@@ -6,7 +6,7 @@ For each model, on CIFAR-sized random images, in images a second:
   stock  the same model behind `torch.utils.data.DataLoader` with per-image transforms and 2 workers, fp32, eager
 The two compared are timed in turn, and the ratio is the median over the rounds.
 
-    python benchmarks/epoch_against_step.py [--rounds 5] [--models small_alexnet mlp_1x512] [--out results/bench.csv]
+    python benchmarks/epoch_against_step.py [--rounds 3] [--models small_alexnet mlp_1x512] [--out results/bench.csv]
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Timed = Callable[[], float]  # does the work once and returns images a second
 
 @dataclass(frozen=True)
 class Arguments:
-    rounds: int = 5
+    rounds: int = 3
     models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
     device: str = "auto"
     out: Path | None = None

@@ -101,6 +101,10 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"corruption_prob": 0.5}, "corruption_prob goes with randomization partial_corrupt"),
         ({"lr_schedule": "cosine", "lr_decay": 0.9}, "lr_decay goes with lr_schedule exponential"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
+        ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
+        ({"dataset": ""}, "dataset must be a text that is not empty"),
+        ({"device": "cpu:0"}, "device must be one of auto, cpu, cuda, mps, not 'cpu:0'; did you mean 'cpu'?"),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line(options, message):
@@ -130,6 +134,10 @@ def test_yaml_takes_command_line_names_and_yaml_floats_without_a_point(tmp_path:
         ("- model", "must hold lines of 'option: value'"),
         ("batchsize: 12", "unknown option 'batchsize'; did you mean 'batch_size'?"),
         ("format: 99\nmodel: mlp_1x512", "has format 99; this version reads 1"),
+        ("format: '1'", "has format '1'; this version reads 1"),
+        ("wandb_project: 2024-02-30", "is not YAML"),
+        ("[" * 3000, "is not YAML"),
+        ("lr: 0.1\nlearning_rate: 0.2", "learning_rate is given twice"),
         ("batch_size: many", "batch_size must be a whole number"),
     ],
 )

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -181,10 +182,22 @@ def _one_line_errors() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal lacks
     try:
         yield
     except (InputError, RunError) as error:
         _fail(error)
+    except BrokenPipeError:  # as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        _fail(RunError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        _fail(RunError("there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset"))
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
         print("\nstopped; the same command goes on after the last finished epoch", file=sys.stderr)

@@ -35,6 +35,7 @@ MODEL_DEFAULTS = {
     "mlp_1x512": ModelDefaults(0.01, 0.0001),
     "mlp_3x512": ModelDefaults(0.01, 0.0001),
 }
+LARGEST_INT = 2**31 - 1
 EXPONENTIAL_DECAY = 0.95  # per epoch, Appendix A
 
 RANDOMIZATIONS = (
@@ -56,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_of(*allowed: str) -> Check:
-    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
 
 
 def at_least(bound: float) -> Check:
@@ -110,6 +111,7 @@ def option(
             "check": check,
             "flag": flag,
             "metavar": metavar,
+            "choices": choices,
             "default_text": default_text,
             "changes_numbers": changes_numbers,
         },
@@ -300,7 +302,8 @@ class ExperimentConfig:
             value = _typed(spec.name, getattr(self, spec.name))
             expected = None if value is None else spec.metadata["check"](value)
             if expected:
-                raise InputError(f"{spec.name} must be {expected}, not {value!r}")
+                suggestion = nearest(str(value), spec.metadata["choices"])
+                raise InputError(f"{spec.name} must be {expected}, not {value!r}{suggestion}")
             object.__setattr__(self, spec.name, value)
         self._check_combinations()
 
@@ -353,7 +356,11 @@ class ExperimentConfig:
         unknown = [name for name in values if str(name) not in by_name]
         if unknown:
             raise InputError(f"unknown option '{unknown[0]}'{nearest(str(unknown[0]), by_name)}")
-        return cls(**{by_name[name]: value for name, value in values.items()})
+        named = {by_name[name]: value for name, value in values.items()}
+        if len(named) < len(values):
+            twice = next(by_name[name] for name in values if by_name[name] != name)
+            raise InputError(f"the option {twice} is given twice, under both its names")
+        return cls(**named)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> ExperimentConfig:
@@ -376,14 +383,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # values that YAML's own types refuse, too
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold lines of 'option: value', like a run's config.yaml")
     written = values.pop("format", CONFIG_FORMAT)
     if written != CONFIG_FORMAT:
         raise InputError(
-            f"{path} has format {written}; this version reads {CONFIG_FORMAT}: use the version that wrote it"
+            f"{path} has format {written!r}; this version reads {CONFIG_FORMAT}: use the version that wrote it"
         )
     return values
 
@@ -400,11 +407,17 @@ def _typed(name: str, value: Any) -> Any:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    if int in accepted and isinstance(value, int) and not isinstance(value, bool):
+    if int in accepted and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT:
         return value
-    if str in accepted and isinstance(value, str | Path):
+    if str in accepted and isinstance(value, str | Path) and str(value):
         return str(value)
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    words = {
+        bool: "true or false",
+        int: f"a whole number up to {LARGEST_INT}",
+        float: "a number",
+        str: "a text that is not empty",
+        type(None): "null",
+    }
     raise InputError(f"{name} must be {' or '.join(words[kind] for kind in accepted)}, not {value!r}")
 
 

@@ -88,8 +88,7 @@ def summary(result: RunResult) -> Table:
     """The run beside the paper's row where Table 1 has one for it and the images are CIFAR-10's or a copy of them."""
     final, facts, config = result.final, result.result, result.config
     ours = facts["dataset"]
-    like_cifar10 = ours.startswith("cifar10") and not ours.startswith("cifar100")
-    comparable = like_cifar10 and config.crop_size == 28 and config.train_subset is None
+    comparable = ours in ("cifar10", "cifar10_jpeg") and config.crop_size == 28 and facts["train_images"] == 50_000
     paper = table1_row(config) if comparable else None
 
     table = Table()

@@ -1,9 +1,14 @@
+import contextlib
 import hashlib
+import http.server
 import json
 import os
+import socket
+import socketserver
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -174,7 +179,9 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path):
 def test_a_folder_without_images_is_refused(tmp_path: Path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/train.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"one image and one label column; its columns are a \(Value\), b \(Value\)"):
+    with pytest.raises(
+        InputError, match=r"one image and one label column .*; its columns are a \(Value\), b \(Value\)"
+    ):
         sources.load(str(tmp_path / "texts"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"cannot read .*empty as a data set"):
@@ -209,7 +216,18 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(tmp_path: Path
     assert sources.load(str(tmp_path / "a/pets")).fingerprint == sources.load(str(tmp_path / "b/pets")).fingerprint
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "info"])
+def test_two_folders_alike_but_for_their_pixels_are_told_apart(tmp_path: Path):
+    """Of one name, with files of the same names, sizes and times, as an unpacked archive makes them."""
+    for place, value in (("a", 10), ("b", 200)):
+        for name in ("cat", "dog"):
+            file = tmp_path / place / "pets/train" / name / "0.bmp"
+            save_image(file, np.full((30, 30, 3), value, dtype=np.uint8))
+            os.utime(file, (1e9, 1e9))
+    values = [sources.load(str(tmp_path / place / "pets")).train.images.max() for place in ("a", "b")]
+    assert values == [10, 200]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "info"])
 def test_a_damaged_cache_is_told_and_never_used(own_cache: Path, damage):
     sources.load("digits")
     (entry,) = own_cache.iterdir()
@@ -220,6 +238,8 @@ def test_a_damaged_cache_is_told_and_never_used(own_cache: Path, damage):
         images.write_bytes(content)
     elif damage == "truncate":
         images.write_bytes(images.read_bytes()[:1000])
+    elif damage == "empty":
+        images.write_bytes(b"")
     elif damage == "remove":
         (entry / "train_labels.npy").unlink()
     else:
@@ -279,12 +299,34 @@ print([name for name in ("datasets", "PIL", "sklearn", "pyarrow") if name in sys
     assert output.strip() == "[]", errors
 
 
-def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.MonkeyPatch):
-    """Both where the connection is refused at once and where nothing ever answers."""
-    import socket
+class Failing(http.server.BaseHTTPRequestHandler):
+    """A proxy or a server in trouble."""
 
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        for endpoint in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+    def do_HEAD(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Garbled(socketserver.BaseRequestHandler):
+    """No HTTP at all."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"hello?\r\n\r\n")
+
+
+def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.MonkeyPatch):
+    """Where the connection is refused at once, where nothing ever answers, and where something else answers."""
+    with contextlib.ExitStack() as servers:
+        silent = servers.enter_context(socket.create_server(("127.0.0.1", 0)))
+        endpoints = ["http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        for handler in (Failing, Garbled):
+            server = servers.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            servers.callback(server.shutdown)
+            endpoints.append(f"http://127.0.0.1:{server.server_address[1]}")
+        for endpoint in endpoints:
             monkeypatch.setenv("HF_ENDPOINT", endpoint)
             started = time.monotonic()
             attempt = "try: sources.load('fashion_mnist')\nexcept ValueError as error: print(error)"
@@ -294,3 +336,4 @@ def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.Monk
             for hint in (f"tried {endpoint}", "--dataset digits", "--data_root", "--dataset PATH"):
                 assert hint in output, errors
             assert len(output.splitlines()) == 1
+            assert errors == ""

@@ -19,6 +19,8 @@ def test_table_1_has_19_rows_of_the_five_models():
         ({"model_name": "mlp_1x512", "randomization": "random_labels"}, (0.9934, 0.1061)),
         ({"model_name": "mlp_1x512", "randomization": "partial_corrupt", "corruption_prob": 1.0}, (0.9934, 0.1061)),
         ({"model_name": "mlp_1x512", "random_crop": True}, None),
+        ({"model_name": "mlp_1x512", "weight_decay": 0.0001}, (0.998, 0.5039)),
+        ({"model_name": "mlp_1x512", "weight_decay": 0.1}, None),
         ({"model_name": "small_inception", "augment_flip_rotate": True}, None),
         ({"model_name": "small_inception", "randomization": "shuffled_pixels"}, None),
         ({"model_name": "small_inception", "randomization": "partial_corrupt", "corruption_prob": 0.5}, None),

@@ -1,5 +1,7 @@
+import http.server
 import logging
 import socket
+import socketserver
 import threading
 import time
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from rethinking import ExperimentConfig, train
 from rethinking.training import loggers
-from rethinking.training.loggers import Background
+from rethinking.training.loggers import Background, TensorBoardLogger
 
 
 def config(tmp_path: Path, **options) -> ExperimentConfig:
@@ -28,6 +30,48 @@ def test_tensorboard_holds_every_metric_of_every_epoch(tmp_path: Path):
     assert [event.step for event in events.Scalars("exact_train_accuracy")] == [3]
 
 
+def test_a_resumed_runs_curves_are_complete(tmp_path: Path):
+    """A kill can lose what a logger had not written yet; the next sitting writes every epoch again."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = [{"epoch": epoch, "train_loss": 1.0 / epoch} for epoch in range(1, 6)]
+    for sitting in (metrics[:2], metrics[:4]):  # the first one's third epoch was lost
+        logger = TensorBoardLogger()
+        logger.started(tmp_path, ExperimentConfig(), sitting, 10)
+        logger.ended(None)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train_loss")][-4:] == [1, 2, 3, 4]
+
+
+class Troubled(http.server.BaseHTTPRequestHandler):
+    """A W&B server that answers its address and fails at everything else."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.send_response(500)
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Troubled) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        result = train(config(tmp_path, use_wandb=True, use_tensorboard=False))
+        server.shutdown()
+    assert len(result.metrics) == 3
+    assert any(b"train_loss" in file.read_bytes() for file in (result.path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
 def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
@@ -40,7 +84,7 @@ def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
     content = next(offline.glob("run-*.wandb")).read_bytes()
     for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
         assert expected in content
-    assert any("logging offline" in message for message in caplog.messages)
+    assert any("logs offline" in message for message in caplog.messages)
 
 
 class Broken:
@@ -76,17 +120,16 @@ def test_a_failing_logger_is_told_once_and_stops_nothing(tmp_path: Path, caplog,
 
 
 def test_a_logger_that_hangs_slows_nothing_and_is_left_behind(monkeypatch, caplog):
-    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 0.2)
+    monkeypatch.setattr(loggers, "INTERRUPTED_TIMEOUT", 0.2)
     hanging = Broken("nowhere")
     monkeypatch.setattr(hanging, "epoch", lambda record: threading.Event().wait())
     background = Background("Hanging", hanging)
     started = time.monotonic()
     for epoch in range(100):
         background.epoch({"epoch": epoch})
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 1  # it would hang for good
     with caplog.at_level(logging.WARNING, "rethinking"):
         background.ended(None)
-    assert time.monotonic() - started < 2
     assert "left behind" in caplog.text
 
 

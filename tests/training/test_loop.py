@@ -119,7 +119,7 @@ def test_bf16_trains_with_fp32_weights():
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
     config = ExperimentConfig(model_name="mlp_1x512", learning_rate=1e30).resolved()
     model = initialized("mlp_1x512")
-    with pytest.raises(RunError, match=r"not finite in epoch 4; lower --lr 1e\+30"):
+    with pytest.raises(RunError, match=r"not finite in epoch 4, which is not saved; lower --lr 1e\+30"):
         train_epoch(model, Optimizer(model, config), batches(), config, 4, FP32)
 
 

@@ -1,6 +1,7 @@
 """Whole runs on the built-in digits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from rethinking import ExperimentConfig, InputError, train
+from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 
@@ -115,6 +116,18 @@ def test_a_finished_run_answers_at_once_and_force_trains_beside_it(tmp_path: Pat
     assert train(config(tmp_path)).path == forced.path
 
 
+def test_a_run_finished_by_another_process_in_the_meantime_is_left_alone(tmp_path: Path, monkeypatch):
+    from rethinking.training.run_dir import RunDir
+
+    first = train(config(tmp_path))
+    stamp = (first.path / "result.json").stat().st_mtime_ns
+    monkeypatch.setattr(RunDir, "find", lambda *_: late)
+    answers = iter([False, True])
+    late = type("Late", (RunDir,), {"is_finished": property(lambda self: next(answers))})(first.path)
+    assert train(config(tmp_path)).metrics == first.metrics
+    assert (first.path / "result.json").stat().st_mtime_ns == stamp
+
+
 def test_what_cannot_change_a_number_does_not_change_the_folder(tmp_path: Path):
     first = train(config(tmp_path))
     by_path = config(tmp_path, wandb_project="other", runs_dir=f"{tmp_path}/x/../runs")
@@ -173,6 +186,33 @@ def test_images_no_network_takes_are_refused(tmp_path: Path, side, message):
 def save_image(path: Path, side: int, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+
+
+def test_a_run_that_diverges_ends_without_a_result(tmp_path: Path):
+    with pytest.raises(RunError, match="not finite in epoch 1, which is not saved; lower --lr"):
+        train(config(tmp_path, learning_rate=1e30))
+    (run,) = (tmp_path / "runs").iterdir()
+    assert not {"result.json", "checkpoint.safetensors"} & {file.name for file in run.iterdir()}
+
+
+def test_the_summary_stands_beside_table_1_only_where_it_is_comparable(tmp_path: Path):
+    from rich.console import Console
+
+    from rethinking.console import summary
+
+    digits = train(config(tmp_path))
+
+    def printed(**facts) -> str:
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(summary(replace(digits, result=digits.result | facts)))
+        return capture.get()
+
+    full = {"dataset": "cifar10_jpeg", "train_images": 50_000}
+    assert "50.51%" in printed(**full)
+    assert "cifar10_jpeg" in printed(**full)
+    for other in ({"train_images": 4_000}, {"dataset": "cifar10_first4000"}, {"dataset": "cifar100"}):
+        assert "50.51%" not in printed(**full | other)
 
 
 def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):

@@ -111,9 +111,13 @@ def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, a
 
 
 def whiten(images: Tensor, min_std: float | str) -> Tensor:
-    """(x - mean) / max(std, min_std) for each image, over all its values (Appendix A); population std."""
+    """(x - mean) / max(std, min_std) for each image, over all its values (Appendix A); population std.
+
+    Each image's first value is taken off first, which changes nothing but the rounding: a flat image gives zeros.
+    """
     floor = 1.0 / math.sqrt(images[0].numel()) if isinstance(min_std, str) else min_std
-    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    shifted = images - images[:, :1, :1, :1]
+    centred = shifted - shifted.mean(dim=(1, 2, 3), keepdim=True)
     std = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return centred / std.clamp_min(floor)
 

@@ -6,8 +6,10 @@ decoder. It is built under another name and renamed when complete, so two proces
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import http.client
 import io
 import json
 import logging
@@ -31,7 +33,7 @@ from rethinking.config import nearest
 from rethinking.errors import InputError, RunError
 
 CACHE_FORMAT = 1
-STALE = 3600.0  # seconds after which an unfinished entry can no longer be at work
+STALE = 24 * 3600.0  # seconds after which an unfinished entry can no longer be at work
 HUB_TIMEOUT = 2.0  # seconds; with the import of `datasets` the whole answer stays under 5
 
 log = logging.getLogger(__name__)
@@ -91,8 +93,7 @@ def load(dataset: str, data_root: str | Path | None = None) -> ImageData:
     name = re.sub(r"[^\w.-]+", "_", folder.name) if folder else dataset
     entry = cache_folder() / f"{name}-{_cache_key(dataset, folder)}"
     if not entry.exists():
-        log.info("decoding %s into %s, once", name, entry)
-        _build(entry, dataset, folder)
+        _build(entry, dataset, folder, data_root)
     return _open(entry, name)
 
 
@@ -120,7 +121,7 @@ def _local_folder(dataset: str, data_root: str | Path | None) -> Path | None:
 
 def _cache_key(dataset: str, folder: Path | None) -> str:
     """Changes when a local folder's files do, so an edited folder is decoded again."""
-    content: list[Any] = [CACHE_FORMAT, dataset if folder is None else folder.name]
+    content: list[Any] = [CACHE_FORMAT, dataset if folder is None else str(folder)]
     for file in sorted(folder.rglob("*")) if folder else []:
         if file.is_file():
             stat = file.stat()
@@ -131,20 +132,23 @@ def _cache_key(dataset: str, folder: Path | None) -> str:
 # Building a cache entry
 
 
-def _build(entry: Path, dataset: str, folder: Path | None) -> None:
+def _build(entry: Path, dataset: str, folder: Path | None, data_root: str | Path | None) -> None:
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".unfinished", dir=entry.parent))
     except OSError as error:
         raise InputError(f"cannot write the cache {entry.parent}: {error.strerror}; set RETHINKING_CACHE") from None
     for left in entry.parent.glob("*.unfinished"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left)
     try:
         if dataset == "digits":
             class_names = _write_digits(unfinished)
         else:
-            class_names = _decode(unfinished, _load_dataset(dataset, folder, unfinished / "arrow"), dataset)
+            splits = _load_dataset(dataset, folder, data_root, unfinished / "arrow")
+            log.info("decoding %s into %s, once", dataset, entry)
+            class_names = _decode(unfinished, splits, dataset)
             shutil.rmtree(unfinished / "arrow", ignore_errors=True)
         info = {"class_names": class_names, "fingerprint": _fingerprint(_read_splits(unfinished), class_names)}
         (unfinished / "info.json").write_text(json.dumps(info), encoding="utf-8")
@@ -183,23 +187,20 @@ def _bilinear(size: int, enlarged: int) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
 
 
-def _load_dataset(dataset: str, folder: Path | None, scratch: Path) -> Any:
+def _load_dataset(dataset: str, folder: Path | None, data_root: str | Path | None, scratch: Path) -> Any:
     """The `datasets.DatasetDict` of a local folder, or of the Hub.
 
     A Hub out of reach is told within `HUB_TIMEOUT`; `datasets` itself would retry for half a minute.
     """
-    if folder is None:
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        unreachable = InputError(
-            f"{dataset}: the Hub is out of reach (tried {endpoint}/datasets/{HUB_SOURCES[dataset].repository}); use"
-            " --dataset digits, --data_root FOLDER with a folder of that name in it, or --dataset PATH;"
-            " HF_HUB_OFFLINE=1 takes what the Hub's own cache already holds"
-        )
-        if not os.environ.get("HF_HUB_OFFLINE") and not server_answers(endpoint, HUB_TIMEOUT):
-            raise unreachable
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    asked_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if folder is None and not asked_offline and not server_answers(endpoint, HUB_TIMEOUT):
+        raise _unreachable(dataset, data_root, endpoint)
     import datasets
+    import huggingface_hub
 
     datasets.disable_progress_bars()
+    huggingface_hub.logging.set_verbosity_error()
     try:
         if folder is None:
             return datasets.load_dataset(HUB_SOURCES[dataset].repository)
@@ -207,21 +208,31 @@ def _load_dataset(dataset: str, folder: Path | None, scratch: Path) -> Any:
     except Exception as error:  # the library raises many types of its own and of its readers
         if full := _disk_error(error):
             raise full from None
-        if folder is None and isinstance(error, ConnectionError):
-            raise unreachable from None
-        raise InputError(f"cannot read {folder or dataset} as a data set: {_first_line(error)}") from None
+        if folder is None:
+            raise _unreachable(dataset, data_root, endpoint) from None
+        raise InputError(f"cannot read {folder} as a data set: {_first_line(error.__cause__ or error)}") from None
+
+
+def _unreachable(dataset: str, data_root: str | Path | None, endpoint: str) -> InputError:
+    tried = [] if data_root is None else [f"the folder {Path(data_root) / dataset}"]
+    tried.append(f"{endpoint}/datasets/{HUB_SOURCES[dataset].repository}")
+    return InputError(
+        f"{dataset}: the Hub is out of reach (tried {' and '.join(tried)}); use --dataset digits, --data_root FOLDER"
+        " with a folder of that name in it, or --dataset PATH; HF_HUB_OFFLINE=1 takes what the Hub's own cache holds"
+    )
 
 
 def server_answers(url: str, timeout: float) -> bool:
-    """Whether a server answers at `url`, whatever it says, in `timeout` seconds, the name's look-up included."""
+    """Whether a working server answers at `url` in `timeout` seconds, the name's look-up included."""
     answered = threading.Event()
 
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
-        except urllib.error.HTTPError:
-            pass
-        except (OSError, ValueError):
+        except urllib.error.HTTPError as error:
+            if error.code in (403, 407) or error.code >= 500:  # a proxy's or a broken server's answer
+                return
+        except (OSError, ValueError, http.client.HTTPException):
             return
         answered.set()
 
@@ -277,7 +288,10 @@ def _columns(features: Mapping[str, Any], dataset: str) -> tuple[str, str]:
         labels = [HUB_SOURCES[dataset].label_column]
     if len(images) != 1 or len(labels) != 1:
         listing = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-        raise InputError(f"{dataset} must have one image and one label column; its columns are {listing}")
+        raise InputError(
+            f"{dataset} must have one image and one label column (class subfolders: two at least); its columns are"
+            f" {listing}"
+        )
     return images[0], labels[0]
 
 
@@ -338,7 +352,7 @@ def _disk_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -350,7 +364,7 @@ def _open(entry: Path, name: str) -> ImageData:
         info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
         splits = _read_splits(entry)
         intact = info["fingerprint"] == _fingerprint(splits, info["class_names"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         intact = False
     if not intact:
         raise RunError(f"the cached data set {entry} is damaged: delete that folder, it is built again")

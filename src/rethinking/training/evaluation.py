@@ -32,6 +32,11 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
     return Evaluation(loss.item() / len(batches), correct.item() / len(batches))
 
 
+def fraction(true: Tensor) -> float:
+    """How much of a boolean tensor is true, 0-1."""
+    return true.sum().item() / true.numel()
+
+
 def label_metrics(predictions: Tensor, labels: Tensor, true_labels: Tensor) -> dict[str, float | None]:
     """Accuracy on the corrupted and on the untouched labels, and agreement with the true ones, all 0-1.
 
@@ -42,10 +47,10 @@ def label_metrics(predictions: Tensor, labels: Tensor, true_labels: Tensor) -> d
     correct = predictions == labels
 
     def mean_over(part: Tensor) -> float | None:
-        return correct[part].double().mean().item() if part.any() else None
+        return fraction(correct[part]) if part.any() else None
 
     return {
         "train_accuracy_corrupted": mean_over(changed),
         "train_accuracy_untouched": mean_over(~changed),
-        "true_label_agreement": (predictions == true_labels).double().mean().item(),
+        "true_label_agreement": fraction(predictions == true_labels),
     }

@@ -6,18 +6,23 @@ is told once and never stops or slows the run.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import netrc
 import os
 import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from rethinking.config import ExperimentConfig
+from rethinking.data.sources import server_answers
 from rethinking.training.run_dir import Record, RunResult
 
-FINISH_TIMEOUT = 30.0  # seconds that a finished run waits for its loggers
+FINISH_TIMEOUT = 20.0  # seconds that a finished run waits for each of its loggers
+INTERRUPTED_TIMEOUT = 3.0  # seconds that an interrupted or failed one does
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +42,14 @@ class Observer(Protocol):
 
 
 class TensorBoardLogger:
-    """Event files under `<run>/tensorboard`, one scalar a metric."""
+    """Event files under `<run>/tensorboard`, one scalar a metric; a resumed run writes its earlier epochs again."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=len(metrics) + 1)
+        self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=1)
+        for record in metrics:
+            self.epoch(record)
 
     def step(self, images: int) -> None:
         pass
@@ -57,32 +64,41 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """One W&B run a run folder; offline, under `<run>/wandb`, where the server or a key is missing."""
+    """One W&B run a sitting, grouped by run folder; offline, under `<run>/wandb`, where server or key are missing."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if self._has_server(wandb) else "offline")
+        def init(mode: str) -> Any:
+            return wandb.init(
+                project=config.wandb_project,
+                entity=config.wandb_entity,
+                dir=str(path),
+                name=path.name,
+                group=path.name,
+                config=config.to_dict(),
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb.Settings(console="off", silent=True, init_timeout=10),
+            )
+
+        mode = os.environ.get("WANDB_MODE") or ("online" if self._can_go_online() else "offline")
+        try:
+            self._run = init(mode)
+        except Exception:  # whatever a server in trouble makes of it
+            mode = "offline"
+            self._run = init(mode)
         if mode == "offline":
-            log.warning("W&B is out of reach or has no key: logging offline; `wandb sync %s/wandb/*` uploads it", path)
-        self._run = wandb.init(
-            project=config.wandb_project,
-            entity=config.wandb_entity,
-            dir=str(path),
-            id=path.name[-64:],
-            name=path.name,
-            config=config.to_dict(),
-            mode=mode,  # type: ignore[arg-type]
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(console="off", silent=True, init_timeout=20),
-        )
+            log.warning("W&B logs offline; `wandb sync %s/wandb/offline-run-*` uploads it", path)
+        for record in metrics:
+            self.epoch(record)
 
     @staticmethod
-    def _has_server(wandb: Any) -> bool:
-        from rethinking.data.sources import server_answers
-
-        api = wandb.setup().settings
-        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key) and server_answers(api.base_url, 3.0)
+    def _can_go_online() -> bool:
+        server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        has_key = bool(os.environ.get("WANDB_API_KEY"))
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            has_key = has_key or netrc.netrc().authenticators(urlsplit(server).hostname or "") is not None
+        return has_key and server_answers(server, 3.0)
 
     def step(self, images: int) -> None:
         pass
@@ -128,9 +144,9 @@ class Background:
     def ended(self, result: RunResult | None) -> None:
         self._calls.put((self._logger.ended, (result,)))
         self._calls.put(None)
-        self._thread.join(FINISH_TIMEOUT)
+        self._thread.join(INTERRUPTED_TIMEOUT if result is None else FINISH_TIMEOUT)
         if self._thread.is_alive():
-            log.warning("%s did not finish within %.0f s and is left behind", self._name, FINISH_TIMEOUT)
+            log.warning("%s did not finish in time and is left behind", self._name)
 
 
 def loggers_for(config: ExperimentConfig) -> list[Observer]:

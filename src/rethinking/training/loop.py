@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batches
 from rethinking.errors import RunError
-from rethinking.training.evaluation import evaluate, label_metrics
+from rethinking.training.evaluation import evaluate, fraction, label_metrics
 from rethinking.training.loggers import Observer
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import Record, RunDir, RunResult
@@ -41,9 +41,9 @@ def fit(
     autocast = torch.autocast(train_batches.labels.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     result = None
-    for observer in observers:
-        observer.started(run.path, config, metrics, len(train_batches))
     try:
+        for observer in observers:
+            observer.started(run.path, config, metrics, len(train_batches))
         for epoch in range(len(metrics) + 1, config.num_epochs + 1):
             if config.stop_when_fit and epochs_to_fit(metrics)["1.0"]:
                 break
@@ -51,22 +51,23 @@ def fit(
             train_loss, predictions = train_epoch(model, optimizer, train_batches, config, epoch, autocast, observers)
             training_seconds = time.perf_counter() - started
 
-            online = (predictions == train_batches.labels).double().mean().item()
-            exact = None
-            if exact_accuracy_is_due(config, epoch, online):
-                exact = evaluate(model, train_batches, autocast).accuracy
+            online = fraction(predictions == train_batches.labels)
+            due = exact_accuracy_is_due(config, epoch, online)
+            exact = evaluate(model, train_batches, autocast) if due else None
             test = evaluate(model, test_batches, autocast) if test_batches else None
-            check_finite(test.loss if test else 0.0, "test", config, epoch)
+            for evaluated in (exact, test):
+                check_finite(evaluated.loss if evaluated else 0.0, config, epoch)
+            accuracy = exact.accuracy if exact else online
 
             record: Record = {
                 "epoch": epoch,
                 "learning_rate": learning_rate(config, epoch),
                 "train_loss": train_loss,
                 "train_accuracy": online,
-                "exact_train_accuracy": exact,
+                "exact_train_accuracy": exact.accuracy if exact else None,
                 "test_loss": test.loss if test else None,
                 "test_accuracy": test.accuracy if test else None,
-                "generalization_gap": (online if exact is None else exact) - test.accuracy if test else None,
+                "generalization_gap": accuracy - test.accuracy if test else None,
                 "images_per_second": len(train_batches) / training_seconds,
             }
             if config.randomizes_labels:
@@ -85,7 +86,7 @@ def fit(
                 "seconds": sum(record["seconds"] for record in metrics),
             }
         )
-        result = run.result()
+        result = run.result(config)
     finally:
         for observer in observers:
             observer.ended(result)
@@ -122,15 +123,15 @@ def train_epoch(
         for observer in observers:
             observer.step(len(rows))
     train_loss = total_loss.item() / len(batches)
-    check_finite(train_loss, "training", config, epoch)
+    check_finite(train_loss, config, epoch)
     return train_loss, predictions
 
 
-def check_finite(loss: float, split: str, config: ExperimentConfig, epoch: int) -> None:
+def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
     if not math.isfinite(loss):
         raise RunError(
-            f"the {split} loss is not finite in epoch {epoch}; lower --lr {config.learning_rate:g} or use"
-            " --precision fp32 (the last finished epoch is saved)"
+            f"the loss is not finite in epoch {epoch}, which is not saved; lower --lr {config.learning_rate:g} or use"
+            " --precision fp32"
         )
 
 

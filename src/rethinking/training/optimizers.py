@@ -34,7 +34,7 @@ class Optimizer:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Update the parameters from their `.grad`, and forget it."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [gradient(parameter) for parameter in self._parameters]
         weight_decay = self._config.weight_decay
         assert isinstance(weight_decay, float), "a resolved configuration"
         if self._config.optimizer == "adam":
@@ -74,3 +74,8 @@ class Optimizer:
 
     def _all(self, kind: str) -> list[Tensor]:
         return [tensor for name, tensor in self.state.items() if name.startswith(f"{kind}.")]
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None, "every parameter takes part in the loss"
+    return parameter.grad

@@ -39,7 +39,7 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     config = _resolved(config, data, device, precision)
     run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint, device.type, precision), force)
     if run.is_finished:
-        return run.result()
+        return run.result(config)
 
     train_split, test_split = _randomized_splits(config, data)
     model = build_model(config.model_name, len(data.class_names), _input_shape(config, data))
@@ -48,6 +48,8 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
 
     channels_last = is_convolutional(model)
     with run.lock():
+        if run.is_finished:  # by another process, since we looked
+            return run.result(config)
         tensors, details = _randomization_record(config, train_split, test_split)
         run.begin(config, tensors, details)
         prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)

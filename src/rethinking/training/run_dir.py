@@ -38,16 +38,12 @@ Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder, its metrics an epoch and the content of `result.json`."""
+    """A finished run: folder, resolved configuration, metrics an epoch and the content of `result.json`."""
 
     path: Path
+    config: ExperimentConfig
     metrics: list[Record]
     result: dict[str, Any]
-
-    @property
-    def config(self) -> ExperimentConfig:
-        """The resolved configuration."""
-        return ExperimentConfig.from_yaml(self.path / "config.yaml")
 
     @property
     def final(self) -> Record:
@@ -80,7 +76,11 @@ class RunDir:
         With `force` a finished run is left as it is and its successor, `<id>-2` and so on, is taken.
         """
         pattern = re.compile(re.escape(identifier) + r"(?:-(\d+))?")
-        matches = (pattern.fullmatch(entry.name) for entry in runs_dir.iterdir()) if runs_dir.is_dir() else ()
+        try:
+            names = [entry.name for entry in runs_dir.iterdir()] if runs_dir.is_dir() else []
+        except OSError as error:
+            raise RunError(f"cannot read {runs_dir}: {error.strerror}") from None
+        matches = (pattern.fullmatch(name) for name in names)
         numbers = sorted(int(match[1] or 1) for match in matches if match)
         runs = [cls(runs_dir / (identifier if number == 1 else f"{identifier}-{number}")) for number in numbers]
         finished = [run for run in runs if run.is_finished]
@@ -105,8 +105,9 @@ class RunDir:
             except filelock.Timeout:
                 raise RunError(f"{self.path} is being trained by another process: wait for it to end") from None
         try:
-            for unfinished in self.path.glob("*.tmp"):  # of a process that was killed while writing
-                unfinished.unlink()
+            with self._writing(self.path):
+                for unfinished in self.path.glob("*.tmp"):  # of a process that was killed while writing
+                    unfinished.unlink()
             yield
         finally:
             lock.release()
@@ -121,18 +122,21 @@ class RunDir:
             self._write("randomization.safetensors", content)
             self._write("config.yaml", config.to_yaml().encode())
             return
-        try:
-            written = ExperimentConfig.from_mapping(read_config_file(self.path / "config.yaml"))
-        except InputError as error:
-            raise RunError(f"cannot go on with {self.path}: {error}") from None
-        if written.identity() != config.identity():
-            raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
+        self._check_config(config)
         _, stored = self._read_tensors("randomization.safetensors")
         if dict(details) != stored:
             raise RunError(
                 f"{self.path} was begun with other random labels or pixels than this version draws; move that folder"
                 " away, or use the version that wrote it"
             )
+
+    def _check_config(self, config: ExperimentConfig) -> None:
+        try:
+            written = ExperimentConfig.from_mapping(read_config_file(self.path / "config.yaml"))
+        except InputError as error:
+            raise RunError(f"cannot use the run {self.path}: {error}") from None
+        if written.identity() != config.identity():
+            raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
 
     # One epoch: its metrics first, then the checkpoint that counts them.
 
@@ -159,14 +163,15 @@ class RunDir:
     def finish(self, result: Mapping[str, Any]) -> None:
         self._write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
 
-    def result(self) -> RunResult:
-        """The finished run. Raises `RunError` where a file is damaged."""
+    def result(self, config: ExperimentConfig) -> RunResult:
+        """The finished run of `config`. Raises `RunError` where a file is damaged or of another version."""
+        self._check_config(config)
         try:
             result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
             last = result["final"]["epoch"]
         except (OSError, ValueError, KeyError, TypeError):
             raise self._damaged("result.json") from None
-        return RunResult(self.path, self._read_metrics(last), result)
+        return RunResult(self.path, config, self._read_metrics(last), result)
 
     # Reading and writing
 

@@ -6,7 +6,7 @@ import csv
 from importlib import resources
 from typing import NamedTuple
 
-from rethinking.config import ExperimentConfig
+from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 
 
 class Table1Row(NamedTuple):
@@ -27,13 +27,14 @@ def table1_row(config: ExperimentConfig) -> Table1Row | None:
     labels = {"none": "true", "random_labels": "random"}.get(config.randomization)
     if config.corruption_prob == 1.0:
         labels = "random"
-    if config.augment_flip_rotate or labels is None:
+    decay = config.resolved().weight_decay
+    if config.augment_flip_rotate or labels is None or decay not in (0, MODEL_DEFAULTS[config.model_name].weight_decay):
         return None
     wanted = {
         "model": config.model_name,
         "labels": labels,
         "random_crop": "yes" if config.random_crop else "no",
-        "weight_decay": "no" if config.weight_decay == 0 else "yes",
+        "weight_decay": "no" if decay == 0 else "yes",
     }
     for row in read_table("table1"):
         if wanted.items() <= row.items():

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from rethinking.errors import InputError
+from rethinking.training.hardware import has_native_bf16, provenance, resolve_device, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)],
+)
+def test_auto_precision_follows_the_processors_capabilities(monkeypatch, capabilities, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_native_bf16(CPU) is native
+    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_older_versions_of_pytorch_are_asked_in_their_own_way(monkeypatch, native):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert has_native_bf16(CPU) is native
+
+
+def test_a_precision_asked_for_is_taken():
+    assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused_and_auto_finds_one_that_is():
+    with pytest.raises(InputError, match="device cuda is not available here"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type in ("cpu", "mps")
+
+
+def test_provenance_names_versions_hardware_precision_and_threads():
+    made_on = provenance(CPU, "fp32")
+    assert made_on["versions"]["torch"] == torch.__version__
+    assert made_on["cpu_threads"] == torch.get_num_threads()
+    assert made_on["precision"] == "fp32"
+    assert made_on["hardware"]
