@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 from rethinking import cli
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError
+from tests.conftest import ROOT
 
 
 def parse(*arguments: str) -> ExperimentConfig:
@@ -148,3 +151,39 @@ def test_the_installed_command_knows_its_commands(arguments, status, capsys):
     assert exit_.value.code == status
     if arguments == ["trian"]:
         assert capsys.readouterr().err == "error: unknown command 'trian'; did you mean 'train'?\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_the_imports(number, capsys):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    imported = False
+    with pytest.raises(SystemExit) as exit_, cli._one_line_errors(), cli._whole_imports():  # noqa: PT012
+        os.kill(os.getpid(), number)
+        imported = True
+    assert imported
+    assert exit_.value.code == 128 + number
+    assert capsys.readouterr().err.strip() == "stopped; the same command goes on after the last finished epoch"
+    signal.signal(signal.SIGINT, handlers[0])
+    signal.signal(signal.SIGTERM, handlers[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (OSError(28, "No space left on device", "figure.png"), "figure.png: No space left on device"),
+    ],
+)
+def test_failures_of_the_machine_are_one_line_with_status_1(error, message, capsys):
+    with pytest.raises(SystemExit) as exit_, cli._one_line_errors():
+        raise error
+    assert exit_.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
+    command = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
+    ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stderr == ""

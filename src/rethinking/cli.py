@@ -44,13 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def train(arguments: Sequence[str] | None = None) -> None:
     """`python train.py ...`: one run, with a summary at the end."""
     with _one_line_errors():
-        config, force = parse(list(sys.argv[1:] if arguments is None else arguments))
-
-        from rethinking.training import train as run  # PyTorch is imported once the options are known to be right
+        if arguments is None:
+            config, force = parse(sys.argv[1:])
+        else:
+            config, force = parse(list(arguments), prog="rethinking train")
+        with _whole_imports():  # PyTorch, once the options are known to be right
+            from rethinking.console import Progress, summary
+            from rethinking.training import train as run
 
         console = _console()
-        from rethinking.console import Progress, summary
-
         result = run(config, force=force, observers=[Progress(console)])
         console.print(summary(result))
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
@@ -61,10 +63,11 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     with _one_line_errors():
         if arguments:
             raise InputError(f"demo takes no options, not '{arguments[0]}'")
-        from rethinking.console import Progress, comparison
-        from rethinking.experiments.demo import CONFIGS
-        from rethinking.report.figures import learning_curves
-        from rethinking.training import train as run
+        with _whole_imports():
+            from rethinking.console import Progress, comparison
+            from rethinking.experiments.demo import CONFIGS
+            from rethinking.report.figures import learning_curves
+            from rethinking.training import train as run
 
         console = _console()
         results = {name: run(config, observers=[Progress(console)]) for name, config in CONFIGS.items()}
@@ -172,6 +175,21 @@ def _console() -> Any:
     logger.setLevel(logging.INFO)
     logger.handlers[:] = [LogLines(console)]
     return console
+
+
+@contextlib.contextmanager
+def _whole_imports() -> Iterator[None]:
+    """Interruptions take effect after the imports; in the midst of one they would show as errors of the library."""
+    pending: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda caught, _: pending.append(caught)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if pending:
+        raise KeyboardInterrupt(pending[0])
 
 
 @contextlib.contextmanager

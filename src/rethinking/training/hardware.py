@@ -48,9 +48,14 @@ def has_native_bf16(device: torch.device) -> bool:
 
 def provenance(device: torch.device, precision: str) -> dict[str, Any]:
     """What produced a number besides its configuration: versions, hardware, precision, threads."""
-    packages = {name: version(name) for name in ("rethinking-generalization", "torch", "numpy")}
+    versions = {
+        "python": platform.python_version(),
+        "rethinking-generalization": version("rethinking-generalization"),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+    }
     return {
-        "versions": {"python": platform.python_version(), **packages},
+        "versions": versions,
         "hardware": _device_name(device),
         "device": device.type,
         "precision": precision,
