@@ -50,6 +50,14 @@ def test_options_override_the_configuration_file_wherever_they_stand(tmp_path: P
     assert parse("--num_epochs", "5", "--no_random_crop", *loaded) == expected
 
 
+def test_an_option_of_the_file_that_no_longer_fits_can_be_taken_out(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text(ExperimentConfig().resolved().to_yaml())
+    with pytest.raises(InputError, match="lr_decay goes with lr_schedule exponential, not cosine; leave it out"):
+        parse("--config", str(file), "--lr_schedule", "cosine")
+    assert parse("--config", str(file), "--lr_schedule", "cosine", "--lr_decay", "None").lr_decay is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -316,7 +316,10 @@ class ExperimentConfig:
                 " leave one out or change the other"
             )
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
-            raise InputError(f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}")
+            raise InputError(
+                f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}; leave it out, or set it to None"
+                " where a configuration file has it"
+            )
 
     @property
     def explicit_reg_off(self) -> bool:

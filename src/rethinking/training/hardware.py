@@ -80,7 +80,7 @@ def keep_freed_memory() -> None:
 
     It gives them back to the system otherwise, which must zero and map them anew at every step of a large network.
     """
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries do without
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries do without
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
