@@ -12,11 +12,11 @@ The two compared are timed in turn, and the ratio is the median over the rounds.
 from __future__ import annotations
 
 import csv
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -178,10 +178,6 @@ def random_split(images: int) -> RandomizedSplit:
     labels = torch.randint(10, (images,), generator=draws)
     pixels = torch.randint(256, (images, 3, 32, 32), generator=draws, dtype=torch.uint8)
     return RandomizedSplit(pixels, labels, labels)
-
-
-def median(values: Any) -> float:
-    return statistics.median(values)
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:

@@ -1,8 +1,10 @@
 """The experiments of Zhang et al. 2017, "Understanding deep learning requires rethinking generalization".
 
-from rethinking import ExperimentConfig, train
-result = train(ExperimentConfig(model_name="mlp_1x512", dataset="digits", randomization="random_labels"))
-result.final["exact_train_accuracy"], result.final["test_accuracy"]
+    from rethinking import ExperimentConfig, train
+    result = train(ExperimentConfig(model_name="mlp_1x512", dataset="digits", randomization="random_labels"))
+    result.final["exact_train_accuracy"], result.final["test_accuracy"]
+
+The command line is `rethinking train`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -273,6 +273,7 @@ except RuntimeError as error:
 """
     output, errors = run_python(code).communicate(timeout=60)
     assert output.startswith(f"cannot write the cache {own_cache}: "), errors
+    assert not output.strip().endswith(": None")
     assert list(own_cache.iterdir()) == []
 
 

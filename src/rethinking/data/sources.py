@@ -158,7 +158,7 @@ def _build(entry: Path, dataset: str, folder: Path | None, data_root: str | Path
             if not entry.exists():  # where it does another process was first, and its entry is as good as ours
                 raise
     except OSError as error:
-        raise RunError(f"cannot write the cache {entry.parent}: {error.strerror}") from None
+        raise RunError(f"cannot write the cache {entry.parent}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -37,7 +37,7 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     precision = resolve_precision(config.precision, device)
     data = sources.load(config.dataset, config.data_root)
     config = _resolved(config, data, device, precision)
-    run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint, device.type, precision), force)
+    run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
     if run.is_finished:
         return run.result(config)
 

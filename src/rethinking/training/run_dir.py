@@ -51,14 +51,9 @@ class RunResult:
         return self.metrics[-1]
 
 
-def run_id(config: ExperimentConfig, data_name: str, fingerprint: str, device: str, precision: str) -> str:
+def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
-    identity = config.identity() | {
-        "dataset": data_name,
-        "fingerprint": fingerprint,
-        "device": device,
-        "precision": precision,
-    }
+    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{config.model_name}-{data_name}-{config.randomization}-seed{config.seed}-{digest[:10]}"
 
