@@ -3,18 +3,22 @@
 For each model, on CIFAR-sized random images, in images a second:
   step   forward, backward and update on one fixed batch in memory
   epoch  `training.loop.train_epoch`, in the same precision and memory format: order, gathering, metrics and all
-  stock  the same model behind `torch.utils.data.DataLoader` with per-image transforms and 2 workers, fp32, eager
-The two compared are timed in turn, and the ratio is the median over the rounds.
+  stock  the same model behind `torch.utils.data.DataLoader` with per-image transforms and 2 workers, fp32, in a process
+         of its own that knows nothing of this project's settings
+All are timed in turn, and the ratio is the median over the rounds.
 
     python benchmarks/epoch_against_step.py [--rounds 3] [--models small_alexnet mlp_1x512] [--out results/bench.csv]
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -43,6 +48,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "random_crop": {"random_crop": True},
     "flip_rotate": {"augment_flip_rotate": True},
 }
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Timed = Callable[[], float]  # does the work once and returns images a second
 
 
@@ -60,23 +66,23 @@ def main(arguments: Arguments) -> None:
     precision = resolve_precision("auto", device)
     made_on = provenance(device, precision)
     console.print(f"{made_on['hardware']}, {made_on['cpu_threads']} threads, {precision}, {made_on['versions']}")
-    keep_freed_memory()  # all three have the benefit
+    keep_freed_memory()  # as `train` does
     rows = []
     for name in arguments.models:
-        stock = stock_epoch(name, device)
         for augmentation, options in AUGMENTATIONS.items():
             if augmentation != "none" and name.startswith("mlp"):
                 continue
             config = ExperimentConfig(model_name=name, **options).resolved()
             step, epoch = bare_step(config, device, precision), our_epoch(config, device, precision)
             rounds = arguments.rounds * (3 if name.startswith("mlp") else 1)  # their rounds are short
-            compared = [stock] if augmentation == "none" else []
-            speeds = [[run() for run in (step, epoch, *compared)] for _ in range(rounds)]
+            with stock_epoch(name, device) if augmentation == "none" else contextlib.nullcontext() as stock:
+                compared = [step, epoch, stock] if stock else [step, epoch]
+                speeds = [[run() for run in compared] for _ in range(rounds)]
             row: dict[str, Any] = {"model": name, "augmentation": augmentation, "precision": precision}
             row["step_images_per_second"] = median(speed[0] for speed in speeds)
             row["epoch_images_per_second"] = median(speed[1] for speed in speeds)
             row["epoch_over_step"] = median(speed[1] / speed[0] for speed in speeds)
-            if compared:
+            if stock:
                 row["stock_images_per_second"] = median(speed[2] for speed in speeds)
                 row["epoch_over_stock"] = median(speed[1] / speed[2] for speed in speeds)
             row |= {"threads": made_on["cpu_threads"], "hardware": made_on["hardware"]}
@@ -90,7 +96,7 @@ def main(arguments: Arguments) -> None:
 def bare_step(config: ExperimentConfig, device: torch.device, precision: str) -> Timed:
     model, optimizer = model_and_optimizer(config, device)
     split = random_split(config.batch_size)
-    batches = Batches(split, Preprocessing(28), device, is_convolutional(model))
+    batches = Batches(split, Preprocessing(28), device, is_convolutional(model), DTYPES[precision])
     images, labels = next(iter(batches.in_order(config.batch_size)))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     steps = STEPS[config.model_name]
@@ -113,7 +119,7 @@ def our_epoch(config: ExperimentConfig, device: torch.device, precision: str) ->
     model, optimizer = model_and_optimizer(config, device)
     preprocessing = Preprocessing(28, 1e-8, config.random_crop, config.augment_flip_rotate)
     split = random_split(config.batch_size * STEPS[config.model_name])
-    batches = Batches(split, preprocessing, device, is_convolutional(model))
+    batches = Batches(split, preprocessing, device, is_convolutional(model), DTYPES[precision])
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     epoch = iter(range(10**6, 10**7))  # far out on the schedule, where the rate is 0 and random data cannot diverge
 
@@ -127,7 +133,7 @@ def our_epoch(config: ExperimentConfig, device: torch.device, precision: str) ->
 
 
 class StockDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """One image at a time: to tensor, centre crop, whiten, as a transform chain does it."""
+    """One image at a time through PIL, as torchvision's `CIFAR10` with `CenterCrop`, `ToTensor` and a function does."""
 
     def __init__(self, images: int) -> None:
         split = random_split(images)
@@ -138,21 +144,36 @@ class StockDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = torch.from_numpy(np.ascontiguousarray(self._images[index].transpose(2, 0, 1))).float().div(255)
-        image = image[:, 2:30, 2:30]
+        cropped = Image.fromarray(self._images[index]).crop((2, 2, 30, 30))
+        image = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous().float().div(255)
         return (image - image.mean()) / image.std(correction=0).clamp_min(1e-8), self._labels[index]
 
 
-def stock_epoch(name: str, device: torch.device) -> Timed:
-    """Workers persist between epochs and the first is not counted, so their start costs nothing here."""
-    model = build_model(name).to(device)
+@contextlib.contextmanager
+def stock_epoch(name: str, device: torch.device) -> Iterator[Timed]:
+    """The stock pipeline, waiting in its own process to be timed."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve_stock_epochs, args=(name, device, there))
+    process.start()
+
+    def run() -> float:
+        here.send("run")
+        return float(here.recv())
+
+    run()
+    yield run
+    here.send("end")
+    process.join()
+
+
+def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> None:
+    """The loader's workers persist between epochs, so that their start costs nothing here."""
+    model = build_model(name).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     loader = torch.utils.data.DataLoader(
         StockDataset(128 * STEPS[name]), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True
     )
-
-    def run() -> float:
-        model.train()
+    while orders.recv() == "run":
         started = time.perf_counter()
         for images, labels in loader:
             optimizer.zero_grad()
@@ -160,10 +181,7 @@ def stock_epoch(name: str, device: torch.device) -> Timed:
             loss.backward()
             optimizer.step()
         loss.item()
-        return len(loader.dataset) / (time.perf_counter() - started)  # type: ignore[arg-type]
-
-    run()
-    return run
+        orders.send(128 * STEPS[name] / (time.perf_counter() - started))
 
 
 def model_and_optimizer(config: ExperimentConfig, device: torch.device) -> tuple[nn.Module, Optimizer]:

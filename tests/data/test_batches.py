@@ -50,6 +50,18 @@ def test_a_batch_is_the_pipeline_applied_to_its_rows_one_at_a_time(operator, pip
             torch.testing.assert_close(images[position : position + 1], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_bfloat16_batches_are_the_float32_ones_rounded(pipeline, channels_last):
+    single = Batches(split("random_pixels"), PIPELINES[pipeline], CPU, channels_last)
+    rounded = Batches(split("random_pixels"), PIPELINES[pipeline], CPU, channels_last, torch.bfloat16)
+    for (_, images, _), (_, of_bf16, _) in zip(
+        single.training_epoch(0, 1, 128), rounded.training_epoch(0, 1, 128), strict=True
+    ):
+        assert of_bf16.stride() == images.stride()
+        assert torch.equal(of_bf16, images.bfloat16())
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_in_order_batches_are_never_augmented(pipeline):
     data = split()

@@ -125,8 +125,8 @@ def test_with_augmentation_too(tmp_path: Path):
 
 def test_killed_again_and_again_at_any_moment(tmp_path: Path):
     """Ten kills at times spread over start, training and writing; each costs one epoch at most."""
-    assert finish(options(tmp_path / "straight", num_epochs=40)).returncode == 0
-    command = options(tmp_path / "killed", num_epochs=40)
+    assert finish(options(tmp_path / "straight", num_epochs=120)).returncode == 0
+    command = options(tmp_path / "killed", num_epochs=120)
     for attempt in range(10):
         before = saved_epoch(tmp_path / "killed")
         process = start(command)
@@ -134,7 +134,7 @@ def test_killed_again_and_again_at_any_moment(tmp_path: Path):
             wait_for_epoch(tmp_path / "killed", before + 1, process)
             time.sleep(0.011 * attempt)
         else:
-            time.sleep(0.5 * attempt)  # from before the imports to well into training
+            time.sleep(0.3 * attempt)  # from before the imports to well into training
         process.kill()
         process.communicate()
         assert saved_epoch(tmp_path / "killed") >= before

@@ -19,14 +19,24 @@ class Batches:
 
     Without augmentation the pipeline runs once, here, and a batch only gathers rows of the result. With it the uint8
     images stay resident and every batch is cropped, turned, whitened and permuted as it is asked for.
+
+    `dtype` is that of the images handed out: bfloat16 where autocast would round them to it anyway, in the first
+    layer, spares it that and halves what is gathered.
     """
 
     def __init__(
-        self, split: RandomizedSplit, preprocessing: Preprocessing, device: torch.device, channels_last: bool
+        self,
+        split: RandomizedSplit,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        channels_last: bool,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._preprocessing = preprocessing
         self._device = device
         self._channels_last = channels_last
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._dtype = dtype
         self.labels = split.labels.to(device)
         self.true_labels = split.true_labels.to(device)
         self._permutation = None
@@ -43,30 +53,26 @@ class Batches:
         """The whole split through the pipeline, a chunk at a time, stored so that a row is one run of memory."""
         size = self._preprocessing.crop_size
         shape = (len(split), split.images.shape[1], size, size)
-        layout = torch.channels_last if self._channels_last else torch.contiguous_format
-        prepared = torch.empty(shape, device=self._device, memory_format=layout)
+        prepared = torch.empty(shape, dtype=self._dtype, device=self._device, memory_format=self._layout)
         for start in range(0, len(split), CHUNK):
             rows = slice(start, start + CHUNK)
-            permutation = split.permutation
-            if permutation is not None:
-                permutation = (permutation[rows] if permutation.dim() == 2 else permutation).to(self._device)
+            permutation = permutation_of(rows, split.permutation)
+            permutation = None if permutation is None else permutation.to(self._device)
             prepared[rows] = self._preprocessing.plain(split.images[rows].to(self._device), permutation)
         return prepared.permute(0, 2, 3, 1) if self._channels_last else prepared
 
     def images(self, rows: Tensor, draws: AugmentationDraws | None = None) -> Tensor:
-        """Images of these rows, float32 (len(rows), channels, crop, crop); augmented where `draws` are given."""
+        """Images of these rows, (len(rows), channels, crop, crop) of `dtype`; augmented where `draws` are given."""
         if not self._preprocessing.augments:
             gathered = self._images.index_select(0, rows)
             return gathered.permute(0, 3, 1, 2) if self._channels_last else gathered
-        permutation = self._permutation
-        if permutation is not None and permutation.dim() == 2:
-            permutation = permutation[rows]
+        permutation = permutation_of(rows, self._permutation)
         raw = self._images.index_select(0, rows)
         if draws is None:
             images = self._preprocessing.plain(raw, permutation)
         else:
             images = self._preprocessing.augmented(raw, draws[rows], permutation)
-        return images.contiguous(memory_format=torch.channels_last) if self._channels_last else images
+        return images.to(self._dtype, memory_format=self._layout)
 
     def training_epoch(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(rows, images, labels) of every batch of `epoch`, in its own order, the last partial batch kept."""
@@ -80,3 +86,10 @@ class Batches:
         """(images, labels) of every batch in the stored order, without augmentation."""
         for rows in torch.arange(len(self), device=self._device).split(batch_size):
             yield self.images(rows), self.labels[rows]
+
+
+def permutation_of(rows: Tensor | slice, permutation: Tensor | None) -> Tensor | None:
+    """What permutes these images' pixels: their own rows where each image has its own, else what all share."""
+    if permutation is None or permutation.dim() == 1:
+        return permutation
+    return permutation[rows]

@@ -109,8 +109,7 @@ def train_epoch(
     """
     model.train()
     rate = learning_rate(config, epoch)
-    predictions = torch.empty_like(batches.labels)
-    total_loss = torch.zeros((), device=batches.labels.device)
+    steps = []
     for rows, images, labels in batches.training_epoch(config.seed, epoch, config.batch_size):
         with autocast:
             logits = model(images)
@@ -118,12 +117,15 @@ def train_epoch(
         loss.backward()
         optimizer.step(rate)
 
-        total_loss += loss.detach() * len(rows)
-        predictions[rows] = logits.detach().argmax(dim=1)
+        steps.append((rows, loss.detach(), logits.detach()))  # what is read off them can wait: small networks notice
         for observer in observers:
             observer.step(len(rows))
-    train_loss = total_loss.item() / len(batches)
+    all_rows, losses, outputs = zip(*steps, strict=True)
+    sizes = torch.tensor([len(rows) for rows in all_rows], device=batches.labels.device)
+    train_loss = (torch.stack(losses) * sizes).sum().item() / len(batches)
     check_finite(train_loss, config, epoch)
+    predictions = torch.empty_like(batches.labels)
+    predictions[torch.cat(all_rows)] = torch.cat(outputs).argmax(dim=1)
     return train_loss, predictions
 
 

@@ -53,9 +53,10 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
         tensors, details = _randomization_record(config, train_split, test_split)
         run.begin(config, tensors, details)
         prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)
-        train_batches = Batches(train_split, prepared, device, channels_last)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        train_batches = Batches(train_split, prepared, device, channels_last, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
-        test_batches = Batches(test_split, plain, device, channels_last) if test_split else None
+        test_batches = Batches(test_split, plain, device, channels_last, dtype) if test_split else None
         facts = {
             "run": run.path.name,
             "dataset": data.name,
