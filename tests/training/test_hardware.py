@@ -1,7 +1,12 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from rethinking.errors import InputError
+from rethinking.training import hardware
 from rethinking.training.hardware import has_native_bf16, provenance, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
@@ -42,3 +47,25 @@ def test_provenance_names_versions_hardware_precision_and_threads():
     assert made_on["cpu_threads"] == torch.get_num_threads()
     assert made_on["precision"] == "fp32"
     assert made_on["hardware"]
+
+
+def test_provenance_names_the_commit_of_a_checkout_and_none_for_a_copy_inside_another_repository(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit() -> str:
+        code = "import sys, hardware; print(hardware.provenance(hardware.torch.device('cpu'), 'fp32')['commit'])"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "--quiet")
+    (tmp_path / "hardware.py").write_bytes(Path(hardware.__file__).read_bytes())
+    assert commit() == "None"
+    git("add", "hardware.py")
+    git("commit", "--quiet", "--message", "a checkout")
+    assert commit() == git("rev-parse", "--short=12", "HEAD")
+    with (tmp_path / "hardware.py").open("a") as file:
+        file.write("# changed")
+    assert commit() == git("rev-parse", "--short=12", "HEAD") + "-dirty"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def provenance(device: torch.device, precision: str) -> dict[str, Any]:
-    """What produced a number besides its configuration: versions, hardware, precision, threads."""
+    """What produced a number besides its configuration: versions, commit, hardware, precision, threads."""
     versions = {
         "python": platform.python_version(),
         "rethinking-generalization": version("rethinking-generalization"),
@@ -56,12 +57,28 @@ def provenance(device: torch.device, precision: str) -> dict[str, Any]:
     }
     return {
         "versions": versions,
+        "commit": _commit(),
         "hardware": _device_name(device),
         "device": device.type,
         "precision": precision,
         "cpu_threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }
+
+
+def _commit() -> str | None:
+    """The commit that this code was checked out from, marked where files differ from it; None for an installed copy."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # else the commit is that of whatever it was installed into
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _device_name(device: torch.device) -> str:
