@@ -1,4 +1,6 @@
-"""The command line: `rethinking train`, `rethinking demo`. Every option is a field of `ExperimentConfig`.
+"""The command line: `rethinking train`, `rethinking reproduce`, `rethinking demo`.
+
+Every option is a field of `ExperimentConfig` or of `Reproduction`.
 
 The only place that prints to a person and exits: with 0, with 2 for a user's mistake, with 1 for a failure, each
 told in one line.
@@ -30,9 +32,10 @@ FORCE_HELP = "train a finished run again, in a folder beside the old one"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """`rethinking COMMAND ...`"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "demo": demo}
+    commands = {"train": train, "reproduce": reproduce, "demo": demo}
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
+        print("       rethinking reproduce NAME    a table or figure beside the paper's; --help lists them")
         print("       rethinking demo              true against random labels on the built-in digits")
         sys.exit(0)
     if arguments[0] not in commands:
@@ -58,6 +61,26 @@ def train(arguments: Sequence[str] | None = None) -> None:
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
 
 
+def reproduce(arguments: Sequence[str] | None = None) -> None:
+    """`python reproduce.py table1 ...`: train what is missing, show it beside the paper, write the results."""
+    with _one_line_errors():
+        with _whole_imports():
+            from rethinking.experiments.reproduction import Reproduction
+            from rethinking.reproducing import Reproducing
+
+        prog = "reproduce.py" if arguments is None else "rethinking reproduce"
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        parsed, unknown = _parse(
+            Reproduction, prog, "Reproduce tables and figures of Zhang et al. 2017, beside the paper's numbers.", words
+        )
+        _refuse(unknown, [spec.name for spec in dataclasses.fields(Reproduction) if spec.init])
+        shown = Reproducing(parsed, _console())
+        if parsed.dry_run:
+            shown.dry_run()
+        else:
+            shown.run()
+
+
 def demo(arguments: Sequence[str] | None = None) -> None:
     """`make demo`: true against random labels on the built-in digits, and a picture of both learning curves."""
     with _one_line_errors():
@@ -79,15 +102,28 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfig, bool]:
     """The configuration and `--force` of a command line. Raises `InputError` for anything that is wrong in it."""
     defaults, arguments = _from_file(arguments)
+    description = "Train one experiment of Zhang et al. 2017. The defaults are the paper's."
+    parsed, unknown = _parse(_options(defaults), prog, description, arguments)
+    _refuse(
+        unknown, [*(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)), "config", "force"]
+    )
+    groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
+    values = {name: value for group in groups for name, value in group.items()}
+    force = values.pop("force")
+    if values.pop("config") is not None:
+        raise InputError("--config was given twice; keep one")
+    return ExperimentConfig(**values), force
+
+
+def _parse(kind: Any, prog: str, description: str, arguments: list[str]) -> tuple[Any, list[str]]:
+    """What `tyro` makes of the arguments, and those it does not know. Raises `InputError`, or exits after --help."""
     errors = io.StringIO()
-    parsed: Any
-    unknown: list[str]
     try:
         with contextlib.redirect_stderr(errors):
-            parsed, unknown = tyro.cli(
-                _options(defaults),
+            return tyro.cli(
+                kind,
                 prog=prog,
-                description="Train one experiment of Zhang et al. 2017. The defaults are the paper's.",
+                description=description,
                 args=arguments,
                 use_underscores=True,
                 return_unknown_args=True,
@@ -96,19 +132,14 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
         if not exit.code:
             raise  # --help
         raise InputError(_without_box(errors.getvalue())) from None
-    flags = [name for name in unknown if name.startswith("-")]
+
+
+def _refuse(unknown: list[str], names: list[str]) -> None:
+    """Raises `InputError` for arguments that are no option, with the nearest name there is."""
     if unknown:
-        wrong = (flags or unknown)[0].split("=")[0]
-        names = [spec.metadata["flag"] or spec.name for spec in dataclasses.fields(ExperimentConfig)]
-        known = [f"--{name}" for name in (*names, "config", "force")]
-        suggestion = nearest(wrong.replace("-", "_").replace("__", "--", 1), known)
+        wrong = next((name for name in unknown if name.startswith("-")), unknown[0]).split("=")[0]
+        suggestion = nearest(wrong.replace("-", "_").replace("__", "--", 1), [f"--{name}" for name in names])
         raise InputError(f"unknown option '{wrong}'{suggestion or '; --help lists all'}")
-    groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
-    values = {name: value for group in groups for name, value in group.items()}
-    force = values.pop("force")
-    if values.pop("config") is not None:
-        raise InputError("--config was given twice; keep one")
-    return ExperimentConfig(**values), force
 
 
 def _from_file(arguments: list[str]) -> tuple[ExperimentConfig, list[str]]:
@@ -162,7 +193,8 @@ def _without_box(message: str) -> str:
     """tyro's framed error message as one line, without the frame and its pointer to `--help`."""
     lines = [line.strip("│╭╮╰╯─| ") for line in message.splitlines()]
     text = " ".join(line for line in lines if line)
-    return re.sub(r"\s*For full helptext.*$", "", text)
+    text = re.sub(r"\s*For full helptext.*$", "", text)
+    return re.sub(r"^Value error Error parsing \w+: ", "", text)  # what a dataclass says of its own values
 
 
 def _console() -> Any:

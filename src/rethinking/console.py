@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,10 +19,14 @@ from rethinking.training.run_dir import Record, RunResult
 
 
 class Progress:
-    """An observer of `training.train`: one live line on a terminal, a plain line an epoch elsewhere."""
+    """An observer of `training.train`: one live line on a terminal, a plain line an epoch elsewhere.
 
-    def __init__(self, console: Console) -> None:
+    `above` makes what stands over the live line, such as a table that fills in.
+    """
+
+    def __init__(self, console: Console, above: Callable[[], RenderableType] | None = None) -> None:
         self._console = console
+        self._above = above
         self._live: Live | None = None
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -35,7 +39,13 @@ class Progress:
         going_on = f", going on from epoch {self._first_epoch}" if metrics else ""
         self._print(f"{path}: {config.precision} on {config.device}, {images:,} training images{going_on}")
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True)
+            over = self._above() if self._above else ""
+            self._live = Live(
+                get_renderable=lambda: Group(over, self._line()) if over else self._line(),
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+            )
             self._live.start()
 
     def step(self, images: int) -> None:
@@ -63,7 +73,7 @@ class Progress:
             parts = [f"epoch {min(self._first_epoch + int(done), self._epochs)}/{self._epochs} {done % 1:3.0%}"]
         left = self._epochs - self._first_epoch + 1 - done
         if done > 0 and left > 0:
-            parts.append(f"{_duration(elapsed / done * left)} left")
+            parts.append(f"{duration(elapsed / done * left)} left")
         if self._last is not None:
             parts += _measured(self._last)
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
@@ -78,7 +88,7 @@ def _measured(record: Record) -> list[str]:
     return [*parts, f"{record['images_per_second']:,.0f} images/s"]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
@@ -116,7 +126,7 @@ def summary(result: RunResult) -> Table:
     for threshold, epoch in facts["epochs_to_fit"].items():
         add(f"epochs to fit {float(threshold):.1%}", "not reached" if epoch is None else str(epoch))
     add("epochs", str(final["epoch"]))
-    add("time", _duration(facts["seconds"]))
+    add("time", duration(facts["seconds"]))
     return table
 
 
@@ -135,7 +145,7 @@ def comparison(results: Mapping[str, RunResult]) -> Table:
             _percent(final["exact_train_accuracy"]),
             _percent(final["test_accuracy"]),
             "-" if fit is None else str(fit),
-            _duration(facts["seconds"]),
+            duration(facts["seconds"]),
         )
     return table
 

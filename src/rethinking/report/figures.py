@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rethinking.experiments.experiment import Cell, Experiment, Plot
 from rethinking.training.run_dir import RunResult
 
 
@@ -30,3 +34,56 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
+
+
+def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> None:
+    """Ours over the paper's dashed curve, in the paper's axes and order; written to `path` as .png and as .svg."""
+    plot = experiment.plot
+    assert plot is not None, "a figure"
+    in_steps = full_scale and plot.x_per_epoch is not None  # where an epoch has as many as the paper's
+    unit = plot.x_per_epoch if in_steps and plot.x_per_epoch else 1.0
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    curves: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        curves.setdefault((_series_name(plot, cell, cells), cell.quantity), []).append(cell)
+    colours = {key: f"C{index}" for index, key in enumerate(key for key in curves if key[1] in plot.quantities)}
+    for (name, quantity), points in curves.items():
+        x = [(cell.x or 0.0) * unit for cell in points]
+        if quantity in plot.quantities:
+            label = name if len(plot.quantities) == 1 else f"{quantity}, {name}"
+            _draw_curve(axes, x, points, colours[name, quantity], label, "o" if plot.points else "")
+        elif quantity == plot.shaded:
+            best = [cell.ours or 0.0 for cell in points]
+            axes.fill_between(x, 0, best, color=colours[name, plot.quantities[-1]], alpha=0.12, linewidth=0)
+    if any(isinstance(cell.paper, float) for cell in cells):
+        axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
+    if in_steps or plot.x_per_epoch is None:
+        axes.set_xlim(*plot.x_limits)
+    axes.set_ylim(*plot.y_limits)
+    axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
+    axes.set_title(f"{experiment.title}\nours on {dataset}", fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+
+
+def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
+    """The curve a cell belongs to; where several models share a figure of conditions, with its model."""
+    labels = dict(cell.labels)
+    name = labels[plot.series].replace("_", " ")
+    several = plot.series != "model" and len({dict(other.labels)["model"] for other in cells}) > 1
+    return f"{name}, {labels['model']}" if several else name
+
+
+def _draw_curve(axes: Axes, x: list[float], points: list[Cell], colour: str, label: str, marker: str) -> None:
+    """Ours, its standard deviation over seeds as a band, and the paper's values dashed."""
+    ours = np.array([np.nan if cell.ours is None else cell.ours for cell in points])
+    axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
+    if any(cell.std for cell in points):
+        std = np.array([cell.std or 0.0 for cell in points])
+        axes.fill_between(x, ours - std, ours + std, color=colour, alpha=0.2, linewidth=0)
+    paper = [cell.paper if isinstance(cell.paper, float) else np.nan for cell in points]
+    axes.plot(x, paper, "--", color=colour, linewidth=1, alpha=0.8)

@@ -17,9 +17,8 @@ from rethinking.errors import RunError
 from rethinking.training.evaluation import evaluate, fraction, label_metrics
 from rethinking.training.loggers import Observer
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.run_dir import Record, RunDir, RunResult
+from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, summary
 
-FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to overfit
 ONLINE_ACCURACY_NEAR_FIT = 0.99  # from here on the exact training accuracy is worth a pass over the training set
 
 
@@ -38,6 +37,7 @@ def fit(
     """
     optimizer = Optimizer(model, config)
     metrics = run.restore(model, optimizer)
+    run.save_facts(facts)
     autocast = torch.autocast(train_batches.labels.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     result = None
@@ -78,14 +78,7 @@ def fit(
             for observer in observers:
                 observer.epoch(record)
 
-        run.finish(
-            facts
-            | {
-                "final": metrics[-1],
-                "epochs_to_fit": epochs_to_fit(metrics),
-                "seconds": sum(record["seconds"] for record in metrics),
-            }
-        )
+        run.finish(facts | summary(metrics))
         result = run.result(config)
     finally:
         for observer in observers:
@@ -154,12 +147,3 @@ def exact_accuracy_is_due(config: ExperimentConfig, epoch: int, online_accuracy:
     """Whether the training accuracy in evaluation mode can matter after `epoch`, so that it is worth a pass."""
     asked_for = config.eval_train_every is not None and epoch % config.eval_train_every == 0
     return asked_for or epoch == config.num_epochs or online_accuracy >= ONLINE_ACCURACY_NEAR_FIT
-
-
-def epochs_to_fit(metrics: list[Record]) -> dict[str, int | None]:
-    """The first epoch whose exact training accuracy reached each of `FIT_THRESHOLDS`, by threshold."""
-    first: dict[str, int | None] = {}
-    for threshold in FIT_THRESHOLDS:
-        reached = (record["epoch"] for record in metrics if (record["exact_train_accuracy"] or 0.0) >= threshold)
-        first[str(threshold)] = next(reached, None)
-    return first

@@ -33,14 +33,13 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     loss that is not finite.
     """
     keep_freed_memory()
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
     data = sources.load(config.dataset, config.data_root)
-    config = _resolved(config, data, device, precision)
+    config = resolve(config, data)
     run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
     if run.is_finished:
         return run.result(config)
 
+    device = torch.device(config.device)
     train_split, test_split = _randomized_splits(config, data)
     model = build_model(config.model_name, len(data.class_names), _input_shape(config, data))
     initialize(model, config.init, generator(config.seed, "init"))
@@ -53,7 +52,7 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
         tensors, details = _randomization_record(config, train_split, test_split)
         run.begin(config, tensors, details)
         prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         train_batches = Batches(train_split, prepared, device, channels_last, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
         test_batches = Batches(test_split, plain, device, channels_last, dtype) if test_split else None
@@ -62,16 +61,30 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
             "dataset": data.name,
             "parameters": count_parameters(model),
             "train_images": len(train_split),
-            "provenance": provenance(device, precision) | {"fingerprint": data.fingerprint, "randomization": details},
+            "provenance": provenance(device, config.precision)
+            | {"fingerprint": data.fingerprint, "randomization": details},
         }
         del data, train_split, test_split  # from here on only what is resident on the device is needed
         return fit(model, train_batches, test_batches, config, run, facts, [*observers, *loggers_for(config)])
 
 
-def _resolved(
-    config: ExperimentConfig, data: sources.ImageData, device: torch.device, precision: str
-) -> ExperimentConfig:
-    """`config` with everything written out that depends on the model, the data or the machine."""
+def find(config: ExperimentConfig) -> RunResult | None:
+    """The run of `config` as far as it has come, without training; None where no epoch is finished.
+
+    Raises what `train` raises.
+    """
+    data = sources.load(config.dataset, config.data_root)
+    config = resolve(config, data)
+    run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force=False)
+    return run.result(config) if run.is_finished else run.so_far(config)
+
+
+def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConfig:
+    """`config` with everything written out that depends on the model, the data or the machine.
+
+    Raises `InputError` where they do not fit together.
+    """
+    device = resolve_device(config.device)
     smallest, side = min(data.image_shape[1:]), max(data.image_shape[1:])
     if smallest < 28:
         raise InputError(f"the images of {data.name} have {smallest} pixels a side; the networks need at least 28")
@@ -89,7 +102,7 @@ def _resolved(
         data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
         crop_size=crop_size,
         device=device.type,
-        precision=precision,
+        precision=resolve_precision(config.precision, device),
     )
 
 

@@ -1,6 +1,7 @@
 """What is on disk: `runs/<id>/`, found again by its configuration.
 
     config.yaml               the resolved configuration, reloadable with --config
+    facts.json                what each sitting knows before its first epoch: data, parameters, provenance
     randomization.safetensors labels as trained on, true labels, the shuffled-pixel permutation
     metrics.jsonl             one line an epoch
     checkpoint.safetensors    weights, optimizer state, epoch
@@ -34,16 +35,21 @@ from rethinking.errors import InputError, RunError
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
+FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: folder, resolved configuration, metrics an epoch and the content of `result.json`."""
+    """A run: folder, resolved configuration, metrics an epoch and the content of `result.json`.
+
+    One that is not finished has the same content as far as it has come, at least one epoch.
+    """
 
     path: Path
     config: ExperimentConfig
     metrics: list[Record]
     result: dict[str, Any]
+    finished: bool = True
 
     @property
     def final(self) -> Record:
@@ -53,9 +59,18 @@ class RunResult:
 
 def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
+    digest = _digest(config.identity() | {"dataset": data_name, "fingerprint": fingerprint})
+    return f"{config.model_name}-{data_name}-{config.randomization}-seed{config.seed}-{digest}"
+
+
+def question(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
+    """A hash of what a run asks, whatever machine and precision answers it; `config` must be resolved."""
     identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{config.model_name}-{data_name}-{config.randomization}-seed{config.seed}-{digest[:10]}"
+    return _digest({name: value for name, value in identity.items() if name not in ("device", "precision")})
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class RunDir:
@@ -133,6 +148,9 @@ class RunDir:
         if written.identity() != config.identity():
             raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
 
+    def save_facts(self, facts: Mapping[str, Any]) -> None:
+        self._write("facts.json", json.dumps(facts, indent=2).encode())
+
     # One epoch: its metrics first, then the checkpoint that counts them.
 
     def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: Optimizer) -> None:
@@ -167,6 +185,18 @@ class RunDir:
         except (OSError, ValueError, KeyError, TypeError):
             raise self._damaged("result.json") from None
         return RunResult(self.path, config, self._read_metrics(last), result)
+
+    def so_far(self, config: ExperimentConfig) -> RunResult | None:
+        """The unfinished run of `config` up to its last finished epoch; None before the first."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            metrics: list[Record] = [json.loads(line) for line in lines]
+            facts = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise self._damaged("metrics.jsonl") from None
+        return RunResult(self.path, config, metrics, facts | summary(metrics), finished=False)
 
     # Reading and writing
 
@@ -214,6 +244,24 @@ class RunDir:
         return RunError(
             f"{self.path / name} is damaged or missing: move that folder away, and the same command starts it anew"
         )
+
+
+def summary(metrics: list[Record]) -> dict[str, Any]:
+    """What `result.json` says of the epochs so far: the last one's metrics, epochs to fit, seconds."""
+    return {
+        "final": metrics[-1],
+        "epochs_to_fit": epochs_to_fit(metrics),
+        "seconds": sum(record["seconds"] for record in metrics),
+    }
+
+
+def epochs_to_fit(metrics: list[Record]) -> dict[str, int | None]:
+    """The first epoch whose exact training accuracy reached each of `FIT_THRESHOLDS`, by threshold."""
+    first: dict[str, int | None] = {}
+    for threshold in FIT_THRESHOLDS:
+        reached = (record["epoch"] for record in metrics if (record["exact_train_accuracy"] or 0.0) >= threshold)
+        first[str(threshold)] = next(reached, None)
+    return first
 
 
 def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,151 @@
+"""The evidence behind every number, as two CSV files that outlive the run folders.
+
+    runs.csv     a row a run: configuration, final metrics, seed, data's fingerprint, precision, hardware, versions,
+                 commit, seconds
+    epochs.csv   a row an epoch of each of these runs
+
+No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from rethinking.errors import RunError
+from rethinking.experiments.experiment import Evidence
+from rethinking.training.run_dir import RunResult, question
+
+OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
+    "model_name",
+    "randomization",
+    "corruption_prob",
+    "weight_decay",
+    "random_crop",
+    "augment_flip_rotate",
+    "num_epochs",
+    "seed",
+    "randomization_seed",
+)
+METRICS = (
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "exact_train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "seconds",
+)
+
+
+def evidence(result: RunResult) -> Evidence:
+    """What is kept of a run."""
+    facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
+    asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
+    metrics = tuple({name: record[name] for name in ("epoch", *METRICS)} for record in result.metrics)
+    return Evidence(result.path.name, asked, result.finished, result.config.identity(), facts, metrics)
+
+
+def read(folder: Path) -> dict[str, Evidence]:
+    """Every run kept in `folder`, by its name. Raises `RunError` for files that are damaged."""
+    if not (folder / "runs.csv").exists():
+        return {}
+    try:
+        epochs: dict[str, list[Mapping[str, Any]]] = {}
+        for row in _read_csv(folder / "epochs.csv"):
+            record = {name: float(row[name]) if row[name] else None for name in METRICS}
+            epochs.setdefault(row["run"], []).append({"epoch": int(row["epoch"]), **record})
+        return {
+            row["run"]: Evidence(
+                row["run"],
+                row["question"],
+                row["status"] == "finished",
+                json.loads(row["configuration"]),
+                json.loads(row["facts"]),
+                tuple(epochs[row["run"]]),
+            )
+            for row in _read_csv(folder / "runs.csv")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the evidence in {folder} (runs.csv, epochs.csv) is damaged or of another version: {error!r};"
+            " move that folder away, and the same command writes it anew from the run folders"
+        ) from None
+
+
+def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
+    """Keep `runs` in `folder` beside those there, in place of what was kept of them before; returns all.
+
+    Safe when several processes add to one folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):
+            kept = read(folder) | {run.run: run for run in runs}
+            ordered = dict(sorted(kept.items()))
+            _write_csv(folder / "epochs.csv", [row for run in ordered.values() for row in _epoch_rows(run)])
+            _write_csv(folder / "runs.csv", [_run_row(run) for run in ordered.values()])
+            return ordered
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from None
+
+
+def best_answer(kept: Mapping[str, Evidence], asked: str) -> Evidence | None:
+    """The run that answers a question: a finished one before an unfinished, then the one that came furthest."""
+    answers = [run for run in kept.values() if run.question == asked and run.metrics]
+    return max(answers, key=lambda run: (run.finished, len(run.metrics), run.run), default=None)
+
+
+def _run_row(run: Evidence) -> dict[str, Any]:
+    last, provenance = run.metrics[-1], run.facts["provenance"]
+    return {
+        "run": run.run,
+        "dataset": run.facts["dataset"],
+        "status": "finished" if run.finished else run.progress,
+        **{name: run.configuration[name] for name in OPTIONS},
+        **{f"final_{name}": last[name] for name in METRICS if name != "seconds"},
+        "best_test_accuracy": max((record["test_accuracy"] or 0.0 for record in run.metrics), default=None),
+        "seconds": round(run.facts["seconds"], 1),
+        "train_images": run.facts["train_images"],
+        "parameters": run.facts["parameters"],
+        "fingerprint": provenance["fingerprint"],
+        "precision": provenance["precision"],
+        "hardware": provenance["hardware"],
+        "cpu_threads": provenance["cpu_threads"],
+        "torch": provenance["versions"]["torch"],
+        "python": provenance["versions"]["python"],
+        "package": provenance["versions"]["rethinking-generalization"],
+        "commit": provenance.get("commit"),
+        "question": run.question,
+        "configuration": json.dumps(run.configuration, sort_keys=True),
+        "facts": json.dumps(run.facts, sort_keys=True),
+    }
+
+
+def _epoch_rows(run: Evidence) -> list[dict[str, Any]]:
+    return [{"run": run.run, "epoch": record["epoch"], **_rounded(record)} for record in run.metrics]
+
+
+def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if record[name] is None else float(f"{record[name]:.6g}") for name in METRICS}
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Beside its name, then renamed: a reader never sees half of it."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(unfinished, path)

@@ -1,0 +1,147 @@
+"""What an experiment is: a list of configurations, and one function from their runs to numbers beside the paper's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from rethinking.config import ExperimentConfig
+from rethinking.experiments.scale import Study
+
+Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
+
+
+class Row(NamedTuple):
+    """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it."""
+
+    labels: Labels
+    config: ExperimentConfig
+
+    def with_seed(self, seed: int) -> ExperimentConfig:
+        """The run for one of several seeds, which draws its own random labels and pixels too."""
+        randomized = self.config.randomization != "none"
+        return replace(self.config, seed=seed, randomization_seed=seed if randomized else 0)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run as far as it has come, as `archive` keeps it.
+
+    configuration: the resolved configuration's identity (`ExperimentConfig.identity`)
+    facts: data, parameters and provenance, as in `result.json`, without metrics
+    metrics: one record an epoch
+    """
+
+    run: str
+    question: str
+    finished: bool
+    configuration: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def progress(self) -> str:
+        """Empty for a finished run."""
+        return "" if self.finished else f"after {len(self.metrics)} of {self.configuration['num_epochs']} epochs"
+
+
+class Answer(NamedTuple):
+    """A row, and the run that answers it for one seed."""
+
+    row: Row
+    seed: int
+    evidence: Evidence
+
+
+class Number(NamedTuple):
+    """One number of ours beside the paper's; `x` is the place on a figure's axis, None in a table.
+
+    ours: None where the run has not come to it, and `note` says so
+    paper: a number, words, or None where the paper has none
+    """
+
+    answer: Answer
+    quantity: str
+    ours: float | None
+    paper: float | str | None
+    x: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`Number`s of all seeds together: a table's cell or a figure's point, with the runs behind it."""
+
+    labels: Labels
+    quantity: str
+    x: float | None
+    ours: float | None  # mean over seeds
+    std: float | None  # sample standard deviation over seeds; None for fewer than two
+    seeds: int
+    paper: float | str | None
+    note: str
+    runs: tuple[str, ...]
+
+    @property
+    def difference(self) -> float | None:
+        return self.ours - self.paper if self.ours is not None and isinstance(self.paper, float) else None
+
+
+class Plot(NamedTuple):
+    """How a figure is drawn: the paper's axes and order."""
+
+    quantities: tuple[str, ...]  # a curve each
+    series: str  # the label that names a curve
+    x_label: str
+    y_label: str
+    x_limits: tuple[float, float]
+    y_limits: tuple[float, float]
+    shaded: str | None = None  # a quantity drawn as an area under its curve
+    points: bool = False  # few points: mark them
+    x_per_epoch: float | None = None  # at full scale the axis shows thousand steps, else epochs
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure of the paper.
+
+    models: those the paper has in it
+    any_model: whether the others can stand in it too, without the paper's numbers beside them
+    rows: the runs it needs
+    numbers: what it shows of them
+    """
+
+    title: str
+    about: str
+    models: tuple[str, ...]
+    rows: Callable[[Study], list[Row]]
+    numbers: Callable[[list[Answer]], list[Number]]
+    plot: Plot | None = None
+    any_model: bool = False
+
+
+def cells(numbers: Iterable[Number]) -> list[Cell]:
+    """One cell for the numbers of the same row, quantity and place, in the order in which they first come."""
+    groups: dict[Any, list[Number]] = {}
+    for number in numbers:
+        groups.setdefault((number.answer.row.labels, number.quantity, number.x), []).append(number)
+    made = []
+    for (labels, quantity, x), group in groups.items():
+        values = [number.ours for number in group if number.ours is not None]
+        notes = dict.fromkeys(number.note or number.answer.evidence.progress for number in group)
+        made.append(
+            Cell(
+                labels,
+                quantity,
+                x,
+                ours=statistics.mean(values) if len(values) == len(group) else None,
+                std=statistics.stdev(values) if len(values) == len(group) > 1 else None,
+                seeds=len(group),
+                paper=group[0].paper,
+                note="; ".join(note for note in notes if note),
+                runs=tuple(dict.fromkeys(number.answer.evidence.run for number in group)),
+            )
+        )
+    return made

@@ -1,0 +1,67 @@
+"""Figure 1b: how much longer it takes to overfit the more labels are random, relative to true labels.
+
+Expect the time to grow by a small factor only: 3.6 for small Inception, 1.5 for small AlexNet, 2 for MLP 1x512. What
+counts as overfitted is this project's own definition, see time_to_overfit.py. 33 runs, shared with Figure 1c.
+"""
+
+from typing import Any
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.scale import Study
+from rethinking.experiments.time_to_overfit import time_to_overfit
+
+PAPER = {(row["model"], float(row["label_corruption"])): row for row in read_table("figure1b")}
+MODELS = tuple(dict.fromkeys(model for model, _ in PAPER))
+
+
+def rows(study: Study) -> list[Row]:
+    """True labels, eleven levels at most, random labels: the ends are the runs of Table 1."""
+    return [
+        Row((("model", model), ("label_corruption", f"{level / 10:g}")), study.config(model, **_corrupted(level)))
+        for model in MODELS
+        if model in study.models
+        for level in study.scale.levels
+    ]
+
+
+def _corrupted(level: int) -> dict[str, Any]:
+    if level in (0, 10):
+        return {"randomization": "random_labels" if level else "none"}
+    return {"randomization": "partial_corrupt", "corruption_prob": level / 10}
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """Epochs to overfit, and their ratio to the same model's and seed's on true labels."""
+    on_true_labels = {
+        (dict(answer.row.labels)["model"], answer.seed): time_to_overfit(answer.evidence.metrics)
+        for answer in answers
+        if dict(answer.row.labels)["label_corruption"] == "0"
+    }
+    found = []
+    for answer in answers:
+        labels = dict(answer.row.labels)
+        model, level = labels["model"], float(labels["label_corruption"])
+        paper = PAPER[model, level]
+        epochs = time_to_overfit(answer.evidence.metrics)
+        baseline = on_true_labels.get((model, answer.seed))
+        note = "" if epochs else f"not in {len(answer.evidence.metrics)} epochs"
+        ratio = epochs / baseline if epochs and baseline else None
+        stated = float(paper["relative_time_to_overfit"])
+        found += [
+            Number(answer, "relative time to overfit", ratio, stated, level, note or ("" if ratio else "no baseline")),
+            Number(answer, "epochs to overfit", epochs, float(paper["epochs_to_overfit"]), level, note),
+        ]
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Figure 1b: time to overfit under label corruption",
+    about=__doc__,
+    models=MODELS,
+    rows=rows,
+    numbers=numbers,
+    plot=Plot(
+        ("relative time to overfit",), "model", "label corruption", "time to overfit", (0, 1), (1, 4), points=True
+    ),
+)

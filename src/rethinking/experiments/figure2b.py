@@ -1,0 +1,67 @@
+"""Figure 2b: small Inception with and without batch normalization, accuracy an epoch.
+
+Expect both to fit the training set, and a few points less on the test set without. The best test accuracy so far, what
+early stopping could have had, is shaded. 2 runs, both Table 1's.
+"""
+
+from itertools import accumulate
+
+import numpy as np
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.scale import Study
+
+STEPS = 391  # an epoch, in the paper's figure
+MODELS = ("small_inception", "small_inception_no_bn")
+
+
+def _paper(model: str, split: str) -> dict[int, float]:
+    """The paper's curve at the end of each epoch, between its points where it has none there."""
+    points = [row for row in read_table("figure2b") if (row["model"], row["split"]) == (model, split)]
+    steps, accuracies = zip(*[(int(row["step"]), float(row["accuracy"])) for row in points], strict=True)
+    epochs = range(1, max(steps) // STEPS + 1)
+    return dict(zip(epochs, np.interp([epoch * STEPS for epoch in epochs], steps, accuracies).tolist(), strict=True))
+
+
+PAPER = {(model, split): _paper(model, split) for model in MODELS for split in ("train", "test")}
+
+
+def rows(study: Study) -> list[Row]:
+    return [Row((("model", model),), study.config(model)) for model in MODELS if model in study.models]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """Online training accuracy and test accuracy of every epoch, and the best test accuracy up to it."""
+    found = []
+    for answer in answers:
+        metrics, model = answer.evidence.metrics, dict(answer.row.labels)["model"]
+        best = accumulate((record["test_accuracy"] or 0.0 for record in metrics), max)
+        for record, best_so_far in zip(metrics, best, strict=True):
+            epoch = record["epoch"]
+            for quantity, ours, paper in (
+                ("train accuracy", record["train_accuracy"], PAPER[model, "train"].get(epoch)),
+                ("test accuracy", record["test_accuracy"], PAPER[model, "test"].get(epoch)),
+                ("best test accuracy so far", best_so_far, None),
+            ):
+                found.append(Number(answer, quantity, ours, paper, x=float(epoch)))
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Figure 2b: with and without batch normalization",
+    about=__doc__,
+    models=MODELS,
+    rows=rows,
+    numbers=numbers,
+    plot=Plot(
+        ("train accuracy", "test accuracy"),
+        "model",
+        "thousand training steps",
+        "accuracy",
+        (0, 20),
+        (0.6, 1.0),
+        shaded="best test accuracy so far",
+        x_per_epoch=0.391,
+    ),
+)

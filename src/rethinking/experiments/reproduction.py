@@ -1,0 +1,163 @@
+"""One reproduction: which runs the wanted tables and figures need, training them, and what they answer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rethinking.config import MODEL_DEFAULTS, ExperimentConfig, nearest
+from rethinking.data import sources
+from rethinking.errors import InputError, RunError
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Answer, Cell, Evidence, Row, cells
+from rethinking.experiments.scale import SCALES, Study
+from rethinking.training import find, train
+from rethinking.training.loggers import Observer
+from rethinking.training.run import resolve
+from rethinking.training.run_dir import RunResult, question
+
+MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
+
+    experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """table1, table4, figure1a, figure1b, figure1c, figure2b, or all"""
+    dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
+    """as for train.py (default: cifar10; digits at demo scale)"""
+    data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
+    """a folder to look for the named data set in, before the Hub"""
+    models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="")] = ()
+    """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
+    scale: str = "full"
+    """full: the paper's; small: 5,000 training images; demo: a few minutes on the digits"""
+    seeds: tuple[int, ...] = (0,)
+    """one run for each; several are shown as mean and standard deviation"""
+    dry_run: bool = False
+    """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
+    out: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
+    """folder of the results (default: reproduced/<data>-<scale>)"""
+    runs_dir: str = "runs"
+    """where run folders are kept and found again, those of train.py included"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    precision: str = "auto"
+    """auto, fp32 or bf16"""
+    rows: dict[str, list[Row]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("experiment", self.experiment, [*EXPERIMENTS, "all"]),
+            ("scale", self.scale, list(SCALES)),
+            *(("models", model, list(MODEL_DEFAULTS)) for model in self.models),
+        ):
+            if value not in known:
+                raise InputError(f"{what} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+        wanted = list(EXPERIMENTS) if self.experiment == "all" else [self.experiment]
+        object.__setattr__(self, "rows", {name: rows for name in wanted if (rows := self._rows(name))})
+        if not self.rows:
+            takes = ", ".join(EXPERIMENTS[wanted[0]].models)
+            raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
+
+    def _rows(self, name: str) -> list[Row]:
+        """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
+        experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
+        models = self.models or tuple(model for model in experiment.models if model in scale.models)
+        if experiment.any_model and not models:
+            models = scale.models
+        options = {
+            "runs_dir": self.runs_dir,
+            "data_root": self.data_root,
+            "device": self.device,
+            "precision": self.precision,
+        }
+        if self.dataset is not None:
+            options["dataset"] = self.dataset
+        return experiment.rows(Study(scale, models, options))
+
+    @property
+    def left_out(self) -> list[str]:
+        """Experiments of `all` without a run at this scale or of these models."""
+        return [name for name in EXPERIMENTS if name not in self.rows] if self.experiment == "all" else []
+
+    def configs(self) -> list[ExperimentConfig]:
+        """Every run needed, each once however many tables and figures share it, seed by seed."""
+        everything = [row for rows in self.rows.values() for row in rows]
+        return list(dict.fromkeys(row.with_seed(seed) for seed in self.seeds for row in everything))
+
+    def data(self) -> sources.ImageData:
+        config = self.configs()[0]
+        return sources.load(config.dataset, config.data_root)
+
+    def folder(self) -> Path:
+        """Where the results go: `--out`, else a folder for this data and scale."""
+        return Path(self.out) if self.out else Path("reproduced") / f"{self.data().name}-{self.scale}"
+
+    def found(self) -> Iterator[tuple[ExperimentConfig, RunResult | None]]:
+        """Every run needed as far as it has come."""
+        for config in self.configs():
+            yield config, find(config)
+
+    def train(self, observers: Sequence[Observer] = ()) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
+        """Train what is missing, one run after the other; a failed one is given back and does not stop the rest.
+
+        Raises `InputError` where the data or the options do not fit, which no run would survive.
+        """
+        for config in self.configs():
+            try:
+                yield config, train(config, observers=observers)
+            except RunError as error:
+                yield config, error
+            except (RuntimeError, OSError, MemoryError) as error:  # out of the device's memory, most likely
+                yield config, RunError(" ".join(str(error).split()) or type(error).__name__)
+
+    def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
+        """What the evidence says to each row of an experiment, for each of the seeds that has any."""
+        data = self.data()
+        answers = []
+        for row in self.rows[name]:
+            for seed in self.seeds:
+                asked = question(resolve(row.with_seed(seed), data), data.name, data.fingerprint)
+                evidence = archive.best_answer(kept, asked)
+                if evidence is not None:
+                    answers.append(Answer(row, seed, evidence))
+        return answers
+
+    def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
+        return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
+
+
+def seconds_per_epoch(config: ExperimentConfig, images: int, measured: dict[str, tuple[float, float]]) -> float:
+    """How long an epoch on `images` should take here, from a few training steps and one pass over the test set.
+
+    `measured` keeps what was measured for a model and its augmentation, for the next run of the kind.
+    """
+    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate}"
+    if kind not in measured:
+        few = min(images, MEASURED_BATCHES * config.batch_size)
+        with tempfile.TemporaryDirectory() as folder:
+            trial = replace(
+                config,
+                randomization="none",
+                corruption_prob=None,
+                train_subset=few,
+                num_epochs=2,
+                stop_when_fit=False,
+                runs_dir=folder,
+                use_tensorboard=False,
+            )
+            last = train(trial).final
+        training = 1 / last["images_per_second"]
+        measured[kind] = training, last["seconds"] - few * training
+    training, evaluation = measured[kind]
+    return images * training + evaluation

@@ -1,0 +1,122 @@
+"""`report.html`: every table and figure of a results folder on one page, self-contained.
+
+A number is a button that opens the runs behind it: configuration, data with its fingerprint, provenance, and the
+command that runs it again. The browser's own popovers do this, without a script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from rethinking.config import ExperimentConfig, field_by_name
+from rethinking.data import sources
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.report import tables
+
+DEFAULTS = ExperimentConfig()
+
+
+def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
+    """The page of all that `folder` holds, from its CSV and SVG files and the evidence."""
+    sections = [_section(folder, name, kept) for name in EXPERIMENTS if (folder / f"{name}.csv").exists()]
+    behind = dict.fromkeys(runs for section in sections for runs in section["behind"])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rethinking.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    popovers = [{"id": popover_id(runs), "runs": [_described(kept[run]) for run in runs]} for runs in behind]
+    html = environment.get_template("page.html.j2").render(sections=sections, popovers=popovers)
+    unfinished = folder / "report.html.tmp"
+    unfinished.write_text(html, encoding="utf-8")
+    os.replace(unfinished, folder / "report.html")
+    return folder / "report.html"
+
+
+def popover_id(runs: tuple[str, ...]) -> str:
+    return f"runs-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:12]}"
+
+
+def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
+    experiment = EXPERIMENTS[name]
+    cells, dataset, scale = tables.read_csv(folder / f"{name}.csv")
+    svg = folder / f"{name}.svg"
+    return {
+        "name": name,
+        "title": experiment.title,
+        "about": " ".join(experiment.about.split()).split(": ", 1)[1],
+        "dataset": dataset,
+        "images": kept[cells[0].runs[0]].facts["train_images"],
+        "scale": scale,
+        "figure": base64.b64encode(svg.read_bytes()).decode() if experiment.plot and svg.exists() else None,
+        "grid": _clickable(tables.grid(experiment, cells)),
+        "all_epochs": _clickable(tables.grid(experiment, cells, every_epoch=True)) if _long(name) else None,
+        "behind": list(dict.fromkeys(cell.runs for cell in cells)),
+    }
+
+
+def _long(name: str) -> bool:
+    plot = EXPERIMENTS[name].plot
+    return plot is not None and plot.x_per_epoch is not None
+
+
+def _clickable(grid: tables.Grid) -> dict[str, Any]:
+    def place(entry: tables.Entry) -> dict[str, str | None]:
+        return {"text": entry.text, "popover": _popover(entry.cell)}
+
+    return {"headings": grid.headings, "rows": [[place(entry) for entry in row] for row in grid.rows]}
+
+
+def _popover(cell: Cell | None) -> str | None:
+    return None if cell is None else popover_id(cell.runs)
+
+
+def _described(run: Evidence) -> dict[str, Any]:
+    """A run as its popover shows it."""
+    provenance, last = run.facts["provenance"], run.metrics[-1]
+    return {
+        "name": run.run,
+        "status": run.progress or "finished",
+        "facts": {
+            "data": f"{run.facts['dataset']}, {run.facts['train_images']:,} training images",
+            "data's fingerprint": provenance["fingerprint"],
+            "training accuracy": _percent(last["exact_train_accuracy"], last["train_accuracy"]),
+            "test accuracy": _percent(last["test_accuracy"]),
+            "training loss": f"{last['train_loss']:.4g}",
+            "hardware": f"{provenance['hardware']}, {provenance['cpu_threads']} threads",
+            "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+            "commit": provenance.get("commit") or "unknown",
+            "time": f"{run.facts['seconds']:,.0f} s",
+        },
+        "configuration": dict(run.configuration),
+        "command": command(run),
+    }
+
+
+def _percent(exact: float | None, online: float | None = None) -> str:
+    if exact is not None:
+        return f"{exact:.2%}"
+    return "not measured" if online is None else f"{online:.2%} (online)"
+
+
+def command(run: Evidence) -> str:
+    """The command line that runs it again, the options that differ from their defaults alone."""
+    flags = {field: flag for flag, field in reversed(field_by_name().items())}
+    name = run.facts["dataset"]
+    words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
+    resolved = vars(DEFAULTS.resolved())
+    for name, value in run.configuration.items():
+        if value == resolved.get(name) or name in ("crop_size", "device") or value is None:
+            continue
+        words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {value}")
+    return " ".join(words)

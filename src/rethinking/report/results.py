@@ -1,0 +1,86 @@
+"""What a reproduction leaves in its folder, made anew from the evidence there each time.
+
+runs.csv, epochs.csv          the evidence (see `experiments.archive`)
+<table or figure>.csv, .md    every number of ours beside the paper's, with the runs behind it
+<figure>.png, .svg            with the paper's curve dashed under ours
+report.html                   all of it on one page that needs no network
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from rethinking.errors import RunError
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.scale import SCALES
+from rethinking.experiments.time_to_overfit import DEFINITION, SENSITIVITY, time_to_overfit
+from rethinking.report import page, tables
+from rethinking.report.figures import paper_figure
+
+
+def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
+    """Every table and figure of `reproduction` that has evidence, and the page of all that its folder holds."""
+    folder = reproduction.folder()
+    try:
+        for name in reproduction.rows:
+            cells = reproduction.cells(name, kept)
+            if cells:
+                _write_experiment(folder, name, cells, kept, reproduction.scale)
+        page.write(folder, kept)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from None
+
+
+def caption(cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
+    """What the numbers are of: data, images, scale, seeds, precision, hardware."""
+    runs = [kept[run] for run in dict.fromkeys(run for cell in cells for run in cell.runs)]
+    datasets = dict.fromkeys(f"{run.facts['dataset']} ({run.facts['train_images']:,} training images)" for run in runs)
+    machines = dict.fromkeys(
+        f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
+    )
+    return (
+        f"Ours: {'; '.join(datasets)}, {scale} scale, {max(cell.seeds for cell in cells)} seed(s), "
+        f"{'; '.join(machines)}. Paper: CIFAR-10, 50,000 training images."
+    )
+
+
+def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:
+    experiment = EXPERIMENTS[name]
+    dataset = kept[cells[0].runs[0]].facts["dataset"]
+    tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
+    table = tables.markdown(tables.grid(experiment, cells))
+    text = f"# {experiment.title}\n\n{caption(cells, kept, scale)}\n\n{table}\n"
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    if experiment.plot is not None:
+        paper_figure(experiment, cells, folder / name, dataset, SCALES[scale] is SCALES["full"])
+    if name == "figure1b":
+        (folder / "time_to_overfit.md").write_text(sensitivity(cells, kept), encoding="utf-8")
+
+
+def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:
+    """Epochs to overfit under other definitions than the one chosen, beside the paper's, in Markdown."""
+    points = [cell for cell in cells if cell.quantity == "epochs to overfit"]
+    headings = ["model", "label corruption", "the paper", *map(str, SENSITIVITY)]
+    rows = []
+    misses: dict[str, list[float]] = {str(threshold): [] for threshold in SENSITIVITY}
+    for cell in points:
+        reached = {str(threshold): time_to_overfit(kept[cell.runs[0]].metrics, threshold) for threshold in SENSITIVITY}
+        for name, epoch in reached.items():
+            if epoch and isinstance(cell.paper, float):
+                misses[name].append(abs(math.log(epoch / cell.paper)))
+        ours = ["-" if epoch is None else str(epoch) for epoch in reached.values()]
+        rows.append([*(value for _, value in cell.labels), tables.shown(cell.quantity, cell.paper), *ours])
+    mean = [f"{math.exp(statistics.mean(values)):.2f}" if values else "-" for values in misses.values()]
+    rows.append(["mean factor off the paper", "", "", *mean])
+    rows.append(["points reached", "", "", *(f"{len(values)} of {len(points)}" for values in misses.values())])
+    table = tables.markdown(tables.Grid(headings, [[tables.Entry(text) for text in row] for row in rows]))
+    return (
+        "# Time to overfit: how much the definition matters\n\n"
+        f"The first epoch that reaches each threshold, first seed; '-' where none does. Chosen: {DEFINITION}.\n\n"
+        f"{table}\n"
+    )

@@ -1,0 +1,158 @@
+"""Cells of an experiment as a table: on the terminal, in Markdown, in CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from rethinking.experiments.experiment import Cell, Experiment
+
+EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
+COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
+
+
+class Entry(NamedTuple):
+    """What one place of a table shows, and the cell whose number it is."""
+
+    text: str
+    cell: Cell | None = None
+
+
+class Grid(NamedTuple):
+    headings: list[str]
+    rows: list[list[Entry]]
+
+
+def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = False) -> Grid:
+    """Rows by label (and epoch); for each quantity ours, the paper's and the difference."""
+    by_epoch = experiment.plot is not None and experiment.plot.x_per_epoch is not None
+    if by_epoch and not every_epoch:
+        last = {cell.labels: cell.x for cell in cells}
+        cells = [cell for cell in cells if cell.x in EPOCHS_SHOWN or cell.x == last[cell.labels]]
+    if not cells:
+        return Grid([], [])
+    quantities = list(dict.fromkeys(cell.quantity for cell in cells))
+    headings = [name.replace("_", " ") for name, _ in cells[0].labels] + (["epoch"] if by_epoch else [])
+    for quantity in quantities:
+        headings += [quantity] if _ours_only(quantity) else [quantity, "paper", "difference"]
+    rows = []
+    for labels, x in dict.fromkeys((cell.labels, cell.x) for cell in cells):
+        places = {cell.quantity: cell for cell in cells if (cell.labels, cell.x) == (labels, x)}
+        row = [Entry(value) for _, value in labels] + ([Entry(f"{x:g}")] if by_epoch else [])
+        for quantity in quantities:
+            cell = places[quantity]
+            row.append(Entry(ours(cell), cell))
+            if not _ours_only(quantity):
+                row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))]
+        rows.append(row)
+    return Grid(headings, rows)
+
+
+def _ours_only(quantity: str) -> bool:
+    return quantity.startswith("best")
+
+
+def shown(quantity: str, value: float | str | None) -> str:
+    """A value in its quantity's unit: percent for accuracies and errors, else a plain number."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if "accuracy" in quantity or "error" in quantity:
+        return f"{value:.2%}"
+    if quantity.startswith("epochs"):
+        return f"{value:.3g}"
+    return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
+
+
+def ours(cell: Cell) -> str:
+    """Mean, with the standard deviation over seeds where there are several, and what is to be known about it."""
+    if cell.ours is None:
+        return cell.note or "-"
+    spread = "" if cell.std is None else f" ± {shown(cell.quantity, cell.std)}"
+    return f"{shown(cell.quantity, cell.ours)}{spread}{f' ({cell.note})' if cell.note else ''}"
+
+
+def difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return ""
+    if "accuracy" in cell.quantity or "error" in cell.quantity:
+        return f"{100 * cell.difference:+.2f} points"
+    return f"{cell.difference:+.3g}"
+
+
+def terminal(title: str, made: Grid, caption: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    for index, heading in enumerate(made.headings):
+        table.add_column(heading, justify="left" if made.rows[0][index].cell is None and index < 2 else "right")
+    for row in made.rows:
+        table.add_row(*(entry.text for entry in row))
+    return table
+
+
+def markdown(made: Grid) -> str:
+    body = [[entry.text for entry in row] for row in made.rows]
+    alignment = ["---" if index == 0 else "---:" for index in range(len(made.headings))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [made.headings, alignment, *body])
+
+
+def write_csv(path: Path, cells: Sequence[Cell], dataset: str, scale: str) -> None:
+    """A row a cell: its labels, then `COLUMNS`; accuracies and errors 0-1, runs by name."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        names = [name for name, _ in cells[0].labels]
+        writer = csv.DictWriter(file, [*names, *COLUMNS], lineterminator="\n")
+        writer.writeheader()
+        for cell in cells:
+            values = {
+                "quantity": cell.quantity,
+                "x": cell.x,
+                "ours": _rounded(cell.ours),
+                "std": _rounded(cell.std),
+                "seeds": cell.seeds,
+                "paper": _rounded(cell.paper),
+                "difference": _rounded(cell.difference),
+                "note": cell.note,
+                "dataset": dataset,
+                "scale": scale,
+                "runs": " ".join(cell.runs),
+            }
+            writer.writerow(dict(cell.labels) | values)
+
+
+def read_csv(path: Path) -> tuple[list[Cell], str, str]:
+    """The cells of a file that `write_csv` wrote, with the data's name and the scale."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [
+        Cell(
+            labels=tuple((name, value) for name, value in row.items() if name not in COLUMNS),
+            quantity=row["quantity"],
+            x=_number(row["x"]),
+            ours=_number(row["ours"]),
+            std=_number(row["std"]),
+            seeds=int(row["seeds"]),
+            paper=_number_or_words(row["paper"]),
+            note=row["note"],
+            runs=tuple(row["runs"].split()),
+        )
+        for row in rows
+    ]
+    return cells, rows[0]["dataset"], rows[0]["scale"]
+
+
+def _rounded(value: float | str | None) -> float | str | None:
+    return float(f"{value:.6g}") if isinstance(value, float | int) else value
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _number_or_words(text: str) -> float | str | None:
+    try:
+        return _number(text)
+    except ValueError:
+        return text

@@ -1,0 +1,106 @@
+"""What a person sees of a reproduction: the list of a dry run, and tables that fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from rethinking.config import ExperimentConfig
+from rethinking.console import Progress, duration
+from rethinking.errors import RunError
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
+from rethinking.report import results, tables
+from rethinking.training import RunResult
+
+
+class Reproducing:
+    """A reproduction as it goes: each table above the live line as it fills in, whole at the end."""
+
+    def __init__(self, reproduction: Reproduction, console: Console) -> None:
+        self._reproduction = reproduction
+        self._console = console
+        self._kept: dict[str, Evidence] = {}
+
+    def dry_run(self) -> None:
+        """The list of runs, which are done, and how long the rest should take here."""
+        table = Table("run", "epochs", "time left", title=f"{self._reproduction.data().name}", title_justify="left")
+        measured: dict[str, tuple[float, float]] = {}
+        total = 0.0
+        images = len(self._reproduction.data().train)
+        for config, result in self._reproduction.found():
+            done = len(result.metrics) if result else 0
+            if result is not None and result.finished:
+                table.add_row(_named(config), f"{done}", "done")
+                continue
+            seconds = seconds_per_epoch(config, config.train_subset or images, measured) * (config.num_epochs - done)
+            total += seconds
+            table.add_row(_named(config), f"{done} of {config.num_epochs}", duration(seconds))
+        self._console.print(table)
+        self._left_out()
+        self._print(f"{duration(total)} left in all on this machine, from a few measured steps of each kind")
+
+    def run(self) -> None:
+        """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
+        folder = self._reproduction.folder()
+        self._kept = archive.add(folder, [])
+        failed: list[str] = []
+        try:
+            for _, result in self._reproduction.found():
+                if result is not None:
+                    self._keep(folder, result)
+            progress = Progress(self._console, self._tables)
+            for config, outcome in self._reproduction.train([progress]):
+                if isinstance(outcome, RunError):
+                    failed.append(f"{_named(config)}: {outcome}")
+                    self._print(f"failed: {failed[-1]}")
+                    continue
+                self._keep(folder, outcome)
+                if not self._console.is_terminal:
+                    self._print(f"finished: {_named(config)}")
+        finally:
+            for _, result in self._reproduction.found():  # how far an interrupted one came
+                if result is not None and not result.finished:
+                    self._keep(folder, result)
+            results.write(self._reproduction, self._kept)
+        self._console.print(self._tables())
+        self._left_out()
+        self._print(f"written to {folder}; open {folder / 'report.html'}")
+        if failed:
+            raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
+
+    def _keep(self, folder: Path, result: RunResult) -> None:
+        self._kept = archive.add(folder, [archive.evidence(result)])
+
+    def _tables(self) -> RenderableType:
+        """Every wanted table and figure, as far as there are runs to fill it."""
+        made: list[RenderableType] = []
+        for name in self._reproduction.rows:
+            cells = self._reproduction.cells(name, self._kept)
+            if cells:
+                caption = results.caption(cells, self._kept, self._reproduction.scale)
+                made.append(tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption))
+        return Group(*made)
+
+    def _left_out(self) -> None:
+        for name in self._reproduction.left_out:
+            takes = ", ".join(EXPERIMENTS[name].models)
+            self._print(f"left out: {name}, which takes --models {takes}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _named(config: ExperimentConfig) -> str:
+    """A run in words: what sets it apart from the others of a reproduction."""
+    words = [config.model_name, config.randomization]
+    if config.corruption_prob is not None:
+        words.append(f"p={config.corruption_prob:g}")
+    for name in ("weight_decay", "random_crop", "augment_flip_rotate"):
+        if getattr(config, name):
+            words.append(name)
+    return ", ".join([*words, f"seed {config.seed}"])
