@@ -161,3 +161,11 @@ def test_paths_and_loggers_are_no_part_of_a_runs_identity():
     assert identity == other.identity()
     for name, value in (("seed", 1), ("batch_size", 2), ("momentum", 0.1), ("init", "xavier"), ("num_epochs", 7)):
         assert dataclasses.replace(ExperimentConfig(), **{name: value}).identity() != identity
+
+
+def test_an_option_added_later_changes_the_identity_only_away_from_its_default():
+    later = [spec for spec in dataclasses.fields(ExperimentConfig) if spec.metadata["added_later"]]
+    assert {spec.name for spec in later} == {"pixel_noise", "weight_decay_on"}
+    assert not {spec.name for spec in later} & ExperimentConfig().identity().keys()
+    assert ExperimentConfig(pixel_noise=5.0).identity()["pixel_noise"] == 5.0
+    assert ExperimentConfig(weight_decay_on="hidden_linear").identity()["weight_decay_on"] == "hidden_linear"

@@ -95,11 +95,14 @@ def option(
     metavar: str = "",
     default_text: str = "",
     changes_numbers: bool = True,
+    added_later: bool = False,
 ) -> Any:
     """One field of `ExperimentConfig`.
 
     `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
     in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
+    `added_later` is for an option whose default leaves a run as it was before there was the option: at its default it
+    stays out of the identity, so that older runs are found.
     """
     if choices:
         check, metavar = one_of(*choices), "|".join(choices)
@@ -114,6 +117,7 @@ def option(
             "choices": choices,
             "default_text": default_text,
             "changes_numbers": changes_numbers,
+            "added_later": added_later,
         },
     )
 
@@ -179,6 +183,14 @@ class ExperimentConfig:
         check=number_or("tensorflow", positive),
         metavar="FLOAT|tensorflow",
     )
+    pixel_noise: float = option(
+        0.0,
+        "standard deviation of white noise on the 0-255 scale, drawn once for every image from --randomization_seed"
+        " and added before whitening (not in the paper; docs/differences.md)",
+        group="data",
+        check=at_least(0),
+        added_later=True,
+    )
 
     randomization: str = option(
         "none",
@@ -205,6 +217,14 @@ class ExperimentConfig:
         group="regularization",
         check=number_or("default", at_least(0)),
         metavar="FLOAT|default",
+    )
+    weight_decay_on: str = option(
+        "all",
+        "what weight decay acts on: 'all' trainable parameters, or the weights of the 'hidden_linear' layers alone, as"
+        " in TensorFlow's CIFAR-10 tutorial of the time, with 0.004 (not in the paper; docs/differences.md)",
+        group="regularization",
+        choices=("all", "hidden_linear"),
+        added_later=True,
     )
     random_crop: bool = option(
         False,
@@ -349,7 +369,9 @@ class ExperimentConfig:
         return {
             spec.name: getattr(self, spec.name)
             for spec in fields(self)
-            if spec.metadata["changes_numbers"] and spec.name != "dataset"
+            if spec.metadata["changes_numbers"]
+            and spec.name != "dataset"
+            and not (spec.metadata["added_later"] and getattr(self, spec.name) == spec.default)
         }
 
     @classmethod

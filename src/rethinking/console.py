@@ -21,12 +21,12 @@ from rethinking.training.run_dir import Record, RunResult
 class Progress:
     """An observer of `training.train`: one live line on a terminal, a plain line an epoch elsewhere.
 
-    `above` makes what stands over the live line, such as a table that fills in.
+    `below` makes what stands under the live line, such as a table that fills in.
     """
 
-    def __init__(self, console: Console, above: Callable[[], RenderableType] | None = None) -> None:
+    def __init__(self, console: Console, below: Callable[[], RenderableType] | None = None) -> None:
         self._console = console
-        self._above = above
+        self._below = below
         self._live: Live | None = None
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -39,9 +39,9 @@ class Progress:
         going_on = f", going on from epoch {self._first_epoch}" if metrics else ""
         self._print(f"{path}: {config.precision} on {config.device}, {images:,} training images{going_on}")
         if self._console.is_terminal:
-            over = self._above() if self._above else ""
+            under = self._below() if self._below else ""
             self._live = Live(
-                get_renderable=lambda: Group(over, self._line()) if over else self._line(),
+                get_renderable=lambda: Group(self._line(), under) if under else self._line(),
                 console=self._console,
                 refresh_per_second=4,
                 transient=True,

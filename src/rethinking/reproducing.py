@@ -19,7 +19,7 @@ from rethinking.training import RunResult
 
 
 class Reproducing:
-    """A reproduction as it goes: each table above the live line as it fills in, whole at the end."""
+    """A reproduction as it goes: the table at work under the live line as it fills in, all of them at the end."""
 
     def __init__(self, reproduction: Reproduction, console: Console) -> None:
         self._reproduction = reproduction
@@ -53,7 +53,7 @@ class Reproducing:
             for _, result in self._reproduction.found():
                 if result is not None:
                     self._keep(folder, result)
-            progress = Progress(self._console, self._tables)
+            progress = Progress(self._console, self._table_at_work)
             for config, outcome in self._reproduction.train([progress]):
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
@@ -76,15 +76,24 @@ class Reproducing:
     def _keep(self, folder: Path, result: RunResult) -> None:
         self._kept = archive.add(folder, [archive.evidence(result)])
 
+    def _table_at_work(self) -> RenderableType:
+        """The first table or figure that misses runs."""
+        for name, rows in self._reproduction.rows.items():
+            answers = self._reproduction.answers(name, self._kept)
+            if sum(answer.evidence.finished for answer in answers) < len(rows) * len(self._reproduction.seeds):
+                return self._table(name)
+        return ""
+
     def _tables(self) -> RenderableType:
-        """Every wanted table and figure, as far as there are runs to fill it."""
-        made: list[RenderableType] = []
-        for name in self._reproduction.rows:
-            cells = self._reproduction.cells(name, self._kept)
-            if cells:
-                caption = results.caption(cells, self._kept, self._reproduction.scale)
-                made.append(tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption))
-        return Group(*made)
+        return Group(*(self._table(name) for name in self._reproduction.rows))
+
+    def _table(self, name: str) -> RenderableType:
+        """As far as there are runs to fill it."""
+        cells = self._reproduction.cells(name, self._kept)
+        if not cells:
+            return ""
+        caption = results.caption(cells, self._kept, self._reproduction.scale)
+        return tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
 
     def _left_out(self) -> None:
         for name in self._reproduction.left_out:

@@ -153,3 +153,21 @@ def test_the_first_images_draws_do_not_depend_on_how_many_follow():
     few: Tensor = randomization.random_pixels(10, 49, 0, "train")
     many = randomization.random_pixels(3_000, 49, 0, "train")
     assert torch.equal(few, many[:10])
+
+
+def test_pixel_noise_is_white_unclipped_and_fixed():
+    images = torch.full((600, 3, 32, 32), 128, dtype=torch.uint8)
+    labels = torch.arange(600) % 10
+    noisy = randomization.add_noise(RandomizedSplit(images, labels, labels), 5.0, seed=3, name="train")
+    again = randomization.add_noise(RandomizedSplit(images, labels, labels), 5.0, seed=3, name="train")
+    other = randomization.add_noise(RandomizedSplit(images, labels, labels), 5.0, seed=3, name="test")
+    assert torch.equal(noisy.images, again.images)
+    assert not torch.equal(noisy.images, other.images)
+    noise = noisy.images - 128
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+    assert noise.std().item() == pytest.approx(5, rel=0.005)
+    neighbours = torch.corrcoef(torch.stack([noise[..., :-1].flatten(), noise[..., 1:].flatten()]))[0, 1]
+    assert neighbours.item() == pytest.approx(0, abs=0.005)
+    assert torch.equal(images, torch.full_like(images, 128)), "the source's images were changed"
+    dark = RandomizedSplit(torch.zeros_like(images), labels, labels)
+    assert (randomization.add_noise(dark, 5.0, seed=3, name="train").images < 0).any()

@@ -82,6 +82,29 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_can_act_on_the_hidden_linear_weights_alone(optimizer):
+    options = {"optimizer": optimizer, "weight_decay": 0.5, "weight_decay_on": "hidden_linear"}
+    config = ExperimentConfig(model_name="small_alexnet", **options).resolved()
+    ours, theirs = initialized("small_alexnet"), initialized("small_alexnet")
+    hidden = {name: p for name, p in theirs.named_parameters() if p.dim() == 2 and p.shape[0] != 10}
+    assert sorted(p.shape[0] for p in hidden.values()) == [192, 384]
+    rest = [p for name, p in theirs.named_parameters() if name not in hidden]
+    groups = [{"params": list(hidden.values()), "weight_decay": 0.5}, {"params": rest, "weight_decay": 0.0}]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    their_optimizer = kind(groups, lr=0.01, **({"momentum": 0.9} if optimizer == "sgd" else {}))
+    our_optimizer = Optimizer(ours, config)
+    images, labels = torch.randn(16, 3, 28, 28, generator=generator(0, "images")), torch.arange(16) % 10
+    for _ in range(3):
+        F.cross_entropy(ours(images), labels).backward()
+        our_optimizer.step(0.01)
+        their_optimizer.zero_grad()
+        F.cross_entropy(theirs(images), labels).backward()
+        their_optimizer.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
 def test_evaluation_equals_one_pass_over_everything_and_leaves_the_model_alone():
     model, data = initialized("small_inception"), batches(37)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -13,6 +13,7 @@ from PIL import Image
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
+from rethinking.training import find
 
 RECORD_KEYS = [
     "epoch",
@@ -59,6 +60,7 @@ def test_the_folder_holds_what_the_design_promises(tmp_path: Path):
     result = train(config(tmp_path, randomization="partial_corrupt", corruption_prob=0.5))
     assert {file.name for file in result.path.iterdir()} - {".lock"} == {
         "config.yaml",
+        "facts.json",
         "randomization.safetensors",
         "metrics.jsonl",
         "checkpoint.safetensors",
@@ -232,3 +234,33 @@ def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, model_name, 
     results = [train(config(tmp_path / str(index), **options)) for index in range(2)]
     weights = [safetensors.torch.load_file(result.path / "checkpoint.safetensors") for result in results]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_an_unfinished_run_is_found_as_far_as_it_has_come(tmp_path: Path):
+    asked = config(tmp_path, num_epochs=3)
+    assert find(asked) is None
+    whole = train(asked)
+    found = find(asked)
+    assert found is not None
+    assert found.finished
+    assert found.metrics == whole.metrics
+
+    (whole.path / "result.json").unlink()
+    lines = (whole.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (whole.path / "metrics.jsonl").write_text("".join(lines[:2]))
+    found = find(asked)
+    assert found is not None
+    assert not found.finished
+    assert found.metrics == whole.metrics[:2]
+    assert found.result["final"]["epoch"] == 2
+    assert found.result["provenance"]["fingerprint"] == whole.result["provenance"]["fingerprint"]
+
+
+def test_pixel_noise_is_drawn_once_for_images_of_both_splits(tmp_path: Path):
+    plain, noisy = (train(config(tmp_path, pixel_noise=std)) for std in (0.0, 40.0))
+    assert plain.path != noisy.path
+    fingerprints = [run.result["provenance"]["randomization"] for run in (plain, noisy)]
+    assert fingerprints[0]["train"] != fingerprints[1]["train"]
+    assert fingerprints[0]["test"] != fingerprints[1]["test"]
+    other = train(config(tmp_path, pixel_noise=40.0, seed=1)).result["provenance"]["randomization"]
+    assert other == fingerprints[1], "the noise depends on the seed of the order"

@@ -7,7 +7,7 @@ Labels are replaced in the training set only. Pixel operators act on the test im
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,6 +79,18 @@ def gaussian_pixels(shape: torch.Size, mean: float, std: float, seed: int, split
     """Noise in place of images, every value from N(mean, std^2) on the 0-255 scale, unclipped: float32 `shape`."""
     draws = generator(seed, "pixels", "gaussian", split)
     return torch.empty(shape).normal_(mean, std, generator=draws)
+
+
+def add_noise(split: RandomizedSplit, std: float, seed: int, name: str) -> RandomizedSplit:
+    """`split` with white noise of `std`, on the 0-255 scale, added to its images once and unclipped: float32.
+
+    Not an operator of the paper: it gives back some of the fine detail that JPEG compression takes from images.
+    """
+    images = split.images.float()
+    draws = generator(seed, "pixels", "noise", name)
+    for rows in images.split(CHUNK):
+        rows.add_(torch.empty(rows.shape).normal_(0.0, std, generator=draws))
+    return replace(split, images=images)
 
 
 def pixel_moments(images: Tensor) -> tuple[float, float]:

@@ -21,8 +21,6 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.report import tables
 
-DEFAULTS = ExperimentConfig()
-
 
 def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
     """The page of all that `folder` holds, from its CSV and SVG files and the evidence."""
@@ -54,7 +52,7 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
     return {
         "name": name,
         "title": experiment.title,
-        "about": " ".join(experiment.about.split()).split(": ", 1)[1],
+        "about": _sentences(experiment.about),
         "dataset": dataset,
         "images": kept[cells[0].runs[0]].facts["train_images"],
         "scale": scale,
@@ -63,6 +61,12 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
         "all_epochs": _clickable(tables.grid(experiment, cells, every_epoch=True)) if _long(name) else None,
         "behind": list(dict.fromkeys(cell.runs for cell in cells)),
     }
+
+
+def _sentences(docstring: str) -> str:
+    """An experiment's first lines without the name it begins with, which the heading has."""
+    text = " ".join(docstring.split()).split(": ", 1)[1]
+    return text[0].upper() + text[1:]
 
 
 def _long(name: str) -> bool:
@@ -96,7 +100,7 @@ def _described(run: Evidence) -> dict[str, Any]:
             "hardware": f"{provenance['hardware']}, {provenance['cpu_threads']} threads",
             "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
             "commit": provenance.get("commit") or "unknown",
-            "time": f"{run.facts['seconds']:,.0f} s",
+            "time": f"{run.facts['seconds']:,.1f} s",
         },
         "configuration": dict(run.configuration),
         "command": command(run),
@@ -114,9 +118,9 @@ def command(run: Evidence) -> str:
     flags = {field: flag for flag, field in reversed(field_by_name().items())}
     name = run.facts["dataset"]
     words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
-    resolved = vars(DEFAULTS.resolved())
+    resolved = vars(ExperimentConfig(model_name=run.configuration["model_name"]).resolved())
     for name, value in run.configuration.items():
-        if value == resolved.get(name) or name in ("crop_size", "device") or value is None:
+        if name != "model_name" and (value == resolved[name] or name in ("crop_size", "device")):
             continue
         words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {value}")
     return " ".join(words)

@@ -44,9 +44,13 @@ def caption(cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
         f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
     )
     return (
-        f"Ours: {'; '.join(datasets)}, {scale} scale, {max(cell.seeds for cell in cells)} seed(s), "
+        f"Ours: {'; '.join(datasets)}, {scale} scale, {_count(max(cell.seeds for cell in cells), 'seed')}, "
         f"{'; '.join(machines)}. Paper: CIFAR-10, 50,000 training images."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from rethinking.experiments.experiment import Cell, Experiment
 
@@ -77,19 +78,25 @@ def ours(cell: Cell) -> str:
 
 
 def difference(cell: Cell) -> str:
+    """Ours less the paper's; of percentages, in points."""
     if cell.difference is None:
         return ""
     if "accuracy" in cell.quantity or "error" in cell.quantity:
-        return f"{100 * cell.difference:+.2f} points"
+        return f"{100 * cell.difference:+.2f}"
     return f"{cell.difference:+.3g}"
 
 
 def terminal(title: str, made: Grid, caption: str) -> Table:
+    """With a row's labels in one column, which may wrap; 'yes' and 'no' become the label's name or nothing."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    for index, heading in enumerate(made.headings):
-        table.add_column(heading, justify="left" if made.rows[0][index].cell is None and index < 2 else "right")
+    labels = next((index for index, entry in enumerate(made.rows[0]) if entry.cell), 0) if made.rows else 0
+    table.add_column(", ".join(made.headings[:labels]))
+    for heading in made.headings[labels:]:
+        table.add_column("diff." if heading == "difference" else heading, justify="right")
     for row in made.rows:
-        table.add_row(*(entry.text for entry in row))
+        named = zip(made.headings[:labels], row[:labels], strict=True)
+        words = (heading if entry.text == "yes" else entry.text for heading, entry in named if entry.text != "no")
+        table.add_row(", ".join(words), *(Text(entry.text, no_wrap=True) for entry in row[labels:]))
     return table
 
 

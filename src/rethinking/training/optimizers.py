@@ -14,7 +14,7 @@ from rethinking.config import ExperimentConfig
 
 
 class Optimizer:
-    """SGD with momentum, or Adam, over the trainable parameters; weight decay is an l2 term on all of them.
+    """SGD with momentum, or Adam, over the trainable parameters; weight decay is an l2 term on those it acts on.
 
     state: one tensor a parameter and quantity, by `<quantity>.<parameter name>`; all that a checkpoint needs
     """
@@ -22,29 +22,43 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: ExperimentConfig) -> None:
         self._config = config
         parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self._parameters: list[Tensor] = list(parameters.values())
         # Zeros of the parameters' own memory format, which the fused kernels assume; sgd's first step from a buffer
         # of zeros is the step without one.
         moments = ("exp_avg", "exp_avg_sq") if config.optimizer == "adam" else ("momentum_buffer",)
         self.state = {f"{kind}.{name}": torch.zeros_like(p) for kind in moments for name, p in parameters.items()}
         if config.optimizer == "adam":
             self.state |= {f"step.{name}": torch.zeros((), device=p.device) for name, p in parameters.items()}
-        self._fused = self._parameters[0].device.type in ("cpu", "cuda")  # one pass over the weights a step
+        device = next(iter(parameters.values())).device
+        self._fused = device.type in ("cpu", "cuda")  # one pass over the weights a step
+        decayed = hidden_linear_weights(model) if config.weight_decay_on == "hidden_linear" else set(parameters)
+        assert isinstance(config.weight_decay, float), "a resolved configuration"
+        parts = ((config.weight_decay, decayed), (0.0, parameters.keys() - decayed))
+        self._groups = [
+            (decay, {name: parameter for name, parameter in parameters.items() if name in names})
+            for decay, names in parts
+            if names
+        ]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Update the parameters from their `.grad`, and forget it."""
-        gradients = [gradient(parameter) for parameter in self._parameters]
-        weight_decay = self._config.weight_decay
-        assert isinstance(weight_decay, float), "a resolved configuration"
+        for weight_decay, parameters in self._groups:
+            self._update(parameters, weight_decay, learning_rate)
+
+    def _update(self, named: dict[str, nn.Parameter], weight_decay: float, learning_rate: float) -> None:
+        def state(kind: str) -> list[Tensor]:
+            return [self.state[f"{kind}.{name}"] for name in named]
+
+        parameters: list[Tensor] = list(named.values())
+        gradients = [gradient(parameter) for parameter in parameters]
         if self._config.optimizer == "adam":
             adam(
-                self._parameters,
+                parameters,
                 gradients,
-                self._all("exp_avg"),
-                self._all("exp_avg_sq"),
+                state("exp_avg"),
+                state("exp_avg_sq"),
                 [],
-                self._all("step"),
+                state("step"),
                 foreach=False,
                 fused=self._fused,
                 amsgrad=False,
@@ -57,9 +71,9 @@ class Optimizer:
             )
         else:
             sgd(
-                self._parameters,
+                parameters,
                 gradients,
-                [*self._all("momentum_buffer")],
+                [*state("momentum_buffer")],
                 foreach=False,
                 fused=self._fused,
                 weight_decay=weight_decay,
@@ -69,11 +83,14 @@ class Optimizer:
                 nesterov=False,
                 maximize=False,
             )
-        for parameter in self._parameters:
+        for parameter in parameters:
             parameter.grad = None
 
-    def _all(self, kind: str) -> list[Tensor]:
-        return [tensor for name, tensor in self.state.items() if name.startswith(f"{kind}.")]
+
+def hidden_linear_weights(model: nn.Module) -> set[str]:
+    """Names of the weights of all linear layers but the last."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return {f"{name}.weight" for name in linear[:-1]}
 
 
 def gradient(parameter: Tensor) -> Tensor:

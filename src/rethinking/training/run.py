@@ -125,19 +125,25 @@ def _randomized_splits(
         return RandomizedSplit(torch.from_numpy(split.images), labels, labels)
 
     train_split = tensors(data.train)
+    test_split = tensors(data.test) if data.test else None
     if config.train_subset is not None:
         rows = torch.randperm(len(train_split), generator=generator(0, "train_subset"))[: config.train_subset]
         labels = train_split.labels[rows]
         train_split = RandomizedSplit(train_split.images[rows], labels, labels)
-    return randomization.apply(
+    train_split, test_split = randomization.apply(
         config.randomization,
         train_split,
-        tensors(data.test) if data.test else None,
+        test_split,
         num_classes=len(data.class_names),
         crop_size=_crop_size(config),
         corruption_prob=config.corruption_prob,
         seed=config.randomization_seed,
     )
+    if config.pixel_noise:
+        std, seed = config.pixel_noise, config.randomization_seed
+        train_split = randomization.add_noise(train_split, std, seed, "train")
+        test_split = randomization.add_noise(test_split, std, seed, "test") if test_split else None
+    return train_split, test_split
 
 
 def _randomization_record(
