@@ -17,6 +17,9 @@ set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # else it write
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
+DEMO = ("--scale", "demo", "--models", "mlp_1x512")
+OUT = Path("reproduced/digits-demo")  # where that goes
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -69,3 +72,24 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             table = pq.ParquetFile(source / f"{split}.parquet").read_row_group(0).slice(0, rows)
             pq.write_table(table, root / name / f"{split}.parquet")
     return root
+
+
+def reproduce(folder: Path, *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "reproduce.py"), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which all of it was reproduced, and what was printed."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    return folder, reproduce(folder, "all", *DEMO)

@@ -48,3 +48,49 @@ def test_every_row_of_table_1_is_found_by_its_configuration():
 def test_the_demos_runs_differ_in_their_labels_alone():
     true, random = CONFIGS["true labels"], CONFIGS["random labels"]
     assert {name for name, value in true.to_dict().items() if random.to_dict()[name] != value} == {"randomization"}
+
+
+def test_each_models_parameters_are_the_same_in_every_row():
+    counts = {(row["model"], row["parameters"]) for row in read_table("table1")}
+    assert len(counts) == len(MODEL_DEFAULTS)
+
+
+def test_accuracies_are_percentages_and_errors_fractions():
+    for row in read_table("table1"):
+        assert 99 <= float(row["train_accuracy"]) <= 100
+        assert 9 <= float(row["test_accuracy"]) <= 90
+    assert all(0 < float(row["test_error"]) < 1 for row in read_table("figure1c"))
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in read_table("figure2b"))
+
+
+@pytest.mark.parametrize("figure", ["figure1b", "figure1c"])
+def test_both_corruption_figures_have_the_same_eleven_levels_of_three_models(figure):
+    rows = read_table(figure)
+    for model in ("small_inception", "small_alexnet", "mlp_1x512"):
+        levels = [float(row["label_corruption"]) for row in rows if row["model"] == model]
+        assert levels == pytest.approx([level / 10 for level in range(11)])
+    assert len(rows) == 33
+
+
+def test_test_error_never_falls_as_more_labels_are_random():
+    errors: dict[str, list[float]] = {}
+    for row in read_table("figure1c"):
+        errors.setdefault(row["model"], []).append(float(row["test_error"]))
+    assert all(values == sorted(values) for values in errors.values())
+
+
+def test_relative_times_are_whole_epochs_over_the_whole_baseline():
+    rows = read_table("figure1b")
+    baselines = {row["model"]: int(row["epochs_to_overfit"]) for row in rows if float(row["label_corruption"]) == 0}
+    assert baselines == {"small_inception": 10, "small_alexnet": 31, "mlp_1x512": 28}
+    for row in rows:
+        ratio = int(row["epochs_to_overfit"]) / baselines[row["model"]]
+        assert float(row["relative_time_to_overfit"]) == pytest.approx(ratio, abs=2e-3)
+
+
+def test_figure_1a_has_an_epoch_a_point_in_all_five_conditions():
+    curves: dict[str, list[tuple[int, int]]] = {}
+    for row in read_table("figure1a"):
+        curves.setdefault(row["condition"], []).append((int(row["epoch"]), int(row["step"])))
+    assert len(curves) == 5
+    assert all(points == [(epoch, 391 * epoch) for epoch in range(1, 64)] for points in curves.values())

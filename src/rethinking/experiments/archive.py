@@ -5,6 +5,8 @@
     epochs.csv   a row an epoch of each of these runs
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
+
+    python -m rethinking.experiments.archive FOLDER RUN_FOLDER ...      keeps single runs of train.py
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from rethinking.config import ExperimentConfig
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
-from rethinking.training.run_dir import RunResult, question
+from rethinking.training.run_dir import RunDir, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
     "model_name",
@@ -50,6 +54,11 @@ def evidence(result: RunResult) -> Evidence:
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
     metrics = tuple({name: record[name] for name in ("epoch", *METRICS)} for record in result.metrics)
     return Evidence(result.path.name, asked, result.finished, result.config.identity(), facts, metrics)
+
+
+def of_run_folder(path: Path) -> Evidence:
+    """The evidence of a finished run, from its folder. Raises `InputError` or `RunError` where that is no such run."""
+    return evidence(RunDir(path).result(ExperimentConfig.from_yaml(path / "config.yaml")))
 
 
 def read(folder: Path) -> dict[str, Evidence]:
@@ -149,3 +158,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    add(Path(sys.argv[1]), [of_run_folder(Path(path)) for path in sys.argv[2:]])

@@ -1,4 +1,4 @@
-"""The README's tables of measurements, written from `results/`: `python -m rethinking.report.documents`.
+"""The documents' tables of measurements, written from `results/`: `python -m rethinking.report.documents`.
 
 A line `<!-- results: bench -->` begins a table and `<!-- end -->` ends it; what stands between is replaced.
 """
@@ -6,11 +6,16 @@ A line `<!-- results: bench -->` begins a table and `<!-- end -->` ends it; what
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.report import tables
+
 ROOT = Path(__file__).parents[3]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md")
 Row = dict[str, str]
 
 
@@ -40,7 +45,44 @@ def startup_and_memory(rows: list[Row]) -> str:
     return f"{_measured_on(rows)}, on {rows[0]['dataset']}\n\n{_table(columns, body)}"
 
 
-TABLES: dict[str, Callable[[list[Row]], str]] = {"bench": bench, "startup_and_memory": startup_and_memory}
+def differences(rows: list[Row]) -> str:
+    """The single runs behind docs/differences.md."""
+    columns = ["data", "images", "model", "labels", "pixel noise", "weight decay", "epochs", "training", "test"]
+    body = []
+    for row in rows:
+        config = json.loads(row["configuration"])
+        decay = f"{config['weight_decay']:g}"
+        if config.get("weight_decay_on", "all") != "all" and config["weight_decay"]:
+            decay += ", hidden linear layers"
+        body.append(
+            [
+                row["dataset"],
+                f"{int(row['train_images']):,}",
+                f"`{row['model_name']}`",
+                {"none": "true", "random_labels": "random"}.get(row["randomization"], row["randomization"]),
+                f"{config.get('pixel_noise', 0):g}",
+                decay,
+                row["num_epochs"],
+                f"{float(row['final_exact_train_accuracy']):.2%}",
+                f"{float(row['final_test_accuracy']):.2%}" if row["final_test_accuracy"] else "",
+            ]
+        )
+    return _table(columns, sorted(body))
+
+
+def reproduced(name: str, path: Path) -> str:
+    """A table or figure of the paper as numbers, from the CSV that `reproduce.py` wrote."""
+    cells, dataset, scale = tables.read_csv(path)
+    return f"Ours on {dataset}, {scale} scale; the paper's on CIFAR-10.\n\n" + tables.markdown(
+        tables.grid(EXPERIMENTS[name], cells)
+    )
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "bench": bench,
+    "startup_and_memory": startup_and_memory,
+    "differences/runs": differences,
+}
 
 
 def with_tables(text: str, results: Path) -> str:
@@ -48,11 +90,15 @@ def with_tables(text: str, results: Path) -> str:
 
     def replace(match: re.Match[str]) -> str:
         name = match[1]
-        with (results / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-            table = TABLES[name](list(csv.DictReader(file)))
+        path = results / f"{name}.csv"
+        if name in EXPERIMENTS:
+            table = reproduced(name, path)
+        else:
+            with path.open(encoding="utf-8", newline="") as file:
+                table = TABLES[name](list(csv.DictReader(file)))
         return f"<!-- results: {name} -->\n{table}\n<!-- end -->"
 
-    return re.sub(r"<!-- results: (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- results: ([\w/]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
 def _measured_on(rows: list[Row]) -> str:
@@ -66,5 +112,5 @@ def _table(columns: list[str], body: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8"), ROOT / "results"), encoding="utf-8")
+    for document in DOCUMENTS:
+        document.write_text(with_tables(document.read_text(encoding="utf-8"), ROOT / "results"), encoding="utf-8")

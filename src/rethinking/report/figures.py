@@ -36,7 +36,7 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
     return path
 
 
-def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> None:
+def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> Figure:
     """Ours over the paper's dashed curve, in the paper's axes and order; written to `path` as .png and as .svg."""
     plot = experiment.plot
     assert plot is not None, "a figure"
@@ -69,6 +69,7 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(path.with_suffix(".png"), dpi=150)
+    return figure
 
 
 def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:

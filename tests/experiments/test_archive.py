@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethinking.config import ExperimentConfig
+from rethinking.errors import RunError
+from rethinking.experiments import archive
+from rethinking.experiments.experiment import Evidence
+from rethinking.training import train
+from rethinking.training.run_dir import RunResult
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    folder = tmp_path_factory.mktemp("runs")
+    return train(
+        ExperimentConfig(
+            model_name="mlp_1x512", dataset="digits", num_epochs=3, runs_dir=str(folder), use_tensorboard=False
+        )
+    )
+
+
+def test_evidence_survives_the_way_to_disk_and_back(tmp_path: Path, result: RunResult):
+    run = archive.evidence(result)
+    archive.add(tmp_path, [run])
+    (back,) = archive.read(tmp_path).values()
+    assert (back.run, back.question, back.finished) == (run.run, run.question, True)
+    assert back.configuration == run.configuration
+    assert back.facts == run.facts
+    for record, expected in zip(back.metrics, run.metrics, strict=True):
+        assert record.keys() == expected.keys()
+        for name, value in expected.items():
+            assert record[name] == (value if value is None else pytest.approx(value, rel=1e-5)), name
+
+
+def test_a_row_has_what_a_reader_must_know_and_no_path(tmp_path: Path, result: RunResult):
+    archive.add(tmp_path, [archive.evidence(result)])
+    with (tmp_path / "runs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["final_exact_train_accuracy"] == str(result.final["exact_train_accuracy"])
+    for name in ("seed", "fingerprint", "precision", "hardware", "torch", "python", "commit", "seconds", "dataset"):
+        assert row[name], name
+    assert str(result.path.parent) not in (tmp_path / "runs.csv").read_text()
+
+
+def test_a_later_sitting_replaces_a_run_and_keeps_the_others(tmp_path: Path, result: RunResult):
+    run = archive.evidence(result)
+    begun = Evidence("a", "q", False, run.configuration, run.facts, run.metrics[:1])
+    archive.add(tmp_path, [begun, run])
+    kept = archive.add(tmp_path, [Evidence("a", "q", True, run.configuration, run.facts, run.metrics)])
+    assert set(kept) == {"a", run.run}
+    assert (kept["a"].finished, len(kept["a"].metrics)) == (True, 3)
+    assert archive.read(tmp_path).keys() == kept.keys()
+
+
+def test_the_best_answer_is_finished_or_came_furthest(result: RunResult):
+    run = archive.evidence(result)
+
+    def made(name: str, finished: bool, epochs: int, asked: str = "q") -> Evidence:
+        return Evidence(name, asked, finished, run.configuration, run.facts, run.metrics[:epochs])
+
+    kept = {e.run: e for e in (made("a", False, 2), made("b", False, 3), made("c", True, 1), made("d", True, 3, "x"))}
+    assert archive.best_answer(kept, "q") == kept["c"]
+    del kept["c"]
+    assert archive.best_answer(kept, "q") == kept["b"]
+    assert archive.best_answer(kept, "other") is None
+
+
+def test_several_processes_may_add_at_once(tmp_path: Path, result: RunResult):
+    code = (
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from rethinking.experiments import archive\n"
+        "run = archive.of_run_folder(Path(sys.argv[2]))\n"
+        "for i in range(5): archive.add(Path(sys.argv[1]), [replace(run, run=f'{sys.argv[3]}-{i}')])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(result.path)]
+    processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abc"]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert len(archive.read(tmp_path)) == 15
+
+
+def test_a_run_of_train_py_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
+    command = [sys.executable, "-m", "rethinking.experiments.archive", str(tmp_path / "kept"), str(result.path)]
+    subprocess.run(command, check=True, timeout=120)
+    assert set(archive.read(tmp_path / "kept")) == {result.path.name}
+
+
+@pytest.mark.parametrize("damage", ["no,such,columns\n1,2,3\n", "run,epoch\n"])
+def test_damaged_evidence_is_told_in_one_line(tmp_path: Path, result: RunResult, damage):
+    archive.add(tmp_path, [archive.evidence(result)])
+    (tmp_path / "epochs.csv").write_text(damage)
+    with pytest.raises(RunError, match="is damaged or of another version") as caught:
+        archive.read(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,166 @@
+"""`reproduce.py` as a person runs it, on the digits at demo scale: the whole chain, reuse, interruption, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.time_to_overfit import time_to_overfit
+from rethinking.report import tables
+from tests.conftest import DEMO, OUT, ROOT, reproduce
+
+
+def trained(folder: Path) -> dict[str, int]:
+    """When each run's last epoch was written, by name."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/metrics.jsonl")}
+
+
+def test_all_leaves_every_table_and_figure_and_says_what_it_left_out(reproduced):
+    folder, printed = reproduced
+    names = {path.name for path in (folder / OUT).iterdir()} - {".lock"}
+    assert {"runs.csv", "epochs.csv", "report.html", "time_to_overfit.md"} <= names
+    for name in ("table1", "table4", "figure1a", "figure1b", "figure1c"):
+        assert {f"{name}.csv", f"{name}.md"} <= names
+        assert ({f"{name}.png", f"{name}.svg"} <= names) is name.startswith("figure")
+        assert EXPERIMENTS[name].title in printed
+    assert not any(name.startswith("figure2b") or name.endswith(".tmp") for name in names)
+    assert "left out: figure2b, which takes --models small_inception, small_inception_no_bn" in printed
+    assert printed.count("finished: ") == len(trained(folder)) == 8
+
+
+def test_every_cell_and_point_is_traceable_to_runs_that_say_the_same(reproduced):
+    """From the run folders themselves, by a second way of reading them."""
+    folder, _ = reproduced
+    kept = archive.read(folder / OUT)
+    checked = 0
+    for name in ("table1", "table4", "figure1a", "figure1b", "figure1c"):
+        cells, dataset, scale = tables.read_csv(folder / OUT / f"{name}.csv")
+        assert (dataset, scale) == ("digits", "demo")
+        for cell in cells:
+            (run,) = cell.runs
+            assert run in kept
+            lines = [json.loads(line) for line in (folder / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+            expected = {
+                "train accuracy": lines[-1]["exact_train_accuracy"],
+                "test accuracy": lines[-1]["test_accuracy"],
+                "training loss": lines[int(cell.x or 1) - 1]["train_loss"],
+                "epochs to overfit": time_to_overfit(lines),
+                "test error": 1 - lines[-1]["test_accuracy"],
+            }
+            if cell.quantity in expected:
+                assert cell.ours == pytest.approx(expected[cell.quantity], rel=1e-5), (name, cell)
+                checked += 1
+    assert checked > 100
+
+
+def test_a_second_table_reuses_the_firsts_runs_and_a_finished_one_answers_at_once(reproduced):
+    folder, _ = reproduced
+    before = trained(folder)
+    started = time.monotonic()
+    printed = reproduce(folder, "figure1c", *DEMO)
+    assert trained(folder) == before
+    assert "epoch" not in printed.split("Figure 1c")[0]
+    assert time.monotonic() - started < 30
+
+
+def test_a_dry_run_lists_what_is_done_and_trains_nothing(reproduced, tmp_path: Path):
+    folder, _ = reproduced
+    before = trained(folder)
+    printed = reproduce(folder, "table1", *DEMO, "--dry_run", "--seeds", "0", "1")
+    assert printed.count("done") == 3
+    assert printed.count("0 of 150") == 3
+    assert "left in all on this machine" in printed
+    assert trained(folder) == before
+    reproduce(tmp_path, "table1", *DEMO, "--dry_run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_train_py_are_found(tmp_path: Path):
+    options = ("--model", "mlp_1x512", "--dataset", "digits", "--randomization", "random_labels")
+    options += ("--num_epochs", "150", "--lr_decay", "1.0", "--stop_when_fit", "--weight_decay", "default")
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *options], cwd=tmp_path, check=True, timeout=300)
+    before = trained(tmp_path)
+    reproduce(tmp_path, "table4", *DEMO)
+    assert trained(tmp_path) == before
+    assert len(before) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
+def test_an_interrupted_reproduction_goes_on(tmp_path: Path, number):
+    command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *DEMO, "--precision", "fp32"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(trained(tmp_path)) < 3:  # in the midst of the third run
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    (unfinished,) = [run for run in trained(tmp_path) if not (tmp_path / "runs" / run / "result.json").exists()]
+    kept = archive.read(tmp_path / OUT)
+    assert len([run for run in kept.values() if run.finished]) == 2
+    if number == signal.SIGTERM:
+        assert unfinished in kept, "how far it came is kept too"
+        cells, _, _ = tables.read_csv(tmp_path / OUT / "table1.csv")
+        assert any(cell.note.startswith("after ") for cell in cells)
+    printed = reproduce(tmp_path, "table1", *DEMO, "--precision", "fp32")
+    assert "going on from epoch" in printed
+    cells, _, _ = tables.read_csv(tmp_path / OUT / "table1.csv")
+    assert len(cells) == 6
+    assert not any(cell.note for cell in cells)
+
+
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path):
+    reproduce(tmp_path, "table1", *DEMO)
+    runs = sorted((tmp_path / "runs").iterdir())
+    for run in runs:
+        (run / "result.json").unlink()
+        (run / "checkpoint.safetensors").unlink()  # to be trained anew
+    broken = next(run for run in runs if "random_labels" in run.name)
+    (broken / "config.yaml").write_text("format: 999\n")
+    printed = reproduce(tmp_path, "table1", *DEMO, status=1)
+    assert "failed: mlp_1x512, random_labels, seed 0" in printed
+    assert "1 of the runs failed, the others are done" in printed
+    assert printed.count("finished: ") == 2
+    with (tmp_path / OUT / "table1.csv").open() as file:
+        assert {row["labels"] for row in csv.DictReader(file)} >= {"true"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tabel1"], "did you mean 'table1'?"),
+        ([], "NAME"),
+        (["table1", "--scale", "dmo"], "scale must be one of full, small, demo, not 'dmo'; did you mean 'demo'?"),
+        (["table1", "--models", "mlp_3x51"], "did you mean 'mlp_3x512'?"),
+        (["table1", "--seeds", "0", "0"], "seeds must be different whole numbers"),
+        (["table1", "--seeds", "-1"], "seeds"),
+        (["table1", "--sedes", "0"], "unknown option '--sedes'; did you mean '--seeds'?"),
+        (["table1", "--precision", "fp16"], "precision must be one of auto, fp32, bf16"),
+        (["table1", "--device", "cpuu"], "device must be one of"),
+        (["figure2b", "--scale", "demo"], "figure2b has no run for these models at demo scale"),
+        (["table1", "--dataset", "no/such/folder"], "no/such/folder"),
+        (["table1", "--dataset", "digits", "--train_subset", "3"], "unknown option '--train_subset'"),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path: Path, arguments, said):
+    printed = reproduce(tmp_path, *arguments, status=2)
+    assert said in printed
+    assert len(printed.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_beyond_the_data_is_a_mistake_of_the_user(tmp_path: Path):
+    """The digits have fewer images than small scale wants."""
+    printed = reproduce(tmp_path, "table1", "--scale", "small", "--dataset", "digits", status=2)
+    assert "train_subset must be at most 1442" in printed

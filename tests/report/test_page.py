@@ -1,0 +1,151 @@
+"""`report.html` in a real browser: it loads, reproduced is there, a number opens the runs behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.report import page as report_page
+from rethinking.report import results, tables
+from tests.conftest import OUT
+
+NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no chromium; .ci/run installs it")
+        pytest.skip("no chromium on this machine: install it (apt install chromium) to test report.html")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["desktop", "phone in the dark"])
+def page(browser: Browser, reproduced: tuple[Path, str], request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The report in a window; fails on any message on the console and on any request to a network."""
+    dark = request.param != "desktop"
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800} if dark else {"width": 1200, "height": 900},
+        color_scheme="dark" if dark else "light",
+    )
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "request", lambda request: None if request.url[:5] in ("file:", "data:") else complaints.append(request.url)
+    )
+    opened.goto((reproduced[0] / OUT / "report.html").as_uri())
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def test_every_table_and_figure_is_there(page: Page):
+    assert page.title() == "Rethinking generalization, reproduced"
+    for name in NAMES:
+        section = page.locator(f"section#{name}")
+        assert section.locator("h2").inner_text() == EXPERIMENTS[name].title
+        assert "digits, 1,442 training images, demo scale" in " ".join(section.inner_text().split())
+        assert section.locator("table button").count() > 0
+        assert section.locator("figure img").count() == name.startswith("figure")
+    for image in page.query_selector_all("figure img"):
+        assert image.evaluate("image => image.complete && image.naturalWidth") > 300, "a figure does not draw"
+    assert page.locator("nav a").count() == len(NAMES)
+
+
+def test_nothing_is_wider_than_the_window(page: Page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_a_click_opens_the_configuration_and_the_data_behind_a_number(page: Page, reproduced: tuple[Path, str]):
+    cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
+    run = archive.read(reproduced[0] / OUT)[cells[0].runs[0]]
+    popover = page.locator(f"#{report_page.popover_id(cells[0].runs)}")
+    assert not popover.is_visible()
+    page.locator("section#table1 table button").first.click()
+    assert popover.is_visible()
+    text = popover.inner_text()
+    assert run.run in text
+    assert run.facts["provenance"]["fingerprint"] in text
+    assert "digits, 1,442 training images" in text
+    assert "python train.py --dataset digits" in text
+    popover.locator("summary").click()
+    assert "randomization_seed" in popover.inner_text()
+    popover.get_by_role("button", name="Close").click()
+    assert not popover.is_visible()
+
+
+def test_it_works_by_keyboard(page: Page):
+    page.locator("section#table1 table button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("[popover]:popover-open").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("[popover]:popover-open").count() == 0
+    assert page.evaluate("document.activeElement.closest('table') !== null"), "the focus is lost"
+
+
+def test_every_number_has_its_runs(page: Page):
+    targets = page.eval_on_selector_all("table button", "all => all.map(each => each.getAttribute('popovertarget'))")
+    ids = set(page.eval_on_selector_all("[popover]", "all => all.map(each => each.id)"))
+    assert len(targets) > 200
+    assert set(targets) <= ids
+
+
+def test_text_stands_out_from_its_background_in_both_colour_schemes(page: Page):
+    colours = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    text, background = (sum(int(part) for part in colour.strip("rgb()").split(",")) for colour in colours)
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert (text > 600 and background < 100) if dark else (text < 150 and background > 700)
+
+
+def test_a_screenshot_is_no_empty_page(page: Page):
+    picture = page.screenshot(full_page=True)
+    _, height = struct.unpack(">II", picture[16:24])
+    assert height > 3000
+    assert len(picture) > 100_000
+
+
+def test_the_command_of_a_run_is_the_run_again(reproduced: tuple[Path, str]):
+    """Parsed back, a popover's command line gives the configuration it stands beside."""
+    from rethinking import cli
+    from rethinking.data import sources
+    from rethinking.training.run import resolve
+
+    data = sources.load("digits")
+    for run in archive.read(reproduced[0] / OUT).values():
+        words = report_page.command(run).removeprefix("python train.py ").split()
+        config, _ = cli.parse(words)
+        assert resolve(config, data).identity() == run.configuration
+
+
+def test_markup_in_a_name_is_text(reproduced: tuple[Path, str], tmp_path: Path):
+    """A data set can be called anything."""
+    folder = reproduced[0] / OUT
+    for name in ("table1.csv", "runs.csv", "epochs.csv"):
+        (tmp_path / name).write_text((folder / name).read_text().replace("digits", "<b>digits"))
+    html = report_page.write(tmp_path, archive.read(tmp_path)).read_text()
+    assert "<b>digits" not in html
+    assert "&lt;b&gt;digits" in html
+
+
+def test_the_caption_names_the_data_the_precision_and_the_machine(reproduced: tuple[Path, str]):
+    kept = archive.read(reproduced[0] / OUT)
+    cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
+    caption = results.caption(cells, kept, "demo")
+    provenance = next(iter(kept.values())).facts["provenance"]
+    for part in ("digits (1,442 training images)", "1 seed,", provenance["hardware"], provenance["precision"]):
+        assert part in caption
