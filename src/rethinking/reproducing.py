@@ -33,6 +33,9 @@ class Reproducing:
         total = 0.0
         images = len(self._reproduction.data().train)
         for config, result in self._reproduction.found():
+            if isinstance(result, RunError):
+                table.add_row(_named(config), "", f"fails: {result}")
+                continue
             done = len(result.metrics) if result else 0
             if result is not None and result.finished:
                 table.add_row(_named(config), f"{done}", "done")
@@ -47,34 +50,36 @@ class Reproducing:
     def run(self) -> None:
         """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
         folder = self._reproduction.folder()
-        self._kept = archive.add(folder, [])
+        self._keep(folder, self._so_far())  # before the first run, so that a folder that cannot be written shows now
         failed: list[str] = []
         try:
-            for _, result in self._reproduction.found():
-                if result is not None:
-                    self._keep(folder, result)
             progress = Progress(self._console, self._table_at_work)
-            for config, outcome in self._reproduction.train([progress]):
+            missing = [] if self._reproduction.show_only else self._reproduction.train([progress])
+            for config, outcome in missing:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
                     self._print(f"failed: {failed[-1]}")
                     continue
-                self._keep(folder, outcome)
+                self._keep(folder, [outcome])
                 if not self._console.is_terminal:
                     self._print(f"finished: {_named(config)}")
         finally:
-            for _, result in self._reproduction.found():  # how far an interrupted one came
-                if result is not None and not result.finished:
-                    self._keep(folder, result)
+            self._keep(folder, self._so_far())  # how far an interrupted one came
             results.write(self._reproduction, self._kept)
         self._console.print(self._tables())
         self._left_out()
+        if not self._kept:
+            self._print("no run so far")
+            return
         self._print(f"written to {folder}; open {folder / 'report.html'}")
         if failed:
             raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
 
-    def _keep(self, folder: Path, result: RunResult) -> None:
-        self._kept = archive.add(folder, [archive.evidence(result)])
+    def _so_far(self) -> list[RunResult]:
+        return [result for _, result in self._reproduction.found() if isinstance(result, RunResult)]
+
+    def _keep(self, folder: Path, found: list[RunResult]) -> None:
+        self._kept = archive.add(folder, [archive.evidence(result) for result in found])
 
     def _table_at_work(self) -> RenderableType:
         """The first table or figure that misses runs."""

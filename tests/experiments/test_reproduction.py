@@ -132,6 +132,9 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path):
     assert "failed: mlp_1x512, random_labels, seed 0" in printed
     assert "1 of the runs failed, the others are done" in printed
     assert printed.count("finished: ") == 2
+    (broken / "result.json").write_text("{")  # a finished run that cannot be read
+    assert "1 of the runs failed" in reproduce(tmp_path, "table1", *DEMO, status=1)
+    assert "fails: " in reproduce(tmp_path, "table1", *DEMO, "--dry_run")
     with (tmp_path / OUT / "table1.csv").open() as file:
         assert {row["labels"] for row in csv.DictReader(file)} >= {"true"}
 
@@ -164,3 +167,32 @@ def test_a_run_beyond_the_data_is_a_mistake_of_the_user(tmp_path: Path):
     """The digits have fewer images than small scale wants."""
     printed = reproduce(tmp_path, "table1", "--scale", "small", "--dataset", "digits", status=2)
     assert "train_subset must be at most 1442" in printed
+    assert not (tmp_path / "reproduced").exists()
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_is_trained(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file")
+    printed = reproduce(tmp_path, "table1", *DEMO, "--out", "taken/results", status=1)
+    assert "cannot write taken/results" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_show_only_trains_nothing(reproduced, tmp_path: Path):
+    folder, _ = reproduced
+    before = trained(folder)
+    printed = reproduce(folder, "table1", *DEMO, "--seeds", "0", "1", "--show_only", "--out", str(tmp_path / "shown"))
+    assert trained(folder) == before
+    assert "Table 1" in printed
+    cells, _, _ = tables.read_csv(tmp_path / "shown" / "table1.csv")
+    assert {cell.seeds for cell in cells} == {1}
+    assert "no run so far" in reproduce(tmp_path, "table1", *DEMO, "--show_only")
+
+
+def test_results_outlive_the_run_folders(reproduced, tmp_path: Path):
+    """A later sitting without them adds to what an earlier one kept."""
+    folder, _ = reproduced
+    reproduce(folder, "table1", *DEMO, "--show_only", "--out", str(tmp_path / "kept"))
+    first, _, _ = tables.read_csv(tmp_path / "kept" / "table1.csv")
+    printed = reproduce(tmp_path, "table1", *DEMO, "--show_only", "--out", "kept")
+    assert "Table 1" in printed
+    assert tables.read_csv(tmp_path / "kept" / "table1.csv")[0] == first

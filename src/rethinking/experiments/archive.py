@@ -97,6 +97,8 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
             kept = read(folder) | {run.run: run for run in runs}
+            if not kept:
+                return {}
             ordered = dict(sorted(kept.items()))
             _write_csv(folder / "epochs.csv", [row for run in ordered.values() for row in _epoch_rows(run)])
             _write_csv(folder / "runs.csv", [_run_row(run) for run in ordered.values()])
@@ -154,7 +156,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Beside its name, then renamed: a reader never sees half of it."""
     unfinished = path.with_name(f"{path.name}.tmp")
     with unfinished.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(unfinished, path)

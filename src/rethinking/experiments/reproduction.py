@@ -43,6 +43,8 @@ class Reproduction:
     """one run for each; several are shown as mean and standard deviation"""
     dry_run: bool = False
     """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
+    show_only: bool = False
+    """train nothing: show and write what the runs so far say"""
     out: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """folder of the results (default: reproduced/<data>-<scale>)"""
     runs_dir: str = "runs"
@@ -103,10 +105,13 @@ class Reproduction:
         """Where the results go: `--out`, else a folder for this data and scale."""
         return Path(self.out) if self.out else Path("reproduced") / f"{self.data().name}-{self.scale}"
 
-    def found(self) -> Iterator[tuple[ExperimentConfig, RunResult | None]]:
-        """Every run needed as far as it has come."""
+    def found(self) -> Iterator[tuple[ExperimentConfig, RunResult | RunError | None]]:
+        """Every run needed as far as it has come: none where it has not begun, the error where it is damaged."""
         for config in self.configs():
-            yield config, find(config)
+            try:
+                yield config, find(config)
+            except RunError as error:
+                yield config, error
 
     def train(self, observers: Sequence[Observer] = ()) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
         """Train what is missing, one run after the other; a failed one is given back and does not stop the rest.

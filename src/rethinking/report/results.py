@@ -26,6 +26,8 @@ from rethinking.report.figures import paper_figure
 def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
     """Every table and figure of `reproduction` that has evidence, and the page of all that its folder holds."""
     folder = reproduction.folder()
+    if not kept:
+        return
     try:
         for name in reproduction.rows:
             cells = reproduction.cells(name, kept)
