@@ -9,8 +9,12 @@ import yaml
 
 from rethinking import cli
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.experiments.archive import read
+from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
-from rethinking.report.documents import TABLES, with_tables
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.report.documents import with_tables
+from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 
@@ -18,7 +22,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_table_of_measurements_in_the_readme_comes_from_results():
-    assert set(re.findall(r"<!-- results: (\w+) -->", README)) == set(TABLES)
+    shown = {"bench", "startup_and_memory", "table1", "table4", "figure1b", "figure1c"}
+    assert set(re.findall(r"<!-- results: (\w+) -->", README)) == shown
     assert with_tables(README, ROOT / "results") == README, "run `make docs`"
 
 
@@ -27,7 +32,10 @@ def test_the_readme_shows_every_command_line_of_the_brief():
         assert command in README.splitlines()
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python train\.py (.+)$", README, flags=re.MULTILINE))
+DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python train\.py (.+)$", README + DIFFERENCES, flags=re.MULTILINE))
 def test_every_training_command_in_the_readme_is_understood(command):
     if command.startswith("--help"):
         pytest.skip("prints and exits; tested with the command line")
@@ -67,3 +75,38 @@ def test_the_citation_file_and_the_changelog_know_the_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert f"## {version} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_account_of_differences_comes_from_results_too():
+    text = (ROOT / "docs" / "differences.md").read_text()
+    assert {"differences", "noise_levels"} <= set(re.findall(r"<!-- results: (\w+) -->", text))
+    assert with_tables(text, ROOT / "results") == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/differences.md"])
+def test_every_reproduction_command_in_the_documents_is_understood(document, monkeypatch: pytest.MonkeyPatch):
+    """Parsed as the command line parses it, up to the data, which is not there."""
+    commands = re.findall(r"python reproduce\.py ([^\n`]+)", (ROOT / document).read_text())
+    assert commands
+    for command in commands:
+        parsed, unknown = cli._parse(Reproduction, "reproduce.py", "", command.split())
+        assert unknown == []
+        assert parsed.configs()
+
+
+def test_results_name_no_data_that_they_are_not_of():
+    """Runs on the JPEG copy never appear as CIFAR-10."""
+    for run in read(ROOT / "results").values():
+        assert run.facts["dataset"] == "cifar10_jpeg"
+        assert run.facts["train_images"] == 50_000
+        assert "cifar10_jpeg" in run.run
+
+
+def test_every_committed_number_has_its_run():
+    kept = read(ROOT / "results")
+    for name in EXPERIMENTS:
+        path = ROOT / "results" / f"{name}.csv"
+        if path.exists():
+            cells, dataset, scale = read_csv(path)
+            assert (dataset, scale) == ("cifar10_jpeg", "full")
+            assert {run for cell in cells for run in cell.runs} <= kept.keys()

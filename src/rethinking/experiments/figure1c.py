@@ -1,6 +1,6 @@
 """Figure 1c: test error of networks that fit their training labels, the more of these are random.
 
-Expect a steady rise from each network's own error to 90%, chance on ten classes. 33 runs, shared with Figure 1b.
+Expect a steady rise from each network's own error to 90%, chance on ten classes. 33 runs, all of them Figure 1b's.
 """
 
 from rethinking.experiments import figure1b

@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.report import tables
 
 ROOT = Path(__file__).parents[3]
@@ -19,8 +22,9 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md")
 Row = dict[str, str]
 
 
-def bench(rows: list[Row]) -> str:
+def bench(results: Path) -> str:
     """An epoch against its bare steps and against a stock pipeline."""
+    rows = _rows(results / "bench.csv")
     columns = ["model", "augmentation", "bare step, images/s", "epoch, images/s", "epoch / step", "epoch / stock"]
     body = [
         [
@@ -36,7 +40,8 @@ def bench(rows: list[Row]) -> str:
     return f"{_measured_on(rows)}\n\n{_table(columns, body)}"
 
 
-def startup_and_memory(rows: list[Row]) -> str:
+def startup_and_memory(results: Path) -> str:
+    rows = _rows(results / "startup_and_memory.csv")
     columns = ["model", "command to first step", "peak memory of an epoch"]
     body = [
         [f"`{row['model']}`", f"{float(row['startup_seconds']):.1f} s", f"{float(row['peak_gib']):.2f} GiB"]
@@ -45,11 +50,13 @@ def startup_and_memory(rows: list[Row]) -> str:
     return f"{_measured_on(rows)}, on {rows[0]['dataset']}\n\n{_table(columns, body)}"
 
 
-def differences(rows: list[Row]) -> str:
-    """The single runs behind docs/differences.md."""
+def differences(results: Path) -> str:
+    """The single runs behind docs/differences.md, but for those of `noise_levels`."""
     columns = ["data", "images", "model", "labels", "pixel noise", "weight decay", "epochs", "training", "test"]
     body = []
-    for row in rows:
+    for row in _rows(results / "differences" / "runs.csv"):
+        if row["randomization"] == "partial_corrupt":
+            continue
         config = json.loads(row["configuration"])
         decay = f"{config['weight_decay']:g}"
         if config.get("weight_decay_on", "all") != "all" and config["weight_decay"]:
@@ -70,35 +77,69 @@ def differences(rows: list[Row]) -> str:
     return _table(columns, sorted(body))
 
 
-def reproduced(name: str, path: Path) -> str:
-    """A table or figure of the paper as numbers, from the CSV that `reproduce.py` wrote."""
-    cells, dataset, scale = tables.read_csv(path)
-    return f"Ours on {dataset}, {scale} scale; the paper's on CIFAR-10.\n\n" + tables.markdown(
-        tables.grid(EXPERIMENTS[name], cells)
-    )
+def noise_levels(results: Path) -> str:
+    """Epochs to overfit and test error at each level of corruption: the paper's, the copy's, the copy's with noise."""
+    copy = {level: (epochs, error) for level, epochs, error in _levels(results)}
+    noisy = {level: (epochs, error) for level, epochs, error in _levels(results / "differences", 5.0)}
+    paper = {
+        float(epochs["label_corruption"]): (epochs["epochs_to_overfit"], float(error["test_error"]))
+        for epochs, error in zip(read_table("figure1b"), read_table("figure1c"), strict=True)
+        if epochs["model"] == "mlp_1x512"
+    }
+    heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
+    columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
+    body = []
+    for level in sorted(paper):
+        found = [source.get(level, ("", None)) for source in (paper, copy, noisy)]
+        errors = ["" if error is None else f"{error:.2%}" for _, error in found]
+        body.append([f"{level:g}", *(str(epochs) for epochs, _ in found), *errors])
+    return _table(columns, body)
 
 
-TABLES: dict[str, Callable[[list[Row]], str]] = {
+def _levels(folder: Path, noise: float = 0.0) -> list[tuple[float, int | str, float]]:
+    """(label corruption, epochs to overfit, test error) of MLP 1x512's unregularized runs of seed 0 on the copy."""
+    found = []
+    for run in archive.read(folder).values():
+        asked = run.configuration
+        wanted = {"model_name": "mlp_1x512", "seed": 0, "weight_decay": 0.0, "num_epochs": 70}
+        if run.facts["dataset"] != "cifar10_jpeg" or not wanted.items() <= asked.items():
+            continue
+        if asked.get("pixel_noise", 0.0) == noise:
+            level = asked["corruption_prob"] or float(asked["randomization"] == "random_labels")
+            epochs = time_to_overfit(run.metrics) or f"over {len(run.metrics)}"
+            found.append((level, epochs, 1 - run.metrics[-1]["test_accuracy"]))
+    return found
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
-    "differences/runs": differences,
+    "differences": differences,
+    "noise_levels": noise_levels,
 }
 
 
+def table(name: str, results: Path) -> str:
+    """The table of a marker: one of `TABLES`, or a table or figure of the paper from what `reproduce.py` wrote."""
+    if name in TABLES:
+        return TABLES[name](results)
+    cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
+    numbers = tables.markdown(tables.grid(EXPERIMENTS[name], cells))
+    return f"Ours on {dataset}, {scale} scale; the paper's on CIFAR-10.\n\n{numbers}"
+
+
 def with_tables(text: str, results: Path) -> str:
-    """`text` with every table written anew from the CSV files in `results`."""
+    """`text` with every table written anew from the files in `results`."""
 
     def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        path = results / f"{name}.csv"
-        if name in EXPERIMENTS:
-            table = reproduced(name, path)
-        else:
-            with path.open(encoding="utf-8", newline="") as file:
-                table = TABLES[name](list(csv.DictReader(file)))
-        return f"<!-- results: {name} -->\n{table}\n<!-- end -->"
+        return f"<!-- results: {match[1]} -->\n{table(match[1], results)}\n<!-- end -->"
 
-    return re.sub(r"<!-- results: ([\w/]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- results: (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def _rows(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _measured_on(rows: list[Row]) -> str:
