@@ -1,9 +1,17 @@
+import dataclasses
 from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
 from rethinking import get_baseline_config, get_random_labels_config, train
-from rethinking.report.figures import learning_curves
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Answer, Cell, Evidence
+from rethinking.experiments.experiment import cells as merge
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.scale import SCALES, Study
+from rethinking.report.figures import learning_curves, paper_figure
 
 
 def test_learning_curves_are_drawn_for_every_run(tmp_path: Path):
@@ -16,3 +24,65 @@ def test_learning_curves_are_drawn_for_every_run(tmp_path: Path):
         colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
     drawn = {colour for count, colour in colours or [] if count > 100}
     assert {(31, 119, 180), (255, 127, 14)} <= drawn, "a run's curve is missing"
+
+
+def cells(name: str, ours: float) -> list[Cell]:
+    """An experiment's own points at full scale, with `ours` in place of every measured value."""
+    metrics = tuple(
+        {
+            "epoch": epoch,
+            "train_loss": ours,
+            "train_accuracy": ours,
+            "test_accuracy": ours,
+            "exact_train_accuracy": None,
+        }
+        for epoch in range(1, 71)
+    )
+    experiment = EXPERIMENTS[name]
+    rows = experiment.rows(Study(SCALES["full"], experiment.models, {}))
+    evidence = Evidence("run", "", True, {"num_epochs": 70}, {}, metrics)
+    return merge(experiment.numbers([Answer(row, 0, evidence) for row in rows]))
+
+
+@pytest.mark.parametrize("name", ["figure1a", "figure1b", "figure1c", "figure2b"])
+def test_the_papers_curves_are_dashed_under_ours_in_its_own_axes(name, tmp_path: Path):
+    experiment = EXPERIMENTS[name]
+    plot = experiment.plot
+    assert plot is not None
+    drawn = paper_figure(experiment, cells(name, 0.99), tmp_path / name, "some_data", full_scale=True)
+    (axes,) = drawn.axes
+    assert (axes.get_xlim(), axes.get_ylim()) == (plot.x_limits, plot.y_limits)
+    assert axes.get_ylabel() == plot.y_label
+    assert "some_data" in axes.get_title()
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 0]
+    ours = [line for line in axes.lines if line.get_linestyle() == "-"]
+    assert len(dashed) == len(ours) == {"figure1a": 5, "figure1b": 3, "figure1c": 3, "figure2b": 4}[name]
+    for mine, papers in zip(ours, dashed, strict=True):
+        assert mine.get_color() == papers.get_color()
+        assert mine.get_zorder() > papers.get_zorder()
+    assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.width > 800
+
+
+def test_the_dashed_curve_is_the_papers_point_for_point(tmp_path: Path):
+    drawn = paper_figure(EXPERIMENTS["figure1a"], cells("figure1a", 1.0), tmp_path / "a", "d", full_scale=True)
+    dashed = [line for line in drawn.axes[0].lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 0]
+    rows = read_table("figure1a")
+    for line, condition in zip(dashed, dict.fromkeys(row["condition"] for row in rows), strict=True):
+        points = [(0.391 * int(r["epoch"]), float(r["average_loss"])) for r in rows if r["condition"] == condition]
+        drawn_points = [(x, y) for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True) if y == y]
+        np.testing.assert_allclose(drawn_points, points, atol=1e-9)
+
+
+def test_a_slower_run_than_the_papers_axis_has_room_for_is_not_cut_off(tmp_path: Path):
+    points = [dataclasses.replace(cell, ours=9.0) for cell in cells("figure1b", 0.99)]
+    drawn = paper_figure(EXPERIMENTS["figure1b"], points, tmp_path / "b", "d", full_scale=True)
+    assert 9 < drawn.axes[0].get_ylim()[1] < 10
+
+
+def test_the_same_numbers_draw_the_same_file(tmp_path: Path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paper_figure(EXPERIMENTS["figure1c"], cells("figure1c", 0.5), tmp_path / name / "c", "d", full_scale=True)
+    assert (tmp_path / "one/c.svg").read_bytes() == (tmp_path / "two/c.svg").read_bytes()

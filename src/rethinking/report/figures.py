@@ -60,8 +60,9 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
     if in_steps or plot.x_per_epoch is None:
         axes.set_xlim(*plot.x_limits)
-    highest = max((cell.ours or 0.0 for cell in cells if plot.points), default=0.0)
-    axes.set_ylim(plot.y_limits[0], max(plot.y_limits[1], 1.05 * highest if highest > plot.y_limits[1] else 0.0))
+    low, high = plot.y_limits
+    highest = max((cell.ours or 0.0 for cell in cells if plot.points and cell.quantity in plot.quantities), default=0.0)
+    axes.set_ylim(low, high if highest <= high else 1.05 * highest)  # more than the paper's axis only where it must
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
     axes.set_title(f"{experiment.title}\nours on {dataset}", fontsize="medium")
     axes.grid(alpha=0.3)

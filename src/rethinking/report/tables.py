@@ -83,7 +83,8 @@ def difference(cell: Cell) -> str:
         return ""
     if "accuracy" in cell.quantity or "error" in cell.quantity:
         return f"{100 * cell.difference:+.2f}"
-    return f"{cell.difference:+.3g}"
+    sign = "-" if cell.difference < 0 else "+"
+    return sign + shown(cell.quantity, abs(cell.difference))
 
 
 def terminal(title: str, made: Grid, caption: str) -> Table:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell
+from rethinking.report import tables
+
+
+def cell(quantity: str = "train accuracy", ours: float | None = 0.9786, **changed: object) -> Cell:
+    values: dict[str, object] = {
+        "labels": (("model", "mlp_1x512"), ("labels", "random"), ("random_crop", "yes"), ("weight_decay", "no")),
+        "quantity": quantity,
+        "x": None,
+        "ours": ours,
+        "std": None,
+        "seeds": 1,
+        "paper": 0.9934,
+        "note": "",
+        "runs": ("mlp_1x512-digits-random_labels-seed0-0123456789",),
+    }
+    return Cell(**{**values, **changed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (cell(), ("97.86%", "99.34%", "-1.48")),
+        (cell(std=0.0007), ("97.86% ± 0.07%", "99.34%", "-1.48")),
+        (cell(paper="failed to converge"), ("97.86%", "failed to converge", "")),
+        (cell(paper=None), ("97.86%", "", "")),
+        (cell(note="after 3 of 70 epochs"), ("97.86% (after 3 of 70 epochs)", "99.34%", "-1.48")),
+        (cell("relative time to overfit", 2.254, paper=1.786), ("2.25", "1.79", "+0.47")),
+        (cell("epochs to overfit", 63.0, paper=50.0), ("63", "50", "+13")),
+        (cell("epochs to overfit", None, paper=50.0, note="not in 70 epochs"), ("not in 70 epochs", "50", "")),
+        (cell("training loss", 0.0521, paper=0.047), ("0.052", "0.047", "+0.005")),
+    ],
+)
+def test_a_number_is_shown_in_its_unit_beside_the_papers(made, expected):
+    (row,) = tables.grid(EXPERIMENTS["table1"], [made]).rows
+    assert tuple(entry.text for entry in row[4:]) == expected
+
+
+def test_the_table_stands_in_markdown_and_on_a_narrow_terminal():
+    grid = tables.grid(EXPERIMENTS["table1"], [cell(), cell("test accuracy", 0.1016, paper=0.1061)])
+    assert tables.markdown(grid).splitlines()[2] == (
+        "| mlp_1x512 | random | yes | no | 97.86% | 99.34% | -1.48 | 10.16% | 10.61% | -0.45 |"
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.terminal("Table 1", grid, "Ours: digits."))
+    text = console.export_text()
+    for number in ("97.86%", "99.34%", "-1.48", "10.16%", "10.61%", "-0.45", "random crop"):
+        assert number in text, f"{number} is cut"
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_curves_show_some_epochs_and_the_last_and_the_page_all():
+    cells = [
+        cell("training loss", 1.0, labels=(("model", "m"), ("condition", "true_labels")), x=float(epoch))
+        for epoch in range(1, 64)
+    ]
+    shown = [row[2].text for row in tables.grid(EXPERIMENTS["figure1a"], cells).rows]
+    assert shown == ["1", "2", "5", "10", "15", "20", "30", "40", "50", "60", "63"]
+    assert len(tables.grid(EXPERIMENTS["figure1a"], cells, every_epoch=True).rows) == 63
+
+
+def test_cells_survive_the_way_through_csv(tmp_path: Path):
+    cells = [cell(std=0.001, seeds=3, runs=("a", "b", "c")), cell("test accuracy", None, paper="words", note="later")]
+    tables.write_csv(tmp_path / "table1.csv", cells, "digits", "demo")
+    assert tables.read_csv(tmp_path / "table1.csv") == (cells, "digits", "demo")
+    with (tmp_path / "table1.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert float(first["difference"]) == pytest.approx(0.9786 - 0.9934, abs=1e-6)
+    assert (first["model"], first["dataset"], first["runs"]) == ("mlp_1x512", "digits", "a b c")
