@@ -216,12 +216,17 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """In place of what the file holds of this hardware; what was measured on other machines stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row["hardware"] != rows[0]["hardware"]]
+    made = [{key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerows(kept + made)
 
 
 if __name__ == "__main__":

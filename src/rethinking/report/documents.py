@@ -23,21 +23,26 @@ Row = dict[str, str]
 
 
 def bench(results: Path) -> str:
-    """An epoch against its bare steps and against a stock pipeline."""
-    rows = _rows(results / "bench.csv")
+    """An epoch against its bare steps and against a stock pipeline, on every machine where that was measured."""
     columns = ["model", "augmentation", "bare step, images/s", "epoch, images/s", "epoch / step", "epoch / stock"]
-    body = [
-        [
-            f"`{row['model']}`",
-            row["augmentation"],
-            f"{float(row['step_images_per_second']):,.0f}",
-            f"{float(row['epoch_images_per_second']):,.0f}",
-            f"{float(row['epoch_over_step']):.2f}",
-            f"{float(row['epoch_over_stock']):.2f}" if row["epoch_over_stock"] else "",
+    machines: dict[str, list[Row]] = {}
+    for row in _rows(results / "bench.csv"):
+        machines.setdefault(row["hardware"], []).append(row)
+    made = []
+    for rows in machines.values():
+        body = [
+            [
+                f"`{row['model']}`",
+                row["augmentation"],
+                f"{float(row['step_images_per_second']):,.0f}",
+                f"{float(row['epoch_images_per_second']):,.0f}",
+                f"{float(row['epoch_over_step']):.2f}",
+                f"{float(row['epoch_over_stock']):.2f}" if row["epoch_over_stock"] else "",
+            ]
+            for row in rows
         ]
-        for row in rows
-    ]
-    return f"{_measured_on(rows)}\n\n{_table(columns, body)}"
+        made.append(f"{_measured_on(rows)}\n\n{_table(columns, body)}")
+    return "\n\n".join(made)
 
 
 def startup_and_memory(results: Path) -> str:
