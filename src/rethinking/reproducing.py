@@ -32,7 +32,11 @@ class Reproducing:
         measured: dict[str, tuple[float, float]] = {}
         total = 0.0
         images = len(self._reproduction.data().train)
+        kept = archive.read(self._reproduction.folder())
         for config, result in self._reproduction.found():
+            if self._reproduction.is_done(config, kept):
+                table.add_row(_named(config), f"{config.num_epochs}", "done")
+                continue
             if isinstance(result, RunError):
                 table.add_row(_named(config), "", f"fails: {result}")
                 continue
@@ -54,8 +58,8 @@ class Reproducing:
         failed: list[str] = []
         try:
             progress = Progress(self._console, self._table_at_work)
-            missing = [] if self._reproduction.show_only else self._reproduction.train([progress])
-            for config, outcome in missing:
+            trained = [] if self._reproduction.show_only else self._reproduction.train(self._kept, [progress])
+            for config, outcome in trained:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
                     self._print(f"failed: {failed[-1]}")

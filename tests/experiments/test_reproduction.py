@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path):
     for run in runs:
         (run / "result.json").unlink()
         (run / "checkpoint.safetensors").unlink()  # to be trained anew
+    shutil.rmtree(tmp_path / OUT)  # which would answer in their place
     broken = next(run for run in runs if "random_labels" in run.name)
     (broken / "config.yaml").write_text("format: 999\n")
     printed = reproduce(tmp_path, "table1", *DEMO, status=1)
@@ -193,6 +195,17 @@ def test_results_outlive_the_run_folders(reproduced, tmp_path: Path):
     folder, _ = reproduced
     reproduce(folder, "table1", *DEMO, "--show_only", "--out", str(tmp_path / "kept"))
     first, _, _ = tables.read_csv(tmp_path / "kept" / "table1.csv")
-    printed = reproduce(tmp_path, "table1", *DEMO, "--show_only", "--out", "kept")
-    assert "Table 1" in printed
+    for option in ("--show_only", "--dry_run", "--seeds=0"):
+        printed = reproduce(tmp_path, "table1", *DEMO, option, "--out", "kept")
+        assert printed.count("done") == 3 if option == "--dry_run" else "Table 1" in printed
+        assert not (tmp_path / "runs").exists(), "trained again what the evidence answers"
     assert tables.read_csv(tmp_path / "kept" / "table1.csv")[0] == first
+
+
+def test_evidence_in_another_precision_answers_unless_one_is_asked_for(reproduced, tmp_path: Path):
+    folder, _ = reproduced
+    reproduce(folder, "table4", *DEMO, "--show_only", "--out", str(tmp_path / "kept"))
+    (run,) = archive.read(tmp_path / "kept").values()
+    other = {"bf16": "fp32", "fp32": "bf16"}[run.configuration["precision"]]
+    assert "0 of 150" in reproduce(tmp_path, "table4", *DEMO, "--dry_run", "--out", "kept", "--precision", other)
+    assert "done" in reproduce(tmp_path, "table4", *DEMO, "--dry_run", "--out", "kept")

@@ -113,12 +113,21 @@ class Reproduction:
             except RunError as error:
                 yield config, error
 
-    def train(self, observers: Sequence[Observer] = ()) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
-        """Train what is missing, one run after the other; a failed one is given back and does not stop the rest.
+    def is_done(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> bool:
+        """Whether the evidence has a finished run that answers `config`, on whatever machine it was trained."""
+        answer = self._answer(config, kept)
+        return answer is not None and answer.finished
+
+    def train(
+        self, kept: Mapping[str, Evidence], observers: Sequence[Observer] = ()
+    ) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
+        """Train what the evidence lacks, one run after the other; a failed one is given back, the rest go on.
 
         Raises `InputError` where the data or the options do not fit, which no run would survive.
         """
         for config in self.configs():
+            if self.is_done(config, kept):
+                continue
             try:
                 yield config, train(config, observers=observers)
             except RunError as error:
@@ -128,15 +137,16 @@ class Reproduction:
 
     def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
         """What the evidence says to each row of an experiment, for each of the seeds that has any."""
+        asked = [(row, seed) for row in self.rows[name] for seed in self.seeds]
+        found = ((row, seed, self._answer(row.with_seed(seed), kept)) for row, seed in asked)
+        return [Answer(row, seed, evidence) for row, seed, evidence in found if evidence is not None]
+
+    def _answer(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """The best of the evidence for `config`, of any device and precision unless one was asked for."""
         data = self.data()
-        answers = []
-        for row in self.rows[name]:
-            for seed in self.seeds:
-                asked = question(resolve(row.with_seed(seed), data), data.name, data.fingerprint)
-                evidence = archive.best_answer(kept, asked)
-                if evidence is not None:
-                    answers.append(Answer(row, seed, evidence))
-        return answers
+        wanted = {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
+        eligible = {name: run for name, run in kept.items() if wanted.items() <= run.configuration.items()}
+        return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
 
     def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
