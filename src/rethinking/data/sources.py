@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import http.client
 import io
@@ -31,6 +32,8 @@ import platformdirs
 
 from rethinking.config import nearest
 from rethinking.errors import InputError, RunError
+
+Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
 
 CACHE_FORMAT = 1
 STALE = 24 * 3600.0  # seconds after which an unfinished entry can no longer be at work
@@ -121,12 +124,13 @@ def _local_folder(dataset: str, data_root: str | Path | None) -> Path | None:
 
 def _cache_key(dataset: str, folder: Path | None) -> str:
     """Changes when a local folder's files do, so an edited folder is decoded again."""
-    content: list[Any] = [CACHE_FORMAT, dataset if folder is None else str(folder)]
-    for file in sorted(folder.rglob("*")) if folder else []:
-        if file.is_file():
-            stat = file.stat()
-            content.append((str(file.relative_to(folder or file)), stat.st_size, stat.st_mtime_ns))
+    content: list[Any] = [CACHE_FORMAT, dataset] if folder is None else [CACHE_FORMAT, str(folder), *_stamps(folder)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _stamps(folder: Path) -> Stamps:
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return tuple((str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 # Building a cache entry
@@ -363,7 +367,7 @@ def _open(entry: Path, name: str) -> ImageData:
     try:
         info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
         splits = _read_splits(entry)
-        intact = info["fingerprint"] == _fingerprint(splits, info["class_names"])
+        intact = info["fingerprint"] == _fingerprint_on_disk(entry, _stamps(entry))
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         intact = False
     if not intact:
@@ -377,6 +381,13 @@ def _read_splits(entry: Path) -> dict[str, ImageSet]:
 
     splits = [split for split in ("train", "test") if split == "train" or (entry / f"{split}_images.npy").exists()]
     return {split: ImageSet(read(f"{split}_images.npy"), read(f"{split}_labels.npy")) for split in splits}
+
+
+@functools.lru_cache(maxsize=8)
+def _fingerprint_on_disk(entry: Path, stamps: Stamps) -> str:
+    """Computed once a process while the files' `stamps` stay: a reproduction asks for every run."""
+    info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
+    return _fingerprint(_read_splits(entry), info["class_names"])
 
 
 def _fingerprint(splits: Mapping[str, ImageSet], class_names: list[str]) -> str:
