@@ -31,7 +31,7 @@ def cell(quantity: str = "train accuracy", ours: float | None = 0.9786, **change
     ("made", "expected"),
     [
         (cell(), ("97.86%", "99.34%", "-1.48")),
-        (cell(std=0.0007), ("97.86% ± 0.07%", "99.34%", "-1.48")),
+        (cell(std=0.0007), ("97.86 ± 0.07%", "99.34%", "-1.48")),
         (cell(paper="failed to converge"), ("97.86%", "failed to converge", "")),
         (cell(paper=None), ("97.86%", "", "")),
         (cell(note="after 3 of 70 epochs"), ("97.86% (after 3 of 70 epochs)", "99.34%", "-1.48")),
@@ -51,12 +51,26 @@ def test_the_table_stands_in_markdown_and_on_a_narrow_terminal():
     assert tables.markdown(grid).splitlines()[2] == (
         "| mlp_1x512 | random | yes | no | 97.86% | 99.34% | -1.48 | 10.16% | 10.61% | -0.45 |"
     )
+    text = on_a_terminal_of_80(grid)
+    for number in ("97.86%", "99.34%", "-1.48", "10.16%", "10.61%", "-0.45", "random crop"):
+        assert number in text, f"{number} is cut"
+
+
+def test_deviations_and_notes_are_whole_on_a_narrow_terminal():
+    note = "after 4 of 70 epochs"
+    seeds, unfinished = cell(std=0.0007), cell("test accuracy", 0.1016, std=0.01, paper=0.1061, note=note)
+    text = on_a_terminal_of_80(tables.grid(EXPERIMENTS["table1"], [seeds, unfinished]))
+    for whole in ("97.86 ±", "0.07%", "10.16 ±", "1.00%", *note.split()):
+        assert whole in text, f"{whole} is cut"
+    assert "…" not in text
+
+
+def on_a_terminal_of_80(grid: tables.Grid) -> str:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(tables.terminal("Table 1", grid, "Ours: digits."))
     text = console.export_text()
-    for number in ("97.86%", "99.34%", "-1.48", "10.16%", "10.61%", "-0.45", "random crop"):
-        assert number in text, f"{number} is cut"
     assert max(len(line) for line in text.splitlines()) <= 80
+    return text
 
 
 def test_curves_show_some_epochs_and_the_last_and_the_page_all():

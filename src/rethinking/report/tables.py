@@ -73,8 +73,10 @@ def ours(cell: Cell) -> str:
     """Mean, with the standard deviation over seeds where there are several, and what is to be known about it."""
     if cell.ours is None:
         return cell.note or "-"
-    spread = "" if cell.std is None else f" ± {shown(cell.quantity, cell.std)}"
-    return f"{shown(cell.quantity, cell.ours)}{spread}{f' ({cell.note})' if cell.note else ''}"
+    mean = shown(cell.quantity, cell.ours)
+    if cell.std is not None:
+        mean = f"{mean.removesuffix('%')} ± {shown(cell.quantity, cell.std)}"
+    return f"{mean} ({cell.note})" if cell.note else mean
 
 
 def difference(cell: Cell) -> str:
@@ -88,16 +90,23 @@ def difference(cell: Cell) -> str:
 
 
 def terminal(title: str, made: Grid, caption: str) -> Table:
-    """With a row's labels in one column, which may wrap; 'yes' and 'no' become the label's name or nothing."""
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    """With a row's labels in one column; 'yes' and 'no' become the label's name or nothing. Words and notes may wrap."""
+    table = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     labels = next((index for index, entry in enumerate(made.rows[0]) if entry.cell), 0) if made.rows else 0
-    table.add_column(", ".join(made.headings[:labels]))
+    table.add_column(", ".join(made.headings[:labels]), overflow="fold")
     for heading in made.headings[labels:]:
         table.add_column("diff." if heading == "difference" else heading, justify="right")
     for row in made.rows:
         named = zip(made.headings[:labels], row[:labels], strict=True)
         words = (heading if entry.text == "yes" else entry.text for heading, entry in named if entry.text != "no")
-        table.add_row(", ".join(words), *(Text(entry.text, no_wrap=True) for entry in row[labels:]))
+        table.add_row(", ".join(words), *(Text(entry.text) for entry in row[labels:]))
     return table
 
 
