@@ -90,7 +90,7 @@ def difference(cell: Cell) -> str:
 
 
 def terminal(title: str, made: Grid, caption: str) -> Table:
-    """With a row's labels in one column; 'yes' and 'no' become the label's name or nothing. Words and notes may wrap."""
+    """With a row's labels in one column; 'yes' and 'no' become its name or nothing. Words and notes may wrap."""
     table = Table(
         title=title,
         caption=caption,
