@@ -88,7 +88,7 @@ def test_seeds_draw_their_own_random_labels_and_leave_true_ones_where_train_py_f
 
 def test_the_time_to_overfit_reads_10_epochs_off_the_papers_own_curve():
     """Figure 2b's training curve of small Inception against Figure 1b's baseline."""
-    curve = figure2b.PAPER["small_inception", "train"]
+    curve = figure2b.PAPER["small_inception", "train accuracy"]
     metrics = [{"epoch": epoch, "train_accuracy": accuracy} for epoch, accuracy in curve.items()]
     assert time_to_overfit(metrics) == 10
     assert time_to_overfit(metrics, Threshold("train_accuracy", 0.98)) != 10

@@ -75,6 +75,13 @@ def test_the_dashed_curve_is_the_papers_point_for_point(tmp_path: Path):
         np.testing.assert_allclose(drawn_points, points, atol=1e-9)
 
 
+def test_the_papers_curve_is_whole_where_ours_has_just_begun(tmp_path: Path):
+    begun = [cell for cell in cells("figure1a", 2.3) if cell.x in (1.0, 2.0)]
+    drawn = paper_figure(EXPERIMENTS["figure1a"], begun, tmp_path / "a", "d", full_scale=True)
+    lengths = [len(line.get_xdata()) for line in drawn.axes[0].lines if line.get_linestyle() == "--"]
+    assert [length for length in lengths if length] == [63] * 5
+
+
 def test_a_slower_run_than_the_papers_axis_has_room_for_is_not_cut_off(tmp_path: Path):
     points = [dataclasses.replace(cell, ours=9.0) for cell in cells("figure1b", 0.99)]
     drawn = paper_figure(EXPERIMENTS["figure1b"], points, tmp_path / "b", "d", full_scale=True)

@@ -90,10 +90,11 @@ class Cell:
 
 
 class Plot(NamedTuple):
-    """How a figure is drawn: the paper's axes and order."""
+    """How a figure is drawn: the paper's axes, order and curves."""
 
     quantities: tuple[str, ...]  # a curve each
     series: str  # the label that names a curve
+    paper: Mapping[tuple[str, str], Mapping[float, float]]  # by series and quantity: the paper's y by x, all of it
     x_label: str
     y_label: str
     x_limits: tuple[float, float]

@@ -39,12 +39,25 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return found
 
 
+def _curve(condition: str) -> dict[float, float]:
+    return {float(epoch): loss for (name, epoch), loss in PAPER.items() if name == condition}
+
+
 EXPERIMENT = Experiment(
     title="Figure 1a: training loss under randomization",
     about=__doc__,
     models=("small_inception",),
     rows=rows,
     numbers=numbers,
-    plot=Plot(("training loss",), "condition", "thousand steps", "average loss", (0, 25), (0, 2.5), x_per_epoch=0.391),
+    plot=Plot(
+        ("training loss",),
+        "condition",
+        {(condition, "training loss"): _curve(condition) for condition in CONDITIONS},
+        "thousand steps",
+        "average loss",
+        (0, 25),
+        (0, 2.5),
+        x_per_epoch=0.391,
+    ),
     any_model=True,
 )

@@ -56,6 +56,10 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return found
 
 
+def _curve(model: str) -> dict[float, float]:
+    return {level: float(row["relative_time_to_overfit"]) for (name, level), row in PAPER.items() if name == model}
+
+
 EXPERIMENT = Experiment(
     title="Figure 1b: time to overfit under label corruption",
     about=__doc__,
@@ -63,6 +67,13 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     plot=Plot(
-        ("relative time to overfit",), "model", "label corruption", "time to overfit", (0, 1), (1, 4), points=True
+        ("relative time to overfit",),
+        "model",
+        {(model, "relative time to overfit"): _curve(model) for model in MODELS},
+        "label corruption",
+        "time to overfit",
+        (0, 1),
+        (1, 4),
+        points=True,
     ),
 )

@@ -21,11 +21,24 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return found
 
 
+def _curve(model: str) -> dict[float, float]:
+    return {level: error for (name, level), error in PAPER.items() if name == model}
+
+
 EXPERIMENT = Experiment(
     title="Figure 1c: test error under label corruption",
     about=__doc__,
     models=figure1b.MODELS,
     rows=figure1b.rows,
     numbers=numbers,
-    plot=Plot(("test error",), "model", "label corruption", "test error", (0, 1), (0, 1), points=True),
+    plot=Plot(
+        ("test error",),
+        "model",
+        {(model, "test error"): _curve(model) for model in figure1b.MODELS},
+        "label corruption",
+        "test error",
+        (0, 1),
+        (0, 1),
+        points=True,
+    ),
 )

@@ -53,6 +53,10 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
         if quantity in plot.quantities:
             label = name if len(plot.quantities) == 1 else f"{quantity}, {name}"
             _draw_curve(axes, x, points, colours[name, quantity], label, "o" if plot.points else "")
+            if any(isinstance(cell.paper, float) for cell in points):
+                papers = plot.paper[dict(points[0].labels)[plot.series], quantity]
+                papers_x = np.array(list(papers)) * unit
+                axes.plot(papers_x, list(papers.values()), "--", color=colours[name, quantity], linewidth=1, alpha=0.8)
         elif quantity == plot.shaded:
             best = [cell.ours or 0.0 for cell in points]
             axes.fill_between(x, 0, best, color=colours[name, plot.quantities[-1]], alpha=0.12, linewidth=0)
@@ -82,11 +86,9 @@ def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
 
 
 def _draw_curve(axes: Axes, x: list[float], points: list[Cell], colour: str, label: str, marker: str) -> None:
-    """Ours, its standard deviation over seeds as a band, and the paper's values dashed."""
+    """Ours, with its standard deviation over seeds as a band."""
     ours = np.array([np.nan if cell.ours is None else cell.ours for cell in points])
     axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
     if any(cell.std for cell in points):
         std = np.array([cell.std or 0.0 for cell in points])
         axes.fill_between(x, ours - std, ours + std, color=colour, alpha=0.2, linewidth=0)
-    paper = [cell.paper if isinstance(cell.paper, float) else np.nan for cell in points]
-    axes.plot(x, paper, "--", color=colour, linewidth=1, alpha=0.8)

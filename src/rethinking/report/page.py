@@ -78,7 +78,8 @@ def _clickable(grid: tables.Grid) -> dict[str, Any]:
     def place(entry: tables.Entry) -> dict[str, str | None]:
         return {"text": entry.text, "popover": _popover(entry.cell)}
 
-    return {"headings": grid.headings, "rows": [[place(entry) for entry in row] for row in grid.rows]}
+    headed = tables.with_row_headings(grid)
+    return {"headings": headed.headings, "rows": [[place(entry) for entry in row] for row in headed.rows]}
 
 
 def _popover(cell: Cell | None) -> str | None:

@@ -89,8 +89,25 @@ def difference(cell: Cell) -> str:
     return sign + shown(cell.quantity, abs(cell.difference))
 
 
+def with_row_headings(made: Grid) -> Grid:
+    """The labels of each row as its heading, in one column; 'yes' and 'no' become the label's name or nothing."""
+    labels = next((index for index, entry in enumerate(made.rows[0]) if entry.cell), 0) if made.rows else 0
+    rows = []
+    for row in made.rows:
+        named = zip(made.headings[:labels], row[:labels], strict=True)
+        words = (_in_words(heading, entry.text) for heading, entry in named if entry.text != "no")
+        rows.append([Entry(", ".join(words)), *row[labels:]])
+    return Grid([", ".join(made.headings[:labels]), *made.headings[labels:]], rows)
+
+
+def _in_words(heading: str, value: str) -> str:
+    if value == "yes":
+        return heading
+    return f"{heading} {value}" if value.replace(".", "").isdigit() else value
+
+
 def terminal(title: str, made: Grid, caption: str) -> Table:
-    """With a row's labels in one column; 'yes' and 'no' become its name or nothing. Words and notes may wrap."""
+    """A row's heading, then its numbers. Headings and notes may wrap, nothing is cut off."""
     table = Table(
         title=title,
         caption=caption,
@@ -99,14 +116,12 @@ def terminal(title: str, made: Grid, caption: str) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    labels = next((index for index, entry in enumerate(made.rows[0]) if entry.cell), 0) if made.rows else 0
-    table.add_column(", ".join(made.headings[:labels]), overflow="fold")
-    for heading in made.headings[labels:]:
+    headed = with_row_headings(made)
+    table.add_column(headed.headings[0], overflow="fold")
+    for heading in headed.headings[1:]:
         table.add_column("diff." if heading == "difference" else heading, justify="right")
-    for row in made.rows:
-        named = zip(made.headings[:labels], row[:labels], strict=True)
-        words = (heading if entry.text == "yes" else entry.text for heading, entry in named if entry.text != "no")
-        table.add_row(", ".join(words), *(Text(entry.text) for entry in row[labels:]))
+    for row in headed.rows:
+        table.add_row(*(Text(entry.text) for entry in row))
     return table
 
 
