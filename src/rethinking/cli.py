@@ -105,13 +105,18 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
     description = "Train one experiment of Zhang et al. 2017. The defaults are the paper's."
     parsed, unknown = _parse(_options(defaults), prog, description, arguments)
     _refuse(
-        unknown, [*(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)), "config", "force"]
+        unknown,
+        [*(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)), "config", "force", "help"],
     )
     groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
     values = {name: value for group in groups for name, value in group.items()}
     force = values.pop("force")
     if values.pop("config") is not None:
         raise InputError("--config was given twice; keep one")
+    for chosen, detail in (("lr_schedule", "lr_decay"), ("randomization", "corruption_prob")):
+        overridden = values[chosen] != getattr(defaults, chosen)
+        if overridden and values[detail] == getattr(defaults, detail):
+            values[detail] = None  # what the file says of it goes with what was overridden
     return ExperimentConfig(**values), force
 
 
@@ -131,7 +136,7 @@ def _parse(kind: Any, prog: str, description: str, arguments: list[str]) -> tupl
     except SystemExit as exit:
         if not exit.code:
             raise  # --help
-        raise InputError(_without_box(errors.getvalue())) from None
+        raise InputError(_in_one_line(errors.getvalue())) from None
 
 
 def _refuse(unknown: list[str], names: list[str]) -> None:
@@ -189,11 +194,17 @@ def _shown(default: Any) -> str:
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
 
 
-def _without_box(message: str) -> str:
-    """tyro's framed error message as one line, without the frame and its pointer to `--help`."""
+def _in_one_line(message: str) -> str:
+    """tyro's framed error message as one line: what was wrong, and what the option takes."""
     lines = [line.strip("│╭╮╰╯─| ") for line in message.splitlines()]
     text = " ".join(line for line in lines if line)
     text = re.sub(r"\s*For full helptext.*$", "", text)
+    if wrong := re.search(r"Error parsing (--\S+): (.*'.*) Argument helptext: \S+ (\[.*?\]\]|\S+) (.*)", text):
+        flag, reason, takes, help = wrong.groups()
+        given = re.findall(r"'([^']*)'", reason)[-1]
+        return f"{flag} takes {takes}, not '{given}': {help}"
+    if missing := re.search(r"Missing value for argument '(--\S+)'", text):
+        return f"{missing[1]} needs a value; --help says which"
     return re.sub(r"^Value error Error parsing \w+: ", "", text)  # what a dataclass says of its own values
 
 

@@ -322,7 +322,7 @@ class ExperimentConfig:
             value = _typed(spec.name, getattr(self, spec.name))
             expected = None if value is None else spec.metadata["check"](value)
             if expected:
-                suggestion = nearest(str(value), spec.metadata["choices"])
+                suggestion = nearest(str(value), spec.metadata["metavar"].split("|"))
                 raise InputError(f"{spec.name} must be {expected}, not {value!r}{suggestion}")
             object.__setattr__(self, spec.name, value)
         self._check_combinations()
@@ -378,9 +378,10 @@ class ExperimentConfig:
     def from_mapping(cls, values: Mapping[str, Any]) -> ExperimentConfig:
         """A configuration from field names or command-line names. Raises `InputError` for names it does not know."""
         by_name = field_by_name()
-        unknown = [name for name in values if str(name) not in by_name]
+        values = {str(name).replace("-", "_"): value for name, value in values.items()}
+        unknown = [name for name in values if name not in by_name]
         if unknown:
-            raise InputError(f"unknown option '{unknown[0]}'{nearest(str(unknown[0]), by_name)}")
+            raise InputError(f"unknown option '{unknown[0]}'{nearest(unknown[0], by_name)}")
         named = {by_name[name]: value for name, value in values.items()}
         if len(named) < len(values):
             twice = next(by_name[name] for name in values if by_name[name] != name)

@@ -277,6 +277,22 @@ except RuntimeError as error:
     assert list(own_cache.iterdir()) == []
 
 
+def test_a_disk_that_datasets_itself_finds_too_full_is_told_the_same_way(tmp_path: Path, own_cache: Path):
+    class_folders(tmp_path / "pets")
+    code = f"""
+import collections, shutil
+shutil.disk_usage = lambda path: collections.namedtuple("usage", "total used free")(0, 0, 0)
+from rethinking.data import sources
+try:
+    sources.load({str(tmp_path / "pets")!r})
+except RuntimeError as error:
+    print(error)
+"""
+    output, errors = run_python(code).communicate(timeout=60)
+    assert output.strip() == f"cannot write the cache {own_cache}: No space left on device", errors
+    assert list(own_cache.iterdir()) == []
+
+
 def test_what_a_killed_process_left_unfinished_is_removed_later(own_cache: Path):
     recent, stale = own_cache / "a.1.unfinished", own_cache / "b.2.unfinished"
     for folder in (recent, stale):
@@ -310,6 +326,17 @@ class Failing(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+class Portal(Failing):
+    """Answers at its door, and never to what is asked there."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        threading.Event().wait(30)
+
+
 class Garbled(socketserver.BaseRequestHandler):
     """No HTTP at all."""
 
@@ -322,8 +349,9 @@ def test_a_hub_out_of_reach_is_told_within_five_seconds(monkeypatch: pytest.Monk
     with contextlib.ExitStack() as servers:
         silent = servers.enter_context(socket.create_server(("127.0.0.1", 0)))
         endpoints = ["http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"]
-        for handler in (Failing, Garbled):
+        for handler in (Failing, Portal, Garbled):
             server = servers.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler))
+            server.daemon_threads = True
             threading.Thread(target=server.serve_forever, daemon=True).start()
             servers.callback(server.shutdown)
             endpoints.append(f"http://127.0.0.1:{server.server_address[1]}")

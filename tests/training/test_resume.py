@@ -204,6 +204,17 @@ def test_a_runs_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
     assert line.startswith("error: cannot write")
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_no_folder(tmp_path: Path):
+    assert finish(options(tmp_path / "other", num_epochs=1)).returncode == 0  # the digits are decoded
+    full = finish(
+        options(tmp_path / "runs"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+    )
+    assert full.returncode == 1
+    (line,) = full.stderr.splitlines()
+    assert "randomization.safetensors" in line
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
 @pytest.fixture
 def interrupted(tmp_path: Path) -> Path:
     process = start(options(tmp_path, num_epochs=1000))
@@ -222,6 +233,23 @@ def damage_checkpoint_end(run: Path) -> None:
 def truncate_checkpoint(run: Path) -> None:
     content = (run / "checkpoint.safetensors").read_bytes()
     (run / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def lose_checkpoint(run: Path) -> None:
+    (run / "checkpoint.safetensors").unlink()
+
+
+def checkpoint_without_its_epoch(run: Path) -> None:
+    with safetensors.safe_open(run / "checkpoint.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = {"crc32": file.metadata()["crc32"]}
+    safetensors.torch.save_file(tensors, run / "checkpoint.safetensors", metadata)
+
+
+def metrics_of_another_version(run: Path) -> None:
+    first, *others = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(first)["epoch"] == 1
+    (run / "metrics.jsonl").write_text("\n".join(['{"epoch": 1}', *others]))
 
 
 def empty_metrics(run: Path) -> None:
@@ -247,6 +275,9 @@ def edit_yaml(run: Path) -> None:
     [
         (damage_checkpoint_end, "checkpoint.safetensors is damaged"),
         (truncate_checkpoint, "checkpoint.safetensors is damaged"),
+        (lose_checkpoint, "checkpoint.safetensors is damaged or missing"),
+        (checkpoint_without_its_epoch, "checkpoint.safetensors is damaged"),
+        (metrics_of_another_version, "metrics.jsonl is damaged"),
         (empty_metrics, "metrics.jsonl is damaged"),
         (break_yaml, "config.yaml is not YAML"),
         (other_version, "has format 7; this version reads 1"),
@@ -267,10 +298,16 @@ def break_result(run: Path) -> None:
     (run / "result.json").write_text("{")
 
 
+def cut_result(run: Path) -> None:
+    (run / "result.json").write_text('{"final": {"epoch": 1}}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_result, "result.json is damaged"),
+        (break_result, "result.json is damaged: delete that file"),
+        (cut_result, "result.json is damaged: delete that file"),
+        (metrics_of_another_version, "metrics.jsonl is damaged"),
         (empty_metrics, "metrics.jsonl is damaged"),
         (other_version, "has format 7; this version reads 1"),
         (edit_yaml, "config.yaml was changed since the run began"),

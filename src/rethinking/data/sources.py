@@ -198,8 +198,10 @@ def _load_dataset(dataset: str, folder: Path | None, data_root: str | Path | Non
     """
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     asked_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    if folder is None and not asked_offline and not server_answers(endpoint, HUB_TIMEOUT):
-        raise _unreachable(dataset, data_root, endpoint)
+    if folder is None and not asked_offline:
+        described = f"{endpoint}/api/datasets/{HUB_SOURCES[dataset].repository}"
+        if not server_answers(described, HUB_TIMEOUT, "GET"):  # a portal in between may answer, but not this
+            raise _unreachable(dataset, data_root, endpoint)
     import datasets
     import huggingface_hub
 
@@ -226,13 +228,14 @@ def _unreachable(dataset: str, data_root: str | Path | None, endpoint: str) -> I
     )
 
 
-def server_answers(url: str, timeout: float) -> bool:
-    """Whether a working server answers at `url` in `timeout` seconds, the name's look-up included."""
+def server_answers(url: str, timeout: float, method: str = "HEAD") -> bool:
+    """Whether a working server answers in full at `url` in `timeout` seconds, the name's look-up included."""
     answered = threading.Event()
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=timeout) as answer:
+                answer.read()
         except urllib.error.HTTPError as error:
             if error.code in (403, 407) or error.code >= 500:  # a proxy's or a broken server's answer
                 return
@@ -352,6 +355,8 @@ def _disk_error(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return error
+        if isinstance(error, OSError) and "Not enough disk space" in str(error):  # what `datasets` foresees
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         error = error.__cause__ or error.__context__
     return None
 

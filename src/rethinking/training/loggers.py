@@ -21,7 +21,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data.sources import server_answers
 from rethinking.training.run_dir import Record, RunResult
 
-FINISH_TIMEOUT = 20.0  # seconds that a finished run waits for each of its loggers
+FINISH_TIMEOUT = 10.0  # seconds that a finished run waits for each of its loggers
 INTERRUPTED_TIMEOUT = 3.0  # seconds that an interrupted or failed one does
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class WandbLogger:
     """One W&B run a sitting, grouped by run folder; offline, under `<run>/wandb`, where server or key are missing."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")  # the run's own console is for the run
         import wandb
 
         def init(mode: str) -> Any:
@@ -78,7 +79,7 @@ class WandbLogger:
                 group=path.name,
                 config=config.to_dict(),
                 mode=mode,  # type: ignore[arg-type]
-                settings=wandb.Settings(console="off", silent=True, init_timeout=10),
+                settings=wandb.Settings(console="off", silent=True, init_timeout=5),
             )
 
         mode = os.environ.get("WANDB_MODE") or ("online" if self._can_go_online() else "offline")
@@ -129,7 +130,8 @@ class Background:
             try:
                 method(*arguments)
             except Exception as error:  # anything a logger can raise
-                log.warning("%s stopped logging, the run goes on: %s: %s", self._name, type(error).__name__, error)
+                reason = " ".join(str(error).split())[:200]
+                log.warning("%s stopped logging, the run goes on: %s: %s", self._name, type(error).__name__, reason)
                 return
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:

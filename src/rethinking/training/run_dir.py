@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,19 @@ from rethinking.errors import InputError, RunError
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
+RECORD_FIELDS = {
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "exact_train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "generalization_gap",
+    "images_per_second",
+    "seconds",
+}
+RESULT_FIELDS = {"dataset", "parameters", "train_images", "provenance", "final", "epochs_to_fit", "seconds"}
 FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
 
 
@@ -128,9 +142,13 @@ class RunDir:
         Raises `RunError` for a folder of another format, or one whose configuration or randomization differs.
         """
         if not (self.path / "config.yaml").exists():
-            content = safetensors.torch.save(dict(randomization), dict(details))
-            self._write("randomization.safetensors", content)
-            self._write("config.yaml", config.to_yaml().encode())
+            try:
+                content = safetensors.torch.save(dict(randomization), dict(details))
+                self._write("randomization.safetensors", content)
+                self._write("config.yaml", config.to_yaml().encode())
+            except RunError:
+                shutil.rmtree(self.path, ignore_errors=True)  # nothing in it but what was begun here
+                raise
             return
         self._check_config(config)
         _, stored = self._read_tensors("randomization.safetensors")
@@ -163,15 +181,18 @@ class RunDir:
     def restore(self, model: nn.Module, optimizer: Optimizer) -> list[Record]:
         """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
         if not (self.path / "checkpoint.safetensors").exists():
+            if len(self._read_metrics()) > 1:  # of one epoch alone the checkpoint may never have come to be written
+                raise self._damaged("checkpoint.safetensors")
             return []
         tensors, metadata = self._read_tensors("checkpoint.safetensors")
         if metadata.get("crc32") != _checksum(tensors):
             raise self._damaged("checkpoint.safetensors")
         try:
+            epoch = int(metadata.get("epoch", ""))
             _load_tensors(_state(model, optimizer), tensors)
         except ValueError:
             raise self._damaged("checkpoint.safetensors") from None
-        return self._read_metrics(int(metadata["epoch"]))
+        return self._read_metrics(epoch)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         self._write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
@@ -182,20 +203,25 @@ class RunDir:
         try:
             result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
             last = result["final"]["epoch"]
+            complete = result.keys() >= RESULT_FIELDS
         except (OSError, ValueError, KeyError, TypeError):
-            raise self._damaged("result.json") from None
+            complete = False
+        if not complete:
+            raise RunError(
+                f"{self.path / 'result.json'} is damaged: delete that file, and the same command writes it again from"
+                " the others"
+            )
         return RunResult(self.path, config, self._read_metrics(last), result)
 
     def so_far(self, config: ExperimentConfig) -> RunResult | None:
         """The unfinished run of `config` up to its last finished epoch; None before the first."""
-        try:
-            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            metrics: list[Record] = [json.loads(line) for line in lines]
-            facts = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        metrics = self._read_metrics()
+        if not metrics:
             return None
+        try:
+            facts = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise self._damaged("metrics.jsonl") from None
+            raise self._damaged("facts.json") from None
         return RunResult(self.path, config, metrics, facts | summary(metrics), finished=False)
 
     # Reading and writing
@@ -221,13 +247,20 @@ class RunDir:
                 " command goes on from there"
             ) from None
 
-    def _read_metrics(self, epochs: int) -> list[Record]:
-        """The records of epochs 1 to `epochs`; a later one, whose checkpoint was never finished, is left out."""
+    def _read_metrics(self, epochs: int | None = None) -> list[Record]:
+        """The records of epochs 1 to `epochs`; a later one, whose checkpoint was never finished, is left out.
+
+        Without `epochs` all there are, none where the first is not finished.
+        """
+        if epochs is None and not (self.path / "metrics.jsonl").exists():
+            return []
         try:
             lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             metrics = [json.loads(line) for line in lines[:epochs]]
-            complete = [record["epoch"] for record in metrics] == list(range(1, epochs + 1))
-        except (OSError, ValueError, KeyError, TypeError):
+            expected = range(1, (len(lines) if epochs is None else epochs) + 1)
+            complete = [record["epoch"] for record in metrics] == list(expected)
+            complete = complete and all(record.keys() >= RECORD_FIELDS for record in metrics)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             complete = False
         if not complete:
             raise self._damaged("metrics.jsonl")
