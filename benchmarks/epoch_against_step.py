@@ -186,6 +186,7 @@ def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> N
 
 def model_and_optimizer(config: ExperimentConfig, device: torch.device) -> tuple[nn.Module, Optimizer]:
     model = build_model(config.model_name)
+    assert config.init is not None, "a resolved configuration"
     initialize(model, config.init, generator(0, "init"))
     to_device(model, device)
     return model.train(), Optimizer(model, config)

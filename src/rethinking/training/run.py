@@ -42,6 +42,7 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     device = torch.device(config.device)
     train_split, test_split = _randomized_splits(config, data)
     model = build_model(config.model_name, len(data.class_names), _input_shape(config, data))
+    assert config.init is not None, "a resolved configuration"
     initialize(model, config.init, generator(config.seed, "init"))
     to_device(model, device)
 
