@@ -1,4 +1,4 @@
-"""The command line: `rethinking train`, `rethinking reproduce`, `rethinking demo`.
+"""The command line: `rethinking train`, `rethinking reproduce`, `rethinking keep`, `rethinking demo`.
 
 Every option is a field of `ExperimentConfig` or of `Reproduction`.
 
@@ -32,10 +32,11 @@ FORCE_HELP = "train a finished run again, in a folder beside the old one"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """`rethinking COMMAND ...`"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "reproduce": reproduce, "demo": demo}
+    commands = {"train": train, "reproduce": reproduce, "keep": keep, "demo": demo}
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
         print("       rethinking reproduce NAME    a table or figure beside the paper's; --help lists them")
+        print("       rethinking keep RESULTS RUN    keeps what single runs measured in a folder of results")
         print("       rethinking demo              true against random labels on the built-in digits")
         sys.exit(0)
     if arguments[0] not in commands:
@@ -79,6 +80,19 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
             shown.dry_run()
         else:
             shown.run()
+
+
+def keep(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking keep RESULTS RUN ...`: the evidence of finished runs of `train` into a folder of results."""
+    with _one_line_errors():
+        folder, *runs = arguments or ["--help"]
+        if folder.startswith("-") or not runs:
+            raise InputError("keep takes a folder of results and run folders: rethinking keep results/mine runs/*")
+        with _whole_imports():
+            from rethinking.experiments import archive
+
+        archive.add(Path(folder), [archive.of_run_folder(Path(run)) for run in runs])
+        print(f"{len(runs)} kept in {folder}")
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,8 @@ from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
 from rethinking.report import results, tables
 from rethinking.training import RunResult
 
+BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
+
 
 class Reproducing:
     """A reproduction as it goes: the table at work under the live line as it fills in, all of them at the end."""
@@ -25,6 +28,7 @@ class Reproducing:
         self._reproduction = reproduction
         self._console = console
         self._kept: dict[str, Evidence] = {}
+        self._failed: set[ExperimentConfig] = set()
 
     def dry_run(self) -> None:
         """The list of runs, which are done, and how long the rest should take here."""
@@ -34,8 +38,8 @@ class Reproducing:
         images = len(self._reproduction.data().train)
         kept = archive.read(self._reproduction.folder())
         for config, result in self._reproduction.found():
-            if self._reproduction.is_done(config, kept):
-                table.add_row(_named(config), f"{config.num_epochs}", "done")
+            if answer := self._reproduction.finished_answer(config, kept):
+                table.add_row(_named(config), f"{len(answer.metrics)}", "done")
                 continue
             if isinstance(result, RunError):
                 table.add_row(_named(config), "", f"fails: {result}")
@@ -46,36 +50,43 @@ class Reproducing:
                 continue
             seconds = seconds_per_epoch(config, config.train_subset or images, measured) * (config.num_epochs - done)
             total += seconds
-            table.add_row(_named(config), f"{done} of {config.num_epochs}", duration(seconds))
+            left = f"{'at most ' if config.stop_when_fit else ''}{duration(seconds)}"
+            table.add_row(_named(config), f"{done} of {config.num_epochs}", left)
         self._console.print(table)
         self._left_out()
-        self._print(f"{duration(total)} left in all on this machine, from a few measured steps of each kind")
+        most = "at most " if any(config.stop_when_fit for config in self._reproduction.configs()) else ""
+        self._print(f"{most}{duration(total)} left in all on this machine, from a few measured steps of each kind")
 
     def run(self) -> None:
         """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
         folder = self._reproduction.folder()
         self._keep(folder, self._so_far())  # before the first run, so that a folder that cannot be written shows now
         failed: list[str] = []
+        written = time.monotonic()
         try:
             progress = Progress(self._console, self._table_at_work)
             trained = [] if self._reproduction.show_only else self._reproduction.train(self._kept, [progress])
             for config, outcome in trained:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
+                    self._failed.add(config)
                     self._print(f"failed: {failed[-1]}")
                     continue
                 self._keep(folder, [outcome])
                 if not self._console.is_terminal:
                     self._print(f"finished: {_named(config)}")
+                if time.monotonic() - written > BETWEEN_WRITINGS:
+                    results.write(self._reproduction, self._kept)
+                    written = time.monotonic()
         finally:
             self._keep(folder, self._so_far())  # how far an interrupted one came
             results.write(self._reproduction, self._kept)
         self._console.print(self._tables())
         self._left_out()
-        if not self._kept:
+        if self._kept:
+            self._print(f"written to {folder}; open {folder / 'report.html'}")
+        else:
             self._print("no run so far")
-            return
-        self._print(f"written to {folder}; open {folder / 'report.html'}")
         if failed:
             raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
 
@@ -86,10 +97,9 @@ class Reproducing:
         self._kept = archive.add(folder, [archive.evidence(result) for result in found])
 
     def _table_at_work(self) -> RenderableType:
-        """The first table or figure that misses runs."""
-        for name, rows in self._reproduction.rows.items():
-            answers = self._reproduction.answers(name, self._kept)
-            if sum(answer.evidence.finished for answer in answers) < len(rows) * len(self._reproduction.seeds):
+        """The first table or figure that misses runs which have not failed."""
+        for name in self._reproduction.rows:
+            if set(self._reproduction.misses(name, self._kept)) - self._failed:
                 return self._table(name)
         return ""
 

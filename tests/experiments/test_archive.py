@@ -86,9 +86,14 @@ def test_several_processes_may_add_at_once(tmp_path: Path, result: RunResult):
 
 
 def test_a_run_of_train_py_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
-    command = [sys.executable, "-m", "rethinking.experiments.archive", str(tmp_path / "kept"), str(result.path)]
-    subprocess.run(command, check=True, timeout=120)
+    command = [sys.executable, "-m", "rethinking", "keep", str(tmp_path / "kept")]
+    subprocess.run([*command, str(result.path)], check=True, timeout=120)
     assert set(archive.read(tmp_path / "kept")) == {result.path.name}
+    for wrong, said in (([], "keep takes a folder of results and run folders"), (["nowhere"], "cannot read nowhere")):
+        refused = subprocess.run([*command, *wrong], capture_output=True, text=True, timeout=120, check=False)
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert said in line
 
 
 @pytest.mark.parametrize("damage", ["no,such,columns\n1,2,3\n", "run,epoch\n"])

@@ -13,7 +13,8 @@ from rethinking.experiments.experiment import Answer, Evidence, Number, Row, cel
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.experiments.time_to_overfit import DEFINITION, Threshold, time_to_overfit
+from rethinking.experiments.time_to_overfit import DEFINITION, SENSITIVITY, Threshold, time_to_overfit
+from rethinking.report import results
 
 FULL = SCALES["full"]
 STUDY = Study(FULL, FULL.models, {})
@@ -120,6 +121,7 @@ def test_relative_times_are_to_the_same_models_and_seeds_true_labels():
     ratios = [number for number in found if number.quantity == "relative time to overfit"]
     assert [number.ours for number in ratios] == [1.0, 2.0, 1.0, None]
     assert ratios[-1].note == "not in 20 epochs"
+    assert len(ratios[1].runs) == 2, "the run on true labels stands behind the ratio too"
     assert [number.paper for number in ratios] == [1.0, 1.964, 1.0, 1.964]
     missing = [cell for cell in cells(found) if cell.x == 1.0]
     assert all(cell.ours is None for cell in missing), "a mean over the seeds that happened to get there"
@@ -144,6 +146,21 @@ def test_a_number_of_an_unfinished_run_says_so():
     found = cells(table1.numbers([answer(row, records([0.2, 0.3]), finished=False)]))
     assert {cell.note for cell in found} == {"after 2 of 70 epochs"}
     assert found[0].ours == 0.3, "the online accuracy, where the exact one is not measured"
+
+
+def test_a_point_not_reached_yet_is_no_outcome():
+    study = Study(FULL, ("mlp_1x512",), {})
+    clean, *_, random = figure1b.rows(study)
+    found = figure1b.numbers([answer(clean, records([0.99])), answer(random, records([0.5] * 3), finished=False)])
+    assert {cell.note for cell in cells(found) if cell.x == 1.0} == {"after 3 of 70 epochs"}
+    curve = figure2b.numbers([answer(figure2b.rows(STUDY)[0], records([0.5] * 3), finished=False)])
+    assert not any(cell.note for cell in cells(curve)), "an epoch that is over stays as it is"
+
+
+def test_without_a_test_set_there_is_no_best_test_accuracy():
+    metrics = tuple({**record, "test_accuracy": None} for record in records([0.5, 0.6]))
+    found = figure2b.numbers([answer(figure2b.rows(STUDY)[0], metrics)])
+    assert [n.ours for n in found if n.quantity == "best test accuracy so far"] == [None, None]
 
 
 def test_exact_accuracy_counts_where_it_was_measured_but_not_over_augmented_batches():
@@ -179,5 +196,17 @@ def test_every_experiment_begins_with_what_to_expect():
         assert "run" in experiment.about, name
 
 
-def test_the_definition_is_among_those_the_sensitivity_compares():
+def test_the_sensitivity_compares_the_definition_with_others_and_counts_who_never_gets_there():
     assert str(DEFINITION) == "online training accuracy >= 0.985"
+    assert DEFINITION in SENSITIVITY
+    clean, *_, random = figure1b.rows(Study(FULL, ("mlp_1x512",), {}))
+    found = [answer(clean, records([0.5] * 27 + [0.986] * 43)), answer(random, records([0.5] * 70))]
+    text = results.sensitivity(
+        cells(figure1b.numbers(found)), {each.evidence.run: each.evidence for each in found}
+    ).splitlines()
+    header = next(line for line in text if line.startswith("| model")).split(" | ")
+    column = header.index(str(DEFINITION))
+    by_name = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text if line.startswith("| ")}
+    assert by_name["points reached"][column] == "1 of 2"
+    off = math.sqrt(1.0 * 71 / 55)  # 28 epochs as the paper has, and 55 not reached in 70
+    assert by_name["mean factor off the paper, at least"][column] == f"{off:.2f}"

@@ -6,7 +6,7 @@
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
-    python -m rethinking.experiments.archive FOLDER RUN_FOLDER ...      keeps single runs of train.py
+`rethinking keep FOLDER RUN_FOLDER ...` keeps single runs of train.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,9 @@ def _run_row(run: Evidence) -> dict[str, Any]:
         "status": "finished" if run.finished else run.progress,
         **{name: run.configuration[name] for name in OPTIONS},
         **{f"final_{name}": last[name] for name in METRICS if name != "seconds"},
-        "best_test_accuracy": max((record["test_accuracy"] or 0.0 for record in run.metrics), default=None),
+        "best_test_accuracy": max(
+            (record["test_accuracy"] for record in run.metrics if record["test_accuracy"] is not None), default=None
+        ),
         "seconds": round(run.facts["seconds"], 1),
         "train_images": run.facts["train_images"],
         "parameters": run.facts["parameters"],
@@ -160,7 +161,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(unfinished, path)
-
-
-if __name__ == "__main__":
-    add(Path(sys.argv[1]), [of_run_folder(Path(path)) for path in sys.argv[2:]])

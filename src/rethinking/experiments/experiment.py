@@ -60,6 +60,8 @@ class Number(NamedTuple):
 
     ours: None where the run has not come to it, and `note` says so
     paper: a number, words, or None where the paper has none
+    settled: it stays as it is however far the run still goes, as the loss of an epoch does
+    baseline: the run it is relative to
     """
 
     answer: Answer
@@ -68,6 +70,18 @@ class Number(NamedTuple):
     paper: float | str | None
     x: float | None = None
     note: str = ""
+    settled: bool = False
+    baseline: Evidence | None = None
+
+    @property
+    def remark(self) -> str:
+        """What is to be known about it: why it is missing, or how far its run has come."""
+        return self.note or ("" if self.settled else self.answer.evidence.progress)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        baseline = () if self.baseline is None else (self.baseline.run,)
+        return (self.answer.evidence.run, *baseline)
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ def cells(numbers: Iterable[Number]) -> list[Cell]:
     made = []
     for (labels, quantity, x), group in groups.items():
         values = [number.ours for number in group if number.ours is not None]
-        notes = dict.fromkeys(number.note or number.answer.evidence.progress for number in group)
+        notes = dict.fromkeys(number.remark for number in group)
         made.append(
             Cell(
                 labels,
@@ -142,7 +156,7 @@ def cells(numbers: Iterable[Number]) -> list[Cell]:
                 seeds=len(group),
                 paper=group[0].paper,
                 note="; ".join(note for note in notes if note),
-                runs=tuple(dict.fromkeys(number.answer.evidence.run for number in group)),
+                runs=tuple(dict.fromkeys(run for number in group for run in number.runs)),
             )
         )
     return made

@@ -35,7 +35,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
         labels = dict(answer.row.labels)
         for record in answer.evidence.metrics:
             paper = PAPER.get((labels["condition"], record["epoch"])) if labels["model"] == "small_inception" else None
-            found.append(Number(answer, "training loss", record["train_loss"], paper, x=float(record["epoch"])))
+            epoch = float(record["epoch"])
+            found.append(Number(answer, "training loss", record["train_loss"], paper, epoch, settled=True))
     return found
 
 

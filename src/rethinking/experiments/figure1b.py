@@ -17,7 +17,7 @@ MODELS = tuple(dict.fromkeys(model for model, _ in PAPER))
 
 
 def rows(study: Study) -> list[Row]:
-    """True labels, eleven levels at most, random labels: the ends are the runs of Table 1."""
+    """From true labels to random labels, which are the runs of Table 1."""
     return [
         Row((("model", model), ("label_corruption", f"{level / 10:g}")), study.config(model, **_corrupted(level)))
         for model in MODELS
@@ -35,7 +35,7 @@ def _corrupted(level: int) -> dict[str, Any]:
 def numbers(answers: list[Answer]) -> list[Number]:
     """Epochs to overfit, and their ratio to the same model's and seed's on true labels."""
     on_true_labels = {
-        (dict(answer.row.labels)["model"], answer.seed): time_to_overfit(answer.evidence.metrics)
+        (dict(answer.row.labels)["model"], answer.seed): answer.evidence
         for answer in answers
         if dict(answer.row.labels)["label_corruption"] == "0"
     }
@@ -46,12 +46,14 @@ def numbers(answers: list[Answer]) -> list[Number]:
         paper = PAPER[model, level]
         epochs = time_to_overfit(answer.evidence.metrics)
         baseline = on_true_labels.get((model, answer.seed))
-        note = "" if epochs else f"not in {len(answer.evidence.metrics)} epochs"
-        ratio = epochs / baseline if epochs and baseline else None
-        stated = float(paper["relative_time_to_overfit"])
+        on_true = time_to_overfit(baseline.metrics) if baseline else None
+        ratio = epochs / on_true if epochs and on_true else None
+        missed = "" if epochs or not answer.evidence.finished else f"not in {len(answer.evidence.metrics)} epochs"
+        lacks = "no baseline" if epochs and not on_true else missed
+        ratio_stated, epochs_stated = float(paper["relative_time_to_overfit"]), float(paper["epochs_to_overfit"])
         found += [
-            Number(answer, "relative time to overfit", ratio, stated, level, note or ("" if ratio else "no baseline")),
-            Number(answer, "epochs to overfit", epochs, float(paper["epochs_to_overfit"]), level, note),
+            Number(answer, "relative time to overfit", ratio, ratio_stated, level, lacks, bool(ratio), baseline),
+            Number(answer, "epochs to overfit", epochs, epochs_stated, level, missed, bool(epochs)),
         ]
     return found
 

@@ -47,7 +47,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
     found = []
     for answer in answers:
         metrics, model = answer.evidence.metrics, dict(answer.row.labels)["model"]
-        best = accumulate((record["test_accuracy"] or 0.0 for record in metrics), max)
+        tested = [record["test_accuracy"] for record in metrics if record["test_accuracy"] is not None]
+        best = list(accumulate(tested, max)) or [None] * len(metrics)
         for record, best_so_far in zip(metrics, best, strict=True):
             epoch = record["epoch"]
             for quantity, ours, paper in (
@@ -55,7 +56,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
                 ("test accuracy", record["test_accuracy"], PAPER[model, "test accuracy"].get(epoch)),
                 ("best test accuracy so far", best_so_far, None),
             ):
-                found.append(Number(answer, quantity, ours, paper, x=float(epoch)))
+                found.append(Number(answer, quantity, ours, paper, float(epoch), settled=True))
     return found
 
 

@@ -35,11 +35,11 @@ class Reproduction:
     """as for train.py (default: cifar10; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """a folder to look for the named data set in, before the Hub"""
-    models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="")] = ()
+    models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
     """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
     scale: str = "full"
     """full: the paper's; small: 5,000 training images; demo: a few minutes on the digits"""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """one run for each; several are shown as mean and standard deviation"""
     dry_run: bool = False
     """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
@@ -71,12 +71,13 @@ class Reproduction:
             takes = ", ".join(EXPERIMENTS[wanted[0]].models)
             raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
 
-    def _rows(self, name: str) -> list[Row]:
+    def _rows(self, name: str, besides: tuple[str, ...] = ()) -> list[Row]:
         """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
         models = self.models or tuple(model for model in experiment.models if model in scale.models)
         if experiment.any_model and not models:
             models = scale.models
+        models += besides
         options = {
             "runs_dir": self.runs_dir,
             "data_root": self.data_root,
@@ -113,10 +114,10 @@ class Reproduction:
             except RunError as error:
                 yield config, error
 
-    def is_done(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> bool:
-        """Whether the evidence has a finished run that answers `config`, on whatever machine it was trained."""
+    def finished_answer(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """The finished run of the evidence that answers `config`, on whatever machine it was trained."""
         answer = self._answer(config, kept)
-        return answer is not None and answer.finished
+        return answer if answer is not None and answer.finished else None
 
     def train(
         self, kept: Mapping[str, Evidence], observers: Sequence[Observer] = ()
@@ -126,7 +127,7 @@ class Reproduction:
         Raises `InputError` where the data or the options do not fit, which no run would survive.
         """
         for config in self.configs():
-            if self.is_done(config, kept):
+            if self.finished_answer(config, kept):
                 continue
             try:
                 yield config, train(config, observers=observers)
@@ -136,10 +137,22 @@ class Reproduction:
                 yield config, RunError(" ".join(str(error).split()) or type(error).__name__)
 
     def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
-        """What the evidence says to each row of an experiment, for each of the seeds that has any."""
-        asked = [(row, seed) for row in self.rows[name] for seed in self.seeds]
-        found = ((row, seed, self._answer(row.with_seed(seed), kept)) for row, seed in asked)
-        return [Answer(row, seed, evidence) for row, seed, evidence in found if evidence is not None]
+        """What the evidence says to each row of an experiment, those of other models and seeds than asked for too.
+
+        Of a row's seeds those that are finished count, where any is.
+        """
+        seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
+        answers = []
+        for row in self._rows(name, besides=EXPERIMENTS[name].models):
+            found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in seeds)
+            those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
+            answers += [answer for answer in those if answer.evidence.finished] or those
+        return answers
+
+    def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[ExperimentConfig]:
+        """Runs that an experiment still needs."""
+        asked = (row.with_seed(seed) for row in self.rows[name] for seed in self.seeds)
+        return [config for config in asked if not self.finished_answer(config, kept)]
 
     def _answer(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The best of the evidence for `config`, of any device and precision unless one was asked for."""

@@ -107,7 +107,7 @@ def _levels(folder: Path, noise: float = 0.0) -> list[tuple[float, int | str, fl
     for run in archive.read(folder).values():
         asked = run.configuration
         wanted = {"model_name": "mlp_1x512", "seed": 0, "weight_decay": 0.0, "num_epochs": 70}
-        if run.facts["dataset"] != "cifar10_jpeg" or not wanted.items() <= asked.items():
+        if run.facts["dataset"] != "cifar10_jpeg" or not run.finished or not wanted.items() <= asked.items():
             continue
         if asked.get("pixel_noise", 0.0) == noise:
             level = asked["corruption_prob"] or float(asked["randomization"] == "random_labels")
@@ -130,7 +130,7 @@ def table(name: str, results: Path) -> str:
         return TABLES[name](results)
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
     numbers = tables.markdown(tables.grid(EXPERIMENTS[name], cells))
-    return f"Ours on {dataset}, {scale} scale; the paper's on CIFAR-10.\n\n{numbers}"
+    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}; the paper's on CIFAR-10.\n\n{numbers}"
 
 
 def with_tables(text: str, results: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from rethinking.experiments.experiment import Cell, Experiment, Plot
@@ -37,7 +39,11 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
 
 
 def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> Figure:
-    """Ours over the paper's dashed curve, in the paper's axes and order; written to `path` as .png and as .svg."""
+    """Ours over the paper's dashed curve, in the paper's axes and order; written to `path` as .png and as .svg.
+
+    At full scale, with as many training images as the paper's, an epoch has as many steps as the paper's. Points of
+    runs that are not finished are hollow.
+    """
     plot = experiment.plot
     assert plot is not None, "a figure"
     in_steps = full_scale and plot.x_per_epoch is not None  # where an epoch has as many as the paper's
@@ -47,7 +53,9 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     curves: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         curves.setdefault((_series_name(plot, cell, cells), cell.quantity), []).append(cell)
-    colours = {key: f"C{index}" for index, key in enumerate(key for key in curves if key[1] in plot.quantities)}
+    drawn = [key for key in curves if key[1] in plot.quantities]
+    palette = [to_hex(colour) for colour in matplotlib.color_sequences["tab10" if len(drawn) <= 10 else "tab20"]]
+    colours = dict(zip(drawn, itertools.cycle(palette), strict=False))
     for (name, quantity), points in curves.items():
         x = [(cell.x or 0.0) * unit for cell in points]
         if quantity in plot.quantities:
@@ -59,14 +67,17 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
                 axes.plot(papers_x, list(papers.values()), "--", color=colours[name, quantity], linewidth=1, alpha=0.8)
         elif quantity == plot.shaded:
             best = [cell.ours or 0.0 for cell in points]
-            axes.fill_between(x, 0, best, color=colours[name, plot.quantities[-1]], alpha=0.12, linewidth=0)
+            colour = colours[name, plot.quantities[-1]]
+            axes.fill_between(x, 0, best, color=colour, alpha=0.12, linewidth=0, label=f"{quantity}, {name}")
     if any(isinstance(cell.paper, float) for cell in cells):
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
     if in_steps or plot.x_per_epoch is None:
         axes.set_xlim(*plot.x_limits)
     low, high = plot.y_limits
-    highest = max((cell.ours or 0.0 for cell in cells if plot.points and cell.quantity in plot.quantities), default=0.0)
-    axes.set_ylim(low, high if highest <= high else 1.05 * highest)  # more than the paper's axis only where it must
+    ours = [cell.ours for cell in cells if cell.quantity in plot.quantities and cell.ours is not None]
+    lowest, highest = min(ours, default=low), max(ours, default=high)
+    # More than the paper's axis only where it must.
+    axes.set_ylim(low if low <= lowest else 0.95 * lowest, high if highest <= high else 1.05 * highest)
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
     axes.set_title(f"{experiment.title}\nours on {dataset}", fontsize="medium")
     axes.grid(alpha=0.3)
@@ -89,6 +100,10 @@ def _draw_curve(axes: Axes, x: list[float], points: list[Cell], colour: str, lab
     """Ours, with its standard deviation over seeds as a band."""
     ours = np.array([np.nan if cell.ours is None else cell.ours for cell in points])
     axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
+    if marker and any(cell.note for cell in points):
+        unfinished = [bool(cell.note) for cell in points]
+        places = np.array(x)[unfinished]
+        axes.plot(places, ours[unfinished], marker, color=colour, markerfacecolor="white", markersize=4, zorder=4)
     if any(cell.std for cell in points):
         std = np.array([cell.std or 0.0 for cell in points])
         axes.fill_between(x, ours - std, ours + std, color=colour, alpha=0.2, linewidth=0)

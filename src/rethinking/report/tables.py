@@ -125,6 +125,12 @@ def terminal(title: str, made: Grid, caption: str) -> Table:
     return table
 
 
+def seeds(cells: Sequence[Cell]) -> str:
+    """How many seeds a number is the mean of, such as '1 to 3 seeds'."""
+    few, many = min(cell.seeds for cell in cells), max(cell.seeds for cell in cells)
+    return "1 seed" if many == 1 else f"{many} seeds" if few == many else f"{few} to {many} seeds"
+
+
 def markdown(made: Grid) -> str:
     body = [[entry.text for entry in row] for row in made.rows]
     alignment = ["---" if index == 0 else "---:" for index in range(len(made.headings))]
