@@ -43,7 +43,7 @@ def test_a_row_has_what_a_reader_must_know_and_no_path(tmp_path: Path, result: R
     archive.add(tmp_path, [archive.evidence(result)])
     with (tmp_path / "runs.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert row["final_exact_train_accuracy"] == str(result.final["exact_train_accuracy"])
+    assert float(row["final_exact_train_accuracy"]) == pytest.approx(result.final["exact_train_accuracy"], rel=1e-5)
     for name in ("seed", "fingerprint", "precision", "hardware", "torch", "python", "commit", "seconds", "dataset"):
         assert row[name], name
     assert str(result.path.parent) not in (tmp_path / "runs.csv").read_text()

@@ -48,10 +48,10 @@ METRICS = (
 
 
 def evidence(result: RunResult) -> Evidence:
-    """What is kept of a run."""
+    """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
-    metrics = tuple({name: record[name] for name in ("epoch", *METRICS)} for record in result.metrics)
+    metrics = tuple({"epoch": record["epoch"], **_rounded(record)} for record in result.metrics)
     return Evidence(result.path.name, asked, result.finished, result.config.identity(), facts, metrics)
 
 
@@ -141,7 +141,7 @@ def _run_row(run: Evidence) -> dict[str, Any]:
 
 
 def _epoch_rows(run: Evidence) -> list[dict[str, Any]]:
-    return [{"run": run.run, "epoch": record["epoch"], **_rounded(record)} for record in run.metrics]
+    return [{"run": run.run, **record} for record in run.metrics]
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
