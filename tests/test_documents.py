@@ -4,20 +4,24 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from rethinking import cli
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.report import results
 from rethinking.report.documents import with_tables
 from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 
+OTHER_RESULTS = {"runs.csv", "epochs.csv", "differences", "bench.csv", "startup_and_memory.csv", ".lock"}
 README = (ROOT / "README.md").read_text()
 
 
@@ -100,6 +104,22 @@ def test_results_name_no_data_that_they_are_not_of():
         assert run.facts["dataset"] == "cifar10_jpeg"
         assert run.facts["train_images"] == 50_000
         assert "cifar10_jpeg" in run.run
+
+
+def test_every_committed_table_is_what_its_evidence_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Made anew from runs.csv and epochs.csv; of the data only what decides which runs answer is needed."""
+    kept = read(ROOT / "results")
+    (fingerprint,) = {run.facts["provenance"]["fingerprint"] for run in kept.values()}
+    images = np.broadcast_to(np.uint8(0), (50_000, 3, 32, 32))
+    train = ImageSet(images, np.zeros(50_000, np.int64))
+    data = ImageData("cifar10_jpeg", tuple("0123456789"), fingerprint, train, None)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: data)
+    results.write(Reproduction(experiment="all", dataset="cifar10_jpeg", out=str(tmp_path)), kept)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in (ROOT / "results").iterdir()} - OTHER_RESULTS
+    for name in made:
+        if name.endswith((".csv", ".md")):
+            assert (tmp_path / name).read_text() == (ROOT / "results" / name).read_text(), name
 
 
 def test_every_committed_number_has_its_run():

@@ -56,8 +56,15 @@ def evidence(result: RunResult) -> Evidence:
 
 
 def of_run_folder(path: Path) -> Evidence:
-    """The evidence of a finished run, from its folder. Raises `InputError` or `RunError` where that is no such run."""
-    return evidence(RunDir(path).result(ExperimentConfig.from_yaml(path / "config.yaml")))
+    """The evidence of a run as far as it has come, from its folder.
+
+    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or no epoch is finished.
+    """
+    run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
+    result = run.result(config) if run.is_finished else run.so_far(config)
+    if result is None:
+        raise RunError(f"{path} has no finished epoch yet")
+    return evidence(result)
 
 
 def read(folder: Path) -> dict[str, Evidence]:

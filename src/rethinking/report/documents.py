@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,30 +57,50 @@ def startup_and_memory(results: Path) -> str:
 
 
 def differences(results: Path) -> str:
-    """The single runs behind docs/differences.md, but for those of `noise_levels`."""
-    columns = ["data", "images", "model", "labels", "pixel noise", "weight decay", "epochs", "training", "test"]
-    body = []
+    """The single runs behind docs/differences.md, but for those of `noise_levels`; mean and deviation over seeds."""
+    columns = [
+        "data",
+        "images",
+        "model",
+        "labels",
+        "pixel noise",
+        "weight decay",
+        "epochs",
+        "seeds",
+        "training",
+        "test",
+    ]
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in _rows(results / "differences" / "runs.csv"):
-        if row["randomization"] == "partial_corrupt":
-            continue
         config = json.loads(row["configuration"])
+        if row["randomization"] == "partial_corrupt" or row["status"] != "finished":
+            continue
         decay = f"{config['weight_decay']:g}"
         if config.get("weight_decay_on", "all") != "all" and config["weight_decay"]:
             decay += ", hidden linear layers"
-        body.append(
-            [
-                row["dataset"],
-                f"{int(row['train_images']):,}",
-                f"`{row['model_name']}`",
-                {"none": "true", "random_labels": "random"}.get(row["randomization"], row["randomization"]),
-                f"{config.get('pixel_noise', 0):g}",
-                decay,
-                row["num_epochs"],
-                f"{float(row['final_exact_train_accuracy']):.2%}",
-                f"{float(row['final_test_accuracy']):.2%}" if row["final_test_accuracy"] else "",
-            ]
+        name = (
+            row["dataset"],
+            f"{int(row['train_images']):,}",
+            f"`{row['model_name']}`",
+            {"none": "true", "random_labels": "random"}.get(row["randomization"], row["randomization"]),
+            f"{config.get('pixel_noise', 0):g}",
+            decay,
+            row["num_epochs"],
         )
-    return _table(columns, sorted(body))
+        groups.setdefault(name, []).append(row)
+    body = [
+        [*name, str(len(rows)), _mean(rows, "final_exact_train_accuracy"), _mean(rows, "final_test_accuracy")]
+        for name, rows in sorted(groups.items())
+    ]
+    return _table(columns, body)
+
+
+def _mean(rows: list[Row], column: str) -> str:
+    """Of an accuracy over seeds, with the sample standard deviation; empty where there is none."""
+    values = [100 * float(row[column]) for row in rows if row[column]]
+    if len(values) < 2:
+        return f"{values[0]:.2f}%" if values else ""
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
 
 
 def noise_levels(results: Path) -> str:
