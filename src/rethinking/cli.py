@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
         print("       rethinking reproduce NAME    a table or figure beside the paper's; --help lists them")
-        print("       rethinking keep RESULTS RUN    keeps what single runs measured in a folder of results")
+        print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
         print("       rethinking demo              true against random labels on the built-in digits")
         sys.exit(0)
     if arguments[0] not in commands:
