@@ -24,36 +24,29 @@ Row = dict[str, str]
 
 
 def bench(results: Path) -> str:
-    """An epoch against its bare steps and against a stock pipeline, on every machine where that was measured."""
+    """An epoch against its bare steps and against a stock pipeline."""
     columns = ["model", "augmentation", "bare step, images/s", "epoch, images/s", "epoch / step", "epoch / stock"]
-    machines: dict[str, list[Row]] = {}
-    for row in _rows(results / "bench.csv"):
-        machines.setdefault(row["hardware"], []).append(row)
-    made = []
-    for rows in machines.values():
-        body = [
-            [
-                f"`{row['model']}`",
-                row["augmentation"],
-                f"{float(row['step_images_per_second']):,.0f}",
-                f"{float(row['epoch_images_per_second']):,.0f}",
-                f"{float(row['epoch_over_step']):.2f}",
-                f"{float(row['epoch_over_stock']):.2f}" if row["epoch_over_stock"] else "",
-            ]
-            for row in rows
+
+    def line(row: Row) -> list[str]:
+        return [
+            f"`{row['model']}`",
+            row["augmentation"],
+            f"{float(row['step_images_per_second']):,.0f}",
+            f"{float(row['epoch_images_per_second']):,.0f}",
+            f"{float(row['epoch_over_step']):.2f}",
+            f"{float(row['epoch_over_stock']):.2f}" if row["epoch_over_stock"] else "",
         ]
-        made.append(f"{_measured_on(rows)}\n\n{_table(columns, body)}")
-    return "\n\n".join(made)
+
+    return _machine_by_machine(_rows(results / "bench.csv"), columns, line)
 
 
 def startup_and_memory(results: Path) -> str:
-    rows = _rows(results / "startup_and_memory.csv")
     columns = ["model", "command to first step", "peak memory of an epoch"]
-    body = [
-        [f"`{row['model']}`", f"{float(row['startup_seconds']):.1f} s", f"{float(row['peak_gib']):.2f} GiB"]
-        for row in rows
-    ]
-    return f"{_measured_on(rows)}, on {rows[0]['dataset']}\n\n{_table(columns, body)}"
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", f"{float(row['startup_seconds']):.1f} s", f"{float(row['peak_gib']):.2f} GiB"]
+
+    return _machine_by_machine(_rows(results / "startup_and_memory.csv"), columns, line)
 
 
 def differences(results: Path) -> str:
@@ -168,9 +161,14 @@ def _rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _measured_on(rows: list[Row]) -> str:
-    row = rows[0]
-    return f"{row['hardware']}, {row['threads']} threads, {row['precision']}, PyTorch {row['torch']}"
+def _machine_by_machine(rows: list[Row], columns: list[str], line: Callable[[Row], list[str]]) -> str:
+    """A table for each machine that was measured on, under its name."""
+    machines: dict[str, list[list[str]]] = {}
+    for row in rows:
+        name = f"{row['hardware']}, {row['threads']} threads, {row['precision']}, PyTorch {row['torch']}"
+        on = f", on {row['dataset']}" if "dataset" in row else ""
+        machines.setdefault(name + on, []).append(line(row))
+    return "\n\n".join(f"{name}\n\n{_table(columns, body)}" for name, body in machines.items())
 
 
 def _table(columns: list[str], body: list[list[str]]) -> str:
