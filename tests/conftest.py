@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,32 @@ def train_command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+def on_a_terminal(folder: Path, *arguments: str) -> str:
+    """Run a Python command in `folder` through a pseudo-terminal; returns everything it wrote, as a person saw it."""
+    primary, secondary = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(secondary)
+    seen = b""
+    while True:
+        ready, _, _ = select.select([primary], [], [], 60)
+        try:
+            chunk = os.read(primary, 65536) if ready else b""
+        except OSError:  # the other end was closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(primary)
+    assert process.wait(60) == 0, seen.decode()
+    return seen.decode()
 
 
 def shared(name: str) -> Path:

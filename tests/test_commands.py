@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, shared
+from tests.conftest import ROOT, on_a_terminal, shared
 
 COMMANDS = """
 python train.py --model small_inception --dataset cifar10
@@ -88,28 +87,8 @@ def test_the_hub_out_of_reach_is_one_line_with_status_2(tmp_path: Path, train_co
 
 
 def test_on_a_terminal_there_is_one_live_line(tmp_path: Path):
-    """Through a pseudo-terminal, as a person would see it."""
-    primary, secondary = os.openpty()
-    arguments = ["--model", "mlp_1x512", "--dataset", "digits", "--num_epochs", "150", "--runs_dir", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        stdout=secondary,
-        stderr=secondary,
-        env={**os.environ, "TERM": "xterm"},
-    )
-    os.close(secondary)
-    seen = b""
-    while True:
-        ready, _, _ = select.select([primary], [], [], 60)
-        try:
-            chunk = os.read(primary, 65536) if ready else b""
-        except OSError:  # the other end was closed
-            break
-        if not chunk:
-            break
-        seen += chunk
-    assert process.wait(60) == 0
-    text = seen.decode()
+    arguments = ["--model", "mlp_1x512", "--dataset", "digits", "--num_epochs", "150"]
+    text = on_a_terminal(tmp_path, str(ROOT / "train.py"), *arguments)
     assert re.search(r"epoch \d+/150 .*left", text)
     assert "\x1b[2K" in text, "the line is redrawn in place"
     assert "\x1b[1A" not in text.split("\x1b[?25h")[0], "the line is longer than the terminal is wide"

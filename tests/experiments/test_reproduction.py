@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.report import tables
 from rethinking.training.run import resolve
 from rethinking.training.run_dir import question
-from tests.conftest import DEMO, OUT, ROOT, reproduce
+from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 
 def trained(folder: Path) -> dict[str, int]:
@@ -91,6 +92,18 @@ def test_a_dry_run_lists_what_is_done_and_trains_nothing(reproduced, tmp_path: P
     assert trained(folder) == before
     reproduce(tmp_path, "table1", *DEMO, "--dry_run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_terminal_the_table_fills_in_under_the_live_line(tmp_path: Path):
+    text = on_a_terminal(tmp_path, str(ROOT / "reproduce.py"), "table1", *DEMO)
+    first, second, third = text.split("\x1b[?25l")[1:]  # the cursor is hidden while a run goes
+    for part, shown in ((first, []), (second, ["true, weight decay"]), (third, ["true, weight decay", "true"])):
+        going = re.split(r"\x1b\[\?25h", part)[0]
+        assert re.search(r"epoch \d+/150 .*left", going)
+        assert set(re.findall(r"mlp_1x512, ([a-z ,]*[a-z])  ", going)) == set(shown)
+        assert ("50.39%" in going) is bool(shown), "the paper's number beside ours"
+    after = third.split("\x1b[?25h")[1]
+    assert set(re.findall(r"mlp_1x512, ([a-z ,]*[a-z])  ", after)) == {"true, weight decay", "true", "random"}
 
 
 def test_runs_of_train_py_are_found(tmp_path: Path):

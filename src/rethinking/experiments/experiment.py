@@ -14,10 +14,14 @@ Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp
 
 
 class Row(NamedTuple):
-    """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it."""
+    """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it.
+
+    paper: a table's numbers in it, by quantity
+    """
 
     labels: Labels
     config: ExperimentConfig
+    paper: Mapping[str, float | str] = {}
 
     def with_seed(self, seed: int) -> ExperimentConfig:
         """The run for one of several seeds, which draws its own random labels and pixels too."""

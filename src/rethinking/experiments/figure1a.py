@@ -6,7 +6,7 @@ happen. 5 runs of small Inception, two of them Table 1's, over two hours each on
 
 from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
-from rethinking.experiments.paper import read_table
+from rethinking.experiments.paper import curve
 from rethinking.experiments.scale import Study
 
 CONDITIONS = {
@@ -16,7 +16,10 @@ CONDITIONS = {
     "random_pixels": "random_pixels",
     "gaussian_pixels": "gaussian_pixels",
 }
-PAPER = {(row["condition"], int(row["epoch"])): float(row["average_loss"]) for row in read_table("figure1a")}
+CURVES = {
+    (condition, "training loss"): curve("figure1a", "epoch", "average_loss", condition=condition)
+    for condition in CONDITIONS
+}
 
 
 def rows(study: Study) -> list[Row]:
@@ -33,15 +36,11 @@ def numbers(answers: list[Answer]) -> list[Number]:
     found = []
     for answer in answers:
         labels = dict(answer.row.labels)
+        paper = CURVES[labels["condition"], "training loss"] if labels["model"] == "small_inception" else {}
         for record in answer.evidence.metrics:
-            paper = PAPER.get((labels["condition"], record["epoch"])) if labels["model"] == "small_inception" else None
-            epoch = float(record["epoch"])
-            found.append(Number(answer, "training loss", record["train_loss"], paper, epoch, settled=True))
+            epoch, loss = float(record["epoch"]), record["train_loss"]
+            found.append(Number(answer, "training loss", loss, paper.get(epoch), epoch, settled=True))
     return found
-
-
-def _curve(condition: str) -> dict[float, float]:
-    return {float(epoch): loss for (name, epoch), loss in PAPER.items() if name == condition}
 
 
 EXPERIMENT = Experiment(
@@ -53,7 +52,7 @@ EXPERIMENT = Experiment(
     plot=Plot(
         ("training loss",),
         "condition",
-        {(condition, "training loss"): _curve(condition) for condition in CONDITIONS},
+        CURVES,
         "thousand steps",
         "average loss",
         (0, 25),

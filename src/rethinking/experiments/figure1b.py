@@ -8,12 +8,16 @@ quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for I
 from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
-from rethinking.experiments.paper import read_table
+from rethinking.experiments.paper import curve, read_table
 from rethinking.experiments.scale import Study
 from rethinking.experiments.time_to_overfit import time_to_overfit
 
-PAPER = {(row["model"], float(row["label_corruption"])): row for row in read_table("figure1b")}
-MODELS = tuple(dict.fromkeys(model for model, _ in PAPER))
+MODELS = tuple(dict.fromkeys(row["model"] for row in read_table("figure1b")))
+CURVES = {
+    (model, quantity): curve("figure1b", "label_corruption", quantity.replace(" ", "_"), model=model)
+    for model in MODELS
+    for quantity in ("relative time to overfit", "epochs to overfit")
+}
 
 
 def rows(study: Study) -> list[Row]:
@@ -43,23 +47,19 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in answers:
         labels = dict(answer.row.labels)
         model, level = labels["model"], float(labels["label_corruption"])
-        paper = PAPER[model, level]
         epochs = time_to_overfit(answer.evidence.metrics)
         baseline = on_true_labels.get((model, answer.seed))
         on_true = time_to_overfit(baseline.metrics) if baseline else None
         ratio = epochs / on_true if epochs and on_true else None
         missed = "" if epochs or not answer.evidence.finished else f"not in {len(answer.evidence.metrics)} epochs"
         lacks = "no baseline" if epochs and not on_true else missed
-        ratio_stated, epochs_stated = float(paper["relative_time_to_overfit"]), float(paper["epochs_to_overfit"])
-        found += [
-            Number(answer, "relative time to overfit", ratio, ratio_stated, level, lacks, bool(ratio), baseline),
-            Number(answer, "epochs to overfit", epochs, epochs_stated, level, missed, bool(epochs)),
-        ]
+        for quantity, ours, note, relative_to in (
+            ("relative time to overfit", ratio, lacks, baseline),
+            ("epochs to overfit", epochs, missed, None),
+        ):
+            paper = CURVES[model, quantity][level]
+            found.append(Number(answer, quantity, ours, paper, level, note, bool(ours), relative_to))
     return found
-
-
-def _curve(model: str) -> dict[float, float]:
-    return {level: float(row["relative_time_to_overfit"]) for (name, level), row in PAPER.items() if name == model}
 
 
 EXPERIMENT = Experiment(
@@ -71,7 +71,7 @@ EXPERIMENT = Experiment(
     plot=Plot(
         ("relative time to overfit",),
         "model",
-        {(model, "relative time to overfit"): _curve(model) for model in MODELS},
+        CURVES,
         "label corruption",
         "time to overfit",
         (0, 1),

@@ -10,23 +10,21 @@ from itertools import accumulate
 import numpy as np
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
-from rethinking.experiments.paper import read_table
+from rethinking.experiments.paper import curve
 from rethinking.experiments.scale import Study
 
 STEPS = 391  # an epoch, in the paper's figure
 MODELS = ("small_inception", "small_inception_no_bn")
 
 
-SPLITS = {"train": "train accuracy", "test": "test accuracy"}
-
-
-def _curve(model: str, split: str) -> dict[float, float]:
-    """The paper's curve, point for point: accuracy by epoch, with fractions of one where it is finer."""
-    points = [row for row in read_table("figure2b") if (row["model"], row["split"]) == (model, split)]
-    return {int(row["step"]) / STEPS: float(row["accuracy"]) for row in points}
-
-
-CURVES = {(model, SPLITS[split]): _curve(model, split) for model in MODELS for split in SPLITS}
+CURVES = {  # point for point, by epoch, with fractions of one where the paper's is finer
+    (model, f"{split} accuracy"): {
+        step / STEPS: accuracy
+        for step, accuracy in curve("figure2b", "step", "accuracy", model=model, split=split).items()
+    }
+    for model in MODELS
+    for split in ("train", "test")
+}
 
 
 def at_epochs(curve: Mapping[float, float]) -> dict[int, float]:

@@ -23,6 +23,7 @@ def rows(study: Study) -> list[Row]:
                 random_crop=row["random_crop"] == "yes",
                 weight_decay="default" if row["weight_decay"] == "yes" else 0.0,
             ),
+            {f"{split} accuracy": float(row[f"{split}_accuracy"]) / 100 for split in ("train", "test")},
         )
         for row in PAPER
         if row["model"] in study.models
@@ -33,13 +34,12 @@ def numbers(answers: list[Answer]) -> list[Number]:
     """Final accuracies; in training the exact one, where the run has come to measure it."""
     found = []
     for answer in answers:
-        paper = next(row for row in PAPER if answer.row.labels == tuple((column, row[column]) for column in COLUMNS))
         last = answer.evidence.metrics[-1]
         exact = last["exact_train_accuracy"]
         train = last["train_accuracy"] if exact is None else exact
         found += [
-            Number(answer, "train accuracy", train, float(paper["train_accuracy"]) / 100),
-            Number(answer, "test accuracy", last["test_accuracy"], float(paper["test_accuracy"]) / 100),
+            Number(answer, "train accuracy", train, answer.row.paper["train accuracy"]),
+            Number(answer, "test accuracy", last["test_accuracy"], answer.row.paper["test accuracy"]),
         ]
     return found
 

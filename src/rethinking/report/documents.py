@@ -97,9 +97,13 @@ def _mean(rows: list[Row], column: str) -> str:
 
 
 def noise_levels(results: Path) -> str:
-    """Epochs to overfit and test error at each level of corruption: the paper's, the copy's, the copy's with noise."""
+    """Epochs to overfit and test error at each level of corruption: the paper's, the copy's, the copy's with noise.
+
+    The error on corrupted test labels is the copy's as it would be had they been replaced like the training labels.
+    """
     copy = {level: (epochs, error) for level, epochs, error in _levels(results)}
     noisy = {level: (epochs, error) for level, epochs, error in _levels(results / "differences", 5.0)}
+    corrupted = {level: ("", error_on_corrupted_labels(error, level)) for level, (_, error) in copy.items()}
     paper = {
         float(epochs["label_corruption"]): (epochs["epochs_to_overfit"], float(error["test_error"]))
         for epochs, error in zip(read_table("figure1b"), read_table("figure1c"), strict=True)
@@ -107,12 +111,18 @@ def noise_levels(results: Path) -> str:
     }
     heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
     columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
+    columns.append("test error, cifar10_jpeg, on corrupted test labels")
     body = []
     for level in sorted(paper):
-        found = [source.get(level, ("", None)) for source in (paper, copy, noisy)]
+        found = [source.get(level, ("", None)) for source in (paper, copy, noisy, corrupted)]
         errors = ["" if error is None else f"{error:.2%}" for _, error in found]
-        body.append([f"{level:g}", *(str(epochs) for epochs, _ in found), *errors])
+        body.append([f"{level:g}", *(str(epochs) for epochs, _ in found[:3]), *errors])
     return _table(columns, body)
+
+
+def error_on_corrupted_labels(error: float, level: float, classes: int = 10) -> float:
+    """Expected, where a test label is replaced by a uniform draw of `classes` with probability `level`."""
+    return (1 - level) * error + level * (1 - 1 / classes)
 
 
 def _levels(folder: Path, noise: float = 0.0) -> list[tuple[float, int | str, float]]:

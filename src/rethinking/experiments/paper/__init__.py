@@ -22,6 +22,11 @@ def read_table(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+def curve(name: str, x: str, y: str, **where: str) -> dict[float, float]:
+    """Column `y` by column `x`, of the rows of `<name>.csv` that hold the values `where`, such as a model's."""
+    return {float(row[x]): float(row[y]) for row in read_table(name) if where.items() <= row.items()}
+
+
 def table1_row(config: ExperimentConfig) -> Table1Row | None:
     """The row of Table 1 with this model, labels and regularizers; None where the table has none."""
     labels = {"none": "true", "random_labels": "random"}.get(config.randomization)
