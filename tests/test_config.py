@@ -56,17 +56,18 @@ def test_presets_differ_in_the_labels_alone_and_take_overrides():
 
 
 @pytest.mark.parametrize(
-    ("model", "rate", "decay"),
+    ("model", "rate", "decay", "init"),
     [
-        ("small_inception", 0.1, 0.0005),
-        ("small_inception_no_bn", 0.1, 0.0005),
-        ("small_alexnet", 0.01, 0.0005),
-        ("mlp_1x512", 0.01, 0.0001),
-        ("mlp_3x512", 0.01, 0.0001),
+        ("small_inception", 0.1, 0.0005, "he"),
+        ("small_inception_no_bn", 0.1, 0.0005, "lecun"),
+        ("small_alexnet", 0.01, 0.0005, "pytorch"),
+        ("mlp_1x512", 0.01, 0.0001, "he"),
+        ("mlp_3x512", 0.01, 0.0001, "he"),
     ],
 )
-def test_resolved_writes_out_the_papers_defaults_by_model(model, rate, decay):
+def test_resolved_writes_out_the_defaults_by_model(model, rate, decay, init):
     resolved = ExperimentConfig(model_name=model, weight_decay="default").resolved()
+    assert resolved.init == init
     assert (resolved.learning_rate, resolved.weight_decay, resolved.lr_decay) == (rate, decay, 0.95)
     assert (resolved.momentum, resolved.batch_size) == (0.9, 128)
 

@@ -23,7 +23,7 @@ import filelock
 from rethinking.config import ExperimentConfig
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
-from rethinking.training.run_dir import RunDir, RunResult, question
+from rethinking.training.run_dir import METRICS, RunDir, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
     "model_name",
@@ -35,15 +35,6 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
     "num_epochs",
     "seed",
     "randomization_seed",
-)
-METRICS = (
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "exact_train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "seconds",
 )
 
 

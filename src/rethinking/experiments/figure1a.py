@@ -1,7 +1,7 @@
 """Figure 1a: training loss an epoch on true labels, random labels, and shuffled, random and Gaussian pixels.
 
 Expect all five to reach zero, true labels first and random labels last, after a start at which nothing seems to
-happen. 5 runs of small Inception, two of them Table 1's, over two hours each on two cores.
+happen. At full scale 5 runs of small Inception, two of them Table 1's, over two hours each on two cores.
 """
 
 from rethinking.config import MODEL_DEFAULTS

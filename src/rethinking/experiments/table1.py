@@ -1,8 +1,8 @@
 """Table 1: with and without explicit regularization, on true and on random labels.
 
 Expect every network to fit the training set, random labels included, at chance on the test set then; weight decay and
-random crops add a few points of test accuracy and are not what makes it. 19 runs; on two cores with native bfloat16
-one takes 1 to 2 minutes (MLPs), 20 (AlexNet) or 140 (Inception).
+random crops add a few points of test accuracy and are not what makes it. At full scale 19 runs; on two cores with
+native bfloat16 one takes 1 to 2 minutes (MLPs), 20 (AlexNet) or 140 (Inception).
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row

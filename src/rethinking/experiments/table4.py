@@ -2,8 +2,8 @@
 
 Expect weight decay to change little, but for small AlexNet, where the paper saw no convergence; with random crops, or
 flips and rotations, nearly 100% after a longer run whose learning rate falls by 0.999 an epoch instead of 0.95. The
-accuracy of these two is the online one, over an epoch's augmented batches. 6 runs, as long as Table 1's but for the
-two augmented ones, which take 10 hours each on two cores.
+accuracy of these two is the online one, over an epoch's augmented batches. At full scale 6 runs, as long as
+Table 1's but for the two augmented ones, which take 10 hours each on two cores.
 """
 
 from typing import Any

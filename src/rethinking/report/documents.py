@@ -57,6 +57,7 @@ def differences(results: Path) -> str:
         "model",
         "labels",
         "pixel noise",
+        "initial weights",
         "weight decay",
         "epochs",
         "seeds",
@@ -66,7 +67,7 @@ def differences(results: Path) -> str:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in _rows(results / "differences" / "runs.csv"):
         config = json.loads(row["configuration"])
-        if row["randomization"] == "partial_corrupt" or row["status"] != "finished":
+        if row["randomization"] == "partial_corrupt":
             continue
         decay = f"{config['weight_decay']:g}"
         if config.get("weight_decay_on", "all") != "all" and config["weight_decay"]:
@@ -77,8 +78,9 @@ def differences(results: Path) -> str:
             f"`{row['model_name']}`",
             {"none": "true", "random_labels": "random"}.get(row["randomization"], row["randomization"]),
             f"{config.get('pixel_noise', 0):g}",
+            config["init"],
             decay,
-            row["num_epochs"],
+            row["num_epochs"] if row["status"] == "finished" else _in_brief(row["status"]),
         )
         groups.setdefault(name, []).append(row)
     body = [
@@ -86,6 +88,11 @@ def differences(results: Path) -> str:
         for name, rows in sorted(groups.items())
     ]
     return _table(columns, body)
+
+
+def _in_brief(status: str) -> str:
+    """Of 'after 25 of 70 epochs', '25 of 70'."""
+    return status.removeprefix("after ").removesuffix(" epochs")
 
 
 def _mean(rows: list[Row], column: str) -> str:

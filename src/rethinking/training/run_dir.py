@@ -36,18 +36,16 @@ from rethinking.errors import InputError, RunError
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
-RECORD_FIELDS = {
-    "epoch",
+METRICS = (  # what of a record outlives the folder, as evidence
     "learning_rate",
     "train_loss",
     "train_accuracy",
     "exact_train_accuracy",
     "test_loss",
     "test_accuracy",
-    "generalization_gap",
-    "images_per_second",
     "seconds",
-}
+)
+RECORD_FIELDS = {"epoch", *METRICS, "generalization_gap", "images_per_second"}
 RESULT_FIELDS = {"dataset", "parameters", "train_images", "provenance", "final", "epochs_to_fit", "seconds"}
 FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
 
