@@ -66,15 +66,13 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
     )
     os.close(secondary)
     seen = b""
-    while True:
-        ready, _, _ = select.select([primary], [], [], 60)
+    while select.select([primary], [], [], 60)[0]:
         try:
-            chunk = os.read(primary, 65536) if ready else b""
+            seen += os.read(primary, 65536)
         except OSError:  # the other end was closed
             break
-        if not chunk:
-            break
-        seen += chunk
+    else:
+        process.kill()
     os.close(primary)
     assert process.wait(60) == 0, seen.decode()
     return seen.decode()

@@ -13,12 +13,14 @@ from rethinking import cli
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.sources import ImageData, ImageSet
+from rethinking.experiments import figure1c
 from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import results
-from rethinking.report.documents import error_on_corrupted_labels, with_tables
+from rethinking.report.differences import error_on_corrupted_labels
+from rethinking.report.documents import with_tables
 from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
@@ -59,7 +61,10 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_readmes_models_are_table_1s():
     for model, defaults in MODEL_DEFAULTS.items():
         (count,) = {int(row["parameters"]) for row in read_table("table1") if row["model"] == model}
-        assert f"| `{model}` | {count:,} | {defaults.weight_decay:g} | {defaults.learning_rate:g} |" in README
+        assert (
+            f"| `{model}` | {count:,} | {defaults.weight_decay:g} | {defaults.learning_rate:g} | `{defaults.init}` |"
+            in README
+        )
 
 
 def test_every_path_the_readme_names_exists():
@@ -85,7 +90,8 @@ def test_the_citation_file_and_the_changelog_know_the_version():
 
 def test_the_account_of_differences_comes_from_results_too():
     text = (ROOT / "docs" / "differences.md").read_text()
-    assert {"differences", "noise_levels"} <= set(re.findall(r"<!-- results: (\w+) -->", text))
+    shown = {"differences", "alexnet_weights", "noise_levels", "corrupted_test_labels"}
+    assert set(re.findall(r"<!-- results: (\w+) -->", text)) == shown
     assert with_tables(text, ROOT / "results") == text, "run `make docs`"
 
 
@@ -101,6 +107,15 @@ def test_the_papers_figure_1c_is_nearer_to_our_error_on_corrupted_test_labels():
             assert abs(cell.paper - corrupted) < (0.024 if cell.x == 0.6 else 0.0135)
         else:
             assert abs(cell.paper - cell.ours) < 0.007
+
+
+def test_the_papers_figure_1c_is_that_of_memorizing_networks_on_corrupted_test_labels():
+    for (model, _), curve in figure1c.CURVES.items():
+        for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+            memorized = error_on_corrupted_labels(curve[0.0], level)
+            assert curve[level] - memorized > 0.034
+            limit = 0.031 if (model, level) == ("mlp_1x512", 0.6) else 0.0175
+            assert abs(curve[level] - error_on_corrupted_labels(memorized, level)) < limit
 
 
 def test_the_error_on_corrupted_labels_is_what_corrupting_them_gives():

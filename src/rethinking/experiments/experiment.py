@@ -16,7 +16,7 @@ Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp
 class Row(NamedTuple):
     """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it.
 
-    paper: a table's numbers in it, by quantity
+    paper: the paper's numbers for it, by quantity; empty in a figure, whose numbers belong to points of a curve
     """
 
     labels: Labels

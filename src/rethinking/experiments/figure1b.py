@@ -1,9 +1,8 @@
 """Figure 1b: how much longer it takes to overfit the more labels are random, relative to true labels.
 
 Expect the time to grow by a small factor only: 3.6 for small Inception, 1.5 for small AlexNet, 2 for MLP 1x512. What
-counts as overfitted is this project's own definition, see time_to_overfit.py. At full
-scale 33 runs, six of them Table 1's: a quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for
-Inception.
+counts as overfitted is this project's own definition, see time_to_overfit.py. At full scale 33 runs, six of them Table
+1's: a quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for Inception.
 """
 
 from typing import Any

@@ -1,9 +1,8 @@
 """Figure 1c: test error of networks that fit their training labels, the more of these are random.
 
-Expect a steady rise from each network's own error to 90%, chance on ten classes; between these ends below the paper's
-curve, which looks as if its test labels were corrupted too (docs/differences.md). At full scale
-33 runs, all of them Figure 1b's: a quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for
-Inception.
+Expect a steady rise from each network's own error to 90%, chance on ten classes, below the paper's curve, which looks
+as if its test labels were corrupted too (docs/differences.md). At full scale 33 runs, all of them Figure 1b's: a
+quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for Inception.
 """
 
 from rethinking.experiments import figure1b

@@ -1,8 +1,7 @@
 """Figure 2b: small Inception with and without batch normalization, accuracy an epoch.
 
 Expect both to fit the training set, and a few points less on the test set without. The best test accuracy so far, what
-early stopping could have had, is shaded. At full scale 2 runs, both Table 1's, over two hours each on two
-cores.
+early stopping could have had, is shaded. At full scale 2 runs, both Table 1's, over two hours each on two cores.
 """
 
 from collections.abc import Mapping

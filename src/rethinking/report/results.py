@@ -86,7 +86,7 @@ def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:
     mean = [f"{math.exp(statistics.mean(values)):.2f}" if values else "-" for values in misses.values()]
     rows.append(["mean factor off the paper, at least", "", "", *mean])
     rows.append(["points reached", "", "", *(f"{count} of {len(points)}" for count in reached.values())])
-    table = tables.markdown(tables.Grid(headings, [[tables.Entry(text) for text in row] for row in rows]))
+    table = tables.markdown_table(headings, rows)
     return (
         "# Time to overfit: how much the definition matters\n\n"
         f"The first epoch that reaches each threshold, first seed; '-' where none does. Chosen: {DEFINITION}. In the"

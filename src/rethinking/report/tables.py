@@ -132,9 +132,13 @@ def seeds(cells: Sequence[Cell]) -> str:
 
 
 def markdown(made: Grid) -> str:
-    body = [[entry.text for entry in row] for row in made.rows]
-    alignment = ["---" if index == 0 else "---:" for index in range(len(made.headings))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [made.headings, alignment, *body])
+    return markdown_table(made.headings, [[entry.text for entry in row] for row in made.rows])
+
+
+def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
+    """The first column to the left, the others, numbers mostly, to the right."""
+    alignment = ["---" if index == 0 else "---:" for index in range(len(headings))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [headings, alignment, *rows])
 
 
 def write_csv(path: Path, cells: Sequence[Cell], dataset: str, scale: str) -> None:

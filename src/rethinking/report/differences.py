@@ -1,0 +1,169 @@
+"""The tables of docs/differences.md, from `results/` and the paper's own numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rethinking.config import ExperimentConfig
+from rethinking.experiments import archive, figure1b, figure1c
+from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.paper import table1_row
+from rethinking.experiments.scale import SCALES, Study
+from rethinking.experiments.time_to_overfit import time_to_overfit
+from rethinking.report import tables
+from rethinking.training.run_dir import question
+
+NOISE = 5.0  # standard deviation of the pixel noise that docs/differences.md tries, on the 0-255 scale
+
+
+def single_runs(results: Path) -> str:
+    """The runs kept for this account; mean and deviation over seeds. `noise_levels` has the levels between."""
+    columns = [
+        "data",
+        "images",
+        "model",
+        "labels",
+        "pixel noise",
+        "initial weights",
+        "weight decay",
+        "epochs",
+        "98.5% in epoch",
+        "seeds",
+        "training",
+        "test",
+    ]
+    folder = results / "differences"
+    between = [run.run for level, run in _levels(folder, "mlp_1x512", pixel_noise=NOISE).items() if 0 < level < 1]
+    groups: dict[tuple[str, ...], list[Evidence]] = {}
+    for run in archive.read(folder).values():
+        if run.run not in between:
+            groups.setdefault(_named(run), []).append(run)
+    body = [
+        [
+            *name,
+            _together(map(_time_to_overfit, runs)),
+            str(len(runs)),
+            _mean(runs, "exact_train_accuracy"),
+            _mean(runs, "test_accuracy"),
+        ]
+        for name, runs in sorted(groups.items())
+    ]
+    return tables.markdown_table(columns, body)
+
+
+def _named(run: Evidence) -> tuple[str, ...]:
+    """What sets it apart from the others, in the columns of `single_runs`."""
+    asked = run.configuration
+    labels = {"none": "true", "random_labels": "random", "partial_corrupt": f"random {asked['corruption_prob']}"}
+    where = ", hidden linear layers" if asked["weight_decay"] and "weight_decay_on" in asked else ""
+    return (
+        run.facts["dataset"],
+        f"{run.facts['train_images']:,}",
+        f"`{asked['model_name']}`",
+        labels.get(asked["randomization"], asked["randomization"]),
+        f"{asked.get('pixel_noise', 0):g}",
+        asked["init"],
+        f"{asked['weight_decay']:g}{where}",
+        run.progress.removeprefix("after ").removesuffix(" epochs") or str(asked["num_epochs"]),
+    )
+
+
+def _together(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _mean(runs: list[Evidence], metric: str) -> str:
+    """Of a final accuracy over seeds, with the sample standard deviation; empty where there is none."""
+    values = [100 * value for run in runs if (value := run.metrics[-1][metric]) is not None]
+    if len(values) < 2:
+        return f"{values[0]:.2f}%" if values else ""
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
+
+
+def noise_levels(results: Path) -> str:
+    """Epochs to overfit and test error at each level of corruption: the paper's, the copy's, the copy's with noise."""
+    heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
+    columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
+    columns.append("test error, cifar10_jpeg, expected on corrupted test labels")
+    copy = _levels(results, "mlp_1x512")
+    noisy = _levels(results / "differences", "mlp_1x512", pixel_noise=NOISE)
+    body = []
+    for level, stated in figure1b.CURVES["mlp_1x512", "epochs to overfit"].items():
+        runs = [found.get(level) for found in (copy, noisy)]
+        errors = [figure1c.CURVES["mlp_1x512", "test error"][level], *map(_test_error, runs)]
+        errors.append(None if errors[1] is None else error_on_corrupted_labels(errors[1], level))
+        epochs = [f"{stated:g}", *map(_time_to_overfit, runs)]
+        body.append([f"{level:g}", *epochs, *("" if error is None else f"{error:.2%}" for error in errors)])
+    return tables.markdown_table(columns, body)
+
+
+def _levels(folder: Path, model: str, **options: Any) -> dict[float, Evidence]:
+    """Figure 1b's runs of `model` on the copy by label corruption, but for `options`."""
+    kept = archive.read(folder)
+    fingerprints = {run.facts["dataset"]: run.facts["provenance"]["fingerprint"] for run in kept.values()}
+    study = Study(SCALES["full"], (model,), {"crop_size": 28, **options})
+    found = {}
+    for row in figure1b.rows(study):
+        asked = question(row.config.resolved(), "cifar10_jpeg", fingerprints["cifar10_jpeg"])
+        answer = archive.best_answer(kept, asked)
+        if answer is not None:
+            found[float(dict(row.labels)["label_corruption"])] = answer
+    return found
+
+
+def _test_error(run: Evidence | None) -> float | None:
+    return None if run is None else 1 - run.metrics[-1]["test_accuracy"]
+
+
+def _time_to_overfit(run: Evidence | None) -> str:
+    if run is None:
+        return ""
+    epochs = time_to_overfit(run.metrics)
+    return f"over {len(run.metrics)}" if epochs is None else str(epochs)
+
+
+def alexnet_weights(results: Path) -> str:
+    """Small AlexNet without regularization from two kinds of initial weights, beside the paper's two figures for it."""
+    columns = ["initial weights", "test accuracy, true labels", "epochs to overfit, true labels", "random labels"]
+    table1 = table1_row(ExperimentConfig(model_name="small_alexnet"))
+    assert table1 is not None
+    epochs = [f"{figure1b.CURVES['small_alexnet', 'epochs to overfit'][level]:g}" for level in (0.0, 1.0)]
+    body = [
+        ["the paper's, Table 1", f"{table1.test_accuracy:.2%}", "", ""],
+        ["the paper's, Figure 1", f"{1 - figure1c.CURVES['small_alexnet', 'test error'][0.0]:.2%}", *epochs],
+    ]
+    for init, folder in (("pytorch", results), ("he", results / "differences")):
+        runs = _levels(folder, "small_alexnet", init=init)
+        true, random = runs[0.0], runs[1.0]
+        progress = f" ({true.progress})" if true.progress else ""
+        accuracy = f"{true.metrics[-1]['test_accuracy']:.2%}{progress}"
+        body.append([f"`{init}`", accuracy, _time_to_overfit(true), _time_to_overfit(random)])
+    return tables.markdown_table(columns, body)
+
+
+def corrupted_test_labels(_: Path) -> str:
+    """The paper's Figure 1c less the error of networks that memorize, on true and on corrupted test labels.
+
+    Such a network is taken to err on c(e, p) = `error_on_corrupted_labels(e, p)` of the true test labels at level p, e
+    its error at level 0, and so on c(c(e, p), p) of the corrupted ones.
+    """
+    columns = ["model", "error at level 0", "Figure 1c less c(e, p)", "Figure 1c less c(c(e, p), p)"]
+    body = []
+    for (model, _quantity), curve in figure1c.CURVES.items():
+        true, corrupted = [], []
+        for level, error in curve.items():
+            if 0 < level < 1:
+                memorized = error_on_corrupted_labels(curve[0.0], level)
+                true.append(error - memorized)
+                corrupted.append(error - error_on_corrupted_labels(memorized, level))
+        spans = [f"{100 * min(values):+.1f} to {100 * max(values):+.1f}" for values in (true, corrupted)]
+        body.append([f"`{model}`", f"{curve[0.0]:.2%}", *spans])
+    return tables.markdown_table(columns, body)
+
+
+def error_on_corrupted_labels(error: float, level: float, classes: int = 10) -> float:
+    """Expected, where a test label is replaced by a uniform draw of `classes` with probability `level`."""
+    return (1 - level) * error + level * (1 - 1 / classes)
