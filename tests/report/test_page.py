@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from rethinking.errors import RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.report import page as report_page
@@ -140,6 +141,13 @@ def test_markup_in_a_name_is_text(reproduced: tuple[Path, str], tmp_path: Path):
     html = report_page.write(tmp_path, archive.read(tmp_path)).read_text()
     assert "<b>digits" not in html
     assert "&lt;b&gt;digits" in html
+
+
+def test_a_table_of_runs_without_evidence_is_told_in_one_line(reproduced: tuple[Path, str], tmp_path: Path):
+    folder = reproduced[0] / OUT
+    (tmp_path / "table1.csv").write_text((folder / "table1.csv").read_text())
+    with pytest.raises(RunError, match=r"table1\.csv shows mlp_1x512-digits-.* move table1\.\* away"):
+        report_page.write(tmp_path, {})
 
 
 def test_the_caption_names_the_data_the_precision_and_the_machine(reproduced: tuple[Path, str]):

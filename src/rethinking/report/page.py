@@ -17,13 +17,17 @@ import jinja2
 
 from rethinking.config import ExperimentConfig, field_by_name
 from rethinking.data import sources
+from rethinking.errors import RunError
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.report import tables
 
 
 def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
-    """The page of all that `folder` holds, from its CSV and SVG files and the evidence."""
+    """The page of all that `folder` holds, from its CSV and SVG files and the evidence.
+
+    Raises `RunError` where a table there is of runs without evidence.
+    """
     sections = [_section(folder, name, kept) for name in EXPERIMENTS if (folder / f"{name}.csv").exists()]
     behind = dict.fromkeys(runs for section in sections for runs in section["behind"])
     environment = jinja2.Environment(
@@ -47,8 +51,13 @@ def popover_id(runs: tuple[str, ...]) -> str:
 
 def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
     experiment = EXPERIMENTS[name]
-    cells, dataset, scale = tables.read_csv(folder / f"{name}.csv")
-    svg = folder / f"{name}.svg"
+    table, svg = folder / f"{name}.csv", folder / f"{name}.svg"
+    cells, dataset, scale = tables.read_csv(table)
+    if unknown := {run for cell in cells for run in cell.runs} - kept.keys():
+        raise RunError(
+            f"{table} shows {min(unknown)}, of which {folder / 'runs.csv'} has no row; move {name}.* away,"
+            f" and `reproduce.py {name}` writes them anew"
+        )
     return {
         "name": name,
         "title": experiment.title,
