@@ -82,6 +82,17 @@ def test_the_papers_curve_is_whole_where_ours_has_just_begun(tmp_path: Path):
     assert [length for length in lengths if length] == [63] * 5
 
 
+def test_levels_that_were_not_run_are_a_gap_and_no_line_across(tmp_path: Path):
+    points = [
+        cell for cell in cells("figure1c", 0.5) if dict(cell.labels)["model"] == "mlp_1x512" or cell.x in (0.0, 1.0)
+    ]
+    (axes,) = paper_figure(EXPERIMENTS["figure1c"], points, tmp_path / "c", "d", full_scale=True).axes
+    inception, alexnet, mlp = (line.get_ydata() for line in axes.lines if line.get_linestyle() == "-")
+    assert np.isfinite(mlp).all()
+    for ends in (inception, alexnet):
+        np.testing.assert_array_equal(np.isfinite(ends), [True] + 9 * [False] + [True])
+
+
 def test_a_slower_run_than_the_papers_axis_has_room_for_is_not_cut_off(tmp_path: Path):
     points = [dataclasses.replace(cell, ours=9.0) for cell in cells("figure1b", 0.99)]
     drawn = paper_figure(EXPERIMENTS["figure1b"], points, tmp_path / "b", "d", full_scale=True)

@@ -56,11 +56,14 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     drawn = [key for key in curves if key[1] in plot.quantities]
     palette = [to_hex(colour) for colour in matplotlib.color_sequences["tab10" if len(drawn) <= 10 else "tab20"]]
     colours = dict(zip(drawn, itertools.cycle(palette), strict=False))
+    places = sorted({cell.x or 0.0 for cell in cells})  # what one curve has and another lacks is a gap in that one
     for (name, quantity), points in curves.items():
         x = [(cell.x or 0.0) * unit for cell in points]
         if quantity in plot.quantities:
             label = name if len(plot.quantities) == 1 else f"{quantity}, {name}"
-            _draw_curve(axes, x, points, colours[name, quantity], label, "o" if plot.points else "")
+            found = {cell.x: cell for cell in points}
+            all_points, all_x = [found.get(place) for place in places], [place * unit for place in places]
+            _draw_curve(axes, all_x, all_points, colours[name, quantity], label, "o" if plot.points else "")
             if any(isinstance(cell.paper, float) for cell in points):
                 papers = plot.paper[dict(points[0].labels)[plot.series], quantity]
                 papers_x = np.array(list(papers)) * unit
@@ -96,14 +99,16 @@ def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
     return f"{name}, {labels['model']}" if several else name
 
 
-def _draw_curve(axes: Axes, x: list[float], points: list[Cell], colour: str, label: str, marker: str) -> None:
-    """Ours, with its standard deviation over seeds as a band."""
-    ours = np.array([np.nan if cell.ours is None else cell.ours for cell in points])
+def _draw_curve(
+    axes: Axes, x: Sequence[float], points: Sequence[Cell | None], colour: str, label: str, marker: str
+) -> None:
+    """Ours, with its standard deviation over seeds as a band; a gap where there is no cell."""
+    ours = np.array([np.nan if cell is None or cell.ours is None else cell.ours for cell in points])
     axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
-    if marker and any(cell.note for cell in points):
-        unfinished = [bool(cell.note) for cell in points]
+    unfinished = [bool(cell and cell.note) for cell in points]
+    if marker and any(unfinished):
         places = np.array(x)[unfinished]
         axes.plot(places, ours[unfinished], marker, color=colour, markerfacecolor="white", markersize=4, zorder=4)
-    if any(cell.std for cell in points):
-        std = np.array([cell.std or 0.0 for cell in points])
+    std = np.array([(cell and cell.std) or 0.0 for cell in points])
+    if std.any():
         axes.fill_between(x, ours - std, ours + std, color=colour, alpha=0.2, linewidth=0)
