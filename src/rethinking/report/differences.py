@@ -46,7 +46,7 @@ def single_runs(results: Path) -> str:
             *name,
             _together(map(_time_to_overfit, runs)),
             str(len(runs)),
-            _mean(runs, "exact_train_accuracy"),
+            _mean(runs, "exact_train_accuracy", "train_accuracy"),
             _mean(runs, "test_accuracy"),
         ]
         for name, runs in sorted(groups.items())
@@ -75,9 +75,10 @@ def _together(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _mean(runs: list[Evidence], metric: str) -> str:
-    """Of a final accuracy over seeds, with the sample standard deviation; empty where there is none."""
-    values = [100 * value for run in runs if (value := run.metrics[-1][metric]) is not None]
+def _mean(runs: list[Evidence], *metrics: str) -> str:
+    """Of the first of the last epoch's accuracies that there is, with the sample standard deviation over seeds."""
+    found = ([last[name] for name in metrics if last[name] is not None] for last in (run.metrics[-1] for run in runs))
+    values = [100 * accuracies[0] for accuracies in found if accuracies]
     if len(values) < 2:
         return f"{values[0]:.2f}%" if values else ""
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
