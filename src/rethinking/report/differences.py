@@ -93,7 +93,8 @@ def noise_levels(results: Path) -> str:
     noisy = _levels(results / "differences", "mlp_1x512", pixel_noise=NOISE)
     body = []
     for level, stated in figure1b.CURVES["mlp_1x512", "epochs to overfit"].items():
-        runs = [found.get(level) for found in (copy, noisy)]
+        found = (runs_by_level.get(level) for runs_by_level in (copy, noisy))
+        runs = [run if run is not None and run.finished else None for run in found]
         errors = [figure1c.CURVES["mlp_1x512", "test error"][level], *map(_test_error, runs)]
         errors.append(None if errors[1] is None else error_on_corrupted_labels(errors[1], level))
         epochs = [f"{stated:g}", *map(_time_to_overfit, runs)]
