@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -41,7 +42,7 @@ class Progress:
         if self._console.is_terminal:
             under = self._below() if self._below else ""
             self._live = Live(
-                get_renderable=lambda: Group(self._line(), under) if under else self._line(),
+                get_renderable=lambda: Group(self._line(), Shortened(under)) if under else self._line(),
                 console=self._console,
                 refresh_per_second=4,
                 transient=True,
@@ -77,6 +78,23 @@ class Progress:
         if self._last is not None:
             parts += _measured(self._last)
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+class Shortened:
+    """What does not fit under one line of the terminal loses its middle: its heading and its last rows stay."""
+
+    def __init__(self, whole: RenderableType) -> None:
+        self._whole = whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self._whole, options.update(height=None), pad=False)
+        room = max(console.height - 1, 2)  # one is for the line above
+        if len(lines) > room:
+            heading = room // 3
+            lines = [*lines[:heading], [Segment("⋮")], *lines[len(lines) - (room - heading - 1) :]]
+        for line in lines:
+            yield from line
+            yield Segment.line()
 
 
 def _measured(record: Record) -> list[str]:

@@ -1,0 +1,27 @@
+"""The tables of docs/differences.md; that the document holds them as they are is tested with the documents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rethinking.experiments import archive
+from rethinking.report.differences import noise_levels
+from tests.conftest import ROOT
+
+
+def test_runs_that_are_not_finished_stay_out_of_the_levels_of_noise(tmp_path: Path):
+    for folder in (Path(), Path("differences")):
+        kept = archive.read(ROOT / "results" / folder)
+        archive.add(tmp_path / folder, [replace(run, finished=unlike_level_one_half(run)) for run in kept.values()])
+    whole, without = table(ROOT / "results"), table(tmp_path)
+    assert [row for row in whole if row not in without] == [row for row in whole if row[0] == "0.5"]
+    (left,) = (row for row in without if row[0] == "0.5")
+    assert left == ["0.5", "50", "", "", "79.61%", "", "", ""]
+    assert "" not in next(row for row in whole if row[0] == "0.5")
+
+
+def unlike_level_one_half(run) -> bool:
+    return run.finished and run.configuration["corruption_prob"] != 0.5
+
+
+def table(results: Path) -> list[list[str]]:
+    return [[place.strip() for place in line.split("|")[1:-1]] for line in noise_levels(results).splitlines()]
