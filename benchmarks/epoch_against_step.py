@@ -17,7 +17,7 @@ import csv
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -39,8 +39,10 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.models import build_model, initialize, is_convolutional, to_device
 from rethinking.seeding import generator
 from rethinking.training.hardware import keep_freed_memory, provenance, resolve_device, resolve_precision
-from rethinking.training.loop import train_epoch
+from rethinking.training.loop import Training, train_epoch
 from rethinking.training.optimizers import Optimizer
+from rethinking.training.run_dir import RunDir
+from rethinking.training.step import Step
 
 STEPS = {"small_inception": 4, "small_inception_no_bn": 4, "small_alexnet": 24, "mlp_1x512": 200, "mlp_3x512": 200}
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
@@ -116,16 +118,18 @@ def bare_step(config: ExperimentConfig, device: torch.device, precision: str) ->
 
 
 def our_epoch(config: ExperimentConfig, device: torch.device, precision: str) -> Timed:
-    model, optimizer = model_and_optimizer(config, device)
+    model, _ = model_and_optimizer(config, device)
     preprocessing = Preprocessing(28, 1e-8, config.random_crop, config.augment_flip_rotate)
     split = random_split(config.batch_size * STEPS[config.model_name])
     batches = Batches(split, preprocessing, device, is_convolutional(model), DTYPES[precision])
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    epoch = iter(range(10**6, 10**7))  # far out on the schedule, where the rate is 0 and random data cannot diverge
+    tiny = replace(config, learning_rate=1e-12, precision=precision)  # random data cannot diverge
+    run_at_work = Training(tiny, model, batches, None, RunDir(Path()), {}, observe=tuple)
+    run_at_work.metrics = []
+    step = Step([model], [run_at_work.optimizer], run_at_work.autocast)
 
     def run() -> float:
         started = time.perf_counter()
-        train_epoch(model, optimizer, batches, config, next(epoch), autocast)
+        train_epoch(step, [run_at_work])
         return len(batches) / (time.perf_counter() - started)
 
     run()

@@ -14,7 +14,7 @@ from rethinking.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from rethinking.models import build_model
-    from rethinking.training import RunResult, train
+    from rethinking.training import RunResult, train, train_many
 
 __all__ = [
     "ExperimentConfig",
@@ -25,12 +25,13 @@ __all__ = [
     "get_baseline_config",
     "get_random_labels_config",
     "train",
+    "train_many",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """What needs PyTorch is imported when first asked for, so that `--help` need not wait for it."""
-    if name in ("RunResult", "train"):
+    if name in ("RunResult", "train", "train_many"):
         from rethinking import training
 
         return getattr(training, name)

@@ -23,7 +23,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from rethinking.config import ExperimentConfig, field_types, nearest
-from rethinking.errors import InputError, RunError
+from rethinking.errors import InputError, RunError, too_little_memory
 
 CONFIG_HELP = "a YAML file of options, such as a run's config.yaml; options on the command line override it"
 FORCE_HELP = "train a finished run again, in a folder beside the old one"
@@ -57,7 +57,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from rethinking.training import train as run
 
         console = _console()
-        result = run(config, force=force, observers=[Progress(console)])
+        result = run(config, force=force, observers=Progress(console).observers())
         console.print(summary(result))
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
 
@@ -107,7 +107,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
             from rethinking.training import train as run
 
         console = _console()
-        results = {name: run(config, observers=[Progress(console)]) for name, config in CONFIGS.items()}
+        results = {name: run(config, observers=Progress(console).observers()) for name, config in CONFIGS.items()}
         console.print(comparison(results))
         picture = learning_curves(results, Path("runs") / "demo.png")
         console.print(f"learning curves: {picture}", highlight=False)
@@ -270,9 +270,10 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         _fail(RunError(f"{error.filename or 'the system'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+        told = too_little_memory(error)
+        if told is None:
             raise
-        _fail(RunError("there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset"))
+        _fail(told)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
         print("\nstopped; the same command goes on after the last finished epoch", file=sys.stderr)

@@ -304,6 +304,15 @@ class ExperimentConfig:
         choices=("auto", "fp32", "bf16"),
     )
 
+    compile: str = option(
+        "auto",
+        "'on' puts the training step through PyTorch's compiler; 'auto' captures it as a CUDA graph where there is"
+        " CUDA; 'off' runs it operation by operation. Rounding aside, the numbers are the same",
+        group="hardware",
+        choices=("auto", "on", "off"),
+        changes_numbers=False,
+    )
+
     runs_dir: str = option(
         "runs", "where run folders are kept", group="output", metavar="FOLDER", changes_numbers=False
     )

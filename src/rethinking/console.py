@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +17,12 @@ from rich.text import Text
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments.paper import table1_row
+from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunResult
 
 
 class Progress:
-    """An observer of `training.train`: one live line on a terminal, a plain line an epoch elsewhere.
+    """One live line for all runs at work on a terminal, a plain line an epoch elsewhere.
 
     `below` makes what stands under the live line, such as a table that fills in.
     """
@@ -29,55 +31,106 @@ class Progress:
         self._console = console
         self._below = below
         self._live: Live | None = None
+        self._under: RenderableType = ""
+        self._at_work: list[_Watched] = []
+        self._lock = threading.Lock()  # runs side by side have a thread each
 
-    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
-        self._epochs = config.num_epochs
-        self._epoch_images = images
-        self._images_done = 0  # in this sitting
-        self._last = metrics[-1] if metrics else None
-        self._first_epoch = len(metrics) + 1
-        self._began = time.perf_counter()
-        going_on = f", going on from epoch {self._first_epoch}" if metrics else ""
-        self._print(f"{path}: {config.precision} on {config.device}, {images:,} training images{going_on}")
-        if self._console.is_terminal:
-            under = self._below() if self._below else ""
+    def refresh(self) -> None:
+        """Make anew what stands under the live line."""
+        self._under = self._below() if self._below else ""
+
+    def observers(self) -> list[Observer]:
+        """Those of one run, for `training.train_many`."""
+        return [_Watched(self)]
+
+    def started(self, run: _Watched, going_on: str) -> None:
+        self._print(
+            f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
+        )
+        with self._lock:
+            self._at_work.append(run)
+            if not self._console.is_terminal or self._live is not None:
+                return
+            self.refresh()
             self._live = Live(
-                get_renderable=lambda: Group(self._line(), Shortened(under)) if under else self._line(),
+                get_renderable=lambda: Group(self._line(), Shortened(self._under)) if self._under else self._line(),
                 console=self._console,
                 refresh_per_second=4,
                 transient=True,
             )
             self._live.start()
 
-    def step(self, images: int) -> None:
-        self._images_done += images
-
-    def epoch(self, record: Record) -> None:
-        self._last = record
+    def epoch(self, run: _Watched) -> None:
         if self._live is None:
-            self._print(self._line().plain)
+            name = f"{run.path.name}  " if len(self._at_work) > 1 else ""
+            self._print("  ".join([name + run.epoch_finished(), *run.left_and_measured()]))
 
-    def ended(self, result: RunResult | None) -> None:
-        if self._live is not None:
-            self._live.stop()
+    def ended(self, run: _Watched) -> None:
+        with self._lock:
+            self._at_work.remove(run)
+            if self._live is not None and not self._at_work:
+                self._live.stop()
+                self._live = None
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self) -> Text:
-        """The epoch at work, what the last finished one measured, and what is left of the run."""
-        elapsed = time.perf_counter() - self._began
-        done = self._images_done / self._epoch_images
-        if self._live is None and self._last is not None:
-            parts = [f"epoch {self._last['epoch']}/{self._epochs}"]
-        else:
-            parts = [f"epoch {min(self._first_epoch + int(done), self._epochs)}/{self._epochs} {done % 1:3.0%}"]
-        left = self._epochs - self._first_epoch + 1 - done
-        if done > 0 and left > 0:
-            parts.append(f"{duration(elapsed / done * left)} left")
-        if self._last is not None:
-            parts += _measured(self._last)
+        """The epoch at work, what the last finished one measured, and what is left; of several runs the slowest's."""
+        if not self._at_work:
+            return Text()
+        slowest = max(self._at_work, key=_Watched.epochs_left)
+        parts = [slowest.epoch_at_work(), *slowest.left_and_measured()]
+        if len(self._at_work) > 1:
+            parts.insert(0, f"{len(self._at_work)} runs at once")
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+class _Watched:
+    """The observer of one run: how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        self.path, self.config, self.images = path, config, images
+        self._images_done = 0  # in this sitting
+        self._last = metrics[-1] if metrics else None
+        self._first_epoch = len(metrics) + 1
+        self._began = time.perf_counter()
+        self._progress.started(self, f", going on from epoch {self._first_epoch}" if metrics else "")
+
+    def step(self, images: int) -> None:
+        self._images_done += images
+
+    def epoch(self, record: Record) -> None:
+        self._last = record
+        self._progress.epoch(self)
+
+    def ended(self, result: RunResult | None) -> None:
+        self._progress.ended(self)
+
+    def epochs_left(self) -> float:
+        return self.config.num_epochs - self._first_epoch + 1 - self._epochs_done
+
+    @property
+    def _epochs_done(self) -> float:
+        """In this sitting, the one at work in part."""
+        return self._images_done / self.images
+
+    def epoch_at_work(self) -> str:
+        epochs, done = self.config.num_epochs, self._epochs_done
+        return f"epoch {min(self._first_epoch + int(done), epochs)}/{epochs} {done % 1:3.0%}"
+
+    def epoch_finished(self) -> str:
+        assert self._last is not None, "an epoch is finished"
+        return f"epoch {self._last['epoch']}/{self.config.num_epochs}"
+
+    def left_and_measured(self) -> list[str]:
+        done, left = self._epochs_done, self.epochs_left()
+        elapsed = time.perf_counter() - self._began
+        parts = [f"{duration(elapsed / done * left)} left"] if done > 0 and left > 0 else []
+        return parts if self._last is None else parts + _measured(self._last)
 
 
 class Shortened:

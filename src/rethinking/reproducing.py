@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from pathlib import Path
 
@@ -31,31 +32,37 @@ class Reproducing:
         self._failed: set[ExperimentConfig] = set()
 
     def dry_run(self) -> None:
-        """The list of runs, which are done, and how long the rest should take here."""
+        """The list of runs, which are done, and how long and how much memory the rest should take here."""
         table = Table("run", "epochs", "time left", title=f"{self._reproduction.data().name}", title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
-        total = 0.0
+        total, peak = 0.0, 0
         images = len(self._reproduction.data().train)
         kept = archive.read(self._reproduction.folder())
-        for config, result in self._reproduction.found():
-            if answer := self._reproduction.finished_answer(config, kept):
-                table.add_row(_named(config), f"{len(answer.metrics)}", "done")
-                continue
+        found = [
+            (config, self._reproduction.finished_answer(config, kept) or result)
+            for config, result in self._reproduction.found()
+        ]
+        left = collections.Counter(config.model_name for config, result in found if not _is_over(result))
+        for config, result in found:
             if isinstance(result, RunError):
                 table.add_row(_named(config), "", f"fails: {result}")
                 continue
             done = len(result.metrics) if result else 0
-            if result is not None and result.finished:
+            if _is_over(result):
                 table.add_row(_named(config), f"{done}", "done")
                 continue
-            seconds = seconds_per_epoch(config, config.train_subset or images, measured) * (config.num_epochs - done)
-            total += seconds
-            left = f"{'at most ' if config.stop_when_fit else ''}{duration(seconds)}"
-            table.add_row(_named(config), f"{done} of {config.num_epochs}", left)
+            at_once, memory = self._reproduction.together(config, left[config.model_name])
+            epoch = seconds_per_epoch(config, config.train_subset or images, at_once, measured)
+            seconds = epoch * (config.num_epochs - done)
+            total, peak = total + seconds, max(peak, memory)
+            most = "at most " if config.stop_when_fit else ""
+            table.add_row(_named(config), f"{done} of {config.num_epochs}", f"{most}{duration(seconds)}")
         self._console.print(table)
         self._left_out()
         most = "at most " if any(config.stop_when_fit for config in self._reproduction.configs()) else ""
         self._print(f"{most}{duration(total)} left in all on this machine, from a few measured steps of each kind")
+        if peak:
+            self._print(f"about {peak / 2**30:.1f} GiB of memory at most")
 
     def run(self) -> None:
         """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
@@ -65,7 +72,7 @@ class Reproducing:
         written = time.monotonic()
         try:
             progress = Progress(self._console, self._table_at_work)
-            trained = [] if self._reproduction.show_only else self._reproduction.train(self._kept, [progress])
+            trained = [] if self._reproduction.show_only else self._reproduction.train(self._kept, progress.observers)
             for config, outcome in trained:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
@@ -73,6 +80,7 @@ class Reproducing:
                     self._print(f"failed: {failed[-1]}")
                     continue
                 self._keep(folder, [outcome])
+                progress.refresh()
                 if not self._console.is_terminal:
                     self._print(f"finished: {_named(config)}")
                 if time.monotonic() - written > BETWEEN_WRITINGS:
@@ -121,6 +129,10 @@ class Reproducing:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_over(result: Evidence | RunResult | RunError | None) -> bool:
+    return isinstance(result, RunError) or (result is not None and result.finished)
 
 
 def _named(config: ExperimentConfig) -> str:

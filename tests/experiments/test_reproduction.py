@@ -20,7 +20,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.report import tables
-from rethinking.training.run import resolve
+from rethinking.training.preparation import resolve
 from rethinking.training.run_dir import question
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 

@@ -124,7 +124,7 @@ def test_the_command_of_a_run_is_the_run_again(reproduced: tuple[Path, str]):
     """Parsed back, a popover's command line gives the configuration it stands beside."""
     from rethinking import cli
     from rethinking.data import sources
-    from rethinking.training.run import resolve
+    from rethinking.training.preparation import resolve
 
     data = sources.load("digits")
     for run in archive.read(reproduced[0] / OUT).values():

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
 from rethinking.training.evaluation import evaluate, label_metrics
-from rethinking.training.loop import epochs_to_fit, exact_accuracy_is_due, learning_rate, train_epoch
+from rethinking.training.loop import Training, exact_accuracy_is_due, learning_rate, train_epoch
 from rethinking.training.optimizers import Optimizer
+from rethinking.training.run_dir import RunDir, epochs_to_fit
+from rethinking.training.step import Step
 
 CPU = torch.device("cpu")
 FP32 = torch.autocast("cpu", enabled=False)
@@ -29,6 +33,17 @@ def initialized(name: str) -> torch.nn.Module:
     model = build_model(name)
     initialize(model, "he", generator(0, "init"))
     return model
+
+
+def at_work(model: torch.nn.Module, config: ExperimentConfig, data: Batches, epoch: int = 1) -> Training:
+    run = Training(config, model, data, None, RunDir(Path()), {}, observe=tuple)
+    run.metrics = [{}] * (epoch - 1)
+    return run
+
+
+def one_epoch(run: Training) -> tuple[float, torch.Tensor]:
+    ((loss, predictions),) = train_epoch(Step([run.model], [run.optimizer], run.autocast), [run])
+    return loss, predictions
 
 
 @pytest.mark.parametrize(
@@ -56,7 +71,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
     ).resolved()
     data = batches(150)
     ours, theirs = initialized(name), initialized(name)
-    our_optimizer = Optimizer(ours, config)
+    run = at_work(ours, config, data)
     parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
     extra = {"momentum": 0.9} if optimizer == "sgd" else {}
@@ -64,7 +79,8 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
 
     theirs.train()
     for epoch in (1, 2):
-        loss, predictions = train_epoch(ours, our_optimizer, data, config, epoch, FP32)
+        loss, predictions = one_epoch(run)
+        run.metrics.append({})
         for group in their_optimizer.param_groups:
             group["lr"] = 0.003 * 0.95 ** (epoch - 1)
         losses, correct = 0.0, 0
@@ -130,10 +146,8 @@ def test_evaluation_counts_the_last_partial_batch(monkeypatch):
 def test_bf16_trains_with_fp32_weights():
     config = ExperimentConfig(model_name="mlp_1x512").resolved()
     model, data = initialized("mlp_1x512"), batches(64)
-    autocast = torch.autocast("cpu", torch.bfloat16)
-    loss, _ = train_epoch(model, Optimizer(model, config), data, config, 1, autocast)
-    reference_model = initialized("mlp_1x512")
-    reference, _ = train_epoch(reference_model, Optimizer(reference_model, config), data, config, 1, FP32)
+    loss, _ = one_epoch(at_work(model, replace(config, precision="bf16"), data))
+    reference, _ = one_epoch(at_work(initialized("mlp_1x512"), config, data))
     assert loss == pytest.approx(reference, rel=0.02)
     assert loss != reference
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -141,9 +155,10 @@ def test_bf16_trains_with_fp32_weights():
 
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
     config = ExperimentConfig(model_name="mlp_1x512", learning_rate=1e30).resolved()
-    model = initialized("mlp_1x512")
+    run = at_work(initialized("mlp_1x512"), config, batches(), epoch=4)
+    loss, predictions = one_epoch(run)
     with pytest.raises(RunError, match=r"not finite in epoch 4, which is not saved; lower --lr 1e\+30"):
-        train_epoch(model, Optimizer(model, config), batches(), config, 4, FP32)
+        run.finish_epoch(loss, predictions, 1.0)
 
 
 def test_label_metrics_by_hand():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +14,18 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
 
 CHUNK = 256  # images prepared at a time: the temporaries then stay in the processor's caches
+
+
+class Batch(NamedTuple):
+    """What several runs see in one step, a row a run.
+
+    rows, labels: int64 (runs, batch)
+    images: (runs, batch, channels, crop, crop), or (1, ...) where every run sees the same
+    """
+
+    rows: Tensor
+    images: Tensor
+    labels: Tensor
 
 
 class Batches:
@@ -48,6 +62,16 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def relabelled(self, split: RandomizedSplit) -> Batches:
+        """The labels of `split` to these images, which lie in memory once for both."""
+        other = copy.copy(self)
+        other.labels, other.true_labels = split.labels.to(self._device), split.true_labels.to(self._device)
+        return other
+
+    def shows_images_of(self, other: Batches) -> bool:
+        """Whether both take their images from the same memory."""
+        return self._images is other._images
 
     def _prepare(self, split: RandomizedSplit) -> Tensor:
         """The whole split through the pipeline, a chunk at a time, stored so that a row is one run of memory."""
@@ -86,6 +110,23 @@ class Batches:
         """(images, labels) of every batch in the stored order, without augmentation."""
         for rows in torch.arange(len(self), device=self._device).split(batch_size):
             yield self.images(rows), self.labels[rows]
+
+
+def side_by_side(
+    splits: Sequence[Batches], seeds: Sequence[int], epochs: Sequence[int], batch_size: int
+) -> Iterator[Batch]:
+    """The training batches of several runs, each in the order of its own seed and epoch; the splits are as long."""
+    first = splits[0]
+    alike = len({*zip(seeds, epochs, strict=True)}) == 1 and all(split.shows_images_of(first) for split in splits)
+    if alike:
+        labels = torch.stack([split.labels for split in splits])
+        for rows, images, _ in first.training_epoch(seeds[0], epochs[0], batch_size):
+            yield Batch(rows.expand(len(splits), -1), images[None], labels.index_select(1, rows))
+    else:
+        asked = zip(splits, seeds, epochs, strict=True)
+        each = [split.training_epoch(seed, epoch, batch_size) for split, seed, epoch in asked]
+        for batches in zip(*each, strict=True):
+            yield Batch(*(torch.stack(part) for part in zip(*batches, strict=True)))
 
 
 def permutation_of(rows: Tensor | slice, permutation: Tensor | None) -> Tensor | None:

@@ -45,8 +45,13 @@ class Preprocessing:
         """With this epoch's draws for these images; shapes as `plain`."""
         if self.random_crop and min(images.shape[-2:]) <= self.crop_size:
             images = F.pad(images, [ZERO_PADDING] * 4)
-        margins = torch.tensor(images.shape[-2:], device=images.device) - self.crop_size
-        corners = (draws.corner * (margins + 1)).long() if self.random_crop else (margins // 2).expand(len(images), 2)
+        margins = [side - self.crop_size for side in images.shape[-2:]]
+        # Side by side, since a tensor of the margins would have to be sent to the device for every batch.
+        down, across = (
+            drawn * (margin + 1) if self.random_crop else torch.full_like(drawn, margin // 2)
+            for margin, drawn in zip(margins, draws.corner.unbind(dim=1), strict=True)
+        )
+        corners = torch.stack([down, across], dim=1).long()
         if self.flip_rotate:
             cropped = crop_flip_rotate(images, corners, self.crop_size, draws.flip, draws.angle)
         else:
@@ -104,9 +109,10 @@ def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, a
     source_y = cos * y + sin * x
     source_x = (cos * x - sin * y) * torch.where(flip, -1.0, 1.0)[:, None, None]
     centre = corners + (size - 1) / 2
-    grid = torch.stack([centre[:, 1, None, None] + source_x, centre[:, 0, None, None] + source_y], dim=-1)
-    last = torch.tensor([images.shape[-1] - 1, images.shape[-2] - 1], device=images.device)
-    grid = grid * (2 / last) - 1  # in the units of `grid_sample`: -1 and 1 are the first and last pixel
+    # In the units of `grid_sample`: -1 and 1 are the first and last pixel.
+    grid_x = (centre[:, 1, None, None] + source_x) * (2 / (images.shape[-1] - 1)) - 1
+    grid_y = (centre[:, 0, None, None] + source_y) * (2 / (images.shape[-2] - 1)) - 1
+    grid = torch.stack([grid_x, grid_y], dim=-1)
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

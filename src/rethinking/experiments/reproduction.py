@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +18,9 @@ from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.training import find, train
-from rethinking.training.loggers import Observer
-from rethinking.training.run import resolve
+from rethinking.training import find, train_many
+from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
+from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult, question
 
 MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
@@ -41,6 +42,8 @@ class Reproduction:
     """full: the paper's; small: 5,000 training images; demo: a few minutes on the digits"""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """one run for each; several are shown as mean and standard deviation"""
+    at_once: Annotated[str, tyro.conf.arg(metavar="auto|N")] = "auto"
+    """runs that are trained at the same time: as many as the memory holds, on a CPU as it has threads; or N"""
     dry_run: bool = False
     """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
     show_only: bool = False
@@ -65,6 +68,8 @@ class Reproduction:
                 raise InputError(f"{what} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+        if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
+            raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
         wanted = list(EXPERIMENTS) if self.experiment == "all" else [self.experiment]
         object.__setattr__(self, "rows", {name: rows for name in wanted if (rows := self._rows(name))})
         if not self.rows:
@@ -120,21 +125,30 @@ class Reproduction:
         return answer if answer is not None and answer.finished else None
 
     def train(
-        self, kept: Mapping[str, Evidence], observers: Sequence[Observer] = ()
+        self, kept: Mapping[str, Evidence], observe: Observe = tuple
     ) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
-        """Train what the evidence lacks, one run after the other; a failed one is given back, the rest go on.
+        """Train what the evidence lacks, in groups of `at_once`; a failed run is given back, the rest go on.
 
         Raises `InputError` where the data or the options do not fit, which no run would survive.
         """
-        for config in self.configs():
-            if self.finished_answer(config, kept):
-                continue
-            try:
-                yield config, train(config, observers=observers)
-            except RunError as error:
-                yield config, error
-            except (RuntimeError, OSError, MemoryError) as error:  # out of the device's memory, most likely
-                yield config, RunError(" ".join(str(error).split()) or type(error).__name__)
+        missing = [config for config in self.configs() if not self.finished_answer(config, kept)]
+        for config, outcome in train_many(missing, at_once=self._asked_at_once, observe=observe):
+            if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
+                outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
+            yield config, outcome
+
+    @property
+    def _asked_at_once(self) -> int | None:
+        return None if self.at_once == "auto" else int(self.at_once)
+
+    def together(self, config: ExperimentConfig, runs: int) -> tuple[int, int]:
+        """How many of `runs` runs like `config` are trained at once, and the bytes of memory they take at most."""
+        data = self.data()
+        resolved = resolve(config, data)
+        at_once = min(runs, self._asked_at_once or at_once_that_fit(resolved))
+        images, run = footprint(resolved, data)
+        peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * run
+        return at_once, peak
 
     def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
         """What the evidence says to each row of an experiment, those of other models and seeds than asked for too.
@@ -165,12 +179,15 @@ class Reproduction:
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
 
 
-def seconds_per_epoch(config: ExperimentConfig, images: int, measured: dict[str, tuple[float, float]]) -> float:
+def seconds_per_epoch(
+    config: ExperimentConfig, images: int, at_once: int, measured: dict[str, tuple[float, float]]
+) -> float:
     """How long an epoch on `images` should take here, from a few training steps and one pass over the test set.
 
-    `measured` keeps what was measured for a model and its augmentation, for the next run of the kind.
+    Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model and its
+    augmentation, for the next run of the kind.
     """
-    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate}"
+    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate} {at_once}"
     if kind not in measured:
         few = min(images, MEASURED_BATCHES * config.batch_size)
         with tempfile.TemporaryDirectory() as folder:
@@ -184,8 +201,15 @@ def seconds_per_epoch(config: ExperimentConfig, images: int, measured: dict[str,
                 runs_dir=folder,
                 use_tensorboard=False,
             )
-            last = train(trial).final
-        training = 1 / last["images_per_second"]
-        measured[kind] = training, last["seconds"] - few * training
+            trials = [replace(trial, seed=seed) for seed in range(at_once)]
+            results = []
+            for _, outcome in train_many(trials, at_once=at_once):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                results.append(outcome)
+        side_by_side = at_once if results[0].config.device == "cpu" else 1  # where each has its own seconds
+        training = statistics.mean(1 / result.final["images_per_second"] for result in results)
+        rest = statistics.mean(result.final["seconds"] for result in results) - few * training
+        measured[kind] = training / side_by_side, rest / side_by_side
     training, evaluation = measured[kind]
     return images * training + evaluation

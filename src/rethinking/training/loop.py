@@ -1,125 +1,197 @@
-"""The loop: epochs from the last finished one to the end, and the one training epoch."""
+"""The loop: epochs from the last finished one to the end, and the one training epoch.
+
+One run, or several side by side; what is said of each holds for one alone. `step.py` has what an epoch repeats on the
+device.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rethinking.config import ExperimentConfig
-from rethinking.data.batches import Batches
+from rethinking.data.batches import Batch, Batches, side_by_side
 from rethinking.errors import RunError
 from rethinking.training.evaluation import evaluate, fraction, label_metrics
 from rethinking.training.loggers import Observer
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, summary
+from rethinking.training.step import CapturedStep, Step, fastest_step
 
 ONLINE_ACCURACY_NEAR_FIT = 0.99  # from here on the exact training accuracy is worth a pass over the training set
 
 
-def fit(
-    model: nn.Module,
-    train_batches: Batches,
-    test_batches: Batches | None,
-    config: ExperimentConfig,
-    run: RunDir,
-    facts: dict[str, Any],
-    observers: Sequence[Observer] = (),
-) -> RunResult:
-    """From the last finished epoch of `run` to the end, saving after each; `config` must be resolved.
+@dataclass
+class Training:
+    """One run at work.
 
-    `facts` go into `result.json` beside what is measured here.
+    config: resolved
+    facts: what goes into `result.json` beside what is measured here
+    metrics: a record for each finished epoch
+    observe: makes those to be told of every step and epoch
+    outcome: the result, or why there is none, once the run is over
     """
-    optimizer = Optimizer(model, config)
-    metrics = run.restore(model, optimizer)
-    run.save_facts(facts)
-    autocast = torch.autocast(train_batches.labels.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
-    result = None
-    try:
+    config: ExperimentConfig
+    model: nn.Module
+    train_batches: Batches
+    test_batches: Batches | None
+    folder: RunDir
+    facts: dict[str, Any]
+    observe: Callable[[], Sequence[Observer]]
+    optimizer: Optimizer = field(init=False)
+    observers: Sequence[Observer] = field(init=False, default=())
+    metrics: list[Record] = field(init=False)
+    outcome: RunResult | RunError | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.optimizer = Optimizer(self.model, self.config)
+
+    @property
+    def epoch(self) -> int:
+        """The one to be trained next, counted from 1."""
+        return len(self.metrics) + 1
+
+    @property
+    def autocast(self) -> torch.autocast:
+        device = self.train_batches.labels.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def begin(self) -> None:
+        """From the last finished epoch in the folder."""
+        if self.folder.is_finished:  # by another process, since we looked
+            self.outcome = self.folder.result(self.config)
+            return
+        self.metrics = self.folder.restore(self.model, self.optimizer)
+        self.folder.save_facts(self.facts)
+        self.observers = self.observe()
+        for observer in self.observers:
+            observer.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
+        self._finish_if_done()
+
+    def finish_epoch(self, train_loss: float, predictions: Tensor, seconds: float) -> None:
+        """Measure what the epoch made, and save it; `seconds` is what its training took."""
+        check_finite(train_loss, self.config, self.epoch)
+        started = time.perf_counter()
+        online = fraction(predictions == self.train_batches.labels)
+        due = exact_accuracy_is_due(self.config, self.epoch, online)
+        exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
+        test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches else None
+        for evaluated in (exact, test):
+            check_finite(evaluated.loss if evaluated else 0.0, self.config, self.epoch)
+        accuracy = exact.accuracy if exact else online
+
+        record: Record = {
+            "epoch": self.epoch,
+            "learning_rate": learning_rate(self.config, self.epoch),
+            "train_loss": train_loss,
+            "train_accuracy": online,
+            "exact_train_accuracy": exact.accuracy if exact else None,
+            "test_loss": test.loss if test else None,
+            "test_accuracy": test.accuracy if test else None,
+            "generalization_gap": accuracy - test.accuracy if test else None,
+            "images_per_second": len(self.train_batches) / seconds,
+        }
+        if self.config.randomizes_labels:
+            record |= label_metrics(predictions, self.train_batches.labels, self.train_batches.true_labels)
+        record["seconds"] = seconds + time.perf_counter() - started
+        self.metrics.append(record)
+        self.folder.save_epoch(self.metrics, self.model, self.optimizer)
+        for observer in self.observers:
+            observer.epoch(record)
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        fitted = self.config.stop_when_fit and epochs_to_fit(self.metrics)["1.0"] is not None
+        if fitted or self.epoch > self.config.num_epochs:
+            self.folder.finish(self.facts | summary(self.metrics))
+            self.outcome = self.folder.result(self.config)
+
+    @contextlib.contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """What goes wrong with this run ends this run."""
+        try:
+            yield
+        except RunError as error:
+            self.outcome = error
+
+    def end(self) -> None:
+        """Tell the observers, once."""
+        observers, self.observers = self.observers, ()
         for observer in observers:
-            observer.started(run.path, config, metrics, len(train_batches))
-        for epoch in range(len(metrics) + 1, config.num_epochs + 1):
-            if config.stop_when_fit and epochs_to_fit(metrics)["1.0"]:
-                break
-            started = time.perf_counter()
-            train_loss, predictions = train_epoch(model, optimizer, train_batches, config, epoch, autocast, observers)
-            training_seconds = time.perf_counter() - started
-
-            online = fraction(predictions == train_batches.labels)
-            due = exact_accuracy_is_due(config, epoch, online)
-            exact = evaluate(model, train_batches, autocast) if due else None
-            test = evaluate(model, test_batches, autocast) if test_batches else None
-            for evaluated in (exact, test):
-                check_finite(evaluated.loss if evaluated else 0.0, config, epoch)
-            accuracy = exact.accuracy if exact else online
-
-            record: Record = {
-                "epoch": epoch,
-                "learning_rate": learning_rate(config, epoch),
-                "train_loss": train_loss,
-                "train_accuracy": online,
-                "exact_train_accuracy": exact.accuracy if exact else None,
-                "test_loss": test.loss if test else None,
-                "test_accuracy": test.accuracy if test else None,
-                "generalization_gap": accuracy - test.accuracy if test else None,
-                "images_per_second": len(train_batches) / training_seconds,
-            }
-            if config.randomizes_labels:
-                record |= label_metrics(predictions, train_batches.labels, train_batches.true_labels)
-            record["seconds"] = time.perf_counter() - started
-            metrics.append(record)
-            run.save_epoch(metrics, model, optimizer)
-            for observer in observers:
-                observer.epoch(record)
-
-        run.finish(facts | summary(metrics))
-        result = run.result(config)
-    finally:
-        for observer in observers:
-            observer.ended(result)
-    return result
+            observer.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batches: Batches,
-    config: ExperimentConfig,
-    epoch: int,
-    autocast: torch.autocast,
-    observers: Sequence[Observer] = (),
-) -> tuple[float, Tensor]:
-    """One pass over the training set: mean loss, and the class each image was given when its batch came by.
+def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunError]]:
+    """Every run from its last finished epoch to its end, saving after each, and what came of it as soon as it is over.
+
+    They may differ in everything but architecture, batch size, number of images, device and precision.
+    """
+    for run in runs:
+        with run.failing_alone():
+            run.begin()
+    step = None
+    while True:
+        for run in runs:
+            if run.outcome is not None:
+                run.end()
+                yield run, run.outcome
+        going = [run for run in runs if run.outcome is None]
+        if not going:
+            break
+        if step is None or len(going) < len(runs):
+            step = _step_of(going)
+        runs = going
+
+        started = time.perf_counter()
+        epochs = train_epoch(step, runs)
+        seconds = (time.perf_counter() - started) / len(runs)
+        for run, (loss, predictions) in zip(runs, epochs, strict=True):
+            with run.failing_alone():
+                run.finish_epoch(loss, predictions, seconds)
+
+
+def _step_of(runs: Sequence[Training]) -> Step | CapturedStep:
+    eager = Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
+    step, seconds = fastest_step(eager, runs[0].config.compile, batches_of(runs))
+    for run in runs if seconds else ():
+        run.facts["compile_seconds"] = run.facts.get("compile_seconds", 0.0) + seconds / len(runs)
+    return step
+
+
+def batches_of(runs: Sequence[Training]) -> Iterator[Batch]:
+    """The batches of each run's next epoch, side by side."""
+    splits, seeds, epochs = zip(*((run.train_batches, run.config.seed, run.epoch) for run in runs), strict=True)
+    return side_by_side(splits, seeds, epochs, runs[0].config.batch_size)
+
+
+def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tuple[float, Tensor]]:
+    """One pass of each run over its training set: mean loss, and the class each image was given in its batch.
 
     Both are online, over the epoch's batches as the weights move, as Figure 1a shows them; batches count by their
-    size. Nothing is read back from the device before the end. Raises `RunError` where the loss is not finite.
+    size. Nothing is read back from the device before the end.
     """
-    model.train()
-    rate = learning_rate(config, epoch)
+    step.begin([learning_rate(run.config, run.epoch) for run in runs])
     steps = []
-    for rows, images, labels in batches.training_epoch(config.seed, epoch, config.batch_size):
-        with autocast:
-            logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
-        optimizer.step(rate)
-
-        steps.append((rows, loss.detach(), logits.detach()))  # what is read off them can wait: small networks notice
-        for observer in observers:
-            observer.step(len(rows))
-    all_rows, losses, outputs = zip(*steps, strict=True)
-    sizes = torch.tensor([len(rows) for rows in all_rows], device=batches.labels.device)
-    train_loss = (torch.stack(losses) * sizes).sum().item() / len(batches)
-    check_finite(train_loss, config, epoch)
-    predictions = torch.empty_like(batches.labels)
-    predictions[torch.cat(all_rows)] = torch.cat(outputs).argmax(dim=1)
-    return train_loss, predictions
+    for rows, images, labels in batches_of(runs):
+        losses, logits = step(images, labels)
+        steps.append((rows, losses, logits))  # what is read off them can wait: small networks notice
+        for run in runs:
+            for observer in run.observers:
+                observer.step(rows.shape[1])
+    all_rows, all_losses, all_logits = zip(*steps, strict=True)
+    sizes = torch.tensor([rows.shape[1] for rows in all_rows], device=all_rows[0].device)
+    train_losses = (torch.stack(all_losses, dim=1) * sizes).sum(dim=1) / sizes.sum()
+    rows, classes = torch.cat(all_rows, dim=1), torch.cat(all_logits, dim=1).argmax(dim=2)
+    predictions = torch.empty_like(rows).scatter_(1, rows, classes)
+    return list(zip(train_losses.tolist(), predictions, strict=True))
 
 
 def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:

@@ -1,26 +1,26 @@
-"""One run, from configuration to result: data, randomization, model and folder, then the loop."""
+"""Runs from configuration to result: one, or many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import contextlib
+import gc
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rethinking.config import ExperimentConfig
-from rethinking.data import randomization, sources
-from rethinking.data.batches import Batches
-from rethinking.data.preprocessing import Preprocessing
-from rethinking.data.randomization import RandomizedSplit
-from rethinking.errors import InputError
-from rethinking.models import build_model, count_parameters, initialize, is_convolutional, to_device
-from rethinking.seeding import generator
-from rethinking.training.hardware import keep_freed_memory, provenance, resolve_device, resolve_precision
-from rethinking.training.loggers import Observer, loggers_for
-from rethinking.training.loop import fit
-from rethinking.training.run_dir import RunDir, RunResult, run_id
+from rethinking.errors import RunError, too_little_memory
+from rethinking.training.hardware import keep_freed_memory
+from rethinking.training.loggers import Observer
+from rethinking.training.loop import Training, fit
+from rethinking.training.memory import at_once_that_fit
+from rethinking.training.preparation import Asked, Observe, Resident, prepare
+from rethinking.training.run_dir import Record, RunResult
+
+log = logging.getLogger(__name__)
 
 
 def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[Observer] = ()) -> RunResult:
@@ -29,44 +29,13 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     A finished run is returned at once and an interrupted one goes on after its last finished epoch; `force` trains a
     finished one again in a folder beside it. `observers` are told of every step and epoch.
 
-    Raises `InputError` for data or options that do not fit together, `RunError` for damaged files, a full disk or a
-    loss that is not finite.
+    Raises `InputError` for data or options that do not fit together, `RunError` for damaged files, a full disk, too
+    little memory or a loss that is not finite.
     """
-    keep_freed_memory()
-    data = sources.load(config.dataset, config.data_root)
-    config = resolve(config, data)
-    run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
-    if run.is_finished:
-        return run.result(config)
-
-    device = torch.device(config.device)
-    train_split, test_split = _randomized_splits(config, data)
-    model = build_model(config.model_name, len(data.class_names), _input_shape(config, data))
-    assert config.init is not None, "a resolved configuration"
-    initialize(model, config.init, generator(config.seed, "init"))
-    to_device(model, device)
-
-    channels_last = is_convolutional(model)
-    with run.lock():
-        if run.is_finished:  # by another process, since we looked
-            return run.result(config)
-        tensors, details = _randomization_record(config, train_split, test_split)
-        run.begin(config, tensors, details)
-        prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        train_batches = Batches(train_split, prepared, device, channels_last, dtype)
-        plain = replace(prepared, random_crop=False, flip_rotate=False)
-        test_batches = Batches(test_split, plain, device, channels_last, dtype) if test_split else None
-        facts = {
-            "run": run.path.name,
-            "dataset": data.name,
-            "parameters": count_parameters(model),
-            "train_images": len(train_split),
-            "provenance": provenance(device, config.precision)
-            | {"fingerprint": data.fingerprint, "randomization": details},
-        }
-        del data, train_split, test_split  # from here on only what is resident on the device is needed
-        return fit(model, train_batches, test_batches, config, run, facts, [*observers, *loggers_for(config)])
+    ((_, outcome),) = train_many([config], force=force, observe=lambda: observers)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def find(config: ExperimentConfig) -> RunResult | None:
@@ -74,87 +43,132 @@ def find(config: ExperimentConfig) -> RunResult | None:
 
     Raises what `train` raises.
     """
-    data = sources.load(config.dataset, config.data_root)
-    config = resolve(config, data)
-    run = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force=False)
-    return run.result(config) if run.is_finished else run.so_far(config)
+    asked = Asked.of(config)
+    return asked.folder.result(asked.config) if asked.folder.is_finished else asked.folder.so_far(asked.config)
 
 
-def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConfig:
-    """`config` with everything written out that depends on the model, the data or the machine.
+def train_many(
+    configs: Sequence[ExperimentConfig],
+    *,
+    at_once: int | None = 1,
+    stacked: bool | None = None,
+    force: bool = False,
+    observe: Observe = tuple,
+) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
+    """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
 
-    Raises `InputError` where they do not fit together.
+    Stacked are runs that share network, data set, batch size and hardware; seed, labels, pixels, augmentation, weight
+    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. Side by side,
+    each in a thread with its share of the processor's cores, go any. By default runs are stacked, but on a CPU, which
+    gains nothing by it. Either way each leaves the folder that it would leave alone and can be taken up alone. With
+    None for `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads.
+
+    Gives each configuration with its result as soon as that is there, or with the error that ended it and it alone.
+    Stacked runs that the memory does not hold are halved and go on from their last finished epochs. Raises
+    `InputError` before anything is trained.
     """
-    device = resolve_device(config.device)
-    smallest, side = min(data.image_shape[1:]), max(data.image_shape[1:])
-    if smallest < 28:
-        raise InputError(f"the images of {data.name} have {smallest} pixels a side; the networks need at least 28")
-    crop_size = config.crop_size or (28 if side <= 32 else smallest)
-    if crop_size > smallest:
-        raise InputError(f"crop_size {crop_size} is larger than the images of {data.name}, {smallest} pixels")
-    if crop_size > 224:
-        raise InputError(f"the images of {data.name} have {smallest} pixels a side; choose a crop_size up to 224")
-    if config.train_subset is not None and config.train_subset > len(data.train):
-        raise InputError(f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images")
-    local = config.dataset not in sources.NAMES
-    return replace(
-        config.resolved(),
-        dataset=str(Path(config.dataset).resolve()) if local else config.dataset,
-        data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
-        crop_size=crop_size,
-        device=device.type,
-        precision=resolve_precision(config.precision, device),
-    )
+    keep_freed_memory()
+    waiting = [Asked.of(config, force) for config in configs]
+    if stacked is None:
+        stacked = all(asked.config.device != "cpu" for asked in waiting)
+    if stacked or at_once == 1:
+        yield from _train_stacked(waiting, at_once, observe)
+    else:
+        one_of_each_kind = {asked.kind: asked.config for asked in waiting}.values()
+        at_once = at_once or min((at_once_that_fit(config) for config in one_of_each_kind), default=1)
+        yield from _train_side_by_side(waiting, at_once, observe)
 
 
-def _crop_size(config: ExperimentConfig) -> int:
-    assert config.crop_size is not None, "a resolved configuration"
-    return config.crop_size
+def _train_stacked(
+    waiting: list[Asked], at_once: int | None, observe: Observe
+) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
+    """Groups of up to `at_once` that fit together, one after the other."""
+    largest: dict[tuple[object, ...], int] = {}  # number of each kind at once
+    while waiting:
+        kind = waiting[0].kind
+        alike: dict[Path, Asked] = {}
+        for asked in waiting:
+            if asked.kind == kind:
+                alike.setdefault(asked.folder.path, asked)
+        if kind not in largest:
+            largest[kind] = at_once or at_once_that_fit(waiting[0].config)
+        group = list(alike.values())[: largest[kind]]
+        waiting = [asked for asked in waiting if asked not in group]
+        failure: Exception | None = None
+        try:
+            for asked, outcome in _train_together(group, observe):
+                group.remove(asked)
+                yield asked.given, outcome
+        except (RuntimeError, OSError, MemoryError) as error:
+            failure = too_little_memory(error) or error
+            out_of_memory = failure is not error
+        if failure is None:
+            continue
+        if out_of_memory and len(group) > 1:
+            gc.collect()  # what the failed step still holds in cycles
+            largest[kind] = len(group) // 2
+            log.warning("%d runs at once are too many for the memory: going on with %d", len(group), largest[kind])
+            waiting = group + waiting
+        else:
+            for asked in group:
+                yield asked.given, failure
 
 
-def _input_shape(config: ExperimentConfig, data: sources.ImageData) -> tuple[int, int, int]:
-    return data.image_shape[0], _crop_size(config), _crop_size(config)
+def _train_side_by_side(
+    waiting: list[Asked], at_once: int, observe: Observe
+) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
+    """Each in a thread of its own, with an equal share of this process's computing threads."""
+    threads = torch.get_num_threads()
+    stop = _Stop()
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
+    try:
+        work = [
+            pool.submit(list, _train_stacked([asked], 1, lambda: [*observe(), stop]))
+            for asked in {asked.folder.path: asked for asked in waiting}.values()
+        ]
+        for done in as_completed(work):
+            yield from done.result()
+    finally:
+        stop.asked_for = True
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
-def _randomized_splits(
-    config: ExperimentConfig, data: sources.ImageData
-) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Training subset and test set as tensors, after the randomization operator."""
+class _Stop:
+    """An observer that ends a run at its next step, once asked for: threads cannot be interrupted from outside."""
 
-    def tensors(split: sources.ImageSet) -> RandomizedSplit:
-        labels = torch.from_numpy(split.labels)
-        return RandomizedSplit(torch.from_numpy(split.images), labels, labels)
+    asked_for = False
 
-    train_split = tensors(data.train)
-    test_split = tensors(data.test) if data.test else None
-    if config.train_subset is not None:
-        rows = torch.randperm(len(train_split), generator=generator(0, "train_subset"))[: config.train_subset]
-        labels = train_split.labels[rows]
-        train_split = RandomizedSplit(train_split.images[rows], labels, labels)
-    train_split, test_split = randomization.apply(
-        config.randomization,
-        train_split,
-        test_split,
-        num_classes=len(data.class_names),
-        crop_size=_crop_size(config),
-        corruption_prob=config.corruption_prob,
-        seed=config.randomization_seed,
-    )
-    if config.pixel_noise:
-        std, seed = config.pixel_noise, config.randomization_seed
-        train_split = randomization.add_noise(train_split, std, seed, "train")
-        test_split = randomization.add_noise(test_split, std, seed, "test") if test_split else None
-    return train_split, test_split
+    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        pass
+
+    def step(self, images: int) -> None:
+        if self.asked_for:
+            raise KeyboardInterrupt
+
+    def epoch(self, record: Record) -> None:
+        pass
+
+    def ended(self, result: RunResult | None) -> None:
+        pass
 
 
-def _randomization_record(
-    config: ExperimentConfig, train_split: RandomizedSplit, test_split: RandomizedSplit | None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What the run keeps of its randomization: tensors, and the fingerprints of what is too large to keep."""
-    tensors = {"labels": train_split.labels.clone(), "true_labels": train_split.true_labels.clone()}
-    if config.randomization == "shuffled_pixels" and train_split.permutation is not None:
-        tensors["permutation"] = train_split.permutation
-    details = {"operator": config.randomization, "train": train_split.fingerprint()}
-    if test_split is not None:
-        details["test"] = test_split.fingerprint()
-    return tensors, details
+def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[Asked, RunResult | Exception]]:
+    with contextlib.ExitStack() as held:
+        runs: dict[int, Asked] = {}
+        prepared: list[Training] = []
+        images: Resident = {}
+        for asked in list(group):
+            try:
+                if asked.folder.is_finished:
+                    yield asked, asked.folder.result(asked.config)
+                    continue
+                training = prepare(asked, images, observe, held)
+            except RunError as error:
+                yield asked, error
+                continue
+            held.callback(training.end)
+            prepared.append(training)
+            runs[id(training)] = asked
+        for training, outcome in fit(prepared):
+            yield runs[id(training)], outcome

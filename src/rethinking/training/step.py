@@ -1,0 +1,230 @@
+"""One training step, what runs on the device: forward, backward and update of one run, or of several stacked.
+
+The epoch, what a person reads, is in `loop.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from rethinking.data.batches import Batch
+from rethinking.training.optimizers import Optimizer, gradient
+
+CAPTURE_WARM_UP = 3  # steps before a capture, in which libraries choose their kernels and allocate
+
+log = logging.getLogger(__name__)
+
+
+class Step:
+    """A step of every run on its own batch; the runs share nothing but the architecture.
+
+    Several are computed as one: their weights are moved into stacked tensors, of which the weights of each of
+    `models` become a slice, so that whatever else reads or writes a model does it as if the model were alone.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Optimizer], autocast: torch.autocast) -> None:
+        self._models = models
+        self._optimizers = optimizers
+        self._autocast = autocast
+        self._forward: Solo | Stack = Solo(models[0]) if len(models) == 1 else Stack(models)
+        self._losses_and_logits = self._forward.__call__
+        self.device = next(models[0].parameters()).device
+        self._ones = torch.ones(len(models), device=self.device)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def begin(self, learning_rates: Sequence[float] | Tensor) -> None:
+        """An epoch, with these rates of the runs."""
+        self._rates = learning_rates
+        for model in self._models:
+            model.train()
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each run's batch before the update, (runs,), and its logits, (runs, batch, classes).
+
+        `images` and `labels` are those of a `data.batches.Batch`.
+        """
+        with self._autocast:
+            losses, logits = self._losses_and_logits(images, labels)
+        losses.backward(self._ones)
+        self._forward.hand_out_gradients()
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            optimizer.step(rate)
+        return losses.detach(), logits.detach()
+
+    def compiled(self) -> Step:
+        """The same step with forward and backward through PyTorch's compiler, for each size of batch apart."""
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        other = copy.copy(self)
+        other._losses_and_logits = torch.compile(self._forward.__call__, mode=mode, dynamic=False)
+        return other
+
+    @contextlib.contextmanager
+    def without_effect(self) -> Iterator[None]:
+        """Steps in here leave every run as it was."""
+        state = [tensor for model in self._models for tensor in model.state_dict().values()]
+        state += [tensor for optimizer in self._optimizers for tensor in optimizer.state.values()]
+        before = [tensor.clone() for tensor in state]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(state, before, strict=True):
+                    tensor.copy_(value)
+            for model in self._models:
+                model.zero_grad(set_to_none=True)  # of a step that failed halfway
+
+
+class CapturedStep:
+    """`step` as a CUDA graph for each size of batch: the same kernels, launched together instead of one by one."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._rates = torch.zeros(len(step), device=step.device)  # the graphs read them anew at each replay
+        self._graphs: dict[tuple[torch.Size, torch.Size], _Graph] = {}
+
+    def __len__(self) -> int:
+        return len(self._step)
+
+    def begin(self, learning_rates: Sequence[float]) -> None:
+        """As `Step`."""
+        self._rates.copy_(torch.tensor(learning_rates))
+        self._step.begin(self._rates)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Step`, for sizes of batches that `capture` was given."""
+        graph = self._graphs[images.shape, labels.shape]
+        graph.images.copy_(images)
+        graph.labels.copy_(labels)
+        graph.recorded.replay()
+        return graph.losses.clone(), graph.logits.clone()
+
+    def capture(self, images: Tensor, labels: Tensor) -> None:
+        """Record the step on batches of this size; it trains while it does."""
+        images, labels = images.clone(), labels.clone()
+        apart = torch.cuda.Stream(self._step.device)
+        apart.wait_stream(torch.cuda.current_stream(self._step.device))
+        with torch.cuda.stream(apart):
+            for _ in range(CAPTURE_WARM_UP):
+                self._step(images, labels)
+        torch.cuda.current_stream(self._step.device).wait_stream(apart)
+        recorded = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recorded):
+            losses, logits = self._step(images, labels)
+        self._graphs[images.shape, labels.shape] = _Graph(recorded, images, labels, losses, logits)
+
+
+class _Graph(NamedTuple):
+    recorded: torch.cuda.CUDAGraph
+    images: Tensor
+    labels: Tensor
+    losses: Tensor
+    logits: Tensor
+
+
+def fastest_step(step: Step, compile: str, batches: Iterable[Batch]) -> tuple[Step | CapturedStep, float]:
+    """`step` in the form that `compile` asks for, made ready for the sizes of `batches`, and the seconds that took.
+
+    'on' compiles it; 'auto' captures it where there is CUDA; else, and where that fails, it is `step` itself, eager.
+    """
+    captures = compile == "auto" and step.device.type == "cuda"
+    if compile == "off" or (compile == "auto" and not captures):
+        return step, 0.0
+    started = time.perf_counter()
+    ready: Step | CapturedStep = step
+    with step.without_effect():
+        try:
+            faster = CapturedStep(step) if captures else step.compiled()
+            faster.begin([0.0] * len(step))
+            for _, images, labels in {batch.labels.shape: batch for batch in batches}.values():
+                if isinstance(faster, CapturedStep):
+                    faster.capture(images, labels)
+                else:
+                    faster(images, labels)
+            ready = faster
+        except Exception as error:  # whatever a compiler or driver makes of a machine that does not suit it
+            reason = " ".join(str(error).split())[:200]
+            log.warning("the step stays as it is, not compiled: %s: %s", type(error).__name__, reason)
+    return ready, time.perf_counter() - started
+
+
+class Solo:
+    """One run's loss and logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._model(images[0])
+        return F.cross_entropy(logits.float(), labels[0])[None], logits[None]
+
+    def hand_out_gradients(self) -> None:
+        """They are where they belong."""
+
+
+class Stack:
+    """Losses and logits of several networks of one architecture as one computation (`torch.vmap`).
+
+    Batch normalization is each network's own: its statistics are stacked like the weights. `vmap` does without
+    autocast, so the layers that autocast would compute in bfloat16 are given their weights and inputs in it.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self._parameters = [dict(model.named_parameters()) for model in models]
+        self._skeleton = copy.deepcopy(models[0])
+        self._lowered = set()
+        for name, module in self._skeleton.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                self._lowered |= {f"{name}.weight", f"{name}.bias"}
+                module.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(module.weight.dtype),))
+            elif isinstance(module, nn.BatchNorm2d):  # which takes no bfloat16 where the statistics are stacked
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        states = [model.state_dict(keep_vars=True) for model in models]
+        self._stacked = {name: stack([state[name] for state in states]) for name in states[0]}
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        device = images.device.type
+        state = self._stacked
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            state = {name: whole.to(dtype) if name in self._lowered else whole for name, whole in state.items()}
+        one_for_all = len(images) == 1 < len(labels)
+        forward = torch.vmap(self._one, in_dims=(0, None if one_for_all else 0, 0))
+        with torch.autocast(device, enabled=False):
+            losses, logits = forward(state, images[0] if one_for_all else images, labels)
+        return losses, logits
+
+    def _one(self, state: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = functional_call(self._skeleton, state, (images,))
+        return F.cross_entropy(logits.float(), labels), logits
+
+    def hand_out_gradients(self) -> None:
+        """To each network its slice."""
+        for name, whole in self._stacked.items():
+            if whole.requires_grad:
+                slices = gradient(whole).unbind()
+                for parameters, piece in zip(self._parameters, slices, strict=True):
+                    parameters[name].grad = piece
+                whole.grad = None
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor (len(tensors), ...) of their values and memory format, whose slices they become."""
+    like = tensors[0]
+    whole = torch.empty_strided(
+        (len(tensors), *like.shape), (like.numel(), *like.stride()), dtype=like.dtype, device=like.device
+    )
+    for tensor, piece in zip(tensors, whole, strict=True):
+        tensor.data = piece.copy_(tensor.detach())
+    return whole.requires_grad_(like.requires_grad)
