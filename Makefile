@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test bench docs clean
+.PHONY: demo test bench bench-more docs clean
 
 demo: .venv/.installed
 	$(RUN) -m rethinking demo
@@ -16,6 +16,14 @@ test: .venv/.installed
 # Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
 bench: .venv/.installed
 	$(RUN) benchmarks/epoch_against_step.py --out results/bench.csv
+	$(RUN) -m rethinking.report.documents
+
+# Runs at once, growth and floor; about as long. Writes results/performance.csv, and the documents' tables from it.
+bench-more: .venv/.installed
+	$(RUN) benchmarks/many_at_once.py --out results/performance.csv
+	$(RUN) benchmarks/forms_of_the_step.py --out results/performance.csv
+	$(RUN) benchmarks/growth.py --out results/performance.csv
+	$(RUN) benchmarks/floor.py --out results/performance.csv
 	$(RUN) -m rethinking.report.documents
 
 docs: .venv/.installed

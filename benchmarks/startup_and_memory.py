@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 import tyro
-from epoch_against_step import write_csv
 from rich import print
+from workload import write_csv
 
 from rethinking.config import MODEL_DEFAULTS
 from rethinking.data import sources

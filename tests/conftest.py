@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -99,7 +99,7 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def reproduce(folder: Path, *arguments: str, status: int = 0) -> str:
+def reproduce(folder: Path, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         [sys.executable, str(ROOT / "reproduce.py"), *arguments],
         cwd=folder,
@@ -107,6 +107,7 @@ def reproduce(folder: Path, *arguments: str, status: int = 0) -> str:
         text=True,
         timeout=300,
         check=False,
+        env=env,
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

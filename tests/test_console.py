@@ -1,10 +1,15 @@
 """What a person sees while a run goes."""
 
+import io
+import re
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from rethinking.console import Shortened
+from rethinking.config import ExperimentConfig
+from rethinking.console import Progress, Shortened
 
 
 @pytest.mark.parametrize("height", [6, 12, 20])
@@ -32,3 +37,44 @@ def under_the_live_line(rows: int, height: int) -> list[str]:
     with console.capture() as captured:
         console.print(Shortened(table))
     return captured.get().splitlines()
+
+
+def test_several_runs_share_one_live_line(tmp_path: Path):
+    """The line is that of the run with most left, and says how many there are."""
+    console = Console(width=120, force_terminal=True, file=io.StringIO())
+    progress = Progress(console)
+    short, long = (progress.observers()[0] for _ in range(2))
+    for run, epochs in ((short, 3), (long, 10)):
+        config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", num_epochs=epochs, device="cpu")
+        run.started(tmp_path / f"of-{epochs}-epochs", config, [], 100)
+    for run in (short, long):
+        run.step(50)
+    assert re.match(r"2 runs at once  epoch 1/10 50%  \d+s left", progress._line().plain)
+    short.ended(None)
+    assert progress._line().plain.startswith("epoch 1/10 50%")
+    long.ended(None)
+    assert console.file.getvalue().count("\x1b[?25l") == console.file.getvalue().count("\x1b[?25h") == 1
+
+
+def test_lines_of_several_runs_are_named_where_there_is_no_terminal(tmp_path: Path):
+    console = Console(width=200, file=io.StringIO())
+    progress = Progress(console)
+    runs = [progress.observers()[0] for _ in range(2)]
+    config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", num_epochs=3, device="cpu")
+    for number, run in enumerate(runs):
+        run.started(tmp_path / f"run{number}", config, [], 100)
+        run.step(100)
+    record = {
+        "epoch": 1,
+        "train_loss": 1.0,
+        "train_accuracy": 0.5,
+        "exact_train_accuracy": None,
+        "test_accuracy": None,
+        "images_per_second": 10.0,
+    }
+    runs[1].epoch(record)
+    runs[0].ended(None)
+    runs[1].epoch(record | {"epoch": 2})
+    lines = console.file.getvalue().splitlines()
+    assert lines[-2].startswith("run1  epoch 1/3  ")
+    assert lines[-1].startswith("epoch 2/3  ")

@@ -25,12 +25,20 @@ from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 
-OTHER_RESULTS = {"runs.csv", "epochs.csv", "differences", "bench.csv", "startup_and_memory.csv", ".lock"}
+OTHER_RESULTS = {
+    "runs.csv",
+    "epochs.csv",
+    "differences",
+    "bench.csv",
+    "startup_and_memory.csv",
+    "performance.csv",
+    ".lock",
+}
 README = (ROOT / "README.md").read_text()
 
 
 def test_every_table_of_measurements_in_the_readme_comes_from_results():
-    shown = {"bench", "startup_and_memory", "table1", "table4", "figure1b", "figure1c"}
+    shown = {"bench", "startup_and_memory", "many_at_once", "table1", "table4", "figure1b", "figure1c"}
     assert set(re.findall(r"<!-- results: (\w+) -->", README)) == shown
     assert with_tables(README, ROOT / "results") == README, "run `make docs`"
 
@@ -52,10 +60,12 @@ def test_every_training_command_in_the_readme_is_understood(command):
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    (code,) = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    one, many = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    exec(one, {})
     assert "mlp_1x512-digits-random_labels-seed0" in capsys.readouterr().out
+    exec(many, {})
+    assert sorted(line[0] for line in capsys.readouterr().out.splitlines()) == list("0123")
 
 
 def test_the_readmes_models_are_table_1s():
@@ -92,6 +102,12 @@ def test_the_account_of_differences_comes_from_results_too():
     text = (ROOT / "docs" / "differences.md").read_text()
     shown = {"differences", "alexnet_weights", "noise_levels", "corrupted_test_labels"}
     assert set(re.findall(r"<!-- results: (\w+) -->", text)) == shown
+    assert with_tables(text, ROOT / "results") == text, "run `make docs`"
+
+
+def test_the_account_of_performance_comes_from_results():
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert set(re.findall(r"<!-- results: (\w+) -->", text)) == {"forms_of_the_step", "many_at_once", "growth", "floor"}
     assert with_tables(text, ROOT / "results") == text, "run `make docs`"
 
 

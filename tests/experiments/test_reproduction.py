@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -95,7 +96,7 @@ def test_a_dry_run_lists_what_is_done_and_trains_nothing(reproduced, tmp_path: P
 
 
 def test_on_a_terminal_the_table_fills_in_under_the_live_line(tmp_path: Path):
-    text = on_a_terminal(tmp_path, str(ROOT / "reproduce.py"), "table1", *DEMO)
+    text = on_a_terminal(tmp_path, str(ROOT / "reproduce.py"), "table1", *DEMO, "--at_once", "1")
     first, second, third = text.split("\x1b[?25l")[1:]  # the cursor is hidden while a run goes
     for part, shown in ((first, []), (second, ["true, weight decay"]), (third, ["true, weight decay", "true"])):
         going = re.split(r"\x1b\[\?25h", part)[0]
@@ -103,6 +104,30 @@ def test_on_a_terminal_the_table_fills_in_under_the_live_line(tmp_path: Path):
         assert set(re.findall(r"mlp_1x512, ([a-z ,]*[a-z])  ", going)) == set(shown)
         assert ("50.39%" in going) is bool(shown), "the paper's number beside ours"
     after = third.split("\x1b[?25h")[1]
+    assert set(re.findall(r"mlp_1x512, ([a-z ,]*[a-z])  ", after)) == {"true, weight decay", "true", "random"}
+
+
+@pytest.mark.parametrize("at_once", ["2", "auto"])
+def test_runs_side_by_side_leave_the_same_results(reproduced, tmp_path: Path, at_once):
+    folder, _ = reproduced
+    two = {**os.environ, "OMP_NUM_THREADS": "2"}
+    printed = reproduce(tmp_path, "table1", *DEMO, "--at_once", at_once, env=two)
+    assert printed.count("finished: ") == 3
+    ours, _, _ = tables.read_csv(tmp_path / OUT / "table1.csv")
+    before, _, _ = tables.read_csv(folder / OUT / "table1.csv")
+    assert [(cell.labels, cell.quantity, cell.runs) for cell in ours] == [
+        (cell.labels, cell.quantity, cell.runs) for cell in before
+    ]
+    for cell, other in zip(ours, before, strict=True):
+        assert cell.ours == pytest.approx(other.ours, abs=0.02)
+
+
+def test_on_a_terminal_runs_side_by_side_share_the_live_line(tmp_path: Path):
+    text = on_a_terminal(tmp_path, str(ROOT / "reproduce.py"), "table1", *DEMO, "--at_once", "3")
+    (live,) = text.split("\x1b[?25l")[1:]
+    going, after = live.split("\x1b[?25h")
+    assert re.search(r"3 runs at once  epoch \d+/150 ", going)
+    assert re.search(r"mlp_1x512, true", going), "the table fills in while others go on"
     assert set(re.findall(r"mlp_1x512, ([a-z ,]*[a-z])  ", after)) == {"true, weight decay", "true", "random"}
 
 

@@ -42,7 +42,9 @@ def batches(shared: bool, steps: int = 3, device: torch.device = CPU) -> list[Ba
 
 
 def alone(models: list[nn.Module], optimizers: list[Optimizer], precision: str) -> list[Step]:
-    return [Step([model], [optimizer], autocast(precision)) for model, optimizer in zip(models, optimizers, strict=True)]
+    return [
+        Step([model], [optimizer], autocast(precision)) for model, optimizer in zip(models, optimizers, strict=True)
+    ]
 
 
 def own(batch: Batch, run: int) -> tuple[Tensor, Tensor]:

@@ -112,10 +112,13 @@ class Batches:
             yield self.images(rows), self.labels[rows]
 
 
-def side_by_side(
+def lockstep(
     splits: Sequence[Batches], seeds: Sequence[int], epochs: Sequence[int], batch_size: int
 ) -> Iterator[Batch]:
-    """The training batches of several runs, each in the order of its own seed and epoch; the splits are as long."""
+    """The training batches of several runs, step by step, each in the order of its own seed and epoch.
+
+    The splits have the same number of images.
+    """
     first = splits[0]
     alike = len({*zip(seeds, epochs, strict=True)}) == 1 and all(split.shows_images_of(first) for split in splits)
     if alike:

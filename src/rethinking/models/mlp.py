@@ -8,15 +8,16 @@ from torch import nn
 
 def mlp_1x512(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
     """One hidden layer; 1,209,866 parameters at the defaults (Table 1)."""
-    return _mlp(1, num_classes, input_shape)
+    return mlp(1, num_classes, input_shape)
 
 
 def mlp_3x512(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
     """Three hidden layers; 1,735,178 parameters at the defaults (Table 1)."""
-    return _mlp(3, num_classes, input_shape)
+    return mlp(3, num_classes, input_shape)
 
 
-def _mlp(hidden_layers: int, num_classes: int, input_shape: tuple[int, int, int], width: int = 512) -> nn.Module:
+def mlp(hidden_layers: int, num_classes: int, input_shape: tuple[int, int, int], width: int = 512) -> nn.Module:
+    """`hidden_layers` of `width` units; the paper's have 512."""
     sizes = [math.prod(input_shape)] + [width] * hidden_layers
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in itertools.pairwise(sizes):

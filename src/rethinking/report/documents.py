@@ -14,7 +14,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.report import differences, tables
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md", ROOT / "docs" / "performance.md")
 Row = dict[str, str]
 
 
@@ -26,8 +26,8 @@ def bench(results: Path) -> str:
         return [
             f"`{row['model']}`",
             row["augmentation"],
-            f"{float(row['step_images_per_second']):,.0f}",
-            f"{float(row['epoch_images_per_second']):,.0f}",
+            _whole(row["step_images_per_second"]),
+            _whole(row["epoch_images_per_second"]),
             f"{float(row['epoch_over_step']):.2f}",
             f"{float(row['epoch_over_stock']):.2f}" if row["epoch_over_stock"] else "",
         ]
@@ -44,9 +44,56 @@ def startup_and_memory(results: Path) -> str:
     return _machine_by_machine(_rows(results / "startup_and_memory.csv"), columns, line)
 
 
+def many_at_once(results: Path) -> str:
+    """Runs at once against the same runs one after the other."""
+    columns = ["model", "runs", "way", "images/s, all runs", "to one after the other"]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", row["runs"], row["setting"], _whole(row["images_per_second"]), _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, "many_at_once"), columns, line)
+
+
+def forms_of_the_step(results: Path) -> str:
+    """The step eager, captured and compiled."""
+    columns = ["model", "form", "bare step, images/s", "to eager", "ready after"]
+
+    def line(row: Row) -> list[str]:
+        ready = f"{float(row['seconds']):.1f} s"
+        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row), ready]
+
+    return _machine_by_machine(_rows_of(results, "forms_of_the_step"), columns, line)
+
+
+def growth(results: Path) -> str:
+    """The exponents with which the time of an epoch grows."""
+    columns = ["model", "time grows with", "to the power of"]
+    exponents = [row for row in _rows_of(results, "growth") if row["setting"].startswith("exponent of ")]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", f"the {row['setting'].removeprefix('exponent of ')}", _ratio(row)]
+
+    return _machine_by_machine(exponents, columns, line)
+
+
+def floor(results: Path) -> str:
+    """How much of the least possible time's speed a training step reaches."""
+    columns = ["model", "bare step, images/s", "least time", "of its speed reached"]
+
+    def line(row: Row) -> list[str]:
+        share = f"{float(row['ratio']):.0%}"
+        return [f"`{row['model']}`", _whole(row["images_per_second"]), row["setting"], share]
+
+    return _machine_by_machine(_rows_of(results, "floor"), columns, line)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
+    "many_at_once": many_at_once,
+    "forms_of_the_step": forms_of_the_step,
+    "growth": growth,
+    "floor": floor,
     "differences": differences.single_runs,
     "noise_levels": differences.noise_levels,
     "alexnet_weights": differences.alexnet_weights,
@@ -75,6 +122,18 @@ def with_tables(text: str, results: Path) -> str:
 def _rows(path: Path) -> list[Row]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _rows_of(results: Path, benchmark: str) -> list[Row]:
+    return [row for row in _rows(results / "performance.csv") if row["benchmark"] == benchmark]
+
+
+def _whole(number: str) -> str:
+    return f"{float(number):,.0f}"
+
+
+def _ratio(row: Row) -> str:
+    return f"{float(row['ratio']):.2f}"
 
 
 def _machine_by_machine(rows: list[Row], columns: list[str], line: Callable[[Row], list[str]]) -> str:

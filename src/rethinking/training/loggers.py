@@ -28,20 +28,29 @@ log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """What a run calls: `started`, then `step` after each batch and `epoch` after each epoch, then `ended`."""
+    """What a run calls: `started`, then `step` after each batch and `epoch` after each epoch, then `ended`.
+
+    A class derived from it needs only those in which it has something to do.
+    """
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         """`metrics` holds the epochs that were finished before, `images` how many an epoch has."""
+        return
 
-    def step(self, images: int) -> None: ...
+    def step(self, images: int) -> None:
+        """After a batch of so many images."""
+        return
 
-    def epoch(self, record: Record) -> None: ...
+    def epoch(self, record: Record) -> None:
+        """After an epoch, once it is saved."""
+        return
 
     def ended(self, result: RunResult | None) -> None:
         """`result` is None where the run was interrupted or failed."""
+        return
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(Observer):
     """Event files under `<run>/tensorboard`, one scalar a metric; a resumed run writes its earlier epochs again."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -50,9 +59,6 @@ class TensorBoardLogger:
         self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=1)
         for record in metrics:
             self.epoch(record)
-
-    def step(self, images: int) -> None:
-        pass
 
     def epoch(self, record: Record) -> None:
         for name, value in _scalars(record).items():
@@ -63,7 +69,7 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-class WandbLogger:
+class WandbLogger(Observer):
     """One W&B run a sitting, grouped by run folder; offline, under `<run>/wandb`, where server or key are missing."""
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -101,9 +107,6 @@ class WandbLogger:
             has_key = has_key or netrc.netrc().authenticators(urlsplit(server).hostname or "") is not None
         return has_key and server_answers(server, 3.0)
 
-    def step(self, images: int) -> None:
-        pass
-
     def epoch(self, record: Record) -> None:
         self._run.log(_scalars(record), step=record["epoch"])
 
@@ -114,7 +117,7 @@ class WandbLogger:
         self._run.finish(exit_code=0 if result is not None else 1)
 
 
-class Background:
+class Background(Observer):
     """An observer that hands every call but `step` to `logger` in a thread, and gives it up when it fails."""
 
     def __init__(self, name: str, logger: Observer) -> None:
@@ -136,9 +139,6 @@ class Background:
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         self._calls.put((self._logger.started, (path, config, list(metrics), images)))
-
-    def step(self, images: int) -> None:
-        pass
 
     def epoch(self, record: Record) -> None:
         self._calls.put((self._logger.epoch, (record,)))

@@ -1,6 +1,6 @@
 """The loop: epochs from the last finished one to the end, and the one training epoch.
 
-One run, or several side by side; what is said of each holds for one alone. `step.py` has what an epoch repeats on the
+One run, or several in lockstep; what is said of each holds for one alone. `step.py` has what an epoch repeats on the
 device.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rethinking.config import ExperimentConfig
-from rethinking.data.batches import Batch, Batches, side_by_side
+from rethinking.data.batches import Batch, Batches, lockstep
 from rethinking.errors import RunError
 from rethinking.training.evaluation import evaluate, fraction, label_metrics
 from rethinking.training.loggers import Observer
@@ -167,9 +167,9 @@ def _step_of(runs: Sequence[Training]) -> Step | CapturedStep:
 
 
 def batches_of(runs: Sequence[Training]) -> Iterator[Batch]:
-    """The batches of each run's next epoch, side by side."""
+    """The batches of each run's next epoch."""
     splits, seeds, epochs = zip(*((run.train_batches, run.config.seed, run.epoch) for run in runs), strict=True)
-    return side_by_side(splits, seeds, epochs, runs[0].config.batch_size)
+    return lockstep(splits, seeds, epochs, runs[0].config.batch_size)
 
 
 def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tuple[float, Tensor]]:

@@ -41,7 +41,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
         images += (train_images + test_images) * raw  # the pages of the cache they were read from
 
     model = build_model(config.model_name, len(data.class_names), shape)
-    kept, largest = _activations(model, torch.zeros(EXAMPLE, *shape), bf16)
+    kept, largest = activations(model, torch.zeros(EXAMPLE, *shape), bf16)
     moments = 2 if config.optimizer == "adam" else 1
     weights = count_parameters(model) * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
@@ -49,7 +49,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     return Footprint(images, weights + max(training, evaluation))
 
 
-def _activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:
+def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:
     """Bytes an image that a training step keeps for its backward pass, and of the largest result of a layer."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), images)}
     kept: dict[int, int] = {}
@@ -76,13 +76,13 @@ def _activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[in
 def at_once_that_fit(config: ExperimentConfig) -> int:
     """How many runs like `config`, resolved, to train at once: what the free memory of its device holds.
 
-    On a CPU, where runs go side by side, no more than there are computing threads; at least one.
+    On a CPU, where runs go side by side, no more than there are computing threads; on MPS one.
     """
     images, run = footprint(config, sources.load(config.dataset, config.data_root))
     free = free_memory(config.device) * SPARE
-    if config.device == "cpu":
-        return max(1, min(int(free // (images + run)), torch.get_num_threads()))
-    return max(1, int((free - images) // run))
+    if config.device == "cuda":
+        return max(1, int((free - images) // run))
+    return max(1, min(int(free // (images + run)), torch.get_num_threads())) if config.device == "cpu" else 1
 
 
 def free_memory(device: str) -> float:

@@ -18,7 +18,7 @@ from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
 from rethinking.training.memory import at_once_that_fit
 from rethinking.training.preparation import Asked, Observe, Resident, prepare
-from rethinking.training.run_dir import Record, RunResult
+from rethinking.training.run_dir import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ def train_many(
     """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
 
     Stacked are runs that share network, data set, batch size and hardware; seed, labels, pixels, augmentation, weight
-    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. Side by side,
-    each in a thread with its share of the processor's cores, go any. By default runs are stacked, but on a CPU, which
-    gains nothing by it. Either way each leaves the folder that it would leave alone and can be taken up alone. With
-    None for `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads.
+    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. Any runs can
+    go side by side, each in a thread with its share of the processor's cores. By default runs are stacked on CUDA
+    alone. Either way each leaves the folder that it would leave alone and can be taken up alone. With None for
+    `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads.
 
     Gives each configuration with its result as soon as that is there, or with the error that ended it and it alone.
     Stacked runs that the memory does not hold are halved and go on from their last finished epochs. Raises
@@ -70,7 +70,7 @@ def train_many(
     keep_freed_memory()
     waiting = [Asked.of(config, force) for config in configs]
     if stacked is None:
-        stacked = all(asked.config.device != "cpu" for asked in waiting)
+        stacked = all(asked.config.device == "cuda" for asked in waiting)
     if stacked or at_once == 1:
         yield from _train_stacked(waiting, at_once, observe)
     else:
@@ -134,23 +134,14 @@ def _train_side_by_side(
         torch.set_num_threads(threads)
 
 
-class _Stop:
-    """An observer that ends a run at its next step, once asked for: threads cannot be interrupted from outside."""
+class _Stop(Observer):
+    """Ends a run at its next step, once asked for: threads cannot be interrupted from outside."""
 
     asked_for = False
-
-    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
-        pass
 
     def step(self, images: int) -> None:
         if self.asked_for:
             raise KeyboardInterrupt
-
-    def epoch(self, record: Record) -> None:
-        pass
-
-    def ended(self, result: RunResult | None) -> None:
-        pass
 
 
 def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[Asked, RunResult | Exception]]:

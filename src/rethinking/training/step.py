@@ -38,6 +38,7 @@ class Step:
         self._autocast = autocast
         self._forward: Solo | Stack = Solo(models[0]) if len(models) == 1 else Stack(models)
         self._losses_and_logits = self._forward.__call__
+        self._results_are_reused = False
         self.device = next(models[0].parameters()).device
         self._ones = torch.ones(len(models), device=self.device)
 
@@ -61,13 +62,15 @@ class Step:
         self._forward.hand_out_gradients()
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.step(rate)
-        return losses.detach(), logits.detach()
+        losses, logits = losses.detach(), logits.detach()
+        return (losses.clone(), logits.clone()) if self._results_are_reused else (losses, logits)
 
     def compiled(self) -> Step:
         """The same step with forward and backward through PyTorch's compiler, for each size of batch apart."""
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         other = copy.copy(self)
         other._losses_and_logits = torch.compile(self._forward.__call__, mode=mode, dynamic=False)
+        other._results_are_reused = mode == "reduce-overhead"  # the next step writes into the same memory
         return other
 
     @contextlib.contextmanager

@@ -1,0 +1,109 @@
+"""The least time that a training step could take here, and how much of that speed is reached.
+
+A step has at least the floating-point operations of its convolutions and matrix products, and moves at least its
+weights, their gradients and the optimizer's state once each, and what it keeps for the backward pass twice. The
+device's own rates are measured: that of a large matrix product, and that of copying a large tensor. The floor is the
+longer of both times, as if they overlapped wholly.
+
+    python benchmarks/floor.py [--models mlp_1x512 small_alexnet] [--profile] [--out results/performance.csv]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich import print
+from torch.utils.flop_counter import FlopCounterMode
+from workload import STEPS, Machine, bare_steps, keep, runs_at_work, seconds, step_of
+
+from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.models import build_model, count_parameters
+from rethinking.training.memory import activations
+
+SIDE = 2048  # of the matrices whose product is timed
+COPIED = 1 << 28  # bytes
+
+
+@dataclass(frozen=True)
+class Arguments:
+    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    rounds: int = 5
+    profile: bool = False
+    device: str = "auto"
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
+    machine = Machine.here(arguments.device)
+    rows: list[dict[str, Any]] = []
+    for model in arguments.models:
+        rate, bandwidth = matrix_rate(machine), copy_rate(machine)
+        config = ExperimentConfig(model_name=model)
+        runs = runs_at_work(config, machine)
+        steps = bare_steps(step_of(runs), runs)
+        took = fastest(steps, machine, arguments.rounds) / STEPS[model]
+        computing = operations(model, config.batch_size) / rate
+        moving = moved(model, config.batch_size, machine.precision) / bandwidth
+        floor = max(computing, moving)
+        bound = "operations" if computing > moving else "memory"
+        row = {"benchmark": "floor", "model": model, "setting": f"bound by {bound}", "runs": 1}
+        rows.append(row | {"images_per_second": config.batch_size / took, "ratio": floor / took} | machine.columns())
+        print(
+            f"{model}: {1e3 * took:.2f} ms a step; at {rate / 1e9:,.0f} GFLOP/s {1e3 * computing:.2f} ms to compute,"
+            f" at {bandwidth / 1e9:.1f} GB/s {1e3 * moving:.2f} ms to move: {floor / took:.0%} of the floor's speed"
+        )
+        if arguments.profile:
+            print(profile(steps, machine))
+        keep(rows, arguments.out)
+
+
+def fastest(work: Callable[[], object], machine: Machine, rounds: int) -> float:
+    work()
+    return min(seconds(work, machine.device) for _ in range(rounds))
+
+
+def matrix_rate(machine: Machine) -> float:
+    """Floating-point operations a second of a large matrix product in the precision of the runs."""
+    dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+    left, right = torch.randn(2, SIDE, SIDE, device=machine.device, dtype=dtype)
+    return 2 * SIDE**3 / fastest(lambda: left @ right, machine, 20)
+
+
+def copy_rate(machine: Machine) -> float:
+    """Bytes a second, read and written."""
+    source = torch.zeros(COPIED // 4, device=machine.device)
+    target = torch.empty_like(source)
+    return 2 * COPIED / fastest(lambda: target.copy_(source), machine, 5)
+
+
+def operations(model: str, batch: int) -> int:
+    """Of forward and backward of one batch."""
+    network = build_model(model)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(batch, 3, 28, 28)).sum().backward()
+    return counter.get_total_flops()
+
+
+def moved(model: str, batch: int, precision: str) -> int:
+    """Bytes of one step, each thing no oftener than it must."""
+    network = build_model(model)
+    kept, _ = activations(network, torch.zeros(8, 3, 28, 28), precision == "bf16")
+    weights = 4 * count_parameters(network)
+    return 5 * weights + 2 * kept * batch  # weights and momentum read and written, gradients read
+
+
+def profile(work: Callable[[], object], machine: Machine) -> str:
+    """Where the time goes, operation by operation."""
+    with torch.profiler.profile() as profiler:
+        work()
+    key = "self_cpu_time_total" if machine.device.type == "cpu" else "self_device_time_total"
+    return profiler.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=40)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

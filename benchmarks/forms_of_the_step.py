@@ -1,0 +1,68 @@
+"""The bare training step eager, captured as a CUDA graph, and through PyTorch's compiler, and what getting ready costs.
+
+For each model, in images a second on one batch in memory; all are timed in turn, and the ratio to eager is the median
+over the rounds. `seconds` is the time before the first step, with an empty and then with a filled compiler's cache.
+
+    python benchmarks/forms_of_the_step.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+from rich import print
+from workload import Machine, bare_steps, keep, runs_at_work, seconds, step_of
+
+from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.training.step import CapturedStep
+
+
+@dataclass(frozen=True)
+class Arguments:
+    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    rounds: int = 3
+    device: str = "auto"
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
+    machine = Machine.here(arguments.device)
+    rows: list[dict[str, Any]] = []
+    for model in arguments.models:
+        config = ExperimentConfig(model_name=model)
+        forms, ready = {}, {}
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+            for form in ("eager", "captured", "compiled", "compiled again"):
+                if form == "captured" and machine.device.type != "cuda":
+                    continue
+                torch._dynamo.reset()  # what this process has compiled; the cache on disk stays
+                runs = runs_at_work(config, machine)
+                started = time.perf_counter()
+                step = step_of(runs, {"eager": "off", "captured": "auto"}.get(form, "on"))
+                ready[form] = time.perf_counter() - started
+                assert isinstance(step, CapturedStep) is (form == "captured")
+                forms[form] = bare_steps(step, runs)
+        speeds: dict[str, list[float]] = {form: [] for form in forms}
+        for _ in range(arguments.rounds):
+            for form, steps in forms.items():
+                speeds[form].append(len(runs[0].train_batches) / seconds(steps, machine.device))
+        for form, measured in speeds.items():
+            ratio = median(speed / base for speed, base in zip(measured, speeds["eager"], strict=True))
+            row = {"benchmark": "forms_of_the_step", "model": model, "setting": form, "runs": 1}
+            row |= {"images_per_second": median(measured), "ratio": ratio, "seconds": ready[form]}
+            rows.append(row | machine.columns())
+            print(f"{model} {form}: {median(measured):,.0f} images/s, {ratio:.2f}, ready after {ready[form]:.1f} s")
+        keep(rows, arguments.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,78 @@
+"""How the time of an epoch grows with the images, with the runs at once, and with the width of a network.
+
+Each series is timed in turn, the median over the rounds counts, and its exponent is the slope of a line through the
+logarithms: 1 is in proportion, less is room that was not used before. Runs at once are stacked.
+
+    python benchmarks/growth.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import linear_regression, median
+from typing import Any
+
+import tyro
+from rich import print
+from torch import nn
+from workload import Machine, epoch_seconds, keep, runs_at_work, step_of
+
+from rethinking.config import ExperimentConfig
+from rethinking.models.mlp import mlp
+
+INPUT = (3, 28, 28)
+Point = tuple[int, int, int, Callable[[], nn.Module] | None]  # size, runs, images, another network
+
+
+@dataclass(frozen=True)
+class Arguments:
+    models: tuple[str, ...] = ("mlp_1x512", "mlp_3x512", "small_alexnet")
+    images: tuple[int, ...] = (5_000, 10_000, 20_000, 50_000)
+    runs: tuple[int, ...] = (1, 3, 11, 33)
+    widths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    images_of_the_others: int = 2_560  # of an epoch, where runs or width vary
+    rounds: int = 3
+    device: str = "auto"
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
+    machine = Machine.here(arguments.device)
+    rows: list[dict[str, Any]] = []
+    few = arguments.images_of_the_others
+    for model in arguments.models:
+        config = ExperimentConfig(model_name=model)
+        series: dict[str, list[Point]] = {"images": [(count, 1, count, None) for count in arguments.images]}
+        series["runs"] = [(count, count, few, None) for count in arguments.runs]
+        if model.startswith("mlp"):
+            build = partial(mlp, int(model[4]), 10, INPUT)
+            series["width"] = [(width, 1, few, partial(build, width)) for width in arguments.widths]
+        for what, points in series.items():
+            measured = []
+            for size, runs, images, network in points:
+                at_work = runs_at_work(config, machine, runs, images, network)
+                step = step_of(at_work)
+                epoch_seconds(step, at_work)
+                took = median(epoch_seconds(step, at_work) for _ in range(arguments.rounds))
+                measured.append((size, took))
+                row = {"benchmark": "growth", "model": model, "setting": f"{what} {size}", "runs": runs}
+                rows.append(row | {"images": images, "images_per_second": runs * images / took} | machine.columns())
+                print(f"{model}, {what} {size}: {took:.3f} s")
+            slope = exponent(measured)
+            rows.append({"benchmark": "growth", "model": model, "setting": f"exponent of {what}", "ratio": slope}
+                        | machine.columns())  # fmt: skip
+            print(f"{model}: time grows as {what}^{slope:.2f}")
+            keep(rows, arguments.out)
+
+
+def exponent(points: list[tuple[int, float]]) -> float:
+    sizes, times = zip(*points, strict=True)
+    return linear_regression([math.log(size) for size in sizes], [math.log(time) for time in times]).slope
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

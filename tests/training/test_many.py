@@ -1,0 +1,283 @@
+"""Many runs at once, on the built-in digits: what each leaves is what it would leave alone."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from rethinking import ExperimentConfig, RunError, RunResult, train, train_many
+from rethinking.training import run as running
+from rethinking.training.loggers import Observer
+from rethinking.training.memory import at_once_that_fit
+from rethinking.training.run_dir import Record
+from rethinking.training.step import Step
+
+TIMINGS = ("images_per_second", "seconds")
+
+
+def config(folder: Path, **options) -> ExperimentConfig:
+    return ExperimentConfig(
+        **{
+            "model_name": "mlp_1x512",
+            "dataset": "digits",
+            "num_epochs": 3,
+            "precision": "fp32",
+            "device": "cpu",
+            "runs_dir": str(folder),
+            "use_tensorboard": False,
+            **options,
+        }
+    )
+
+
+VARIED = (
+    {},
+    {"seed": 1, "weight_decay": 0.01},
+    {"randomization": "random_labels", "randomization_seed": 3},
+    {"randomization": "random_pixels", "num_epochs": 2},
+    {"random_crop": True, "lr_schedule": "constant", "learning_rate": 0.02},
+    {"optimizer": "adam", "learning_rate": 0.001, "num_epochs": 4},
+)
+
+
+def trained(configs: list[ExperimentConfig], **options) -> dict[ExperimentConfig, RunResult | Exception]:
+    return dict(train_many(configs, **options))
+
+
+def files(result: RunResult) -> tuple[list[Record], dict[str, torch.Tensor]]:
+    """What the folder holds: the records, without what the clock says, and every tensor."""
+    lines = (result.path / "metrics.jsonl").read_text().splitlines()
+    records = [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in lines]
+    return records, safetensors.torch.load_file(result.path / "checkpoint.safetensors")
+
+
+def stored(path: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata(), {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+
+
+def test_stacked_runs_leave_what_each_leaves_alone(tmp_path: Path):
+    together = trained([config(tmp_path / "together", **options) for options in VARIED], at_once=6, stacked=True)
+    assert [outcome.config.num_epochs for outcome in together.values()] == [2, 3, 3, 3, 3, 4], "as soon as it is over"
+    for options in VARIED:
+        alone = train(config(tmp_path / "alone", **options))
+        beside = together[config(tmp_path / "together", **options)]
+        assert beside.path.name == alone.path.name
+        assert {file.name for file in beside.path.iterdir()} == {file.name for file in alone.path.iterdir()}
+        drawn = [stored(result.path / "randomization.safetensors") for result in (alone, beside)]
+        assert drawn[0] == drawn[1]
+        (records, tensors), (twins, twin_tensors) = files(beside), files(alone)
+        assert [list(record) for record in records] == [list(record) for record in twins]
+        assert records[0]["train_loss"] == pytest.approx(twins[0]["train_loss"], rel=1e-5)
+        assert records[-1]["test_accuracy"] == pytest.approx(twins[-1]["test_accuracy"], abs=0.02)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, twin_tensors[name], rtol=0.05, atol=0.002, msg=name)
+
+
+@pytest.mark.parametrize("model", ["mlp_3x512", "small_alexnet", "small_inception"])
+def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
+    options = {"model_name": model, "train_subset": 100, "num_epochs": 1, "learning_rate": 0.001}
+    configs = [config(tmp_path / "together", seed=seed, **options) for seed in (0, 1)]
+    for asked, outcome in trained(configs, at_once=2, stacked=True).items():
+        alone = train(replace(asked, runs_dir=str(tmp_path / "alone")))
+        assert outcome.final["train_loss"] == pytest.approx(alone.final["train_loss"], rel=1e-4)
+        assert outcome.final["test_loss"] == pytest.approx(alone.final["test_loss"], rel=1e-2)
+
+
+def test_an_interrupted_group_goes_on_alone_and_together(tmp_path: Path):
+    configs = [config(tmp_path, seed=seed, num_epochs=4) for seed in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        trained(configs, at_once=3, stacked=True, observe=lambda: [InterruptAfter(2)])
+    saved = [len(path.read_text().splitlines()) for path in tmp_path.glob("*/metrics.jsonl")]
+    assert sorted(saved) == [1, 1, 2], "interrupted when the first of them had finished its second epoch"
+    first = train(configs[0])
+    assert [record["epoch"] for record in first.metrics] == [1, 2, 3, 4]
+    seen: list[int] = []
+    rest = trained(configs, at_once=3, stacked=True, observe=lambda: [Watch(seen.append)])
+    assert [result.final["epoch"] for result in rest.values()] == [4, 4, 4]
+    assert sorted(seen) == [2, 2, 3, 3, 4, 4], "epochs that were finished before are not trained again"
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_run_that_diverges_ends_alone(tmp_path: Path, stacked):
+    configs = [config(tmp_path, learning_rate=rate) for rate in (0.01, 1e30, 0.02)]
+    outcomes = trained(configs, at_once=3, stacked=stacked)
+    assert isinstance(outcomes[configs[1]], RunError)
+    assert "the loss is not finite" in str(outcomes[configs[1]])
+    for fine in (configs[0], configs[2]):
+        assert outcomes[fine].final["epoch"] == 3
+        assert outcomes[fine].final["train_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_damaged_folder_ends_its_run_alone(tmp_path: Path, stacked):
+    configs = [config(tmp_path, seed=seed) for seed in range(2)]
+    for result in trained(configs, at_once=2, stacked=stacked).values():
+        (result.path / "result.json").unlink()
+    damaged = next(tmp_path.glob("*seed1*"))
+    (damaged / "checkpoint.safetensors").write_bytes(b"nothing")
+    outcomes = trained(configs, at_once=2, stacked=stacked)
+    assert outcomes[configs[0]].final["epoch"] == 3
+    assert "checkpoint.safetensors is damaged" in str(outcomes[configs[1]])
+
+
+def test_only_runs_that_fit_together_are_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = []
+    fit = running.fit
+    monkeypatch.setattr(running, "fit", lambda runs: (sizes.append(len(runs)), fit(runs))[1])
+    configs = [
+        config(tmp_path, num_epochs=1, **options)
+        for options in ({}, {"model_name": "mlp_3x512"}, {"seed": 1}, {"batch_size": 64}, {"seed": 2})
+    ]
+    assert len(trained(configs, at_once=2, stacked=True)) == 5
+    assert sizes == [2, 1, 1, 1]
+    sizes.clear()
+    assert len(trained([*configs, *configs], at_once=2, stacked=True)) == 5, "found again"
+    assert sum(sizes) == 0
+
+
+def test_a_configuration_that_is_asked_for_twice_is_trained_once(tmp_path: Path):
+    twice = [config(tmp_path), config(tmp_path, learning_rate=0.01)]  # the default written out
+    for stacked in (True, False):
+        outcomes = trained(twice, at_once=2, stacked=stacked)
+        assert all(isinstance(outcome, RunResult) for outcome in outcomes.values())
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_group_too_large_for_the_memory_is_halved_and_loses_nothing(tmp_path: Path, monkeypatch, caplog):
+    step, calls = Step.__call__, []
+
+    def too_large_for_three(self, images, labels):
+        calls.append(len(self))
+        if len(self) > 2 and len(calls) > 15:  # in the second epoch of 12 steps
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return step(self, images, labels)
+
+    monkeypatch.setattr(Step, "__call__", too_large_for_three)
+    seen: list[int] = []
+    configs = [config(tmp_path, seed=seed) for seed in range(5)]
+    outcomes = trained(configs, at_once=5, stacked=True, observe=lambda: [Watch(seen.append)])
+    assert [outcomes[asked].final["epoch"] for asked in configs] == [3] * 5
+    assert sorted(seen) == [1] * 5 + [2] * 5 + [3] * 5, "no epoch is trained twice to its end"
+    assert set(calls) == {5, 2, 1}
+    assert "5 runs at once are too many for the memory: going on with 2" in caplog.text
+
+
+def test_one_run_too_large_for_the_memory_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(Step, "__call__", too_large)
+    with pytest.raises(RunError, match="not enough memory for this; lower --batch_size"):
+        train(config(tmp_path))
+
+
+def test_an_error_of_ours_is_not_hidden(tmp_path: Path, monkeypatch):
+    def wrong(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Step, "__call__", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(config(tmp_path))
+    outcomes = trained([config(tmp_path, seed=seed) for seed in range(2)], at_once=2, stacked=True)
+    assert [str(outcome) for outcome in outcomes.values()] == ["shapes do not match"] * 2
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_runs_side_by_side_are_bit_for_bit_those_of_one_thread(tmp_path: Path):
+    asked = [config(tmp_path / "beside", model_name="mlp_3x512", **options) for options in VARIED]
+    together = trained(asked, at_once=2)
+    assert torch.get_num_threads() == 2, "as before"
+    torch.set_num_threads(1)
+    for one in asked:
+        alone, beside = train(replace(one, runs_dir=str(tmp_path / "alone"))), together[one]
+        assert beside.result["provenance"]["cpu_threads"] == 1
+        (records, tensors), (twins, twin_tensors) = files(beside), files(alone)
+        assert records == twins
+        assert all(torch.equal(tensor, twin_tensors[name]) for name, tensor in tensors.items())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_no_more_than_asked_for_go_side_by_side_and_auto_is_one_a_thread(tmp_path: Path):
+    for at_once, folder in ((3, "three"), (None, "auto")):
+        at_work = AtWork()
+        trained([config(tmp_path / folder, seed=seed) for seed in range(5)], at_once=at_once, observe=lambda: [at_work])  # noqa: B023
+        assert at_work.most == (at_once or 2)
+
+
+def test_runs_side_by_side_stop_when_nobody_waits_for_them(tmp_path: Path):
+    outcomes = train_many([config(tmp_path, seed=0, num_epochs=1), *forever(tmp_path)], at_once=3)
+    next(outcomes)
+    outcomes.close()
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    assert len(list(tmp_path.glob("*/result.json"))) == 1
+
+
+def forever(folder: Path) -> list[ExperimentConfig]:
+    return [config(folder, seed=seed, num_epochs=100_000) for seed in (1, 2)]
+
+
+def test_how_many_fit_is_what_the_memory_holds(tmp_path: Path, monkeypatch):
+    resolved = running.Asked.of(config(tmp_path, model_name="small_inception")).config
+    monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 1e12)
+    assert at_once_that_fit(resolved) == torch.get_num_threads()
+    monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 0.0)
+    assert at_once_that_fit(resolved) == 1
+    on_cuda = replace(resolved, device="cuda")
+    monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 80e9)
+    many = at_once_that_fit(on_cuda)
+    assert 20 < many < 300
+    monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 40e9)
+    assert at_once_that_fit(on_cuda) == pytest.approx(many / 2, abs=1)
+
+
+class Watch(Observer):
+    """Tells which epochs were finished."""
+
+    def __init__(self, finished: Callable[[int], None]) -> None:
+        self._finished = finished
+
+    def epoch(self, record: Record) -> None:
+        self._finished(record["epoch"])
+
+
+class InterruptAfter(Observer):
+    """Ctrl-C once an epoch is finished."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def epoch(self, record: Record) -> None:
+        if record["epoch"] == self._epoch:
+            raise KeyboardInterrupt
+
+
+class AtWork(Observer):
+    """How many runs were at work at the same time, at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+
+    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+
+    def ended(self, result: RunResult | None) -> None:
+        with self._lock:
+            self._now -= 1

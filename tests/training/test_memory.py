@@ -1,0 +1,49 @@
+"""What a run is expected to take, against what one takes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethinking.data import sources
+from rethinking.training.memory import LIBRARIES, footprint, free_memory
+from rethinking.training.preparation import Asked
+from tests.conftest import ROOT
+from tests.training.test_many import config
+
+
+@pytest.mark.parametrize("model", ["mlp_1x512", "small_alexnet"])
+def test_the_expected_peak_is_that_of_a_process(tmp_path: Path, model):
+    options = {"--model": model, "--dataset": "digits", "--num_epochs": "1", "--device": "cpu", "--precision": "fp32"}
+    command = [sys.executable, str(ROOT / "train.py"), *(part for option in options.items() for part in option)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    asked = Asked.of(config(tmp_path, model_name=model, num_epochs=1))
+    expected = LIBRARIES + sum(footprint(asked.config, sources.load("digits")))
+    assert expected == pytest.approx(usage.ru_maxrss * 1024, rel=0.35)
+
+
+def test_what_is_kept_for_the_backward_pass_grows_with_the_batch_and_halves_in_bf16(tmp_path: Path):
+    data = sources.load("digits")
+
+    def run(**options) -> int:
+        return footprint(Asked.of(config(tmp_path, model_name="small_alexnet", **options)).config, data).run
+
+    small, large = run(batch_size=1000), run(batch_size=4000)
+    assert 3 < large / small < 4
+    assert 0.5 < run(batch_size=4000, precision="bf16") / large < 0.8, "the normalization keeps float32"
+
+
+def test_augmented_images_stay_bytes(tmp_path: Path):
+    data = sources.load("digits")
+    plain = footprint(Asked.of(config(tmp_path)).config, data).images
+    cropped = footprint(Asked.of(config(tmp_path, random_crop=True)).config, data).images
+    assert plain - cropped == len(data.train) * 28 * 28 * 3
+
+
+def test_free_memory_is_less_than_all_there_is():
+    everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free_memory("cpu") < everything
