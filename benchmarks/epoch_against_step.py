@@ -29,10 +29,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
-from workload import STEPS, Machine, bare_steps, epoch_seconds, random_split, runs_at_work, seconds, step_of, write_csv
+from workload import STEPS, Machine, bare_steps, epoch_seconds, random_split, runs_at_work, seconds, write_csv
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.models import build_model
+from rethinking.training.loop import step_of
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {},

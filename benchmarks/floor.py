@@ -19,10 +19,11 @@ import torch
 import tyro
 from rich import print
 from torch.utils.flop_counter import FlopCounterMode
-from workload import STEPS, Machine, bare_steps, keep, runs_at_work, seconds, step_of
+from workload import STEPS, Machine, bare_steps, keep, runs_at_work, seconds
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.models import build_model, count_parameters
+from rethinking.training.loop import step_of
 from rethinking.training.memory import activations
 
 SIDE = 2048  # of the matrices whose product is timed

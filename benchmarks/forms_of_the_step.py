@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 import tyro
 from rich import print
-from workload import Machine, bare_steps, keep, runs_at_work, seconds, step_of
+from workload import Machine, bare_steps, keep, runs_at_work, seconds
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.training.loop import step_of
 from rethinking.training.step import CapturedStep
 
 
@@ -37,17 +37,16 @@ def main(arguments: Arguments) -> None:
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
     for model in arguments.models:
-        config = ExperimentConfig(model_name=model)
         forms, ready = {}, {}
         with tempfile.TemporaryDirectory() as cache:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
             for form in ("eager", "captured", "compiled", "compiled again"):
                 if form == "captured" and machine.device.type != "cuda":
                     continue
-                torch._dynamo.reset()  # what this process has compiled; the cache on disk stays
-                runs = runs_at_work(config, machine)
+                compile = {"eager": "off", "captured": "auto"}.get(form, "on")
+                runs = runs_at_work(ExperimentConfig(model_name=model, compile=compile), machine)
                 started = time.perf_counter()
-                step = step_of(runs, {"eager": "off", "captured": "auto"}.get(form, "on"))
+                step = step_of(runs)
                 ready[form] = time.perf_counter() - started
                 assert isinstance(step, CapturedStep) is (form == "captured")
                 forms[form] = bare_steps(step, runs)

@@ -19,10 +19,11 @@ from typing import Any
 import tyro
 from rich import print
 from torch import nn
-from workload import Machine, epoch_seconds, keep, runs_at_work, step_of
+from workload import Machine, epoch_seconds, keep, runs_at_work
 
 from rethinking.config import ExperimentConfig
 from rethinking.models.mlp import mlp
+from rethinking.training.loop import step_of
 
 INPUT = (3, 28, 28)
 Point = tuple[int, int, int, Callable[[], nn.Module] | None]  # size, runs, images, another network

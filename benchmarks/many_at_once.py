@@ -1,9 +1,10 @@
 """Eleven runs at once against the same runs one after the other, as Figure 1b needs them.
 
-For each model, one epoch of each of the runs, in images a second over all of them:
-  one after the other   each alone, as `train` trains it
-  stacked               as one computation (`train_many` on CUDA)
-  side by side          each in a thread with its share of the processor's cores (`train_many` on a CPU)
+For each model, `train_many` on the same runs from their first line to their last file, evaluation and checkpoints
+included, in images a second of training over all of them:
+  one after the other   as `--at_once 1`
+  stacked               as one computation, the way of `--at_once auto` on CUDA
+  side by side          a thread for each of the processor's cores, the way of `--at_once auto` on a CPU
 All are timed in turn; the ratio to the first is the median over the rounds.
 
     python benchmarks/many_at_once.py [--runs 11] [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
@@ -11,77 +12,85 @@ All are timed in turn; the ratio to the first is the median over the rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import tyro
 from rich import print
-from workload import Machine, keep, runs_at_work, seconds, step_of
+from workload import Machine, keep, seconds
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
-from rethinking.training.loop import train_epoch
-
-IMAGES = {"mlp_1x512": 12_800, "mlp_3x512": 6_400, "small_alexnet": 1_280, "small_inception": 256,
-          "small_inception_no_bn": 256}  # fmt: skip
+from rethinking import ExperimentConfig, train_many
+from rethinking.config import MODEL_DEFAULTS
 
 
 @dataclass(frozen=True)
 class Arguments:
     runs: int = 11
+    epochs: int = 2
     rounds: int = 3
     models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    dataset: str = "cifar10"
+    images: int | None = None
     device: str = "auto"
     out: Path | None = None
 
 
 def main(arguments: Arguments) -> None:
     machine = Machine.here(arguments.device)
-    rows = []
+    ways: dict[str, dict[str, Any]] = {
+        "one after the other": {"at_once": 1},
+        "stacked": {"at_once": arguments.runs, "stacked": True},
+    }
+    if machine.device.type == "cpu":
+        ways["side by side"] = {"at_once": torch.get_num_threads(), "stacked": False}
+    rows: list[dict[str, Any]] = []
     for model in arguments.models:
-        ways = ways_to_train(model, arguments.runs, machine)
-        for work in ways.values():
-            work()
         speeds: dict[str, list[float]] = {way: [] for way in ways}
-        images = IMAGES[model] * arguments.runs
         for _ in range(arguments.rounds):
-            for way, work in ways.items():
-                speeds[way].append(images / seconds(work, machine.device))
-        first = speeds["one after the other"]
+            for way, options in ways.items():
+                speeds[way].append(speed(model, arguments, options, machine))
         for way, measured in speeds.items():
-            ratio = median(speed / base for speed, base in zip(measured, first, strict=True))
+            pairs = zip(measured, speeds["one after the other"], strict=True)
+            ratio = median(one / other for one, other in pairs)
             row = {"benchmark": "many_at_once", "model": model, "setting": way, "runs": arguments.runs}
-            row |= {"images": IMAGES[model], "images_per_second": median(measured), "ratio": ratio}
+            row |= {"images": arguments.images or "all", "images_per_second": median(measured), "ratio": ratio}
             rows.append(row | machine.columns())
             print(f"{model}, {arguments.runs} runs {way}: {median(measured):,.0f} images/s, {ratio:.2f}")
         keep(rows, arguments.out)
 
 
-def ways_to_train(model: str, count: int, machine: Machine) -> dict[str, Callable[[], object]]:
-    config = ExperimentConfig(model_name=model)
-    alone = runs_at_work(config, machine, count, IMAGES[model])
-    steps = [step_of([run]) for run in alone]
-    together = runs_at_work(config, machine, count, IMAGES[model])
-    stacked = step_of(together)
+def speed(model: str, arguments: Arguments, options: dict[str, Any], machine: Machine) -> float:
+    """Images a second of all the runs, trained anew."""
+    trained = 0
+    with tempfile.TemporaryDirectory() as folder:
+        configs = [
+            ExperimentConfig(
+                model_name=model,
+                dataset=arguments.dataset,
+                train_subset=arguments.images,
+                num_epochs=arguments.epochs,
+                randomization="partial_corrupt",
+                corruption_prob=level / max(arguments.runs - 1, 1),
+                device=machine.device.type,
+                runs_dir=folder,
+                use_tensorboard=False,
+            )
+            for level in range(arguments.runs)
+        ]
 
-    def one_after_the_other() -> None:
-        for step, run in zip(steps, alone, strict=True):
-            train_epoch(step, [run])
+        def work() -> None:
+            nonlocal trained
+            for _, outcome in train_many(configs, **options):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                trained += outcome.result["train_images"] * len(outcome.metrics)
 
-    def side_by_side() -> None:
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(lambda step, run: train_epoch(step, [run]), steps, alone))
-        torch.set_num_threads(threads)
-
-    ways: dict[str, Callable[[], object]] = {
-        "one after the other": one_after_the_other,
-        "stacked": lambda: train_epoch(stacked, together),
-    }
-    return ways | ({"side by side": side_by_side} if machine.device.type == "cpu" else {})
+        took = seconds(work, machine.device)
+    return trained / took
 
 
 if __name__ == "__main__":

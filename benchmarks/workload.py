@@ -22,7 +22,7 @@ from rethinking.seeding import generator
 from rethinking.training.hardware import keep_freed_memory, provenance, resolve_device, resolve_precision
 from rethinking.training.loop import Training, batches_of, train_epoch
 from rethinking.training.run_dir import RunDir
-from rethinking.training.step import CapturedStep, Step, fastest_step
+from rethinking.training.step import CapturedStep, Step
 
 STEPS = {"small_inception": 4, "small_inception_no_bn": 4, "small_alexnet": 24, "mlp_1x512": 200, "mlp_3x512": 200}
 COLUMNS = ("benchmark", "model", "setting", "runs", "images", "images_per_second", "ratio", "seconds", "precision",
@@ -92,12 +92,6 @@ def runs_at_work(
         run.metrics = []
         made.append(run)
     return made
-
-
-def step_of(runs: Sequence[Training], compile: str = "auto") -> Step | CapturedStep:
-    """Their step, ready."""
-    eager = Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
-    return fastest_step(eager, compile, batches_of(runs))[0]
 
 
 def bare_steps(step: Step | CapturedStep, runs: Sequence[Training]) -> Callable[[], None]:

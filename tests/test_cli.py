@@ -80,7 +80,7 @@ def test_a_configuration_file_reads_with_hyphens_too(tmp_path: Path):
         (["--model", "small_inceptoin"], "did you mean 'small_inception'?"),
         (["--randomization", "shufled_pixels"], "did you mean 'shuffled_pixels'?"),
         (["--lr_schedule", "cosin"], "did you mean 'cosine'?"),
-        (["--precision", "fp16"], "precision must be one of auto, fp32, bf16"),
+        (["--precision", "fp16"], "precision must be one of auto, fp32, tf32, bf16"),
         (["--device", "gpu"], "device must be one of auto, cpu, cuda, mps"),
         (["--num_epochs", "many"], "--num_epochs takes INT, not 'many': epochs to train"),
         (["--num_epochs", "1.5"], "--num_epochs takes INT, not '1.5'"),

@@ -299,9 +299,10 @@ class ExperimentConfig:
     device: str = option("auto", "where to compute", group="hardware", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = option(
         "auto",
-        "'bf16' computes in bfloat16 under autocast; 'auto' takes it where the hardware has it natively, else fp32",
+        "'bf16' computes in bfloat16 under autocast; 'auto' takes it where the hardware has it natively, else fp32;"
+        " 'tf32' is fp32 with CUDA's faster, coarser products",
         group="hardware",
-        choices=("auto", "fp32", "bf16"),
+        choices=("auto", "fp32", "tf32", "bf16"),
     )
 
     compile: str = option(
@@ -362,6 +363,11 @@ class ExperimentConfig:
     @property
     def randomizes_labels(self) -> bool:
         return self.randomization in ("random_labels", "partial_corrupt")
+
+    @property
+    def redraws_pixels(self) -> bool:
+        """True where the images are not the data set's own, so that runs share them only with the same draws."""
+        return self.pixel_noise > 0 or self.randomization in ("shuffled_pixels", "random_pixels", "gaussian_pixels")
 
     def resolved(self) -> ExperimentConfig:
         """The same run with every default that depends on the model or the schedule written out."""

@@ -48,7 +48,7 @@ class Progress:
             f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
         )
         with self._lock:
-            self._at_work.append(run)
+            self._at_work = [*self._at_work, run]
             if not self._console.is_terminal or self._live is not None:
                 return
             self.refresh()
@@ -67,7 +67,7 @@ class Progress:
 
     def ended(self, run: _Watched) -> None:
         with self._lock:
-            self._at_work.remove(run)
+            self._at_work = [other for other in self._at_work if other is not run]
             if self._live is not None and not self._at_work:
                 self._live.stop()
                 self._live = None
@@ -77,12 +77,13 @@ class Progress:
 
     def _line(self) -> Text:
         """The epoch at work, what the last finished one measured, and what is left; of several runs the slowest's."""
-        if not self._at_work:
+        at_work = self._at_work  # as it is now: the line is drawn in a thread of its own
+        if not at_work:
             return Text()
-        slowest = max(self._at_work, key=_Watched.epochs_left)
+        slowest = max(at_work, key=_Watched.epochs_left)
         parts = [slowest.epoch_at_work(), *slowest.left_and_measured()]
-        if len(self._at_work) > 1:
-            parts.insert(0, f"{len(self._at_work)} runs at once")
+        if len(at_work) > 1:
+            parts.insert(0, f"{len(at_work)} runs at once")
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
 

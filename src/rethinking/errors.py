@@ -2,6 +2,8 @@
 
 import re
 
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, what is allowed and what to do. Exit status 2."""
@@ -17,6 +19,13 @@ class RunError(RuntimeError):
 
 def too_little_memory(error: BaseException) -> RunError | None:
     """What to tell a person where `error` is the machine's or the device's memory running out; else None."""
-    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+    told = error
+    while told.__context__ is not None and not _is_of_memory(told):  # ending a capture may fail over it
+        told = told.__context__
+    if _is_of_memory(told):
         return RunError("there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset")
     return None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))

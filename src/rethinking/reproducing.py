@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
 from pathlib import Path
 
@@ -69,10 +70,28 @@ class Reproducing:
         folder = self._reproduction.folder()
         self._keep(folder, self._so_far())  # before the first run, so that a folder that cannot be written shows now
         failed: list[str] = []
-        written = time.monotonic()
         try:
-            progress = Progress(self._console, self._table_at_work)
-            trained = [] if self._reproduction.show_only else self._reproduction.train(self._kept, progress.observers)
+            if not self._reproduction.show_only:
+                failed = self._train(folder)
+        finally:
+            self._keep(folder, self._so_far())  # how far an interrupted one came
+            results.write(self._reproduction, self._kept)
+        self._console.print(self._tables())
+        self._left_out()
+        if self._kept:
+            self._print(f"written to {folder}; open {folder / 'report.html'}")
+        else:
+            self._print("no run so far")
+        if failed:
+            raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
+
+    def _train(self, folder: Path) -> list[str]:
+        """What is missing, its evidence into `folder`; returns what failed, in words."""
+        failed: list[str] = []
+        written = time.monotonic()
+        progress = Progress(self._console, self._table_at_work)
+        # Closed whatever happens here, since runs side by side would go on.
+        with contextlib.closing(self._reproduction.train(self._kept, progress.observers)) as trained:
             for config, outcome in trained:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
@@ -86,17 +105,7 @@ class Reproducing:
                 if time.monotonic() - written > BETWEEN_WRITINGS:
                     results.write(self._reproduction, self._kept)
                     written = time.monotonic()
-        finally:
-            self._keep(folder, self._so_far())  # how far an interrupted one came
-            results.write(self._reproduction, self._kept)
-        self._console.print(self._tables())
-        self._left_out()
-        if self._kept:
-            self._print(f"written to {folder}; open {folder / 'report.html'}")
-        else:
-            self._print("no run so far")
-        if failed:
-            raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
+        return failed
 
     def _so_far(self) -> list[RunResult]:
         return [result for _, result in self._reproduction.found() if isinstance(result, RunResult)]

@@ -144,6 +144,7 @@ def test_runs_of_train_py_are_found(tmp_path: Path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 def test_an_interrupted_reproduction_goes_on(tmp_path: Path, number):
     command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *DEMO, "--precision", "fp32"]
+    command += ["--at_once", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 3:  # in the midst of the third run
@@ -165,6 +166,27 @@ def test_an_interrupted_reproduction_goes_on(tmp_path: Path, number):
     cells, _, _ = tables.read_csv(tmp_path / OUT / "table1.csv")
     assert len(cells) == 6
     assert not any(cell.note for cell in cells)
+
+
+def test_interrupted_runs_side_by_side_all_go_on(tmp_path: Path):
+    options = (*DEMO, "--precision", "fp32", "--at_once", "3")
+    command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *options]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.strip() == "stopped; the same command goes on after the last finished epoch"
+    unfinished = [run for run in trained(tmp_path) if not (tmp_path / "runs" / run / "result.json").exists()]
+    assert unfinished
+    assert set(unfinished) <= archive.read(tmp_path / OUT).keys()
+    printed = reproduce(tmp_path, "table1", *options)
+    assert printed.count("going on from epoch") == len(unfinished)
+    assert not any(cell.note for cell in tables.read_csv(tmp_path / OUT / "table1.csv")[0])
 
 
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path):
@@ -198,7 +220,9 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path):
         (["table1", "--seeds", "0", "0"], "seeds must be different whole numbers"),
         (["table1", "--seeds", "-1"], "seeds"),
         (["table1", "--sedes", "0"], "unknown option '--sedes'; did you mean '--seeds'?"),
-        (["table1", "--precision", "fp16"], "precision must be one of auto, fp32, bf16"),
+        (["table1", "--precision", "fp16"], "precision must be one of auto, fp32, tf32, bf16"),
+        (["table1", "--at_once", "many"], "at_once must be auto or a whole number from 1 on, not 'many'"),
+        (["table1", "--at_once", "0"], "at_once must be auto or a whole number"),
         (["table1", "--device", "cpuu"], "device must be one of"),
         (["figure2b", "--scale", "demo"], "figure2b has no run for these models at demo scale"),
         (["table1", "--dataset", "no/such/folder"], "no/such/folder"),

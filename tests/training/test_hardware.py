@@ -7,7 +7,7 @@ import torch
 
 from rethinking.errors import InputError
 from rethinking.training import hardware
-from rethinking.training.hardware import has_native_bf16, provenance, resolve_device, resolve_precision
+from rethinking.training.hardware import choose_products, has_native_bf16, provenance, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,18 @@ def test_older_versions_of_pytorch_are_asked_in_their_own_way(monkeypatch, nativ
 
 def test_a_precision_asked_for_is_taken():
     assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert resolve_precision("tf32", torch.device("cuda")) == "tf32"
+    with pytest.raises(InputError, match="precision tf32 is for CUDA, not cpu"):
+        resolve_precision("tf32", CPU)
+
+
+@pytest.mark.parametrize(("precision", "coarse"), [("fp32", False), ("bf16", False), ("tf32", True)])
+def test_products_are_coarse_on_request_only(monkeypatch, precision, coarse):
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)  # as it was, afterwards
+    choose_products(precision)
+    assert torch.backends.cuda.matmul.allow_tf32 is coarse
+    assert torch.backends.cudnn.allow_tf32 is coarse
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

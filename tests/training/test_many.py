@@ -90,6 +90,20 @@ def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
         assert outcome.final["test_loss"] == pytest.approx(alone.final["test_loss"], rel=1e-2)
 
 
+def test_batch_normalization_goes_on_after_the_first_of_a_group_has_ended(tmp_path: Path):
+    """The networks come from their evaluation when the rest is stacked anew."""
+    options = {"model_name": "small_inception", "train_subset": 40, "learning_rate": 0.001, "batch_size": 20}
+    configs = [config(tmp_path / "together", seed=seed, num_epochs=1 + seed, **options) for seed in range(3)]
+    for asked, outcome in trained(configs, at_once=3, stacked=True).items():
+        assert outcome.result["stacked"] == 3
+        _, tensors = files(outcome)
+        assert tensors["model.0.1.num_batches_tracked"] == 2 * asked.num_epochs
+        _, twin = files(train(replace(asked, runs_dir=str(tmp_path / "alone"))))
+        torch.testing.assert_close(
+            tensors["model.0.1.running_mean"], twin["model.0.1.running_mean"], rtol=1e-3, atol=1e-3
+        )
+
+
 def test_an_interrupted_group_goes_on_alone_and_together(tmp_path: Path):
     configs = [config(tmp_path, seed=seed, num_epochs=4) for seed in range(3)]
     with pytest.raises(KeyboardInterrupt):
@@ -145,9 +159,10 @@ def test_only_runs_that_fit_together_are_stacked(tmp_path: Path, monkeypatch: py
 def test_a_configuration_that_is_asked_for_twice_is_trained_once(tmp_path: Path):
     twice = [config(tmp_path), config(tmp_path, learning_rate=0.01)]  # the default written out
     for stacked in (True, False):
-        outcomes = trained(twice, at_once=2, stacked=stacked)
-        assert all(isinstance(outcome, RunResult) for outcome in outcomes.values())
-        assert len(list(tmp_path.iterdir())) == 1
+        folder = tmp_path / str(stacked)
+        outcomes = trained([replace(one, runs_dir=str(folder)) for one in twice], at_once=2, stacked=stacked)
+        assert [outcome.final["epoch"] for outcome in outcomes.values()] == [3, 3]
+        assert len(list(folder.iterdir())) == 1
 
 
 def test_a_group_too_large_for_the_memory_is_halved_and_loses_nothing(tmp_path: Path, monkeypatch, caplog):

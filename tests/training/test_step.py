@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.data.batches import Batch
+from rethinking.errors import too_little_memory
 from rethinking.models import build_model, initialize, to_device
 from rethinking.seeding import generator
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.step import Step, fastest_step, stack
+from rethinking.training.step import Stack, Step, fastest_step, stack
 
 CPU = torch.device("cpu")
 RUNS = 3
@@ -115,6 +116,43 @@ def test_without_cuda_the_step_stays_eager_unless_asked(compile):
     models, optimizers = networks("mlp_1x512")
     step = Step(models, optimizers, autocast())
     assert fastest_step(step, compile, batches(shared=True)) == (step, 0.0)
+
+
+def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
+    """Between the backward pass and the update, where the stacked tensors hold the gradients."""
+    models, optimizers = networks("small_inception")
+    twins, twin_optimizers = networks("small_inception")
+    step, twin = Step(models, optimizers, autocast()), Step(twins, twin_optimizers, autocast())
+
+    def fails(_):
+        raise RuntimeError("an operation that cannot be captured")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "hand_out_gradients", fails)
+        ready, _ = fastest_step(step, "on", batches(shared=True, steps=1))
+    assert ready is step
+    assert "RuntimeError: an operation that cannot be captured" in caplog.text
+    for other in (step, twin):
+        other.begin([0.01] * RUNS)
+    for batch in batches(shared=True):
+        assert torch.equal(step(batch.images, batch.labels)[0], twin(batch.images, batch.labels)[0])
+
+
+def test_memory_that_runs_out_while_getting_ready_is_no_reason_to_go_on_slowly(monkeypatch):
+    models, optimizers = networks("mlp_1x512")
+    step = Step(models, optimizers, autocast())
+
+    def too_large(*_):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            raise RuntimeError("the capture was invalidated")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: too_large)
+    with pytest.raises(RuntimeError) as raised:
+        fastest_step(step, "on", batches(shared=True, steps=1))
+    assert too_little_memory(raised.value) is not None
 
 
 def test_where_compiling_fails_the_step_goes_on_eager_from_the_same_weights(monkeypatch, caplog):

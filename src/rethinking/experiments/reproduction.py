@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +55,7 @@ class Reproduction:
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     precision: str = "auto"
-    """auto, fp32 or bf16"""
+    """auto, fp32, tf32 or bf16"""
     rows: dict[str, list[Row]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class Reproduction:
 
     def train(
         self, kept: Mapping[str, Evidence], observe: Observe = tuple
-    ) -> Iterator[tuple[ExperimentConfig, RunResult | RunError]]:
+    ) -> Generator[tuple[ExperimentConfig, RunResult | RunError], None, None]:
         """Train what the evidence lacks, in groups of `at_once`; a failed run is given back, the rest go on.
 
         Raises `InputError` where the data or the options do not fit, which no run would survive.

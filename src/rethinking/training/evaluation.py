@@ -24,11 +24,11 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
     model.eval()
     loss = torch.zeros((), device=batches.labels.device)
     correct = torch.zeros((), device=batches.labels.device)
-    for images, labels in batches.in_order(BATCH_SIZE):
-        with autocast:
+    with autocast:
+        for images, labels in batches.in_order(BATCH_SIZE):
             logits = model(images).float()
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(dim=1) == labels).sum()
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(dim=1) == labels).sum()
     return Evaluation(loss.item() / len(batches), correct.item() / len(batches))
 
 

@@ -28,10 +28,17 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """'auto' is bf16 where the hardware has it natively, else fp32."""
+    """'auto' is bf16 where the hardware has it natively, else fp32. Raises `InputError` for tf32 without CUDA."""
+    if name == "tf32" and device.type != "cuda":
+        raise InputError(f"precision tf32 is for CUDA, not {device.type}; use one of auto, fp32, bf16")
     if name != "auto":
         return name
     return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def choose_products(precision: str) -> None:
+    """Have CUDA round the factors of fp32 products to TF32 for 'tf32' alone; PyTorch's convolutions do unless told."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def has_native_bf16(device: torch.device) -> bool:

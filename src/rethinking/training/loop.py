@@ -50,6 +50,7 @@ class Training:
     observers: Sequence[Observer] = field(init=False, default=())
     metrics: list[Record] = field(init=False)
     outcome: RunResult | RunError | None = field(init=False, default=None)
+    ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config)
@@ -70,7 +71,6 @@ class Training:
             self.outcome = self.folder.result(self.config)
             return
         self.metrics = self.folder.restore(self.model, self.optimizer)
-        self.folder.save_facts(self.facts)
         self.observers = self.observe()
         for observer in self.observers:
             observer.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
@@ -123,10 +123,12 @@ class Training:
             self.outcome = error
 
     def end(self) -> None:
-        """Tell the observers, once."""
-        observers, self.observers = self.observers, ()
-        for observer in observers:
-            observer.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
+        """Tell the observers, and give the memory back; once."""
+        if not self.ended:
+            self.ended = True
+            for observer in self.observers:
+                observer.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
+            del self.model, self.optimizer, self.train_batches, self.test_batches
 
 
 def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunError]]:
@@ -147,7 +149,11 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
         if not going:
             break
         if step is None or len(going) < len(runs):
-            step = _step_of(going)
+            step = None  # its memory first
+            step = step_of(going)
+            for run in going:
+                with run.failing_alone():
+                    run.folder.save_facts(run.facts)
         runs = going
 
         started = time.perf_counter()
@@ -158,11 +164,18 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
                 run.finish_epoch(loss, predictions, seconds)
 
 
-def _step_of(runs: Sequence[Training]) -> Step | CapturedStep:
+def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
+    """Their step, ready; what that took goes into the facts of each."""
     eager = Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
-    step, seconds = fastest_step(eager, runs[0].config.compile, batches_of(runs))
-    for run in runs if seconds else ():
-        run.facts["compile_seconds"] = run.facts.get("compile_seconds", 0.0) + seconds / len(runs)
+    first = next(batches_of(runs))
+    last = len(runs[0].train_batches) % first.labels.shape[1]  # images in the last batch, where it is smaller
+    examples = [first, Batch(*(part[:, :last] for part in first))] if last else [first]
+    step, seconds = fastest_step(eager, runs[0].config.compile, examples)
+    for run in runs:
+        if len(runs) > 1:
+            run.facts["stacked"] = max(len(runs), run.facts.get("stacked", 0))
+        if seconds:
+            run.facts["compile_seconds"] = run.facts.get("compile_seconds", 0.0) + seconds / len(runs)
     return step
 
 

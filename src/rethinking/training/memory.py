@@ -81,7 +81,8 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
     images, run = footprint(config, sources.load(config.dataset, config.data_root))
     free = free_memory(config.device) * SPARE
     if config.device == "cuda":
-        return max(1, int((free - images) // run))
+        own = images if config.redraws_pixels else 0
+        return max(1, int((free - images) // (run + own)))
     return max(1, min(int(free // (images + run)), torch.get_num_threads())) if config.device == "cpu" else 1
 
 

@@ -18,7 +18,7 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import InputError
 from rethinking.models import build_model, count_parameters, initialize, is_convolutional, to_device
 from rethinking.seeding import generator
-from rethinking.training.hardware import provenance, resolve_device, resolve_precision
+from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
 from rethinking.training.run_dir import RunDir, run_id
@@ -54,6 +54,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     config, folder = asked.config, asked.folder
     data = sources.load(config.dataset, config.data_root)
     device = torch.device(config.device)
+    choose_products(config.precision)
     train_split, test_split = _randomized_splits(config, data)
     model = build_model(config.model_name, len(data.class_names), input_shape(config, data))
     assert config.init is not None, "a resolved configuration"
@@ -95,8 +96,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
 
 def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
     """Of what runs that fit together may differ in."""
-    redrawn = config.pixel_noise > 0 or (config.randomization != "none" and not config.randomizes_labels)
-    drawn = (config.pixel_noise, config.randomization, config.randomization_seed) if redrawn else ()
+    drawn = (config.pixel_noise, config.randomization, config.randomization_seed) if config.redraws_pixels else ()
     return (config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 

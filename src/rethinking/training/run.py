@@ -71,7 +71,8 @@ def train_many(
     waiting = [Asked.of(config, force) for config in configs]
     if stacked is None:
         stacked = all(asked.config.device == "cuda" for asked in waiting)
-    if stacked or at_once == 1:
+    compiles = any(asked.config.compile == "on" for asked in waiting)  # which goes on in one thread alone
+    if stacked or compiles or at_once == 1:
         yield from _train_stacked(waiting, at_once, observe)
     else:
         one_of_each_kind = {asked.kind: asked.config for asked in waiting}.values()
@@ -91,20 +92,21 @@ def _train_stacked(
             if asked.kind == kind:
                 alike.setdefault(asked.folder.path, asked)
         if kind not in largest:
-            largest[kind] = at_once or at_once_that_fit(waiting[0].config)
+            largest[kind] = at_once or min(at_once_that_fit(asked.config) for asked in alike.values())
         group = list(alike.values())[: largest[kind]]
         waiting = [asked for asked in waiting if asked not in group]
         failure: Exception | None = None
+        told: RunError | None = None
         try:
             for asked, outcome in _train_together(group, observe):
                 group.remove(asked)
                 yield asked.given, outcome
         except (RuntimeError, OSError, MemoryError) as error:
-            failure = too_little_memory(error) or error
-            out_of_memory = failure is not error
+            told = too_little_memory(error)
+            failure = told or error
         if failure is None:
             continue
-        if out_of_memory and len(group) > 1:
+        if told and len(group) > 1:
             gc.collect()  # what the failed step still holds in cycles
             largest[kind] = len(group) // 2
             log.warning("%d runs at once are too many for the memory: going on with %d", len(group), largest[kind])
@@ -120,14 +122,16 @@ def _train_side_by_side(
     """Each in a thread of its own, with an equal share of this process's computing threads."""
     threads = torch.get_num_threads()
     stop = _Stop()
+    paths = dict.fromkeys(asked.folder.path for asked in waiting)
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
     try:
-        work = [
-            pool.submit(list, _train_stacked([asked], 1, lambda: [*observe(), stop]))
-            for asked in {asked.folder.path: asked for asked in waiting}.values()
-        ]
+        work = {
+            pool.submit(list, _train_stacked(same[:1], 1, lambda: [*observe(), stop])): same
+            for same in ([asked for asked in waiting if asked.folder.path == path] for path in paths)
+        }
         for done in as_completed(work):
-            yield from done.result()
+            ((_, outcome),) = done.result()
+            yield from ((asked.given, outcome) for asked in work[done])
     finally:
         stop.asked_for = True
         pool.shutdown(cancel_futures=True)
@@ -146,7 +150,7 @@ class _Stop(Observer):
 
 def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[Asked, RunResult | Exception]]:
     with contextlib.ExitStack() as held:
-        runs: dict[int, Asked] = {}
+        runs: dict[Path, Asked] = {}
         prepared: list[Training] = []
         images: Resident = {}
         for asked in list(group):
@@ -160,6 +164,6 @@ def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[
                 continue
             held.callback(training.end)
             prepared.append(training)
-            runs[id(training)] = asked
+            runs[asked.folder.path] = asked
         for training, outcome in fit(prepared):
-            yield runs[id(training)], outcome
+            yield runs[training.folder.path], outcome

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,9 +18,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from rethinking.data.batches import Batch
+from rethinking.errors import too_little_memory
 from rethinking.training.optimizers import Optimizer, gradient
 
-CAPTURE_WARM_UP = 3  # steps before a capture, in which libraries choose their kernels and allocate
+WARM_UP = 3  # steps of each size before the first that counts: kernels are chosen, memory taken, graphs recorded
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Step:
         self._optimizers = optimizers
         self._autocast = autocast
         self._forward: Solo | Stack = Solo(models[0]) if len(models) == 1 else Stack(models)
-        self._losses_and_logits = self._forward.__call__
+        self._losses_and_logits = self._forward.losses_and_logits
         self._results_are_reused = False
         self.device = next(models[0].parameters()).device
         self._ones = torch.ones(len(models), device=self.device)
@@ -66,10 +67,15 @@ class Step:
         return (losses.clone(), logits.clone()) if self._results_are_reused else (losses, logits)
 
     def compiled(self) -> Step:
-        """The same step with forward and backward through PyTorch's compiler, for each size of batch apart."""
+        """The same step with forward and backward through PyTorch's compiler, for each size of batch apart.
+
+        What was compiled before in this process is forgotten: PyTorch holds a few of a function only.
+        """
+        torch._dynamo.reset()
+        self._forward.stay_in_place()
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         other = copy.copy(self)
-        other._losses_and_logits = torch.compile(self._forward.__call__, mode=mode, dynamic=False)
+        other._losses_and_logits = torch.compile(self._forward.losses_and_logits, mode=mode, dynamic=False)
         other._results_are_reused = mode == "reduce-overhead"  # the next step writes into the same memory
         return other
 
@@ -85,8 +91,7 @@ class Step:
             with torch.no_grad():
                 for tensor, value in zip(state, before, strict=True):
                     tensor.copy_(value)
-            for model in self._models:
-                model.zero_grad(set_to_none=True)  # of a step that failed halfway
+            self._forward.forget_gradients()  # of a step that failed halfway
 
 
 class CapturedStep:
@@ -96,6 +101,7 @@ class CapturedStep:
         self._step = step
         self._rates = torch.zeros(len(step), device=step.device)  # the graphs read them anew at each replay
         self._graphs: dict[tuple[torch.Size, torch.Size], _Graph] = {}
+        self._memory = torch.cuda.graph_pool_handle()  # one for all sizes: their results are copied out
 
     def __len__(self) -> int:
         return len(self._step)
@@ -116,15 +122,15 @@ class CapturedStep:
     def capture(self, images: Tensor, labels: Tensor) -> None:
         """Record the step on batches of this size; it trains while it does."""
         images, labels = images.clone(), labels.clone()
-        apart = torch.cuda.Stream(self._step.device)
-        apart.wait_stream(torch.cuda.current_stream(self._step.device))
-        with torch.cuda.stream(apart):
-            for _ in range(CAPTURE_WARM_UP):
-                self._step(images, labels)
-        torch.cuda.current_stream(self._step.device).wait_stream(apart)
+        apart, here = torch.cuda.Stream(self._step.device), torch.cuda.current_stream(self._step.device)
+        apart.wait_stream(here)
         recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded):
-            losses, logits = self._step(images, labels)
+        with torch.cuda.stream(apart):  # which is left again when a capture fails
+            for _ in range(WARM_UP):
+                self._step(images, labels)
+            with torch.cuda.graph(recorded, pool=self._memory, stream=apart):
+                losses, logits = self._step(images, labels)
+        here.wait_stream(apart)
         self._graphs[images.shape, labels.shape] = _Graph(recorded, images, labels, losses, logits)
 
 
@@ -136,10 +142,11 @@ class _Graph(NamedTuple):
     logits: Tensor
 
 
-def fastest_step(step: Step, compile: str, batches: Iterable[Batch]) -> tuple[Step | CapturedStep, float]:
-    """`step` in the form that `compile` asks for, made ready for the sizes of `batches`, and the seconds that took.
+def fastest_step(step: Step, compile: str, examples: Sequence[Batch]) -> tuple[Step | CapturedStep, float]:
+    """`step` in the form that `compile` asks for, made ready for batches like `examples`, and the seconds that took.
 
     'on' compiles it; 'auto' captures it where there is CUDA; else, and where that fails, it is `step` itself, eager.
+    Raises what the device does where its memory runs out.
     """
     captures = compile == "auto" and step.device.type == "cuda"
     if compile == "off" or (compile == "auto" and not captures):
@@ -150,13 +157,16 @@ def fastest_step(step: Step, compile: str, batches: Iterable[Batch]) -> tuple[St
         try:
             faster = CapturedStep(step) if captures else step.compiled()
             faster.begin([0.0] * len(step))
-            for _, images, labels in {batch.labels.shape: batch for batch in batches}.values():
+            for _, images, labels in examples:
                 if isinstance(faster, CapturedStep):
                     faster.capture(images, labels)
                 else:
-                    faster(images, labels)
+                    for _ in range(WARM_UP):
+                        faster(images, labels)
             ready = faster
         except Exception as error:  # whatever a compiler or driver makes of a machine that does not suit it
+            if too_little_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             log.warning("the step stays as it is, not compiled: %s: %s", type(error).__name__, reason)
     return ready, time.perf_counter() - started
@@ -168,12 +178,19 @@ class Solo:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def losses_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(1,) and (1, batch, classes)."""
         logits = self._model(images[0])
         return F.cross_entropy(logits.float(), labels[0])[None], logits[None]
 
     def hand_out_gradients(self) -> None:
         """They are where they belong."""
+
+    def forget_gradients(self) -> None:
+        self._model.zero_grad(set_to_none=True)
+
+    def stay_in_place(self) -> None:
+        """A network's own parameters do, and the compiler knows."""
 
 
 class Stack:
@@ -185,7 +202,7 @@ class Stack:
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self._parameters = [dict(model.named_parameters()) for model in models]
-        self._skeleton = copy.deepcopy(models[0])
+        self._skeleton = copy.deepcopy(models[0]).train()
         self._lowered = set()
         for name, module in self._skeleton.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -196,7 +213,8 @@ class Stack:
         states = [model.state_dict(keep_vars=True) for model in models]
         self._stacked = {name: stack([state[name] for state in states]) for name in states[0]}
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def losses_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(runs,) and (runs, batch, classes)."""
         device = images.device.type
         state = self._stacked
         if torch.is_autocast_enabled(device):
@@ -220,6 +238,15 @@ class Stack:
                 for parameters, piece in zip(self._parameters, slices, strict=True):
                     parameters[name].grad = piece
                 whole.grad = None
+
+    def forget_gradients(self) -> None:
+        for tensor in (*self._stacked.values(), *(p for each in self._parameters for p in each.values())):
+            tensor.grad = None
+
+    def stay_in_place(self) -> None:
+        """Tell the compiler that the stacked tensors do, so that a graph need not copy them in."""
+        for whole in self._stacked.values():
+            torch._dynamo.mark_static_address(whole)
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
