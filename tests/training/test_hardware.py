@@ -37,10 +37,18 @@ def test_a_precision_asked_for_is_taken():
         resolve_precision("tf32", CPU)
 
 
+@pytest.fixture
+def products_as_they_were():
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.usefixtures("products_as_they_were")
 @pytest.mark.parametrize(("precision", "coarse"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_products_are_coarse_on_request_only(monkeypatch, precision, coarse):
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)  # as it was, afterwards
+def test_products_are_coarse_on_request_only(precision, coarse):
     choose_products(precision)
     assert torch.backends.cuda.matmul.allow_tf32 is coarse
     assert torch.backends.cudnn.allow_tf32 is coarse
