@@ -3,9 +3,9 @@
 A step has at least the floating-point operations of its convolutions and matrix products, and moves at least its
 weights, their gradients and the optimizer's state once each, and what it keeps for the backward pass twice. The
 device's own rates are measured: that of a large matrix product, and that of copying a large tensor. The floor is the
-longer of both times, as if they overlapped wholly.
+longer of both times, as if they overlapped wholly. A profile says where the time goes.
 
-    python benchmarks/floor.py [--models mlp_1x512 small_alexnet] [--profile] [--out results/performance.csv]
+    python benchmarks/floor.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rethinking.training.memory import activations
 
 SIDE = 2048  # of the matrices whose product is timed
 COPIED = 1 << 28  # bytes
+OPERATIONS = 6  # named of a profile
 
 
 @dataclass(frozen=True)
 class Arguments:
     models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
     rounds: int = 5
-    profile: bool = False
     device: str = "auto"
     out: Path | None = None
 
@@ -42,6 +42,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
+    profiles: list[dict[str, Any]] = []
     for model in arguments.models:
         rate, bandwidth = matrix_rate(machine), copy_rate(machine)
         config = ExperimentConfig(model_name=model)
@@ -58,9 +59,12 @@ def main(arguments: Arguments) -> None:
             f"{model}: {1e3 * took:.2f} ms a step; at {rate / 1e9:,.0f} GFLOP/s {1e3 * computing:.2f} ms to compute,"
             f" at {bandwidth / 1e9:.1f} GB/s {1e3 * moving:.2f} ms to move: {floor / took:.0%} of the floor's speed"
         )
-        if arguments.profile:
-            print(profile(steps, machine))
+        for operation, share in profile(steps, machine.device.type):
+            row = {"benchmark": "profile", "model": model, "setting": operation, "runs": 1, "ratio": share}
+            profiles.append(row | machine.columns())
+            print(f"    {share:.0%} {operation}")
         keep(rows, arguments.out)
+        keep(profiles, arguments.out)
 
 
 def fastest(work: Callable[[], object], machine: Machine, rounds: int) -> float:
@@ -98,12 +102,14 @@ def moved(model: str, batch: int, precision: str) -> int:
     return 5 * weights + 2 * kept * batch  # weights and momentum read and written, gradients read
 
 
-def profile(work: Callable[[], object], machine: Machine) -> str:
-    """Where the time goes, operation by operation."""
+def profile(work: Callable[[], object], device: str) -> list[tuple[str, float]]:
+    """The operations that take most of the time, and their shares of it."""
     with torch.profiler.profile() as profiler:
         work()
-    key = "self_cpu_time_total" if machine.device.type == "cpu" else "self_device_time_total"
-    return profiler.key_averages().table(sort_by=key, row_limit=12, max_name_column_width=40)
+    own = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+    times = {event.key: float(getattr(event, own)) for event in profiler.key_averages()}
+    longest = sorted(times, key=lambda name: -times[name])[:OPERATIONS]
+    return [(name, times[name] / sum(times.values())) for name in longest]
 
 
 if __name__ == "__main__":

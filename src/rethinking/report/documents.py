@@ -87,6 +87,16 @@ def floor(results: Path) -> str:
     return _machine_by_machine(_rows_of(results, "floor"), columns, line)
 
 
+def profile(results: Path) -> str:
+    """The operations that take most of a step's time."""
+    columns = ["model", "operation", "share of the step"]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", f"`{row['setting']}`", f"{float(row['ratio']):.0%}"]
+
+    return _machine_by_machine(_rows_of(results, "profile"), columns, line)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
@@ -94,6 +104,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "forms_of_the_step": forms_of_the_step,
     "growth": growth,
     "floor": floor,
+    "profile": profile,
     "differences": differences.single_runs,
     "noise_levels": differences.noise_levels,
     "alexnet_weights": differences.alexnet_weights,
