@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -40,13 +41,19 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     if config.device == "cpu":
         images += (train_images + test_images) * raw  # the pages of the cache they were read from
 
-    model = build_model(config.model_name, len(data.class_names), shape)
-    kept, largest = activations(model, torch.zeros(EXAMPLE, *shape), bf16)
+    parameters, kept, largest = _of_network(config.model_name, len(data.class_names), shape, bf16)
     moments = 2 if config.optimizer == "adam" else 1
-    weights = count_parameters(model) * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
+    weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
     evaluation = 3 * largest * BATCH_SIZE
     return Footprint(images, weights + max(training, evaluation))
+
+
+@functools.cache
+def _of_network(name: str, num_classes: int, shape: tuple[int, int, int], bf16: bool) -> tuple[int, int, int]:
+    """Parameters and `activations`, watched once for all runs of the kind."""
+    model = build_model(name, num_classes, shape)
+    return count_parameters(model), *activations(model, torch.zeros(EXAMPLE, *shape), bf16)
 
 
 def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:

@@ -71,8 +71,9 @@ def train_many(
     waiting = [Asked.of(config, force) for config in configs]
     if stacked is None:
         stacked = all(asked.config.device == "cuda" for asked in waiting)
-    compiles = any(asked.config.compile == "on" for asked in waiting)  # which goes on in one thread alone
-    if stacked or compiles or at_once == 1:
+    if not stacked and any(asked.config.compile == "on" for asked in waiting):
+        at_once = 1  # the compiler works for one thread alone
+    if stacked or at_once == 1:
         yield from _train_stacked(waiting, at_once, observe)
     else:
         one_of_each_kind = {asked.kind: asked.config for asked in waiting}.values()
