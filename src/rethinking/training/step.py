@@ -41,7 +41,7 @@ class Step:
         self._losses_and_logits = self._forward.losses_and_logits
         self._results_are_reused = False
         self.device = next(models[0].parameters()).device
-        self._ones = torch.ones(len(models), device=self.device)
+        self._ones = torch.ones([] if len(models) == 1 else [len(models)], device=self.device)
 
     def __len__(self) -> int:
         return len(self._models)
@@ -64,7 +64,9 @@ class Step:
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.step(rate)
         losses, logits = losses.detach(), logits.detach()
-        return (losses.clone(), logits.clone()) if self._results_are_reused else (losses, logits)
+        if self._results_are_reused:
+            losses, logits = losses.clone(), logits.clone()
+        return losses.view(len(self)), logits.view(len(self), -1, logits.shape[-1])
 
     def compiled(self) -> Step:
         """The same step with forward and backward through PyTorch's compiler, for each size of batch apart.
@@ -179,9 +181,9 @@ class Solo:
         self._model = model
 
     def losses_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(1,) and (1, batch, classes)."""
+        """() and (batch, classes): small networks notice every view that backward must undo."""
         logits = self._model(images[0])
-        return F.cross_entropy(logits.float(), labels[0])[None], logits[None]
+        return F.cross_entropy(logits.float(), labels[0]), logits
 
     def hand_out_gradients(self) -> None:
         """They are where they belong."""
