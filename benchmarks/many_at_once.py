@@ -5,6 +5,7 @@ included, in images a second of training over all of them:
   one after the other   as `--at_once 1`
   stacked               as one computation, the way of `--at_once auto` on CUDA
   side by side          a thread for each of the processor's cores, the way of `--at_once auto` on a CPU
+  stock pipeline        one run as `epoch_against_step.py` has it: training alone, nothing evaluated or saved
 All are timed in turn; the ratio to the first is the median over the rounds.
 
     python benchmarks/many_at_once.py [--runs 11] [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
@@ -13,13 +14,16 @@ All are timed in turn; the ratio to the first is the median over the rounds.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import tyro
+from epoch_against_step import stock_epoch
 from rich import print
 from workload import Machine, keep, seconds
 
@@ -49,17 +53,21 @@ def main(arguments: Arguments) -> None:
         ways["side by side"] = {"at_once": torch.get_num_threads(), "stacked": False}
     rows: list[dict[str, Any]] = []
     for model in arguments.models:
-        speeds: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(arguments.rounds):
-            for way, options in ways.items():
-                speeds[way].append(speed(model, arguments, options, machine))
+        with stock_epoch(model, machine.device) as stock:
+            timed: dict[str, Callable[[], float]] = {
+                way: partial(speed, model, arguments, options, machine) for way, options in ways.items()
+            }
+            timed["stock pipeline"] = stock
+            rounds = [{way: run() for way, run in timed.items()} for _ in range(arguments.rounds)]
+        speeds = {way: [one[way] for one in rounds] for way in timed}
         for way, measured in speeds.items():
             pairs = zip(measured, speeds["one after the other"], strict=True)
             ratio = median(one / other for one, other in pairs)
-            row = {"benchmark": "many_at_once", "model": model, "setting": way, "runs": arguments.runs}
+            runs = arguments.runs if way in ways else 1
+            row = {"benchmark": "many_at_once", "model": model, "setting": way, "runs": runs}
             row |= {"images": arguments.images or "all", "images_per_second": median(measured), "ratio": ratio}
             rows.append(row | machine.columns())
-            print(f"{model}, {arguments.runs} runs {way}: {median(measured):,.0f} images/s, {ratio:.2f}")
+            print(f"{model}, {runs} runs, {way}: {median(measured):,.0f} images/s, {ratio:.2f}")
         keep(rows, arguments.out)
 
 

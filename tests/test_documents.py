@@ -105,7 +105,7 @@ def test_the_account_of_differences_comes_from_results_too():
     assert with_tables(text, ROOT / "results") == text, "run `make docs`"
 
 
-PERFORMANCE = ("forms_of_the_step", "many_at_once", "growth", "floor", "profile")
+PERFORMANCE = ("forms_of_the_step", "many_at_once", "whole_reproduction", "growth", "floor", "profile")
 
 
 def test_the_account_of_performance_comes_from_results():

@@ -17,13 +17,19 @@ class RunError(RuntimeError):
     exit_status = 1
 
 
-def too_little_memory(error: BaseException) -> RunError | None:
+class MemoryShortageError(RunError):
+    """The machine's or the device's memory ran out."""
+
+
+def too_little_memory(error: BaseException) -> MemoryShortageError | None:
     """What to tell a person where `error` is the machine's or the device's memory running out; else None."""
     told = error
     while told.__context__ is not None and not _is_of_memory(told):  # ending a capture may fail over it
         told = told.__context__
     if _is_of_memory(told):
-        return RunError("there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset")
+        return MemoryShortageError(
+            "there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset"
+        )
     return None
 
 

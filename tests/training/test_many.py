@@ -1,5 +1,6 @@
 """Many runs at once, on the built-in digits: what each leaves is what it would leave alone."""
 
+import collections
 import json
 import threading
 from collections.abc import Callable
@@ -184,6 +185,25 @@ def test_a_group_too_large_for_the_memory_is_halved_and_loses_nothing(tmp_path: 
     assert "5 runs at once are too many for the memory: going on with 2" in caplog.text
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_runs_side_by_side_that_the_memory_does_not_hold_go_on_fewer_at_once(tmp_path: Path, monkeypatch, caplog):
+    step, calls = Step.__call__, collections.Counter()
+
+    def too_large_beside_another(self, images, labels):
+        calls[self] += 1
+        if torch.get_num_threads() == 1 and calls[self] > 15:  # its share beside another; in the second epoch
+            raise MemoryError
+        return step(self, images, labels)
+
+    monkeypatch.setattr(Step, "__call__", too_large_beside_another)
+    seen: list[int] = []
+    configs = [config(tmp_path, seed=seed) for seed in range(3)]
+    outcomes = trained(configs, at_once=2, observe=lambda: [Watch(seen.append)])
+    assert [outcomes[asked].final["epoch"] for asked in configs] == [3] * 3
+    assert sorted(seen) == [1] * 3 + [2] * 3 + [3] * 3, "no epoch is trained twice to its end"
+    assert "2 runs at once are too many for the memory: going on with 1" in caplog.text
+
+
 def test_one_run_too_large_for_the_memory_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
@@ -234,6 +254,23 @@ def test_no_more_than_asked_for_go_side_by_side_and_auto_is_one_a_thread(tmp_pat
         assert at_work.most == (at_once or 2)
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_auto_has_convolutional_networks_on_a_cpu_after_the_others_and_alone(tmp_path: Path):
+    at_work, seen = AtWork(), []
+    models = ("small_alexnet", "mlp_1x512", "small_alexnet", "mlp_1x512")
+    configs = [
+        config(tmp_path, model_name=model, seed=seed, num_epochs=1, train_subset=64)
+        for seed, model in enumerate(models)
+    ]
+    for asked, outcome in train_many(configs, at_once=None, observe=lambda: [at_work]):
+        assert isinstance(outcome, RunResult)
+        seen.append((asked.model_name, at_work.most))
+        at_work.most = 0
+        assert torch.get_num_threads() == 2
+    assert [name for name, _ in seen] == ["mlp_1x512", "mlp_1x512", "small_alexnet", "small_alexnet"]
+    assert [most for _, most in seen[2:]] == [1, 1]
+
+
 def test_runs_side_by_side_stop_when_nobody_waits_for_them(tmp_path: Path):
     outcomes = train_many([config(tmp_path, seed=0, num_epochs=1), *forever(tmp_path)], at_once=3)
     next(outcomes)
@@ -247,12 +284,15 @@ def forever(folder: Path) -> list[ExperimentConfig]:
 
 
 def test_how_many_fit_is_what_the_memory_holds(tmp_path: Path, monkeypatch):
-    resolved = running.Asked.of(config(tmp_path, model_name="small_inception")).config
+    mlp, inception = (
+        running.Asked.of(config(tmp_path, model_name=name)).config for name in ("mlp_1x512", "small_inception")
+    )
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 1e12)
-    assert at_once_that_fit(resolved) == torch.get_num_threads()
+    assert at_once_that_fit(mlp) == torch.get_num_threads()
+    assert at_once_that_fit(inception) == 1, "slower side by side on a CPU"
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 0.0)
-    assert at_once_that_fit(resolved) == 1
-    on_cuda = replace(resolved, device="cuda")
+    assert at_once_that_fit(mlp) == 1
+    on_cuda = replace(inception, device="cuda")
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 80e9)
     many = at_once_that_fit(on_cuda)
     assert 20 < many < 300

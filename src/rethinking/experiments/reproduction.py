@@ -43,7 +43,7 @@ class Reproduction:
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """one run for each; several are shown as mean and standard deviation"""
     at_once: Annotated[str, tyro.conf.arg(metavar="auto|N")] = "auto"
-    """runs that are trained at the same time: as many as the memory holds, on a CPU as it has threads; or N"""
+    """runs trained at the same time: as many as the memory holds, on a CPU an MLP a thread; or N"""
     dry_run: bool = False
     """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
     show_only: bool = False

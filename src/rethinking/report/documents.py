@@ -54,6 +54,16 @@ def many_at_once(results: Path) -> str:
     return _machine_by_machine(_rows_of(results, "many_at_once"), columns, line)
 
 
+def whole_reproduction(results: Path) -> str:
+    """`reproduce.py` from its start to its page."""
+    columns = ["reproduction", "runs", "time", "to one after the other"]
+
+    def line(row: Row) -> list[str]:
+        return [row["setting"], row["runs"], f"{float(row['seconds']):.0f} s", _ratio(row) if row["ratio"] else ""]
+
+    return _machine_by_machine(_rows_of(results, "whole_reproduction"), columns, line)
+
+
 def forms_of_the_step(results: Path) -> str:
     """The step eager, captured and compiled."""
     columns = ["model", "form", "bare step, images/s", "to eager", "ready after"]
@@ -101,6 +111,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
     "many_at_once": many_at_once,
+    "whole_reproduction": whole_reproduction,
     "forms_of_the_step": forms_of_the_step,
     "growth": growth,
     "floor": floor,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.models import build_model, count_parameters
+from rethinking.models import build_model, count_parameters, is_convolutional
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.preparation import input_shape
 
@@ -83,14 +83,18 @@ def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int
 def at_once_that_fit(config: ExperimentConfig) -> int:
     """How many runs like `config`, resolved, to train at once: what the free memory of its device holds.
 
-    On a CPU, where runs go side by side, no more than there are computing threads; on MPS one.
+    On a CPU, where runs go side by side, no more than there are computing threads, and of a convolutional network
+    one: its operations are long enough to keep all threads at work, and two would share the caches
+    (`benchmarks/many_at_once.py`). On MPS one.
     """
+    if config.device == "mps" or (config.device == "cpu" and is_convolutional(build_model(config.model_name))):
+        return 1
     images, run = footprint(config, sources.load(config.dataset, config.data_root))
     free = free_memory(config.device) * SPARE
     if config.device == "cuda":
         own = images if config.redraws_pixels else 0
         return max(1, int((free - images) // (run + own)))
-    return max(1, min(int(free // (images + run)), torch.get_num_threads())) if config.device == "cpu" else 1
+    return max(1, min(int(free // (images + run)), torch.get_num_threads()))
 
 
 def free_memory(device: str) -> float:

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 
 from rethinking.config import ExperimentConfig
-from rethinking.errors import RunError, too_little_memory
+from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
 from rethinking.training.memory import at_once_that_fit
 from rethinking.training.preparation import Asked, Observe, Resident, prepare
 from rethinking.training.run_dir import RunResult
+
+TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +63,12 @@ def train_many(
     decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. Any runs can
     go side by side, each in a thread with its share of the processor's cores. By default runs are stacked on CUDA
     alone. Either way each leaves the folder that it would leave alone and can be taken up alone. With None for
-    `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads.
+    `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads and those with
+    convolutions one after the other, all threads to each.
 
     Gives each configuration with its result as soon as that is there, or with the error that ended it and it alone.
-    Stacked runs that the memory does not hold are halved and go on from their last finished epochs. Raises
-    `InputError` before anything is trained.
+    Runs that the memory does not hold go on from their last finished epochs, half as many at once. Raises `InputError`
+    before anything is trained.
     """
     keep_freed_memory()
     waiting = [Asked.of(config, force) for config in configs]
@@ -73,12 +76,15 @@ def train_many(
         stacked = all(asked.config.device == "cuda" for asked in waiting)
     if not stacked and any(asked.config.compile == "on" for asked in waiting):
         at_once = 1  # the compiler works for one thread alone
-    if stacked or at_once == 1:
+    if stacked:
         yield from _train_stacked(waiting, at_once, observe)
-    else:
-        one_of_each_kind = {asked.kind: asked.config for asked in waiting}.values()
-        at_once = at_once or min((at_once_that_fit(config) for config in one_of_each_kind), default=1)
-        yield from _train_side_by_side(waiting, at_once, observe)
+        return
+    one_of_each = {asked.kind: asked.config for asked in waiting}
+    number = {kind: at_once or at_once_that_fit(config) for kind, config in one_of_each.items()}
+    beside = [asked for asked in waiting if number[asked.kind] > 1]
+    if beside:
+        yield from _train_side_by_side(beside, min(number[asked.kind] for asked in beside), observe)
+    yield from _train_stacked([asked for asked in waiting if number[asked.kind] == 1], 1, observe)
 
 
 def _train_stacked(
@@ -110,7 +116,7 @@ def _train_stacked(
         if told and len(group) > 1:
             gc.collect()  # what the failed step still holds in cycles
             largest[kind] = len(group) // 2
-            log.warning("%d runs at once are too many for the memory: going on with %d", len(group), largest[kind])
+            log.warning(TOO_MANY, len(group), largest[kind])
             waiting = group + waiting
         else:
             for asked in group:
@@ -120,8 +126,12 @@ def _train_stacked(
 def _train_side_by_side(
     waiting: list[Asked], at_once: int, observe: Observe
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """Each in a thread of its own, with an equal share of this process's computing threads."""
+    """Each in a thread of its own, with an equal share of this process's computing threads.
+
+    Those that the memory does not hold go on when the others are done, half as many.
+    """
     threads = torch.get_num_threads()
+    again: list[Asked] = []
     stop = _Stop()
     paths = dict.fromkeys(asked.folder.path for asked in waiting)
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
@@ -132,11 +142,17 @@ def _train_side_by_side(
         }
         for done in as_completed(work):
             ((_, outcome),) = done.result()
-            yield from ((asked.given, outcome) for asked in work[done])
+            if isinstance(outcome, MemoryShortageError) and at_once > 1:
+                again += work[done]
+            else:
+                yield from ((asked.given, outcome) for asked in work[done])
     finally:
         stop.asked_for = True
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+    if again:
+        log.warning(TOO_MANY, at_once, at_once // 2)
+        yield from _train_side_by_side(again, at_once // 2, observe)
 
 
 class _Stop(Observer):
