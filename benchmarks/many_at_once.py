@@ -4,7 +4,7 @@ For each model, `train_many` on the same runs from their first line to their las
 included, in images a second of training over all of them:
   one after the other   as `--at_once 1`
   stacked               as one computation, the way of `--at_once auto` on CUDA
-  side by side          a thread for each of the processor's cores, the way of `--at_once auto` on a CPU
+  side by side          a thread for each of the processor's cores, the way of `--at_once auto` for MLPs on a CPU
   stock pipeline        one run as `epoch_against_step.py` has it: training alone, nothing evaluated or saved
 All are timed in turn; the ratio to the first is the median over the rounds.
 

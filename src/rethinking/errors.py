@@ -1,5 +1,6 @@
 """The two ways a run can fail a person, each with the exit status its command ends with."""
 
+import errno
 import re
 
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
@@ -34,4 +35,5 @@ def too_little_memory(error: BaseException) -> MemoryShortageError | None:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))

@@ -12,11 +12,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rethinking import ExperimentConfig, RunError, RunResult, train, train_many
+from rethinking import ExperimentConfig, InputError, RunError, RunResult, train, train_many
 from rethinking.training import run as running
 from rethinking.training.loggers import Observer
 from rethinking.training.memory import at_once_that_fit
-from rethinking.training.run_dir import Record
+from rethinking.training.run_dir import Record, RunDir
 from rethinking.training.step import Step
 
 TIMINGS = ("images_per_second", "seconds")
@@ -202,6 +202,35 @@ def test_runs_side_by_side_that_the_memory_does_not_hold_go_on_fewer_at_once(tmp
     assert [outcomes[asked].final["epoch"] for asked in configs] == [3] * 3
     assert sorted(seen) == [1] * 3 + [2] * 3 + [3] * 3, "no epoch is trained twice to its end"
     assert "2 runs at once are too many for the memory: going on with 1" in caplog.text
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_run_with_nobody_beside_it_has_all_threads(tmp_path: Path):
+    outcome = trained([config(tmp_path)], at_once=2)[config(tmp_path)]
+    assert outcome.result["provenance"]["cpu_threads"] == 2
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("at_once", [0, -1])
+def test_fewer_than_one_at_once_is_refused(tmp_path: Path, at_once: int, stacked: bool):
+    with pytest.raises(InputError, match="at_once must be a whole number from 1 on"):
+        trained([config(tmp_path)], at_once=at_once, stacked=stacked)
+
+
+def test_a_run_whose_folder_cannot_be_written_is_not_trained(tmp_path: Path, monkeypatch):
+    save_facts, seen = RunDir.save_facts, []
+
+    def full(self, facts):
+        if "seed1" in self.path.name:
+            raise RunError("the disk is full")
+        save_facts(self, facts)
+
+    monkeypatch.setattr(RunDir, "save_facts", full)
+    configs = [config(tmp_path, seed=seed, num_epochs=1) for seed in range(2)]
+    outcomes = trained(configs, at_once=2, stacked=True, observe=lambda: [Watch(seen.append)])
+    assert str(outcomes[configs[1]]) == "the disk is full"
+    assert outcomes[configs[0]].final["epoch"] == 1
+    assert seen == [1]
 
 
 def test_one_run_too_large_for_the_memory_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch):

@@ -155,6 +155,8 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
                 with run.failing_alone():
                     run.folder.save_facts(run.facts)
         runs = going
+        if any(run.outcome is not None for run in runs):  # their folder could not be written
+            continue
 
         started = time.perf_counter()
         epochs = train_epoch(step, runs)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from rethinking.config import ExperimentConfig
-from rethinking.errors import MemoryShortageError, RunError, too_little_memory
+from rethinking.errors import InputError, MemoryShortageError, RunError, too_little_memory
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
@@ -60,8 +60,9 @@ def train_many(
     """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
 
     Stacked are runs that share network, data set, batch size and hardware; seed, labels, pixels, augmentation, weight
-    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. Any runs can
-    go side by side, each in a thread with its share of the processor's cores. By default runs are stacked on CUDA
+    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. On a CPU any
+    runs can go side by side, each in a thread with its share of the processor's cores; where one is to be compiled, all
+    go one after the other. By default runs are stacked on CUDA
     alone. Either way each leaves the folder that it would leave alone and can be taken up alone. With None for
     `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads and those with
     convolutions one after the other, all threads to each.
@@ -70,6 +71,8 @@ def train_many(
     Runs that the memory does not hold go on from their last finished epochs, half as many at once. Raises `InputError`
     before anything is trained.
     """
+    if at_once is not None and at_once < 1:
+        raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     keep_freed_memory()
     waiting = [Asked.of(config, force) for config in configs]
     if stacked is None:
@@ -81,10 +84,10 @@ def train_many(
         return
     one_of_each = {asked.kind: asked.config for asked in waiting}
     number = {kind: at_once or at_once_that_fit(config) for kind, config in one_of_each.items()}
-    beside = [asked for asked in waiting if number[asked.kind] > 1]
+    beside = [asked for asked in waiting if number[asked.kind] > 1 and asked.config.device == "cpu"]
     if beside:
         yield from _train_side_by_side(beside, min(number[asked.kind] for asked in beside), observe)
-    yield from _train_stacked([asked for asked in waiting if number[asked.kind] == 1], 1, observe)
+    yield from _train_stacked([asked for asked in waiting if asked not in beside], 1, observe)
 
 
 def _train_stacked(
@@ -130,10 +133,10 @@ def _train_side_by_side(
 
     Those that the memory does not hold go on when the others are done, half as many.
     """
-    threads = torch.get_num_threads()
+    paths = dict.fromkeys(asked.folder.path for asked in waiting)
+    at_once, threads = min(at_once, len(paths)), torch.get_num_threads()
     again: list[Asked] = []
     stop = _Stop()
-    paths = dict.fromkeys(asked.folder.path for asked in waiting)
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
     try:
         work = {
@@ -141,9 +144,16 @@ def _train_side_by_side(
             for same in ([asked for asked in waiting if asked.folder.path == path] for path in paths)
         }
         for done in as_completed(work):
+            if done.cancelled():
+                continue
             ((_, outcome),) = done.result()
             if isinstance(outcome, MemoryShortageError) and at_once > 1:
+                if not again:
+                    log.warning(TOO_MANY, at_once, at_once // 2)
                 again += work[done]
+                for later, same in work.items():  # nothing new begins beside those at work
+                    if not later.cancelled() and later.cancel():
+                        again += same
             else:
                 yield from ((asked.given, outcome) for asked in work[done])
     finally:
@@ -151,7 +161,7 @@ def _train_side_by_side(
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
     if again:
-        log.warning(TOO_MANY, at_once, at_once // 2)
+        gc.collect()
         yield from _train_side_by_side(again, at_once // 2, observe)
 
 
@@ -182,5 +192,6 @@ def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[
             held.callback(training.end)
             prepared.append(training)
             runs[asked.folder.path] = asked
+        images.clear()  # each run has its own by now, and gives them back at its end
         for training, outcome in fit(prepared):
             yield runs[training.folder.path], outcome
