@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rethinking import ExperimentConfig, train
+from rethinking import ExperimentConfig, train, train_many
 from rethinking.training import loggers
 from rethinking.training.loggers import Background, TensorBoardLogger
 
@@ -70,6 +70,17 @@ def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pyte
         server.shutdown()
     assert len(result.metrics) == 3
     assert any(b"train_loss" in file.read_bytes() for file in (result.path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacked: bool):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    configs = [config(tmp_path, use_wandb=True, use_tensorboard=False, seed=seed) for seed in range(2)]
+    for _, result in train_many(configs, at_once=2, stacked=stacked):
+        (offline,) = (result.path / "wandb").glob("offline-run-*")
+        content = next(offline.glob("run-*.wandb")).read_bytes()
+        assert content.count(b"train_loss") >= 3, "every epoch of its own"
+        assert b"epochs_to_fit" in content
 
 
 def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(

@@ -85,6 +85,7 @@ class WandbLogger(Observer):
                 group=path.name,
                 config=config.to_dict(),
                 mode=mode,  # type: ignore[arg-type]
+                reinit="create_new",  # beside those of the other runs at work in this process
                 settings=wandb.Settings(console="off", silent=True, init_timeout=5),
             )
 
