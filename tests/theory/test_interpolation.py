@@ -97,6 +97,11 @@ def test_an_l2_term_below_zero_is_refused(ridge):
         interpolate(LinearKernel(), points(3, 2), torch.ones(3, 1), ridge=ridge)
 
 
+def test_more_points_than_lapack_can_index_are_refused():
+    with pytest.raises(InputError, match="60,000 points are more than the 46,340"):
+        interpolate(LinearKernel(), torch.zeros(60_000, 1), torch.zeros(60_000, 1))
+
+
 def test_a_matrix_that_no_jitter_helps_is_an_error():
     class Negative:
         def __call__(self, left: Tensor, right: Tensor) -> Tensor:

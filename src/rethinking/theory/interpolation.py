@@ -16,6 +16,7 @@ from rethinking.theory.kernels import Kernel, gram_matrix, gram_rows
 
 TOLERANCE = 1e-4  # of the largest residual, where targets are 0 and 1
 MOST_REFINEMENTS = 10
+MOST_POINTS = 46_340  # SciPy's LAPACK counts the entries in 32 bits, and ends the process beyond (seen at 60,000)
 JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the mean of K's diagonal, tried in this order
 
 
@@ -50,11 +51,16 @@ class Interpolant:
 def interpolate(kernel: Kernel, points: Tensor, targets: Tensor, ridge: float = 0.0) -> Interpolant:
     """Solve (K + ridge) a = y for y float (n, outputs), by Cholesky in place in float32 and iterative refinement.
 
-    The residual is that of K computed anew in blocks. Raises `InputError` where equal points have different targets
-    and there is no ridge, so that no solution exists; `RunError` where K cannot be factorized.
+    The residual is that of K computed anew in blocks. Raises `InputError` for more than `MOST_POINTS` points, and where
+    equal points have different targets and there is no ridge, so that no solution exists; `RunError` where K cannot be
+    factorized.
     """
     if ridge < 0 or not math.isfinite(ridge):
         raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
+    if len(points) > MOST_POINTS:
+        raise InputError(
+            f"{len(points):,} points are more than the {MOST_POINTS:,} whose matrix LAPACK can index; take fewer"
+        )
     pair = conflicting_points(points, targets)
     if pair and not ridge:
         raise InputError(
