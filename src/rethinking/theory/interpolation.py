@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rethinking.errors import InputError, RunError
-from rethinking.theory.kernels import Kernel, gram_matrix, gram_rows
+from rethinking.theory.kernels import Kernel, gram_matrix, kernel_sum
 
 TOLERANCE = 1e-4  # of the largest residual, where targets are 0 and 1
 MOST_REFINEMENTS = 10
@@ -45,7 +45,7 @@ class Interpolant:
 
     def __call__(self, points: Tensor) -> Tensor:
         """f at float32 (m, features), float64 (m, outputs)."""
-        return torch.cat([self.kernel(some, self.points).double() @ self.coefficients for some in points.split(2048)])
+        return kernel_sum(self.kernel, self.points, self.coefficients, points)
 
 
 def interpolate(kernel: Kernel, points: Tensor, targets: Tensor, ridge: float = 0.0) -> Interpolant:
@@ -61,8 +61,8 @@ def interpolate(kernel: Kernel, points: Tensor, targets: Tensor, ridge: float = 
         raise InputError(
             f"{len(points):,} points are more than the {MOST_POINTS:,} whose matrix LAPACK can index; take fewer"
         )
-    pair = conflicting_points(points, targets)
-    if pair and not ridge:
+    pair = None if ridge else conflicting_points(points, targets)
+    if pair:
         raise InputError(
             f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
             " out or add an l2 term"
@@ -74,7 +74,7 @@ def interpolate(kernel: Kernel, points: Tensor, targets: Tensor, ridge: float = 
     best = (math.inf, coefficients, values)
     for refinements in range(MOST_REFINEMENTS + 1):
         coefficients = coefficients + _substitute(factor, residual)
-        values = _times_gram(kernel, points, coefficients)
+        values = kernel_sum(kernel, points, coefficients, points)  # K a, from K computed anew
         residual = wanted - values - ridge * coefficients
         largest = float(residual.abs().max())
         if not largest < best[0]:
@@ -114,6 +114,7 @@ def _factorize(kernel: Kernel, points: Tensor, ridge: float) -> tuple[Tensor, fl
         _, failed_at = lapack.spotrf(gram.numpy().T, lower=0, clean=0, overwrite_a=1)
         if failed_at == 0:
             return gram, jitter
+        del gram, diagonal  # the memory holds one such matrix, not two
     raise RunError(
         f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
         " points are too close to each other for this kernel"
@@ -125,8 +126,3 @@ def _substitute(factor: Tensor, right_side: Tensor) -> Tensor:
     solution, failed = lapack.spotrs(factor.numpy().T, right_side.float().numpy(), lower=0)
     assert failed == 0, "LAPACK takes every finite right side"
     return torch.from_numpy(solution).double()
-
-
-def _times_gram(kernel: Kernel, points: Tensor, coefficients: Tensor) -> Tensor:
-    """K a, in float64 from K computed anew in float32."""
-    return torch.cat([block.double() @ coefficients for _, block in gram_rows(kernel, points)])

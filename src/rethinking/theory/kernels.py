@@ -6,7 +6,6 @@ Points are float32 (n, features). A kernel called with (n, features) and (m, fea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,18 +55,17 @@ def gram_matrix(kernel: Kernel, points: Tensor) -> Tensor:
 
     The pages of memory above the triangle are left untouched.
     """
-    count = len(points)
-    gram = torch.empty(count, count, dtype=torch.float32, device=points.device)
-    for rows, block in gram_rows(kernel, points, lower=True):
-        gram[rows, : rows.stop] = block
+    gram = torch.empty(len(points), len(points), dtype=torch.float32, device=points.device)
+    for start in range(0, len(points), BLOCK):
+        rows = points[start : start + BLOCK]
+        end = start + len(rows)
+        gram[start:end, :end] = kernel(rows, points[:end])
     return gram
 
 
-def gram_rows(kernel: Kernel, points: Tensor, *, lower: bool = False) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows of K, whole, or with `lower` as far as the block's last point."""
-    for start in range(0, len(points), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(points)))
-        yield rows, kernel(points[rows], points[: rows.stop] if lower else points)
+def kernel_sum(kernel: Kernel, centres: Tensor, coefficients: Tensor, points: Tensor) -> Tensor:
+    """sum_i a_i k(x, x_i) at each of `points`, float64 (m, outputs), for a float64 (n, outputs)."""
+    return torch.cat([kernel(some, centres).double() @ coefficients for some in points.split(BLOCK)])
 
 
 def median_distance(points: Tensor, generator: torch.Generator, pairs: int = 10_000) -> float:

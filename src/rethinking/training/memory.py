@@ -56,6 +56,11 @@ def _of_network(name: str, num_classes: int, shape: tuple[int, int, int], bf16: 
     return count_parameters(model), *activations(model, torch.zeros(EXAMPLE, *shape), bf16)
 
 
+@functools.cache
+def _has_convolutions(name: str) -> bool:
+    return is_convolutional(build_model(name))
+
+
 def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:
     """Bytes an image that a training step keeps for its backward pass, and of the largest result of a layer."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), images)}
@@ -87,7 +92,7 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
     one: its operations are long enough to keep all threads at work, and two would share the caches
     (`benchmarks/many_at_once.py`). On MPS one.
     """
-    if config.device == "mps" or (config.device == "cpu" and is_convolutional(build_model(config.model_name))):
+    if config.device == "mps" or (config.device == "cpu" and _has_convolutions(config.model_name)):
         return 1
     images, run = footprint(config, sources.load(config.dataset, config.data_root))
     free = free_memory(config.device) * SPARE
