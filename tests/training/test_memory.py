@@ -35,7 +35,8 @@ def test_the_expected_peak_is_that_of_a_process(tmp_path: Path):
         expected[batch_size] = LIBRARIES + sum(footprint(asked.config, data))
     small, large = measured
     assert expected[small] == pytest.approx(measured[small], rel=0.5)
-    assert expected[large] - expected[small] == pytest.approx(measured[large] - measured[small], rel=0.6)
+    # Which of the processor's convolution routines is chosen, and what it takes besides, is the machine's.
+    assert 0.5 < (expected[large] - expected[small]) / (measured[large] - measured[small]) < 2
 
 
 def test_what_is_kept_for_the_backward_pass_grows_with_the_batch_and_halves_in_bf16(tmp_path: Path):

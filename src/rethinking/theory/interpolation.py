@@ -2,90 +2,189 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.linalg import lapack
 from torch import Tensor
 from torch.nn import functional as F
 
 from rethinking.errors import InputError, RunError
-from rethinking.theory.kernels import Kernel, gram_matrix, kernel_sum
+from rethinking.theory.blocks import Blocks, triangle
+from rethinking.theory.cholesky import (
+    NotPositiveDefiniteError,
+    SymmetricMatrix,
+    factorize,
+    multiply,
+    substitute,
+)
+from rethinking.theory.kernels import Kernel, KernelMatrix, kernel_sum
 
 TOLERANCE = 1e-4  # of the largest residual, where targets are 0 and 1
-MOST_REFINEMENTS = 10
-MOST_POINTS = 46_340  # SciPy's LAPACK counts the entries in 32 bits, and ends the process beyond (seen at 60,000)
+MOST_REFINEMENTS = 30
+PATIENCE = 4  # steps of refinement that may pass without a smaller residual
 JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the mean of K's diagonal, tried in this order
+
+Steps = Callable[[str], Callable[[float], None]]  # begins a step by its name; what it gives is told the share done
+
+
+def unwatched(step: str) -> Callable[[float], None]:
+    """For who does not want to know how far it is."""
+    return lambda share: None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Of (K + ridge) a = y.
+
+    coefficients: a, float64 (n, outputs)
+    values: K a, float64 (n, outputs), K made anew
+    jitter: what was added besides to the matrix that was factorized, because it is not positive definite in float32;
+        refinement takes its effect out again, unless `residual` says that K itself has no solution: then this is that
+        of K + ridge + jitter
+    residual: the largest |K a + ridge a - y|
+    norm: sqrt(trace(a' K a)), of f in the kernel's space over all outputs; with a linear kernel that of the weights;
+        None where `residual` says that this is no solution, as a then grows with the inverse of jitter
+    refinements: steps of refinement taken after the first solution
+    """
+
+    coefficients: Tensor
+    values: Tensor
+    ridge: float
+    jitter: float
+    residual: float
+    norm: float | None
+    refinements: int
+
+
+def solve(
+    matrix: SymmetricMatrix,
+    targets: Tensor,
+    ridge: float = 0.0,
+    *,
+    folder: Path | None = None,
+    held: float = math.inf,
+    begin: Steps = unwatched,
+) -> Solution:
+    """Solve (K + ridge) a = y for y float (n, outputs): Cholesky in float32 by block rows, then refinement.
+
+    The factor's block rows stay in memory up to `held` bytes. With a `folder` each is kept there as well, from where an
+    interrupted solution goes on; without one memory holds them all.
+
+    Raises `InputError` for a ridge below 0, `RunError` where K cannot be factorized.
+    """
+    if ridge < 0 or not math.isfinite(ridge):
+        raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
+    factor, jitter = _factorize(matrix, ridge, folder, held, begin)
+    wanted = targets.double()
+    coefficients, values, residual, refinements = _refine(matrix, factor, wanted, ridge, begin)
+    if jitter and residual > TOLERANCE:  # K itself has no solution, or none within reach
+        coefficients, values, _, refinements = _refine(matrix, factor, wanted, ridge + jitter, begin)
+        residual = float((wanted - values - ridge * coefficients).abs().max())
+    norm = math.sqrt(max(0.0, float((coefficients * values).sum()))) if residual < TOLERANCE else None
+    return Solution(coefficients, values, ridge, jitter, residual, norm, refinements)
+
+
+def _refine(
+    matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: float, begin: Steps
+) -> tuple[Tensor, Tensor, float, int]:
+    """Coefficients, K times them, the largest residual and the steps of refinement, each output for itself.
+
+    Conjugate gradients with the float32 factor as preconditioner: one step where the factor is as good as exact, a
+    few more where K is close to singular. K is made anew in each, and sums are in float64.
+    """
+    coefficients, values = torch.zeros_like(wanted), torch.zeros_like(wanted)
+    best = (coefficients, values, math.inf, 0)
+    residual = wanted
+    solved = substitute(factor, matrix.size, residual.float()).double()
+    direction = solved
+    for step in range(MOST_REFINEMENTS + 1):
+        product = multiply(matrix, direction, begin("refining" if step else "solving"))
+        curvature = (direction * (product + ridge * direction)).sum(dim=0)
+        energy = (residual * solved).sum(dim=0)
+        # An output that is solved to the last digit has no direction left.
+        length = torch.where(curvature > 0, energy / curvature, 0.0)
+        coefficients = coefficients + length * direction
+        values = values + length * product
+        before, residual = residual, wanted - values - ridge * coefficients
+        largest = float(residual.abs().max())
+        if largest < best[2]:
+            best = (coefficients, values, largest, step)
+        if largest < TOLERANCE or step - best[3] == PATIENCE:
+            break
+        solved = substitute(factor, matrix.size, residual.float()).double()
+        turned = (solved * (residual - before)).sum(dim=0)
+        direction = solved + torch.where(energy > 0, turned / energy, 0.0) * direction
+    return best
+
+
+def _factorize(
+    matrix: SymmetricMatrix, ridge: float, folder: Path | None, held: float, begin: Steps
+) -> tuple[Blocks, float]:
+    """Cholesky's factor of K + ridge + jitter, and the smallest jitter that makes one possible."""
+    scale = _mean_of_diagonal(matrix)
+    for relative in JITTERS:
+        kept = None if folder is None else folder / f"jitter-{relative:g}"
+        if kept is not None and (kept / "failed").exists():
+            continue
+        factor = Blocks(triangle(matrix.size), kept, held, scale.device)
+        jitter = relative * float(scale)
+        advanced = begin(f"factorizing with {jitter:.1g} added to the diagonal" if jitter else "factorizing")
+        try:
+            factorize(matrix, ridge + jitter, factor, advanced)
+            return factor, jitter
+        except NotPositiveDefiniteError:
+            factor.discard()
+            if kept is not None:
+                with contextlib.suppress(OSError):  # it is found out again where that cannot be written
+                    kept.mkdir(parents=True, exist_ok=True)
+                    (kept / "failed").touch()
+    raise RunError(
+        f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
+        " points are too close to each other for this kernel"
+    )
+
+
+def _mean_of_diagonal(matrix: SymmetricMatrix) -> Tensor:
+    """As far as its first block tells."""
+    return matrix.rows(0).diagonal().mean()
 
 
 @dataclass(frozen=True)
 class Interpolant:
-    """f(x) = sum_i a_i k(x, x_i).
-
-    points: float32 (n, features)
-    coefficients: a, float64 (n, outputs)
-    ridge: what was added to K's diagonal because it was asked for
-    jitter: what was added besides to the matrix that was factorized, because it is not positive definite in float32;
-        refinement takes its effect out again as far as `residual` says
-    residual: the largest |K a + ridge a - y|, K computed anew
-    norm: sqrt(trace(a' K a)), of f in the kernel's space over all outputs; with a linear kernel that of the weights
-    refinements: steps of iterative refinement taken
-    """
+    """f(x) = sum_i a_i k(x, x_i), for points float32 (n, features)."""
 
     kernel: Kernel
     points: Tensor
-    coefficients: Tensor
-    ridge: float
-    jitter: float
-    residual: float
-    norm: float
-    refinements: int
+    solution: Solution
 
     def __call__(self, points: Tensor) -> Tensor:
         """f at float32 (m, features), float64 (m, outputs)."""
-        return kernel_sum(self.kernel, self.points, self.coefficients, points)
+        return kernel_sum(self.kernel, self.points, self.solution.coefficients, points)
 
 
-def interpolate(kernel: Kernel, points: Tensor, targets: Tensor, ridge: float = 0.0) -> Interpolant:
-    """Solve (K + ridge) a = y for y float (n, outputs), by Cholesky in place in float32 and iterative refinement.
+def interpolate(
+    kernel: Kernel,
+    points: Tensor,
+    targets: Tensor,
+    ridge: float = 0.0,
+    *,
+    folder: Path | None = None,
+    held: float = math.inf,
+    begin: Steps = unwatched,
+) -> Interpolant:
+    """`solve` for the kernel matrix of `points`, whose residual is that of K computed anew in blocks.
 
-    The residual is that of K computed anew in blocks. Raises `InputError` for more than `MOST_POINTS` points, and where
-    equal points have different targets and there is no ridge, so that no solution exists; `RunError` where K cannot be
-    factorized.
+    Raises `InputError` where equal points have different targets and there is no ridge, so that no solution exists.
     """
-    if ridge < 0 or not math.isfinite(ridge):
-        raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
-    if len(points) > MOST_POINTS:
-        raise InputError(
-            f"{len(points):,} points are more than the {MOST_POINTS:,} whose matrix LAPACK can index; take fewer"
-        )
-    pair = None if ridge else conflicting_points(points, targets)
-    if pair:
-        raise InputError(
-            f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
-            " out or add an l2 term"
-        )
-    factor, jitter = _factorize(kernel, points, ridge)
-    wanted = targets.double()
-    coefficients = torch.zeros_like(wanted)
-    residual, values = wanted, torch.zeros_like(wanted)
-    best = (math.inf, coefficients, values)
-    for refinements in range(MOST_REFINEMENTS + 1):
-        coefficients = coefficients + _substitute(factor, residual)
-        values = kernel_sum(kernel, points, coefficients, points)  # K a, from K computed anew
-        residual = wanted - values - ridge * coefficients
-        largest = float(residual.abs().max())
-        if not largest < best[0]:
-            refinements -= 1
-            break
-        best = (largest, coefficients, values)
-        if largest < TOLERANCE:
-            break
-    largest, coefficients, values = best
-    norm = math.sqrt(max(0.0, float((coefficients * values).sum())))
-    return Interpolant(kernel, points, coefficients, ridge, jitter, largest, norm, refinements)
+    if not ridge:
+        refuse_conflicts(points, targets)
+    solution = solve(KernelMatrix(kernel, points), targets, ridge, folder=folder, held=held, begin=begin)
+    return Interpolant(kernel, points, solution)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
@@ -93,36 +192,20 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).double()
 
 
+def refuse_conflicts(points: Tensor, targets: Tensor) -> None:
+    """Raises `InputError` where equal points have different targets."""
+    if pair := conflicting_points(points, targets):
+        raise InputError(
+            f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
+            " out or add an l2 term"
+        )
+
+
 def conflicting_points(points: Tensor, targets: Tensor) -> tuple[int, int] | None:
     """Two equal points with different targets, the first there are; None where every point has one target."""
     first: dict[bytes, int] = {}
-    for index, (point, target) in enumerate(zip(points.numpy(), targets.numpy(), strict=True)):
-        other = first.setdefault((point + 0.0).tobytes(), index)  # -0.0 is 0.0
-        if not np.array_equal(target, targets[other].numpy()):
+    for index, (point, target) in enumerate(zip(points.cpu().numpy(), targets.cpu().numpy(), strict=True)):
+        other = first.setdefault((point + 0).tobytes(), index)  # -0.0 is 0.0
+        if not np.array_equal(target, targets[other].cpu().numpy()):
             return other, index
     return None
-
-
-def _factorize(kernel: Kernel, points: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """Cholesky's factor of K + ridge + jitter, and the smallest jitter that makes one possible."""
-    for relative in JITTERS:
-        gram = gram_matrix(kernel, points)
-        diagonal = gram.diagonal()
-        jitter = relative * float(diagonal.mean())
-        diagonal += ridge + jitter
-        # The lower triangle of rows is, in LAPACK's order of columns, the upper one.
-        _, failed_at = lapack.spotrf(gram.numpy().T, lower=0, clean=0, overwrite_a=1)
-        if failed_at == 0:
-            return gram, jitter
-        del gram, diagonal  # the memory holds one such matrix, not two
-    raise RunError(
-        f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
-        " points are too close to each other for this kernel"
-    )
-
-
-def _substitute(factor: Tensor, right_side: Tensor) -> Tensor:
-    """float64 (n, outputs): the solution in float32."""
-    solution, failed = lapack.spotrs(factor.numpy().T, right_side.float().numpy(), lower=0)
-    assert failed == 0, "LAPACK takes every finite right side"
-    return torch.from_numpy(solution).double()

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from rethinking.errors import InputError
-
-BLOCK = 2048  # rows of a Gram matrix that are computed at a time
+from rethinking.theory import blocks
 
 
 class Kernel(Protocol):
@@ -50,22 +49,26 @@ class GaussianKernel:
         return exponents.sub_(left.square().sum(dim=1)[:, None]).clamp_(max=0).exp_()
 
 
-def gram_matrix(kernel: Kernel, points: Tensor) -> Tensor:
-    """K of Section 5's K a = y, float32 (n, n): its lower triangle alone; what stands above means nothing.
+@dataclass(frozen=True)
+class KernelMatrix:
+    """K of Section 5's K a = y, block row by block row: `points` float32 (n, features)."""
 
-    The pages of memory above the triangle are left untouched.
-    """
-    gram = torch.empty(len(points), len(points), dtype=torch.float32, device=points.device)
-    for start in range(0, len(points), BLOCK):
-        rows = points[start : start + BLOCK]
-        end = start + len(rows)
-        gram[start:end, :end] = kernel(rows, points[:end])
-    return gram
+    kernel: Kernel
+    points: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.points)
+
+    def rows(self, index: int) -> Tensor:
+        """Float32 (rows, columns), to the last column of the block on the diagonal."""
+        start, end = blocks.spans(self.size)[index]
+        return self.kernel(self.points[start:end], self.points[:end])
 
 
 def kernel_sum(kernel: Kernel, centres: Tensor, coefficients: Tensor, points: Tensor) -> Tensor:
     """sum_i a_i k(x, x_i) at each of `points`, float64 (m, outputs), for a float64 (n, outputs)."""
-    return torch.cat([kernel(some, centres).double() @ coefficients for some in points.split(BLOCK)])
+    return torch.cat([kernel(some, centres).double() @ coefficients for some in points.split(blocks.BLOCK)])
 
 
 def median_distance(points: Tensor, generator: torch.Generator, pairs: int = 10_000) -> float:

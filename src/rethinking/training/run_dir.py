@@ -142,8 +142,8 @@ class RunDir:
         if not (self.path / "config.yaml").exists():
             try:
                 content = safetensors.torch.save(dict(randomization), dict(details))
-                self._write("randomization.safetensors", content)
-                self._write("config.yaml", config.to_yaml().encode())
+                self.write("randomization.safetensors", content)
+                self.write("config.yaml", config.to_yaml().encode())
             except RunError:
                 shutil.rmtree(self.path, ignore_errors=True)  # nothing in it but what was begun here
                 raise
@@ -165,16 +165,16 @@ class RunDir:
             raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
-        self._write("facts.json", json.dumps(facts, indent=2).encode())
+        self.write("facts.json", json.dumps(facts, indent=2).encode())
 
     # One epoch: its metrics first, then the checkpoint that counts them.
 
     def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: Optimizer) -> None:
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
-        self._write("metrics.jsonl", lines.encode())
+        self.write("metrics.jsonl", lines.encode())
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()}
         metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
-        self._write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
+        self.write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> list[Record]:
         """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
@@ -193,7 +193,7 @@ class RunDir:
         return self._read_metrics(epoch)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        self._write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+        self.write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
 
     def result(self, config: ExperimentConfig) -> RunResult:
         """The finished run of `config`. Raises `RunError` where a file is damaged or of another version."""
@@ -224,7 +224,7 @@ class RunDir:
 
     # Reading and writing
 
-    def _write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Atomically: beside the name, then renamed."""
         unfinished = self.path / f"{name}.tmp"
         with self._writing(self.path / name):

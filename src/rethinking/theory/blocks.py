@@ -1,0 +1,125 @@
+"""Large matrices as numbered blocks: in memory as far as it goes, as files where they are to outlive the process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rethinking.errors import RunError
+
+BLOCK = 2048  # rows of a matrix that are one block
+
+
+def spans(size: int, block: int | None = None) -> list[tuple[int, int]]:
+    """The first row of each block of a matrix with `size` rows, and the one after its last."""
+    block = block or BLOCK
+    return [(start, min(start + block, size)) for start in range(0, size, block)]
+
+
+def triangle(size: int) -> list[tuple[int, int]]:
+    """The shapes of a lower triangle's block rows, each to the last column of its block on the diagonal."""
+    return [(end - start, end) for start, end in spans(size)]
+
+
+def nbytes(shapes: Sequence[tuple[int, int]]) -> int:
+    """Of float32 blocks of these shapes."""
+    return sum(4 * rows * columns for rows, columns in shapes)
+
+
+class Blocks:
+    """Float32 blocks of the given shapes, set in order.
+
+    folder: where each is written as it is set, beside its name and then renamed, and found again by the next process;
+        None where memory holds them all
+    held: bytes of blocks that stay in memory besides; the others are read each time they are asked for
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        folder: Path | None = None,
+        held: float = float("inf"),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shapes = list(shapes)
+        self.folder = folder
+        self._device = device
+        self._held: dict[int, Tensor] = {}
+        self._room = held if folder is not None else float("inf")
+
+    @property
+    def finished(self) -> int:
+        """How many of the first blocks are there."""
+        there = (index in self._held or self._on_disk(index) for index in range(len(self.shapes)))
+        return next((index for index, found in enumerate(there) if not found), len(self.shapes))
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The block, which may be the one held: whoever changes it must set it again."""
+        if index not in self._held:
+            block = self._read(index)
+            if not self._hold(index, block):
+                return block
+        return self._held[index]
+
+    def __setitem__(self, index: int, block: Tensor) -> None:
+        if self.folder is not None:
+            self._write(index, block)
+        self._hold(index, block)
+
+    def rename(self, folder: Path) -> None:
+        """Move the files to `folder`."""
+        assert self.folder is not None, "there are files"
+        self.folder = self.folder.rename(folder)
+
+    def discard(self) -> None:
+        """Give back memory and disk."""
+        self._held.clear()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _hold(self, index: int, block: Tensor) -> bool:
+        if index not in self._held:
+            if block.nbytes > self._room:
+                return False
+            self._room -= block.nbytes
+        self._held[index] = block
+        return True
+
+    def _path(self, index: int) -> Path:
+        assert self.folder is not None, "all blocks are held"
+        return self.folder / f"{index:04d}.npy"
+
+    def _on_disk(self, index: int) -> bool:
+        return self.folder is not None and self._path(index).exists()
+
+    def _read(self, index: int) -> Tensor:
+        path = self._path(index)
+        try:
+            block = np.load(path, allow_pickle=False)
+            complete = block.shape == self.shapes[index] and block.dtype == np.float32
+        except (OSError, ValueError, EOFError):
+            complete = False
+        if not complete:
+            raise RunError(f"{path} is damaged or missing: delete its folder, and the same command makes it anew")
+        return torch.from_numpy(block).to(self._device)
+
+    def _write(self, index: int, block: Tensor) -> None:
+        path = self._path(index)
+        unfinished = path.with_name(f"{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                np.save(file, block.cpu().numpy(), allow_pickle=False)
+            os.replace(unfinished, path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise RunError(
+                f"cannot write {path}: {error.strerror}; what was saved stays, and once that is mended the same command"
+                " goes on from there"
+            ) from None

@@ -1,0 +1,241 @@
+"""Section 5's random convolutional features: the network of Coates & Ng 2012, its filters drawn from the data.
+
+Patches of 6x6 are normalized for contrast and whitened (ZCA); a filter is a whitened patch of the training images,
+of length 1, drawn at random where Coates & Ng learned theirs by k-means. Its responses z at every place of an image
+pass a two-sided soft threshold, max(0, z - 0.25) and max(0, -z - 0.25), and are summed over the four quadrants:
+eight features a filter, each then given mean 0 and standard deviation 1 over the training images.
+
+Constants: patch size, whitening and pooling from Coates & Ng 2012 ("Learning feature representations with k-means",
+sections 2 to 4: 10 added to the variance of pixels from 0 to 255, 0.1 to the eigenvalues); the threshold 0.25 and its
+two sides from Coates & Ng 2011 ("The importance of encoding versus training with sparse coding and vector
+quantization"), who chose it on held-out data.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rethinking.errors import InputError
+from rethinking.seeding import generator
+from rethinking.theory.blocks import Blocks, spans, triangle
+
+PATCH = 6  # pixels a side
+CONTRAST = 10.0 / 255**2  # added to the variance of a patch, of pixels from 0 to 1
+WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
+THRESHOLD = 0.25
+WHITENING_PATCHES = 100_000
+CHUNK = 500  # filters whose features are in memory at a time, and whose sum is then kept
+FEATURES = 8  # of a filter: two sides in four quadrants
+IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
+DEVICE_IMAGES = 512  # on a device without such caches
+
+
+@dataclass(frozen=True)
+class RandomFilters:
+    """A bank of filters, as many as are asked for, in an order that does not depend on how many.
+
+    images: uint8 (n, channels, height, width), those that patches are drawn from
+    """
+
+    mean: Tensor  # (patch values,), of normalized patches
+    whitening: Tensor  # (patch values, patch values), symmetric
+    images: Tensor
+    seed: int
+
+    @classmethod
+    def of(cls, images: Tensor, seed: int) -> RandomFilters:
+        """Whitened as patches of `images` ask for, uint8 (n, channels, height, width)."""
+        patches = normalize(_draw(images, WHITENING_PATCHES, generator(seed, "whitening patches"))).double()
+        mean = patches.mean(dim=0)
+        centred = patches - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
+        whitening = (vectors * (values + WHITENING).rsqrt()) @ vectors.T
+        return cls(mean.float(), whitening.float(), images, seed)
+
+    def filters(self, first: int, end: int) -> Tensor:
+        """Filters number `first` to `end`, float32 (end - first, patch values), each of length 1."""
+        chunks = range(first // CHUNK, (end - 1) // CHUNK + 1)
+        drawn = [_draw(self.images, CHUNK, generator(self.seed, "filters", chunk)) for chunk in chunks]
+        whitened = (normalize(torch.cat(drawn)) - self.mean) @ self.whitening
+        before = chunks[0] * CHUNK
+        return F.normalize(whitened[first - before : end - before], dim=1)
+
+
+def check(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
+    """Raises `InputError` where the images hold fewer patches than filters are wanted, or are too small for one."""
+    _, height, width = image_shape
+    places = (height - PATCH + 1) * (width - PATCH + 1)
+    if min(height, width) < PATCH + 1:
+        raise InputError(f"images of {height}x{width} are too small for patches of {PATCH}x{PATCH} in four quadrants")
+    if filters > images * places:
+        raise InputError(
+            f"{filters:,} filters are more than the {images * places:,} patches of {images:,} images; take fewer"
+        )
+
+
+def normalize(patches: Tensor) -> Tensor:
+    """Patches float32 (n, values) less their mean, over their standard deviation (`CONTRAST` added to the variance)."""
+    centred = patches - patches.mean(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (patches.shape[1] - 1)
+    return centred * (variance + CONTRAST).rsqrt()
+
+
+def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Callable[[int], None]) -> Tensor:
+    """Float32 (n, 8 filters), not standardized, of images uint8 (n, channels, height, width).
+
+    `advanced` is told of images as they are done.
+    """
+    device = filters.device
+    weight = (bank.whitening @ filters.T).contiguous()
+    bias = -(bank.mean @ weight)
+    quadrants = _quadrants(images.shape[2] - PATCH + 1, images.shape[3] - PATCH + 1, device)
+    made = torch.empty(len(images), FEATURES * len(filters), device=device)
+    step = IMAGES if device.type == "cpu" else DEVICE_IMAGES
+    count = quadrants.sum(dim=1)[:, None] * THRESHOLD
+    for start in range(0, len(images), step):
+        some = images[start : start + step].to(device).float() / 255
+        patches = F.unfold(some, PATCH).mT  # (images, places, patch values)
+        places = patches.shape[1]
+        flat = normalize(patches.reshape(-1, patches.shape[2]))
+        responses = torch.addmm(bias, flat, weight).view(len(some), places, -1)
+        # The sum of max(0, z - t) is that of max(z, t) less t as often, and pooling is a product with zeros and ones.
+        above = quadrants @ responses.clamp(min=THRESHOLD) - count
+        below = -(quadrants @ responses.clamp_(max=-THRESHOLD)) - count
+        made[start : start + len(some)] = torch.cat([above, below], dim=1).flatten(1)
+        advanced(len(some))
+    return made
+
+
+def standardize(train: Tensor, *others: Tensor) -> None:
+    """In place: mean 0 and standard deviation 1 over `train` for each feature; one that never changes becomes 0."""
+    mean = train.mean(dim=0)
+    deviation = train.sub_(mean).square().mean(dim=0).sqrt_()
+    scale = torch.where(deviation > 1e-6, 1 / deviation, torch.zeros_like(deviation))
+    train *= scale
+    for other in others:
+        other.sub_(mean).mul_(scale)
+
+
+class FeatureGram:
+    """The Gram matrices of the standardized features, divided by their number, summed over chunks of filters.
+
+    train, test: uint8 (n, channels, height, width)
+    folder: where the sums so far are kept after each chunk, and found again
+    held: bytes of the sums that stay in memory
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        test: Tensor,
+        seed: int,
+        folder: Path | None = None,
+        held: float = math.inf,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._train, self._test, self._folder, self._held = train, test, folder, held
+        self._device = torch.device(device)
+        self._bank: RandomFilters | None = None
+        self._seed = seed
+        self.size = len(train)
+        self.filters = 0
+        for kept in sorted(folder.glob("*")) if folder is not None and folder.is_dir() else []:
+            if kept.name.isdecimal():
+                self.filters = int(kept.name)
+            else:
+                shutil.rmtree(kept)  # a chunk that was not finished
+        self._sums = self._blocks(str(self.filters)) if self.filters else None
+
+    def _blocks(self, name: str) -> Blocks:
+        shapes = triangle(self.size) + [(end - start, self.size) for start, end in spans(len(self._test))]
+        return Blocks(shapes, None if self._folder is None else self._folder / name, self._held, self._device)
+
+    def extend(
+        self,
+        filters: int,
+        advanced: Callable[[float], None] = lambda share: None,
+        kept: Callable[[int], None] = lambda filters: None,
+    ) -> None:
+        """Sum up to so many filters; `advanced` is told the share of the work that is done, `kept` each chunk's end."""
+        assert filters >= self.filters, "what is summed stays"
+        first = self.filters
+        while self.filters < filters:
+            end = min(filters, (self.filters // CHUNK + 1) * CHUNK)
+            self._add(
+                end, _part(advanced, (self.filters - first) / (filters - first), (end - first) / (filters - first))
+            )
+            kept(end)
+
+    def _add(self, end: int, advanced: Callable[[float], None]) -> None:
+        self._bank = self._bank or RandomFilters.of(self._train, self._seed)
+        filters = self._bank.filters(self.filters, end).to(self._device)
+        images = len(self._train) + len(self._test)
+        done = 0
+
+        def counted(some: int) -> None:
+            nonlocal done
+            done += some
+            advanced(0.5 * done / images)
+
+        train = features(self._train, self._bank, filters, counted)
+        test = features(self._test, self._bank, filters, counted)
+        standardize(train, test)
+        sums = self._blocks(f"{end}.unfinished")
+        products = [(train[start:stop], train[:stop]) for start, stop in spans(self.size)]
+        products += [(test[start:stop], train) for start, stop in spans(len(self._test))]
+        for index, (left, right) in enumerate(products):
+            if self._sums is None:
+                sums[index] = left @ right.T
+            else:
+                sums[index] = self._sums[index].addmm_(left, right.T)
+            advanced(0.5 + 0.5 * (index + 1) / len(products))
+        if self._folder is not None:
+            before = self._folder / str(self.filters)
+            sums.rename(self._folder / str(end))
+            shutil.rmtree(before, ignore_errors=True)
+        self._sums, self.filters = sums, end
+
+    def rows(self, index: int) -> Tensor:
+        """Block row `index` of K, to its last column on the diagonal's block: float32, a copy."""
+        assert self._sums is not None, "some filters are summed"
+        return self._sums[index] / (FEATURES * self.filters)
+
+    def test_rows(self, index: int) -> Tensor:
+        """Block row `index` of the products of test images with all training images, float32, a copy."""
+        return self.rows(len(spans(self.size)) + index)
+
+
+def _part(advanced: Callable[[float], None], start: float, end: float) -> Callable[[float], None]:
+    """What tells of a part of the work as of the whole."""
+    return lambda share: advanced(start + share * (end - start))
+
+
+def _draw(images: Tensor, count: int, stream: torch.Generator) -> Tensor:
+    """Patches at random places of random images, float32 (count, channels * PATCH * PATCH) from 0 to 1."""
+    total, channels, height, width = images.shape
+    which = torch.randint(total, (count,), generator=stream)
+    top = torch.randint(height - PATCH + 1, (count,), generator=stream)
+    left = torch.randint(width - PATCH + 1, (count,), generator=stream)
+    offsets = torch.arange(PATCH)
+    rows = (top[:, None] + offsets)[:, None, :, None]
+    columns = (left[:, None] + offsets)[:, None, None, :]
+    chosen = images[which[:, None, None, None], torch.arange(channels)[None, :, None, None], rows, columns]
+    return chosen.reshape(count, -1).float() / 255
+
+
+def _quadrants(height: int, width: int, device: torch.device) -> Tensor:
+    """Which places belong to each of four quadrants, float32 (4, places); the middle of an odd side to both halves."""
+
+    def halves(size: int) -> Tensor:
+        index, half = torch.arange(size), math.ceil(size / 2)
+        return torch.stack([index < half, index >= size - half])
+
+    return torch.einsum("ap,bq->abpq", halves(height).float(), halves(width).float()).reshape(4, -1).to(device)

@@ -1,0 +1,328 @@
+"""From a `KernelMachineConfig` to its result: features, bandwidth, solution, errors, and what is on disk.
+
+runs/<id>/config.yaml            the resolved configuration
+          chosen.json            bandwidth and l2 term, with the held-out errors they were chosen by
+          factor/                block rows of Cholesky's factor, until the run is finished
+          solution.safetensors   coefficients, float64 (training images, classes)
+          result.json            written last: its presence means done
+runs/random_conv-sums-.../       the Gram matrix of random convolutional features so far, for all runs with them
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from rethinking.data import sources
+from rethinking.data.randomization import corrupt_labels
+from rethinking.errors import MemoryShortageError, RunError, too_little_memory
+from rethinking.seeding import generator
+from rethinking.theory import minimum_norm, room
+from rethinking.theory.blocks import spans
+from rethinking.theory.cholesky import SymmetricMatrix
+from rethinking.theory.convolutional import FeatureGram
+from rethinking.theory.gabor import GaborBank
+from rethinking.theory.interpolation import (
+    TOLERANCE,
+    Solution,
+    Steps,
+    one_hot,
+    refuse_conflicts,
+    solve,
+    unwatched,
+)
+from rethinking.theory.kernel_machine import KernelMachineConfig, question, resolve, run_id, sums_folder
+from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, median_distance
+from rethinking.theory.search import Choice, choose_bandwidth, choose_ridge
+from rethinking.training.hardware import provenance
+from rethinking.training.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+LONG = 10.0  # seconds of factorizing from which on its speed is worth comparing
+
+
+@dataclass(frozen=True)
+class KernelMachineResult:
+    """path: the run's folder; result: the content of its `result.json`"""
+
+    path: Path
+    config: KernelMachineConfig
+    question: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones."""
+
+    train: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+    @property
+    def targets(self) -> Tensor:
+        return one_hot(self.labels, self.num_classes)
+
+
+def find(config: KernelMachineConfig) -> KernelMachineResult | None:
+    """The finished run of `config`. Raises `InputError` and `RunError` as `fit` does."""
+    data = sources.load(config.dataset, config.data_root)
+    config = resolve(config, data)
+    folder = _folder(config, data)
+    if not folder.is_finished:
+        return None
+    try:
+        result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RunError(f"{folder.path / 'result.json'} is damaged: move that folder away") from None
+    return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+
+
+def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
+    """Solve as `config` says, or find the run that did; an interrupted one goes on.
+
+    Raises `InputError` where the data, the options, memory or disk do not allow it, before any long work, and where
+    equal images have different labels; `RunError` for damaged files, a full disk or a matrix that cannot be factorized.
+    """
+    if found := find(config):
+        return found
+    data = sources.load(config.dataset, config.data_root)
+    config = resolve(config, data)
+    problem = _problem(config, data)
+    folder = _folder(config, data)
+    sums = sums_folder(config, data.fingerprint)
+    plan = room.plan(config, tuple(problem.train.shape), len(problem.test), sums)
+    if not config.l2:
+        refuse_conflicts(problem.train.flatten(1), problem.labels)
+    with folder.lock(), _memory_in_one_line():
+        folder.write("config.yaml", config.to_yaml().encode())
+        log.info("%s: %s", folder.path, plan.said)
+        room.forget_peak()
+        work = _Work(config, problem, plan, folder, begin)
+        facts = work.random_conv(sums) if config.features == "random_conv" else work.of_points()
+        result = {
+            "run": folder.path.name,
+            "dataset": data.name,
+            "train_images": len(problem.train),
+            "test_images": len(problem.test),
+            "provenance": provenance(torch.device(config.device), "fp32") | {"fingerprint": data.fingerprint},
+            **facts,
+            "seconds": sum(work.seconds.values()),
+            "steps": work.seconds,
+            "memory": plan.said,
+            "peak_gib": room.peak() / 2**30,
+        }
+        folder.write("result.json", json.dumps(result, indent=2).encode())
+        shutil.rmtree(folder.path / "factor", ignore_errors=True)
+    return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+
+
+class _Work:
+    """One run's steps; `seconds` has how long each took in this sitting."""
+
+    def __init__(
+        self, config: KernelMachineConfig, problem: Problem, plan: room.Plan, folder: RunDir, begin: Steps
+    ) -> None:
+        self.config, self.problem, self.plan, self.folder, self._begin = config, problem, plan, folder, begin
+        self.seconds: dict[str, float] = {}
+        self._step: tuple[str, float] | None = None
+        self.device = torch.device(config.device)
+
+    def begin(self, step: str) -> Callable[[float], None]:
+        self.end()
+        self._step = (step, time.perf_counter())
+        return self._begin(step)
+
+    def end(self) -> None:
+        if self._step is not None:
+            name, began = self._step
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            self._step = None
+
+    def of_points(self) -> dict[str, Any]:
+        """With a kernel of pixels or Gabor features."""
+        train, test = self._features(self.problem.train), self._features(self.problem.test)
+        kernel, chosen = self._kernel(train)
+        if self.config.solution != "minimum_norm":
+            facts = minimum_norm.SOLUTIONS[self.config.solution](
+                kernel, train, test, self.problem.labels, self.problem.test_labels, self.problem.num_classes,
+                self.config.seed, self.begin,
+            )  # fmt: skip
+            self.end()
+            return {"features": train.shape[1], **chosen, **facts}
+        matrix = KernelMatrix(kernel, train)
+        solution, facts = self._solve(matrix)
+
+        def test_values(coefficients: Tensor, advanced: Callable[[float], None]) -> Tensor:
+            values = []
+            for start, end in spans(len(test)):
+                values.append(kernel(test[start:end], train).double() @ coefficients)
+                advanced(end / len(test))
+            return torch.cat(values) if values else torch.empty(0, self.problem.num_classes)
+
+        return {"features": train.shape[1], **chosen, **facts, **self._errors(solution, test_values)}
+
+    def random_conv(self, sums: Path) -> dict[str, Any]:
+        """With random convolutional features, whose Gram matrix goes on from where earlier runs brought it."""
+        filters, problem = self.config.filters, self.problem
+        assert filters is not None, "checked with the configuration"
+        with RunDir(sums).lock():
+            folder = sums / "sums" if self.plan.keep else None
+            gram = FeatureGram(problem.train, problem.test, self.config.seed, folder, self.plan.held_sums, self.device)
+            if gram.filters > filters:  # summed for more already, and what is added stays
+                gram = FeatureGram(problem.train, problem.test, self.config.seed, None, device=self.device)
+            before = _read_seconds(sums / "seconds.json").get(str(gram.filters), 0.0)
+            began, reached = time.perf_counter(), gram.filters
+            advanced = self.begin(f"summing over {filters:,} filters")
+
+            def kept(filters: int) -> None:
+                """The seconds of all sittings."""
+                if folder is not None:
+                    known = _read_seconds(sums / "seconds.json")
+                    known[str(filters)] = before + time.perf_counter() - began
+                    RunDir(sums).write("seconds.json", json.dumps(known).encode())
+
+            gram.extend(filters, advanced, kept)
+            self.end()
+            seconds = before + (time.perf_counter() - began if filters > reached else 0.0)
+            self.seconds[f"summing over {filters:,} filters"] = seconds
+            solution, facts = self._solve(gram)
+
+            def test_values(coefficients: Tensor, advanced: Callable[[float], None]) -> Tensor:
+                values = []
+                for index, (_, end) in enumerate(spans(len(problem.test))):
+                    values.append(gram.test_rows(index).double() @ coefficients)
+                    advanced(end / len(problem.test))
+                return torch.cat(values) if values else torch.empty(0, problem.num_classes)
+
+            return {"features": 8 * filters, **facts, **self._errors(solution, test_values)}
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Float32 (n, features) on the device."""
+        if self.config.features == "pixels":
+            return images.to(self.device).flatten(1).float() / 255
+        return GaborBank().features(images.to(self.device), self.begin("Gabor features"))
+
+    def _kernel(self, points: Tensor) -> tuple[Kernel, dict[str, Any]]:
+        if self.config.kernel == "linear":
+            return LinearKernel(), {}
+        kept = self._chosen()
+        if "bandwidth" not in kept:
+            bandwidth = self.config.bandwidth
+            median = median_distance(points, generator(self.config.seed, "pairs"))
+            kept |= {"bandwidth": bandwidth, "median_distance": median}
+            if bandwidth == "median":
+                kept["bandwidth"] = median
+            elif bandwidth == "search":
+                choice = choose_bandwidth(points, self.problem.labels, self.problem.num_classes, median, self.begin)
+                kept |= {"bandwidth": choice.value, "bandwidths_tried": choice.held_out_errors}
+            self._keep(kept)
+        return GaussianKernel(kept["bandwidth"]), kept
+
+    def _solve(self, matrix: SymmetricMatrix) -> tuple[Solution, dict[str, Any]]:
+        chosen = self._chosen()
+        ridge = self.config.l2
+        if ridge == "search":
+            if "ridge" not in chosen:
+                choice: Choice = choose_ridge(matrix, self.problem.labels, self.problem.num_classes, self.begin)
+                chosen |= {"ridge": choice.value, "ridges_tried": choice.held_out_errors}
+                self._keep(chosen)
+            ridge = chosen["ridge"]
+        assert isinstance(ridge, float), "a number, or one was found"
+        targets = self.problem.targets.to(self.device)
+        place = self.folder.path / "factor" if self.plan.keep else None
+        solution = solve(matrix, targets, ridge, folder=place, held=self.plan.held_factor, begin=self.begin)
+        self.end()
+        content = safetensors.torch.save({"coefficients": solution.coefficients.cpu().contiguous()})
+        self.folder.write("solution.safetensors", content)
+        facts = {
+            **{name: chosen[name] for name in ("ridges_tried",) if name in chosen},
+            "ridge": ridge,
+            "jitter": solution.jitter,
+            "residual": solution.residual,
+            "norm": solution.norm,
+            "refinements": solution.refinements,
+        }
+        seconds = self.seconds.get("factorizing", 0.0)
+        if seconds > LONG:
+            facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
+            facts["product_gflops"] = room.product_rate(self.device) / 1e9
+        return solution, facts
+
+    def _errors(
+        self, solution: Solution, test_values: Callable[[Tensor, Callable[[float], None]], Tensor]
+    ) -> dict[str, Any]:
+        wrong = solution.values.argmax(dim=1).cpu() != self.problem.labels
+        facts: dict[str, Any] = {"train_error": float(wrong.double().mean()), "test_error": None}
+        facts["interpolates"] = not wrong.any() and solution.residual < TOLERANCE
+        if len(self.problem.test):
+            values = test_values(solution.coefficients, self.begin("test images"))
+            facts["test_error"] = float((values.argmax(dim=1).cpu() != self.problem.test_labels).double().mean())
+        self.end()
+        return facts
+
+    def _chosen(self) -> dict[str, Any]:
+        path = self.folder.path / "chosen.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError):
+            raise RunError(f"{path} is damaged: delete that file, and the same command chooses anew") from None
+
+    def _keep(self, chosen: dict[str, Any]) -> None:
+        self.folder.write("chosen.json", json.dumps(chosen, indent=2).encode())
+
+
+def _folder(config: KernelMachineConfig, data: sources.ImageData) -> RunDir:
+    return RunDir(Path(config.runs_dir) / run_id(config, data.name, data.fingerprint))
+
+
+def _problem(config: KernelMachineConfig, data: sources.ImageData) -> Problem:
+    rows = torch.arange(len(data.train))
+    if config.train_subset is not None:  # the same as in `train.py`
+        rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[: config.train_subset]
+    true_labels = torch.from_numpy(data.train.labels.copy())
+    labels = true_labels
+    if config.randomization == "random_labels":
+        labels = corrupt_labels(true_labels, len(data.class_names), 1.0, config.randomization_seed)
+    empty = data.train.images[:0], data.train.labels[:0]
+    test, test_labels = (data.test.images, data.test.labels) if data.test else empty
+    return Problem(
+        torch.from_numpy(data.train.images[rows.numpy()]),
+        labels[rows],
+        true_labels[rows],
+        torch.from_numpy(test.copy()),
+        torch.from_numpy(test_labels.copy()),
+        len(data.class_names),
+    )
+
+
+@contextlib.contextmanager
+def _memory_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if isinstance(error, RunError) or too_little_memory(error) is None:
+            raise
+        raise MemoryShortageError("there is not enough memory for this; give a smaller --memory_limit") from None
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError):
+        raise RunError(f"{path} is damaged: delete that file; the time before is then not counted") from None

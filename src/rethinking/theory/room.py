@@ -1,0 +1,111 @@
+"""Memory and disk that a kernel machine takes, told before it begins, and what of it stays in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rethinking.errors import InputError
+from rethinking.theory import blocks
+from rethinking.theory.blocks import nbytes, spans, triangle
+from rethinking.theory.convolutional import CHUNK, FEATURES
+from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.training.memory import LIBRARIES, SPARE, free_memory
+
+KEEP_FROM = 20_000  # points; the factor of fewer is made again in less than half a minute
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of Cholesky's factor and of the sums over filters that stay in memory, and whether both are kept on disk."""
+
+    held_factor: float
+    held_sums: float
+    keep: bool
+    said: str
+
+
+def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder: Path) -> Plan:
+    """For uint8 training images of shape `train` and so many test images; files go beside `folder`.
+
+    Raises `InputError` where memory or disk cannot hold what must be held.
+    """
+    images, values = train[0], math.prod(train[1:])
+    conv = config.features == "random_conv"
+    factor = nbytes(triangle(images))
+    sums = factor + nbytes([(end - start, images) for start, end in spans(test)]) if conv else 0
+    rows = 4 * min(blocks.BLOCK, images) * images
+    if conv:
+        features = FEATURES * min(CHUNK, config.filters or CHUNK)
+        working = max(4 * 4 * features * (images + test) // 3, 4 * rows)
+    else:
+        features = values if config.features == "pixels" else 4 * values
+        working = 4 * features * (2 * images + test) + 4 * rows
+    least = LIBRARIES + (images + test) * values + working
+    limit = config.memory_limit * GIB if config.memory_limit else free_memory(config.device) * SPARE
+    if least + rows > limit:
+        raise InputError(
+            f"this takes at least {(least + rows) / GIB:.1f} GiB of memory, and {limit / GIB:.1f} are"
+            f" {'allowed' if config.memory_limit else 'free'}; take fewer images or raise --memory_limit"
+        )
+    fits = least + factor + sums <= limit
+    spare = limit - least
+    held_factor = factor if fits else spare * factor / (factor + sums)
+    held_sums = sums if fits else spare * sums / (factor + sums)
+    disk = factor + 2 * sums  # of the sums, those before a chunk and those after it
+    free = _free_disk(folder)
+    if not fits and disk > free:
+        raise InputError(
+            f"this takes {(least + factor + sums) / GIB:.1f} GiB of memory, of which {limit / GIB:.1f} are there, or"
+            f" {disk / GIB:.1f} GiB on the disk of {folder.parent}, of which {free / GIB:.1f} are free"
+        )
+    keep = not fits or (images >= KEEP_FROM and disk <= free)
+    if not fits:
+        said = (
+            f"{(factor + sums) / GIB:.1f} GiB of matrices, of which {spare / GIB:.1f} stay in memory, the rest on disk"
+        )
+    elif keep:
+        said = f"{(factor + sums) / GIB:.1f} GiB of matrices in memory, kept on disk as they grow"
+    else:
+        said = f"{(factor + sums) / GIB:.2g} GiB of matrices in memory"
+    return Plan(held_factor, held_sums, keep, said)
+
+
+def product_rate(device: torch.device, size: int = 6000) -> float:
+    """Operations a second of a float32 matrix product, the best of three."""
+    left, right = torch.randn(2, size, size, device=device)
+    best = math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        float((left @ right)[0, 0])
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def forget_peak() -> None:
+    """Begin to measure this process's peak of memory anew, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak() -> float:
+    """Bytes of memory this process held at most since `forget_peak`."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def _free_disk(folder: Path) -> float:
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    return shutil.disk_usage(there).free
