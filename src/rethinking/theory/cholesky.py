@@ -21,7 +21,8 @@ COLUMNS = 8192  # of a block row that are in float64 at a time
 class SymmetricMatrix(Protocol):
     """size: n; `rows(i)` makes block row i anew, float32, to the last column of its block on the diagonal."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def rows(self, index: int) -> Tensor: ...
 

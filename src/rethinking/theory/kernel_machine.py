@@ -138,6 +138,5 @@ def _number_or(name: str, value: str | float, words: tuple[str, ...]) -> str | f
     try:
         return float(value)
     except ValueError:
-        raise InputError(
-            f"{name} must be {', '.join(words)} or a number, not '{value}'{nearest(str(value), words)}"
-        ) from None
+        known = ", ".join(words)
+        raise InputError(f"{name} must be {known} or a number, not '{value}'{nearest(str(value), words)}") from None

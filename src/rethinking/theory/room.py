@@ -26,7 +26,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of Cholesky's factor and of the sums over filters that stay in memory, and whether both are kept on disk."""
+    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether both are kept on disk."""
 
     held_factor: float
     held_sums: float
@@ -70,9 +70,7 @@ def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder:
         )
     keep = not fits or (images >= KEEP_FROM and disk <= free)
     if not fits:
-        said = (
-            f"{(factor + sums) / GIB:.1f} GiB of matrices, of which {spare / GIB:.1f} stay in memory, the rest on disk"
-        )
+        said = f"{(factor + sums) / GIB:.1f} GiB of matrices, {spare / GIB:.1f} of them in memory, the rest on disk"
     elif keep:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices in memory, kept on disk as they grow"
     else:
