@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.segment import Segment
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -132,6 +133,43 @@ class _Watched:
         elapsed = time.perf_counter() - self._began
         parts = [f"{duration(elapsed / done * left)} left"] if done > 0 and left > 0 else []
         return parts if self._last is None else parts + _measured(self._last)
+
+
+class StepsInWords:
+    """Progress of a kernel machine: a live line a step on a terminal, else a plain line as often as `OFTEN` seconds."""
+
+    OFTEN = 30.0
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._name = name
+        self._status: Status | None = None
+
+    def begin(self, step: str) -> Callable[[float], None]:
+        """A step of the work; what it gives is told the share that is done."""
+        began = said = time.perf_counter()
+        self.end()
+        if self._console.is_terminal:
+            self._status = self._console.status(f"{self._name}: {step}")
+            self._status.start()
+
+        def advanced(share: float) -> None:
+            nonlocal said
+            now = time.perf_counter()
+            left = f"{duration((now - began) * (1 - share) / share)} left" if share > 0 and now - began > 1 else ""
+            line = f"{self._name}: {step} {share:.0%}  {left}".rstrip()
+            if self._status is not None:
+                self._status.update(line)
+            elif now - said > self.OFTEN:
+                said = now
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        return advanced
+
+    def end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 class Shortened:

@@ -11,14 +11,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from rethinking.config import ExperimentConfig
-from rethinking.console import Progress, duration
+from rethinking.console import Progress, StepsInWords, duration
 from rethinking.errors import RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Evidence
-from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
+from rethinking.experiments.experiment import Config, Evidence
+from rethinking.experiments.reproduction import Reproduction, Result, seconds_per_epoch
 from rethinking.report import results, tables
-from rethinking.training import RunResult
+from rethinking.theory import fitting
+from rethinking.theory.fitting import KernelMachineResult
+from rethinking.theory.interpolation import Steps
+from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.room import product_rate
+from rethinking.training.hardware import resolve_device
 
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
 
@@ -30,37 +35,55 @@ class Reproducing:
         self._reproduction = reproduction
         self._console = console
         self._kept: dict[str, Evidence] = {}
-        self._failed: set[ExperimentConfig] = set()
+        self._failed: set[Config] = set()
 
     def dry_run(self) -> None:
         """The list of runs, which are done, and how long and how much memory the rest should take here."""
-        table = Table("run", "epochs", "time left", title=f"{self._reproduction.data().name}", title_justify="left")
+        title = self._reproduction.folder().name
+        table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
         total, peak = 0.0, 0
-        images = len(self._reproduction.data().train)
+        rate = 0.0  # of matrix products, once it is needed
         kept = archive.read(self._reproduction.folder())
         found = [
             (config, self._reproduction.finished_answer(config, kept) or result)
             for config, result in self._reproduction.found()
         ]
-        left = collections.Counter(config.model_name for config, result in found if not _is_over(result))
+        left = collections.Counter(
+            config.model_name
+            for config, result in found
+            if isinstance(config, ExperimentConfig) and not _is_over(result)
+        )
         for config, result in found:
             if isinstance(result, RunError):
                 table.add_row(_named(config), "", f"fails: {result}")
                 continue
+            if isinstance(config, KernelMachineConfig):
+                if _is_over(result):
+                    table.add_row(_named(config), "", "done")
+                    continue
+                plan, operations = fitting.check(config)
+                rate = rate or product_rate(resolve_device(config.device))
+                seconds = operations / rate
+                total, peak = total + seconds, max(peak, int(plan.memory))
+                table.add_row(_named(config), "", duration(seconds))
+                continue
+            assert not isinstance(result, KernelMachineResult), "it is of a network"
             done = len(result.metrics) if result else 0
             if _is_over(result):
                 table.add_row(_named(config), f"{done}", "done")
                 continue
             at_once, memory = self._reproduction.together(config, left[config.model_name])
-            epoch = seconds_per_epoch(config, config.train_subset or images, at_once, measured)
+            images = config.train_subset or len(self._reproduction.data().train)
+            epoch = seconds_per_epoch(config, images, at_once, measured)
             seconds = epoch * (config.num_epochs - done)
             total, peak = total + seconds, max(peak, memory)
             most = "at most " if config.stop_when_fit else ""
             table.add_row(_named(config), f"{done} of {config.num_epochs}", f"{most}{duration(seconds)}")
         self._console.print(table)
         self._left_out()
-        most = "at most " if any(config.stop_when_fit for config in self._reproduction.configs()) else ""
+        networks = [config for config, _ in found if isinstance(config, ExperimentConfig)]
+        most = "at most " if any(config.stop_when_fit for config in networks) else ""
         self._print(f"{most}{duration(total)} left in all on this machine, from a few measured steps of each kind")
         if peak:
             self._print(f"about {peak / 2**30:.1f} GiB of memory at most")
@@ -91,7 +114,16 @@ class Reproducing:
         written = time.monotonic()
         progress = Progress(self._console, self._table_at_work)
         # Closed whatever happens here, since runs side by side would go on.
-        with contextlib.closing(self._reproduction.train(self._kept, progress.observers)) as trained:
+        with contextlib.ExitStack() as stack:
+
+            def watch(config: KernelMachineConfig) -> Steps:
+                steps = StepsInWords(self._console, _named(config))
+                stack.callback(steps.end)
+                return steps.begin
+
+            trained = stack.enter_context(
+                contextlib.closing(self._reproduction.train(self._kept, progress.observers, watch))
+            )
             for config, outcome in trained:
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
@@ -107,10 +139,10 @@ class Reproducing:
                     written = time.monotonic()
         return failed
 
-    def _so_far(self) -> list[RunResult]:
-        return [result for _, result in self._reproduction.found() if isinstance(result, RunResult)]
+    def _so_far(self) -> list[Result]:
+        return [result for _, result in self._reproduction.found() if result and not isinstance(result, RunError)]
 
-    def _keep(self, folder: Path, found: list[RunResult]) -> None:
+    def _keep(self, folder: Path, found: list[Result]) -> None:
         self._kept = archive.add(folder, [archive.evidence(result) for result in found])
 
     def _table_at_work(self) -> RenderableType:
@@ -140,16 +172,32 @@ class Reproducing:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _is_over(result: Evidence | RunResult | RunError | None) -> bool:
-    return isinstance(result, RunError) or (result is not None and result.finished)
+def _is_over(result: Evidence | Result | RunError | None) -> bool:
+    return isinstance(result, RunError | KernelMachineResult) or (result is not None and result.finished)
 
 
-def _named(config: ExperimentConfig) -> str:
+def _named(config: Config) -> str:
     """A run in words: what sets it apart from the others of a reproduction."""
+    if isinstance(config, KernelMachineConfig):
+        return _named_machine(config)
     words = [config.model_name, config.randomization]
     if config.corruption_prob is not None:
         words.append(f"p={config.corruption_prob:g}")
     for name in ("weight_decay", "random_crop", "augment_flip_rotate"):
         if getattr(config, name):
             words.append(name)
+    return ", ".join([*words, f"seed {config.seed}"])
+
+
+def _named_machine(config: KernelMachineConfig) -> str:
+    words = [Path(config.dataset).name, config.features.replace("_", " ")]
+    if config.filters:
+        words.append(f"{config.filters:,} filters")
+    elif config.kernel == "linear":
+        words.append("linear")
+    for value, unsaid in ((config.solution, "minimum_norm"), (config.randomization, "none")):
+        if value != unsaid:
+            words.append(value.replace("_", " "))
+    if config.l2:
+        words.append("l2")
     return ", ".join([*words, f"seed {config.seed}"])

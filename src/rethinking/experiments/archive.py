@@ -1,8 +1,9 @@
-"""The evidence behind every number, as two CSV files that outlive the run folders.
+"""The evidence behind every number, as CSV files that outlive the run folders.
 
-    runs.csv     a row a run: configuration, final metrics, seed, data's fingerprint, precision, hardware, versions,
-                 commit, seconds
-    epochs.csv   a row an epoch of each of these runs
+    runs.csv             a row a network trained: configuration, final metrics, seed, data's fingerprint, precision,
+                         hardware, versions, commit, seconds
+    epochs.csv           a row an epoch of each of these
+    kernel_machines.csv  a row a kernel machine: configuration, errors, norm, and the same
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
@@ -23,6 +24,7 @@ import filelock
 from rethinking.config import ExperimentConfig
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
+from rethinking.theory.fitting import KernelMachineResult
 from rethinking.training.run_dir import METRICS, RunDir, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
@@ -38,8 +40,30 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
 )
 
 
-def evidence(result: RunResult) -> Evidence:
+MACHINE_OPTIONS = ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed")
+MACHINE_FACTS = (
+    "train_error",
+    "test_error",
+    "norm",
+    "residual",
+    "interpolates",
+    "bandwidth",
+    "ridge",
+    "jitter",
+    "refinements",
+    "cholesky_gflops",
+    "product_gflops",
+    "peak_gib",
+    "seconds",
+    "train_images",
+    "test_images",
+)
+
+
+def evidence(result: RunResult | KernelMachineResult) -> Evidence:
     """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
+    if isinstance(result, KernelMachineResult):
+        return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, ())
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
     metrics = tuple({"epoch": record["epoch"], **_rounded(record)} for record in result.metrics)
@@ -60,14 +84,18 @@ def of_run_folder(path: Path) -> Evidence:
 
 def read(folder: Path) -> dict[str, Evidence]:
     """Every run kept in `folder`, by its name. Raises `RunError` for files that are damaged."""
-    if not (folder / "runs.csv").exists():
-        return {}
     try:
+        machines = {
+            row["run"]: Evidence(
+                row["run"], row["question"], True, json.loads(row["configuration"]), json.loads(row["facts"]), ()
+            )
+            for row in _read_csv(folder / "kernel_machines.csv")
+        }
         epochs: dict[str, list[Mapping[str, Any]]] = {}
         for row in _read_csv(folder / "epochs.csv"):
             record = {name: float(row[name]) if row[name] else None for name in METRICS}
             epochs.setdefault(row["run"], []).append({"epoch": int(row["epoch"]), **record})
-        return {
+        return machines | {
             row["run"]: Evidence(
                 row["run"],
                 row["question"],
@@ -80,8 +108,8 @@ def read(folder: Path) -> dict[str, Evidence]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"the evidence in {folder} (runs.csv, epochs.csv) is damaged or of another version: {error!r};"
-            " move that folder away, and the same command writes it anew from the run folders"
+            f"the evidence in {folder} (runs.csv, epochs.csv, kernel_machines.csv) is damaged or of another version:"
+            f" {error!r}; move that folder away, and the same command writes it anew from the run folders"
         ) from None
 
 
@@ -97,8 +125,11 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
             if not kept:
                 return {}
             ordered = dict(sorted(kept.items()))
-            _write_csv(folder / "epochs.csv", [row for run in ordered.values() for row in _epoch_rows(run)])
-            _write_csv(folder / "runs.csv", [_run_row(run) for run in ordered.values()])
+            networks = [run for run in ordered.values() if not run.is_of_kernel_machine]
+            machines = [run for run in ordered.values() if run.is_of_kernel_machine]
+            _write_csv(folder / "epochs.csv", [row for run in networks for row in _epoch_rows(run)])
+            _write_csv(folder / "runs.csv", [_run_row(run) for run in networks])
+            _write_csv(folder / "kernel_machines.csv", [_machine_row(run) for run in machines])
             return ordered
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from None
@@ -111,7 +142,7 @@ def best_answer(kept: Mapping[str, Evidence], asked: str) -> Evidence | None:
 
 
 def _run_row(run: Evidence) -> dict[str, Any]:
-    last, provenance = run.metrics[-1], run.facts["provenance"]
+    last = run.metrics[-1]
     return {
         "run": run.run,
         "dataset": run.facts["dataset"],
@@ -124,6 +155,24 @@ def _run_row(run: Evidence) -> dict[str, Any]:
         "seconds": round(run.facts["seconds"], 1),
         "train_images": run.facts["train_images"],
         "parameters": run.facts["parameters"],
+        **_origin(run),
+    }
+
+
+def _machine_row(run: Evidence) -> dict[str, Any]:
+    return {
+        "run": run.run,
+        "dataset": run.facts["dataset"],
+        **{name: run.configuration[name] for name in MACHINE_OPTIONS},
+        **{name: _six_digits(run.facts.get(name)) for name in MACHINE_FACTS},
+        **_origin(run),
+    }
+
+
+def _origin(run: Evidence) -> dict[str, Any]:
+    """The last columns of every row: what produced it, and all that is known of it."""
+    provenance = run.facts["provenance"]
+    return {
         "fingerprint": provenance["fingerprint"],
         "precision": provenance["precision"],
         "hardware": provenance["hardware"],
@@ -138,6 +187,10 @@ def _run_row(run: Evidence) -> dict[str, Any]:
     }
 
 
+def _six_digits(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def _epoch_rows(run: Evidence) -> list[dict[str, Any]]:
     return [{"run": run.run, **record} for record in run.metrics]
 
@@ -147,12 +200,16 @@ def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Beside its name, then renamed: a reader never sees half of it."""
+    """Beside its name, then renamed: a reader never sees half of it. Without rows there is no file."""
+    if not rows:
+        return
     unfinished = path.with_name(f"{path.name}.tmp")
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -1,6 +1,17 @@
 """Every table and figure there is a command for, by name and in the paper's order."""
 
-from rethinking.experiments import figure1a, figure1b, figure1c, figure2b, table1, table4
+from rethinking.experiments import (
+    figure1a,
+    figure1b,
+    figure1c,
+    figure2b,
+    minimum_norm,
+    minimum_norm_sgd,
+    table1,
+    table3,
+    table3_filters,
+    table4,
+)
 from rethinking.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -10,4 +21,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure1b": figure1b.EXPERIMENT,
     "figure1c": figure1c.EXPERIMENT,
     "figure2b": figure2b.EXPERIMENT,
+    "table3": table3.EXPERIMENT,
+    "table3_filters": table3_filters.EXPERIMENT,
+    "minimum_norm": minimum_norm.EXPERIMENT,
+    "minimum_norm_sgd": minimum_norm_sgd.EXPERIMENT,
 }

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments.scale import Study
+from rethinking.theory.kernel_machine import KernelMachineConfig
 
+Config = ExperimentConfig | KernelMachineConfig  # of a run: a network trained, or a kernel machine solved
 Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
 
 
@@ -20,10 +22,10 @@ class Row(NamedTuple):
     """
 
     labels: Labels
-    config: ExperimentConfig
+    config: Config
     paper: Mapping[str, float | str] = {}
 
-    def with_seed(self, seed: int) -> ExperimentConfig:
+    def with_seed(self, seed: int) -> Config:
         """The run for one of several seeds, which draws its own random labels and pixels too."""
         randomized = self.config.randomization != "none"
         return replace(self.config, seed=seed, randomization_seed=seed if randomized else 0)
@@ -34,8 +36,8 @@ class Evidence:
     """A run as far as it has come, as `archive` keeps it.
 
     configuration: the resolved configuration's identity (`ExperimentConfig.identity`)
-    facts: data, parameters and provenance, as in `result.json`, without metrics
-    metrics: one record an epoch
+    facts: data, parameters and provenance, as in `result.json`, without metrics; of a kernel machine all of it
+    metrics: one record an epoch; none of a kernel machine
     """
 
     run: str
@@ -44,6 +46,10 @@ class Evidence:
     configuration: Mapping[str, Any]
     facts: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def is_of_kernel_machine(self) -> bool:
+        return "solution" in self.configuration
 
     @property
     def progress(self) -> str:
@@ -120,16 +126,21 @@ class Plot(NamedTuple):
     shaded: str | None = None  # a quantity drawn as an area under its curve
     points: bool = False  # few points: mark them
     x_per_epoch: float | None = None  # at full scale the axis shows thousand steps, else epochs
+    log_x: bool = False
+    log_y: bool = False
+    levels: Mapping[str, float] = {}  # the paper's single numbers by series, drawn as dashed lines across
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One table or figure of the paper.
 
-    models: those the paper has in it
+    models: those the paper has in it; none where there are kernel machines
     any_model: whether the others can stand in it too, without the paper's numbers beside them
     rows: the runs it needs
     numbers: what it shows of them
+    ours_only: quantities of which the paper has no number
+    companions: what is made along with it
     """
 
     title: str
@@ -139,6 +150,8 @@ class Experiment:
     numbers: Callable[[list[Answer]], list[Number]]
     plot: Plot | None = None
     any_model: bool = False
+    ours_only: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +16,20 @@ from rethinking.data import sources
 from rethinking.errors import InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Answer, Cell, Evidence, Row, cells
-from rethinking.experiments.scale import SCALES, Study
+from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
+from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
+from rethinking.theory import fitting
+from rethinking.theory.fitting import KernelMachineResult
+from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.kernel_machine import question as machine_question
 from rethinking.training import find, train_many
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult, question
+
+Result = RunResult | KernelMachineResult
+Watch = Callable[[KernelMachineConfig], Steps]  # makes what is told of the steps of one kernel machine
 
 MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
 
@@ -31,15 +39,15 @@ class Reproduction:
     """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
 
     experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """table1, table4, figure1a, figure1b, figure1c, figure2b, or all"""
+    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, or all"""
     dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
-    """as for train.py (default: cifar10; digits at demo scale)"""
+    """as for train.py (default: cifar10, for kernel machines mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """a folder to look for the named data set in, before the Hub"""
     models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
     """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
     scale: str = "full"
-    """full: the paper's; small: 5,000 training images; demo: a few minutes on the digits"""
+    """full: the paper's; small: 5,000 training images (kernel machines: 10,000); demo: a few minutes on the digits"""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """one run for each; several are shown as mean and standard deviation"""
     at_once: Annotated[str, tyro.conf.arg(metavar="auto|N")] = "auto"
@@ -55,7 +63,13 @@ class Reproduction:
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     precision: str = "auto"
-    """auto, fp32, tf32 or bf16"""
+    """auto, fp32, tf32 or bf16; kernel machines are always in fp32 with sums in float64"""
+    filters: Annotated[tuple[int, ...], tyro.conf.arg(help_behavior_hint="", metavar="N ...")] = ()
+    """table3: numbers of random convolutional filters (default: 500 to the paper's 32000 at full scale)"""
+    bandwidth: Annotated[str, tyro.conf.arg(metavar="search|median|B")] = "search"
+    """table3, minimum_norm: of the Gaussian kernel: search on held-out images, the median distance, or a number"""
+    memory_limit: Annotated[float | None, tyro.conf.arg(help_behavior_hint="", metavar="GIB")] = None
+    """table3, minimum_norm: memory to take; what does not fit goes to disk (default: nine tenths of what is free)"""
     rows: dict[str, list[Row]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,15 +84,29 @@ class Reproduction:
             raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
             raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
-        wanted = list(EXPERIMENTS) if self.experiment == "all" else [self.experiment]
+        if any(filters < 1 for filters in self.filters):
+            raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
+        chosen = [self.experiment, *EXPERIMENTS[self.experiment].companions] if self.experiment != "all" else []
+        wanted = chosen or list(EXPERIMENTS)
         object.__setattr__(self, "rows", {name: rows for name in wanted if (rows := self._rows(name))})
         if not self.rows:
             takes = ", ".join(EXPERIMENTS[wanted[0]].models)
-            raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
+            if takes:
+                raise InputError(
+                    f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}"
+                )
+            raise InputError(
+                f"{self.experiment} has no networks, and no run for these options; leave out --models, or take another"
+                " --dataset"
+            )
 
-    def _rows(self, name: str, besides: tuple[str, ...] = ()) -> list[Row]:
+    def _rows(
+        self, name: str, besides: tuple[str, ...] = (), images: tuple[ImageSource, ...] | None = None
+    ) -> list[Row]:
         """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
+        if not experiment.models:
+            return [] if self.models else experiment.rows(self._study_of_machines(scale, images))
         models = self.models or tuple(model for model in experiment.models if model in scale.models)
         if experiment.any_model and not models:
             models = scale.models
@@ -93,49 +121,84 @@ class Reproduction:
             options["dataset"] = self.dataset
         return experiment.rows(Study(scale, models, options))
 
+    def _study_of_machines(self, scale: Scale, images: tuple[ImageSource, ...] | None) -> Study:
+        options = {
+            "runs_dir": self.runs_dir,
+            "data_root": self.data_root,
+            "device": self.device,
+            "bandwidth": self.bandwidth,
+            "memory_limit": self.memory_limit,
+        }
+        filters = tuple(sorted(set(self.filters or scale.filters)))
+        return Study(scale, (), {}, self._images() if images is None else images, filters, options)
+
+    def _images(self) -> tuple[ImageSource, ...]:
+        """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
+        dataset = self.dataset or SCALES[self.scale].dataset
+        if self.scale == "demo" and dataset == "digits":
+            return (ImageSource("digits", "digits", ("mnist", "cifar10")),)
+        if self.dataset is None:
+            return (ImageSource("mnist", "mnist", ("mnist",)), ImageSource("cifar10", "cifar10", ("cifar10",)))
+        data = sources.load(dataset, self.data_root)
+        return (ImageSource(dataset, data.name, (stands_for(data.image_shape[0]),)),)
+
     @property
     def left_out(self) -> list[str]:
         """Experiments of `all` without a run at this scale or of these models."""
         return [name for name in EXPERIMENTS if name not in self.rows] if self.experiment == "all" else []
 
-    def configs(self) -> list[ExperimentConfig]:
+    def configs(self) -> list[Config]:
         """Every run needed, each once however many tables and figures share it, seed by seed."""
         everything = [row for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(row.with_seed(seed) for seed in self.seeds for row in everything))
 
     def data(self) -> sources.ImageData:
-        config = self.configs()[0]
-        return sources.load(config.dataset, config.data_root)
+        return sources.load(self.dataset or SCALES[self.scale].dataset, self.data_root)
 
     def folder(self) -> Path:
         """Where the results go: `--out`, else a folder for this data and scale."""
-        return Path(self.out) if self.out else Path("reproduced") / f"{self.data().name}-{self.scale}"
+        if self.out:
+            return Path(self.out)
+        dataset = self.dataset or SCALES[self.scale].dataset
+        name = dataset if dataset in sources.NAMES else self.data().name
+        return Path("reproduced") / f"{name}-{self.scale}"
 
-    def found(self) -> Iterator[tuple[ExperimentConfig, RunResult | RunError | None]]:
+    def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
         """Every run needed as far as it has come: none where it has not begun, the error where it is damaged."""
         for config in self.configs():
             try:
-                yield config, find(config)
+                yield config, find(config) if isinstance(config, ExperimentConfig) else fitting.find(config)
             except RunError as error:
                 yield config, error
 
-    def finished_answer(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+    def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The finished run of the evidence that answers `config`, on whatever machine it was trained."""
         answer = self._answer(config, kept)
         return answer if answer is not None and answer.finished else None
 
     def train(
-        self, kept: Mapping[str, Evidence], observe: Observe = tuple
-    ) -> Generator[tuple[ExperimentConfig, RunResult | RunError], None, None]:
-        """Train what the evidence lacks, in groups of `at_once`; a failed run is given back, the rest go on.
+        self, kept: Mapping[str, Evidence], observe: Observe = tuple, watch: Watch = lambda config: unwatched
+    ) -> Generator[tuple[Config, Result | RunError], None, None]:
+        """Train what the evidence lacks, in groups of `at_once`, and solve kernel machines one after the other.
 
-        Raises `InputError` where the data or the options do not fit, which no run would survive.
+        A failed run is given back, the rest go on. Raises `InputError` where the data or the options do not fit, which
+        no run would survive.
         """
         missing = [config for config in self.configs() if not self.finished_answer(config, kept)]
-        for config, outcome in train_many(missing, at_once=self._asked_at_once, observe=observe):
+        machines = [config for config in missing if isinstance(config, KernelMachineConfig)]
+        for machine in machines:
+            fitting.check(machine)
+        networks = [config for config in missing if isinstance(config, ExperimentConfig)]
+        for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
             yield config, outcome
+        # Sums over filters go on from one number to the next.
+        for machine in sorted(machines, key=lambda config: config.filters or 0):
+            try:
+                yield machine, fitting.fit(machine, watch(machine))
+            except RunError as error:
+                yield machine, error
 
     @property
     def _asked_at_once(self) -> int | None:
@@ -157,26 +220,56 @@ class Reproduction:
         """
         seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
         answers = []
-        for row in self._rows(name, besides=EXPERIMENTS[name].models):
+        images = None
+        if not EXPERIMENTS[name].models:
+            asked = self._images()
+            names = {source.name for source in asked}
+            images = (*asked, *(source for source in _images_of(kept) if source.name not in names))
+        for row in self._rows(name, besides=EXPERIMENTS[name].models, images=images):
             found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in seeds)
             those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
             answers += [answer for answer in those if answer.evidence.finished] or those
         return answers
 
-    def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[ExperimentConfig]:
+    def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[Config]:
         """Runs that an experiment still needs."""
         asked = (row.with_seed(seed) for row in self.rows[name] for seed in self.seeds)
         return [config for config in asked if not self.finished_answer(config, kept)]
 
-    def _answer(self, config: ExperimentConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+    def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The best of the evidence for `config`, of any device and precision unless one was asked for."""
+        if isinstance(config, KernelMachineConfig):
+            return self._answer_of_machine(config, kept)
         data = self.data()
         wanted = {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
         eligible = {name: run for name, run in kept.items() if wanted.items() <= run.configuration.items()}
         return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
 
+    def _answer_of_machine(self, config: KernelMachineConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """Of the data asked for, else of the data of that name in the evidence."""
+        asked = {source.dataset for source in self._images()}
+        data = sources.load(config.dataset, self.data_root) if config.dataset in asked else None
+        for run in kept.values():
+            name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
+            same = (name, fingerprint) == (data.name, data.fingerprint) if data else name == config.dataset
+            if run.is_of_kernel_machine and same and run.question == machine_question(config, name, fingerprint):
+                return run
+        return None
+
     def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
+
+
+def stands_for(channels: int) -> str:
+    """The paper's data set whose rows images with so many channels are in."""
+    return "mnist" if channels == 1 else "cifar10"
+
+
+def _images_of(kept: Mapping[str, Evidence]) -> Iterator[ImageSource]:
+    """What kernel machines in the evidence were fitted to."""
+    machines = [run.facts for run in kept.values() if run.is_of_kernel_machine]
+    for name, channels in dict.fromkeys((facts["dataset"], facts["image_shape"][0]) for facts in machines):
+        yield ImageSource(name, name, (stands_for(channels),))
 
 
 def seconds_per_epoch(

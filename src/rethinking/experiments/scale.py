@@ -1,12 +1,13 @@
-"""How much of the paper's set-up is run: all of it, 5,000 images, or the built-in digits."""
+"""How much of the paper's set-up is run: all of it, some thousand images, or the built-in digits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.theory.kernel_machine import KernelMachineConfig
 
 MLPS_AND_ALEXNET = ("small_alexnet", "mlp_3x512", "mlp_1x512")
 
@@ -21,6 +22,9 @@ class Scale:
     longer: of Table 4's augmented runs, whose rate hardly falls, "and the run made longer"
     decay, longer_decay: factors of the learning rate an epoch; the paper's at full scale
     levels: of label corruption, in tenths, in Figures 1b and 1c
+    machine_images: that kernel machines are fitted to, None for all
+    filters: random convolutional ones, in Table 3
+    interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
     """
 
     about: str
@@ -31,6 +35,10 @@ class Scale:
     decay: float
     longer_decay: float
     levels: tuple[int, ...] = tuple(range(11))
+    machine_images: int | None = None
+    filters: tuple[int, ...] = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
+    interpolated: int = 4000
+    linear: int = 200
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -38,7 +46,17 @@ SCALES = {
     "full": Scale("the paper's", "cifar10", tuple(MODEL_DEFAULTS), 70, 300, 0.95, 0.999),
     # A tenth of the images is a tenth of the steps an epoch, so the rate falls more slowly.
     "small": Scale(
-        "5,000 training images", "cifar10", MLPS_AND_ALEXNET, 70, 150, 0.98, 0.999, options={"train_subset": 5000}
+        "5,000 training images, 10,000 for kernel machines",
+        "cifar10",
+        MLPS_AND_ALEXNET,
+        70,
+        150,
+        0.98,
+        0.999,
+        machine_images=10_000,
+        filters=(250, 500, 1000, 2000, 4000),
+        interpolated=2000,
+        options={"train_subset": 5000},
     ),
     "demo": Scale(
         "the built-in digits, each run ending at 100% training accuracy",
@@ -49,18 +67,40 @@ SCALES = {
         1.0,
         1.0,
         (0, 5, 10),
-        {"stop_when_fit": True},
+        filters=(25, 50, 100, 200, 400, 800),
+        interpolated=1000,
+        linear=100,
+        options={"stop_when_fit": True},
     ),
 }
 
 
+class ImageSource(NamedTuple):
+    """A data set that kernel machines are fitted to.
+
+    dataset: as for `--dataset`; name: in results
+    stands_for: the paper's data sets whose rows it is in
+    """
+
+    dataset: str
+    name: str
+    stands_for: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Study:
-    """What one reproduction runs: a scale, the models wanted, and the options all its runs share."""
+    """What one reproduction runs: a scale, the models wanted, and the options all its runs share.
+
+    images: for kernel machines; filters: for their random convolutional features
+    machine_options: that all kernel machines share
+    """
 
     scale: Scale
     models: tuple[str, ...]
     options: Mapping[str, Any]
+    images: tuple[ImageSource, ...] = ()
+    filters: tuple[int, ...] = ()
+    machine_options: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, model: str, *, longer: bool = False, **options: Any) -> ExperimentConfig:
         """A run of `model` at this scale; `longer` with Table 4's slower decay and more epochs."""
@@ -71,3 +111,10 @@ class Study:
         }
         shared = {"dataset": scale.dataset, **schedule, **scale.options, **self.options}
         return ExperimentConfig(model_name=model, **{**shared, **options})
+
+    def machine(self, source: ImageSource, few: int | None = None, **options: Any) -> KernelMachineConfig:
+        """A kernel machine at this scale, on at most `few` images where that is given."""
+        images = self.scale.machine_images if few is None else few
+        return KernelMachineConfig(
+            dataset=source.dataset, **{"train_subset": images, **self.machine_options, **options}
+        )

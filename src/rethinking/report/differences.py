@@ -109,6 +109,7 @@ def _levels(folder: Path, model: str, **options: Any) -> dict[float, Evidence]:
     study = Study(SCALES["full"], (model,), {"crop_size": 28, **options})
     found = {}
     for row in figure1b.rows(study):
+        assert isinstance(row.config, ExperimentConfig), "a network"
         asked = question(row.config.resolved(), "cifar10_jpeg", fingerprints["cifar10_jpeg"])
         answer = archive.best_answer(kept, asked)
         if answer is not None:

@@ -72,13 +72,19 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
             best = [cell.ours or 0.0 for cell in points]
             colour = colours[name, plot.quantities[-1]]
             axes.fill_between(x, 0, best, color=colour, alpha=0.12, linewidth=0, label=f"{quantity}, {name}")
-    if any(isinstance(cell.paper, float) for cell in cells):
+    for index, level in enumerate(plot.levels.values()):
+        axes.axhline(level, linestyle="--", color=palette[index], linewidth=1, alpha=0.8)
+    if plot.levels or any(isinstance(cell.paper, float) for cell in cells):
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
-    if in_steps or plot.x_per_epoch is None:
+    if plot.log_x:
+        axes.set_xscale("log")
+    elif in_steps or plot.x_per_epoch is None:
         axes.set_xlim(*plot.x_limits)
     low, high = plot.y_limits
     ours = [cell.ours for cell in cells if cell.quantity in plot.quantities and cell.ours is not None]
     lowest, highest = min(ours, default=low), max(ours, default=high)
+    if plot.log_y:
+        axes.set_yscale("log")
     # More than the paper's axis only where it must.
     axes.set_ylim(low if low <= lowest else 0.95 * lowest, high if highest <= high else 1.05 * highest)
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
@@ -92,11 +98,13 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
 
 
 def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
-    """The curve a cell belongs to; where several models share a figure of conditions, with its model."""
+    """The curve a cell belongs to; where several models or data sets share a figure, with its own."""
     labels = dict(cell.labels)
     name = labels[plot.series].replace("_", " ")
-    several = plot.series != "model" and len({dict(other.labels)["model"] for other in cells}) > 1
-    return f"{name}, {labels['model']}" if several else name
+    for beside in ("model", "dataset"):
+        if beside != plot.series and len({dict(other.labels).get(beside) for other in cells}) > 1:
+            name = f"{name}, {labels[beside]}"
+    return name
 
 
 def _draw_curve(

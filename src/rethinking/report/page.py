@@ -20,6 +20,7 @@ from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.scale import SCALES
 from rethinking.report import tables
 
 
@@ -63,7 +64,8 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
         "title": experiment.title,
         "about": _sentences(experiment.about),
         "dataset": dataset,
-        "images": kept[cells[0].runs[0]].facts["train_images"],
+        "images": sorted({kept[run].facts["train_images"] for cell in cells for run in cell.runs}),
+        "papers": tables.papers([kept[run] for cell in cells for run in cell.runs]),
         "scale": scale,
         "figure": base64.b64encode(svg.read_bytes()).decode() if experiment.plot and svg.exists() else None,
         "grid": _clickable(tables.grid(experiment, cells)),
@@ -97,16 +99,14 @@ def _popover(cell: Cell | None) -> str | None:
 
 def _described(run: Evidence) -> dict[str, Any]:
     """A run as its popover shows it."""
-    provenance, last = run.facts["provenance"], run.metrics[-1]
+    provenance = run.facts["provenance"]
     return {
         "name": run.run,
         "status": run.progress or "finished",
         "facts": {
             "data": f"{run.facts['dataset']}, {run.facts['train_images']:,} training images",
             "data's fingerprint": provenance["fingerprint"],
-            "training accuracy": _percent(last["exact_train_accuracy"], last["train_accuracy"]),
-            "test accuracy": _percent(last["test_accuracy"]),
-            "training loss": f"{last['train_loss']:.4g}",
+            **(_of_machine(run.facts) if run.is_of_kernel_machine else _of_network(run.metrics[-1])),
             "hardware": f"{provenance['hardware']}, {provenance['cpu_threads']} threads",
             "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
             "commit": provenance.get("commit") or "unknown",
@@ -117,6 +117,30 @@ def _described(run: Evidence) -> dict[str, Any]:
     }
 
 
+def _of_network(last: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "training accuracy": _percent(last["exact_train_accuracy"], last["train_accuracy"]),
+        "test accuracy": _percent(last["test_accuracy"]),
+        "training loss": f"{last['train_loss']:.4g}",
+    }
+
+
+def _of_machine(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a solution, the numbers to six digits."""
+    shown = {
+        "training error": _percent(facts["train_error"]),
+        "test error": _percent(facts["test_error"]),
+        "fits every training label": "yes" if facts["interpolates"] else "no",
+    }
+    for name in ("norm", "residual", "bandwidth", "ridge", "jitter", "refinements", "peak_gib"):
+        if facts.get(name) is not None:
+            shown[name.replace("_gib", " memory, GiB")] = f"{facts[name]:.6g}"
+    for name in ("cholesky_gflops", "product_gflops"):
+        if name in facts:
+            shown[name.replace("_gflops", ", GFLOP/s")] = f"{facts[name]:.0f}"
+    return shown | {"memory": facts["memory"]}
+
+
 def _percent(exact: float | None, online: float | None = None) -> str:
     if exact is not None:
         return f"{exact:.2%}"
@@ -125,6 +149,8 @@ def _percent(exact: float | None, online: float | None = None) -> str:
 
 def command(run: Evidence) -> str:
     """The command line that runs it again, the options that differ from their defaults alone."""
+    if run.is_of_kernel_machine:
+        return _command_of_machine(run)
     flags = {field: flag for flag, field in reversed(field_by_name().items())}
     name = run.facts["dataset"]
     words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
@@ -134,3 +160,31 @@ def command(run: Evidence) -> str:
             continue
         words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {value}")
     return " ".join(words)
+
+
+def _command_of_machine(run: Evidence) -> str:
+    """The reproduction it belongs to, which finds what is done."""
+    name, asked = run.facts["dataset"], run.configuration
+    minimum_norm = asked["solution"] != "minimum_norm" or asked["randomization"] != "none"
+    words = [
+        f"python reproduce.py {'minimum_norm' if minimum_norm else 'table3'}",
+        f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}",
+        *(f"--scale {scale}" for scale in _scales(name, asked["train_subset"])),
+    ]
+    if asked["filters"]:
+        words.append(f"--filters {asked['filters']}")
+    if asked["bandwidth"] != "search":
+        words.append(f"--bandwidth {asked['bandwidth']}")
+    if asked["seed"]:
+        words.append(f"--seeds {asked['seed']}")
+    return " ".join(words)
+
+
+def _scales(dataset: str, images: int | None) -> list[str]:
+    """The scale other than the full one that has kernel machines on so many images, if there is one."""
+    if dataset == "digits":
+        return ["demo"]
+    full = SCALES["full"]
+    if images in (full.machine_images, full.interpolated, full.linear):
+        return []
+    return [name for name, scale in SCALES.items() if images in (scale.machine_images, scale.interpolated)]

@@ -1,6 +1,6 @@
 """What a reproduction leaves in its folder, made anew from the evidence there each time.
 
-runs.csv, epochs.csv          the evidence (see `experiments.archive`)
+runs.csv, epochs.csv, kernel_machines.csv   the evidence (see `experiments.archive`)
 <table or figure>.csv, .md    every number of ours beside the paper's, with the runs behind it
 <figure>.png, .svg            with the paper's curve dashed under ours
 report.html                   all of it on one page that needs no network
@@ -42,19 +42,19 @@ def caption(cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
     """What the numbers are of: data, images, scale, seeds, precision, hardware."""
     runs = [kept[run] for run in dict.fromkeys(run for cell in cells for run in cell.runs)]
     datasets = dict.fromkeys(f"{run.facts['dataset']} ({run.facts['train_images']:,} training images)" for run in runs)
-    machines = dict.fromkeys(
+    hardware = dict.fromkeys(
         f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
     )
     return (
         f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.seeds(cells)}, "
-        f"{'; '.join(machines)}. Paper: CIFAR-10, 50,000 training images."
+        f"{'; '.join(hardware)}. Paper: {tables.papers(runs)}."
     )
 
 
 def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:
     experiment = EXPERIMENTS[name]
     facts = kept[cells[0].runs[0]].facts
-    dataset = facts["dataset"]
+    dataset = " and ".join(dict.fromkeys(kept[run].facts["dataset"] for cell in cells for run in cell.runs))
     tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
     table = tables.markdown(tables.grid(experiment, cells))
     text = f"# {experiment.title}\n\n{caption(cells, kept, scale)}\n\n{table}\n"

@@ -11,9 +11,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rethinking.experiments.experiment import Cell, Experiment
+from rethinking.experiments.experiment import Cell, Evidence, Experiment
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
+SMALL_OR_LARGE = ("norm", "largest residual", "distance", "Hessian's difference")
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
 
@@ -40,22 +41,22 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
     quantities = list(dict.fromkeys(cell.quantity for cell in cells))
     headings = [name.replace("_", " ") for name, _ in cells[0].labels] + (["epoch"] if by_epoch else [])
     for quantity in quantities:
-        headings += [quantity] if _ours_only(quantity) else [quantity, "paper", "difference"]
+        headings += [quantity] if _ours_only(experiment, quantity) else [quantity, "paper", "difference"]
     rows = []
     for labels, x in dict.fromkeys((cell.labels, cell.x) for cell in cells):
         places = {cell.quantity: cell for cell in cells if (cell.labels, cell.x) == (labels, x)}
         row = [Entry(value) for _, value in labels] + ([Entry(f"{x:g}")] if by_epoch else [])
         for quantity in quantities:
-            cell = places[quantity]
-            row.append(Entry(ours(cell), cell))
-            if not _ours_only(quantity):
-                row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))]
+            cell = places.get(quantity)
+            row.append(Entry(ours(cell), cell) if cell else Entry(""))
+            if not _ours_only(experiment, quantity):
+                row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
     return Grid(headings, rows)
 
 
-def _ours_only(quantity: str) -> bool:
-    return quantity.startswith("best")
+def _ours_only(experiment: Experiment, quantity: str) -> bool:
+    return quantity.startswith("best") or quantity in experiment.ours_only
 
 
 def shown(quantity: str, value: float | str | None) -> str:
@@ -66,6 +67,8 @@ def shown(quantity: str, value: float | str | None) -> str:
         return f"{value:.2%}"
     if quantity.startswith("epochs"):
         return f"{value:.3g}"
+    if quantity in SMALL_OR_LARGE:
+        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
 
 
@@ -123,6 +126,13 @@ def terminal(title: str, made: Grid, caption: str) -> Table:
     for row in headed.rows:
         table.add_row(*(Text(entry.text) for entry in row))
     return table
+
+
+def papers(runs: Sequence[Evidence]) -> str:
+    """The data behind the paper's numbers beside those of `runs`."""
+    if any(run.is_of_kernel_machine for run in runs):
+        return "MNIST, 60,000 training images, and CIFAR-10, 50,000"
+    return "CIFAR-10, 50,000 training images"
 
 
 def seeds(cells: Sequence[Cell]) -> str:

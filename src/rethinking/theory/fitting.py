@@ -93,6 +93,19 @@ def find(config: KernelMachineConfig) -> KernelMachineResult | None:
     return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
+def check(config: KernelMachineConfig) -> tuple[room.Plan, float]:
+    """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
+
+    Memory and disk it takes, and its floating-point operations, less those of the filters that are summed.
+    """
+    data = sources.load(config.dataset, config.data_root)
+    config = resolve(config, data)
+    shape = (config.train_subset or len(data.train), *data.image_shape)
+    test, sums = len(data.test) if data.test else 0, sums_folder(config, data.fingerprint)
+    kept = [int(path.name) for path in (sums / "sums").glob("*") if path.name.isdecimal()]
+    return room.plan(config, shape, test, sums), room.operations(config, shape, test, max(kept, default=0))
+
+
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
     """Solve as `config` says, or find the run that did; an interrupted one goes on.
 
@@ -120,6 +133,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
             "dataset": data.name,
             "train_images": len(problem.train),
             "test_images": len(problem.test),
+            "image_shape": list(data.image_shape),
             "provenance": provenance(torch.device(config.device), "fp32") | {"fingerprint": data.fingerprint},
             **facts,
             "seconds": sum(work.seconds.values()),
@@ -159,10 +173,11 @@ class _Work:
         train, test = self._features(self.problem.train), self._features(self.problem.test)
         kernel, chosen = self._kernel(train)
         if self.config.solution != "minimum_norm":
-            facts = minimum_norm.SOLUTIONS[self.config.solution](
-                kernel, train, test, self.problem.labels, self.problem.test_labels, self.problem.num_classes,
-                self.config.seed, self.begin,
-            )  # fmt: skip
+            problem = self.problem
+            task = minimum_norm.Task(
+                kernel, train, problem.labels, test, problem.test_labels, problem.num_classes, self.config.seed
+            )
+            facts = minimum_norm.SOLUTIONS[self.config.solution](task, self.begin)
             self.end()
             return {"features": train.shape[1], **chosen, **facts}
         matrix = KernelMatrix(kernel, train)

@@ -70,6 +70,10 @@ class KernelMachineConfig:
             raise InputError(f"the l2 term must be search or a number from 0 on, not {self.l2:g}")
         if (self.features == "random_conv") != (self.filters is not None):
             raise InputError("filters are for random_conv features, and those need them")
+        if self.features == "random_conv":
+            object.__setattr__(self, "kernel", "linear")
+        if self.kernel == "linear":  # which has no bandwidth
+            object.__setattr__(self, "bandwidth", "search")
         if self.filters is not None and self.filters < 1:
             raise InputError(f"filters must be whole numbers from 1 on, not {self.filters}")
         if self.memory_limit is not None and not (math.isfinite(self.memory_limit) and self.memory_limit > 0):
@@ -84,10 +88,7 @@ class KernelMachineConfig:
 
 
 def resolve(config: KernelMachineConfig, data: sources.ImageData) -> KernelMachineConfig:
-    """`config` with the device written out, and what its features do not use left out of the question.
-
-    Raises `InputError` where it does not fit the data.
-    """
+    """`config` with the device written out. Raises `InputError` where it does not fit the data."""
     if config.train_subset is not None and not 0 < config.train_subset <= len(data.train):
         raise InputError(f"train_subset must be from 1 to {len(data.train)}, all of {data.name}'s training images")
     if config.filters is not None:
@@ -95,13 +96,7 @@ def resolve(config: KernelMachineConfig, data: sources.ImageData) -> KernelMachi
     device = resolve_device(config.device).type
     if device == "mps":
         device = "cpu"  # which has no Cholesky of its own there
-    linear = config.features == "random_conv" or config.kernel == "linear"
-    return replace(
-        config,
-        kernel="linear" if linear else config.kernel,
-        bandwidth="search" if linear else config.bandwidth,
-        device=device,
-    )
+    return replace(config, device=device)
 
 
 def name_of(config: KernelMachineConfig) -> str:
@@ -110,13 +105,13 @@ def name_of(config: KernelMachineConfig) -> str:
 
 
 def run_id(config: KernelMachineConfig, data_name: str, fingerprint: str) -> str:
-    """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
+    """A readable name and a hash of everything that can change the numbers; `config` must have its device resolved."""
     identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
     return f"{name_of(config)}-{data_name}-{config.randomization}-seed{config.seed}-{_digest(identity)}"
 
 
 def question(config: KernelMachineConfig, data_name: str, fingerprint: str) -> str:
-    """A hash of what is asked, whatever device answers it; `config` must be resolved."""
+    """A hash of what is asked, whatever device answers it."""
     identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
     del identity["device"]
     return _digest(identity)

@@ -1,4 +1,225 @@
+"""Section 5's story of the minimum norm: other ways to a function that fits every training label exactly.
+
+Each takes a `Task` and gives what its run's `result.json` says: training and test error, the norm in the kernel's space
+over all outputs, the largest residual, and more of its own. The solution of least norm itself is `interpolation.solve`.
+
+All are dense, in float64, for some thousand images.
+"""
+
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-SOLUTIONS: dict[str, Callable[..., Any]] = {}
+import torch
+from torch import Tensor
+
+from rethinking.errors import RunError
+from rethinking.seeding import generator
+from rethinking.theory.interpolation import TOLERANCE, Steps, one_hot, solve
+from rethinking.theory.kernels import Kernel, KernelMatrix, LinearKernel, kernel_sum
+
+EPOCHS = 2000  # of stochastic gradient descent
+NEAR = 1e-3  # relative distance at which it has arrived
+DISPLACEMENT = 2.0  # of random centres from training images, in median distances between these
+
+
+@dataclass(frozen=True)
+class Task:
+    """points, test: float32 (n, features); labels int64 (n,)"""
+
+    kernel: Kernel
+    points: Tensor
+    labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    num_classes: int
+    seed: int
+
+    @property
+    def targets(self) -> Tensor:
+        return one_hot(self.labels, self.num_classes).to(self.points.device)
+
+    @property
+    def gram(self) -> Tensor:
+        """K, float64 (n, n), symmetric to the last digit."""
+        lower = self.kernel(self.points, self.points).double().tril()
+        return lower + lower.tril(-1).T
+
+    def error(self, values: Tensor, labels: Tensor) -> float:
+        return float((values.argmax(dim=1).cpu() != labels).double().mean())
+
+    def facts(self, values: Tensor, test_values: Tensor, norm: float) -> dict[str, Any]:
+        """Of a function's values at the training and at the test images."""
+        residual = float((values - self.targets).abs().max())
+        train_error = self.error(values, self.labels)
+        return {
+            "train_error": train_error,
+            "test_error": self.error(test_values, self.test_labels) if len(self.test) else None,
+            "norm": norm,
+            "residual": residual,
+            "interpolates": train_error == 0 and residual < TOLERANCE,
+        }
+
+
+def sgd(task: Task, begin: Steps) -> dict[str, Any]:
+    """Stochastic gradient descent on squared error from zero, one image a step: its limit has the least norm.
+
+    With a linear kernel on the weights, else on the function, whose gradient at an image is a multiple of the kernel
+    there. The distance to the solution of K a = y is that in the kernel's space, relative to that solution's norm.
+    The rate is 1 over the largest k(x, x).
+    """
+    if isinstance(task.kernel, LinearKernel):
+        return _sgd_on_weights(task, begin)
+    gram, targets = task.gram, task.targets
+    exact = torch.linalg.solve(gram, targets)
+    rate = 1 / float(gram.diagonal().max())
+    coefficients = torch.zeros_like(targets)
+    scale = _norm(gram, exact)
+    distances = [1.0]
+    advanced = begin("stochastic gradient descent")
+    for epoch in range(EPOCHS):
+        for index in torch.randperm(len(gram), generator=generator(task.seed, "order", epoch)).tolist():
+            coefficients[index] -= rate * (gram[index] @ coefficients - targets[index])
+        distances.append(_norm(gram, coefficients - exact) / scale)
+        advanced((epoch + 1) / EPOCHS)
+        if distances[-1] < NEAR:
+            break
+    test_values = kernel_sum(task.kernel, task.points, coefficients, task.test) if len(task.test) else targets[:0]
+    facts = task.facts(gram @ coefficients, test_values, _norm(gram, coefficients))
+    return facts | {"distances": distances, "steps_an_epoch": len(gram), "norm_of_the_solution": scale}
+
+
+def _sgd_on_weights(task: Task, begin: Steps) -> dict[str, Any]:
+    """The solution of K a = y, X'a in weights, is checked against the pseudoinverse's as well."""
+    points, targets = task.points.double(), task.targets
+    gram = points @ points.T
+    exact = points.T @ torch.linalg.solve(gram, targets)
+    pseudoinverse = torch.linalg.pinv(points) @ targets
+    rate = 1 / float(gram.diagonal().max())
+    weights = torch.zeros_like(exact)
+    distances = [1.0]
+    advanced = begin("stochastic gradient descent")
+    for epoch in range(EPOCHS):
+        for index in torch.randperm(len(points), generator=generator(task.seed, "order", epoch)).tolist():
+            weights -= rate * torch.outer(points[index], points[index] @ weights - targets[index])
+        distances.append(float((weights - exact).norm() / exact.norm()))
+        advanced((epoch + 1) / EPOCHS)
+        if distances[-1] < NEAR:
+            break
+    facts = task.facts(points @ weights, task.test.double() @ weights, float(weights.norm()))
+    return facts | {
+        "distances": distances,
+        "steps_an_epoch": len(points),
+        "norm_of_the_solution": float(exact.norm()),
+        "distance_to_pseudoinverse": float((exact - pseudoinverse).norm() / exact.norm()),
+    }
+
+
+def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
+    """f(x) = sum_j b_j k(x, c_j) through every training label, the centres c_j random: images displaced by noise.
+
+    As many centres as images, so that K(X, C) b = y has one solution, which is exact but not of least norm.
+    """
+    begin("solving with random centres")
+    stream = generator(task.seed, "centres")
+    count, features = task.points.shape
+    order = torch.randperm(count, generator=stream).to(task.points.device)
+    noise = torch.randn(count, features, generator=stream, dtype=torch.float64).to(task.points.device)
+    left, right = task.points[: count // 2], task.points[count // 2 : 2 * (count // 2)]
+    median = float((left - right).norm(dim=1).median())
+    centres = task.points[order] + (noise * (DISPLACEMENT * median / math.sqrt(features))).float()
+    # The kernel's own rounding would count for much against so small values: everything is in float64.
+    at, test = task.points.double(), task.test.double()
+    centres = centres.double()
+    across = task.kernel(at, centres)
+    coefficients = torch.linalg.solve(across, task.targets)
+    test_values = kernel_sum(task.kernel, centres, coefficients, test) if len(test) else task.targets[:0]
+    norm = _norm(task.kernel(centres, centres), coefficients)
+    return task.facts(across @ coefficients, test_values, norm)
+
+
+def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
+    """Of all functions that fit the training labels and a wrong label at each test image, that of least norm.
+
+    With more test images than training images, at as many of them; the test error is that of these.
+    """
+    forced = min(len(task.test), len(task.points))
+    if not forced:
+        raise RunError("this data set has no test images to be wrong on")
+    true_labels = task.test_labels[:forced]
+    shift = torch.randint(1, task.num_classes, (forced,), generator=generator(task.seed, "wrong labels"))
+    wrong = (true_labels + shift) % task.num_classes
+    points = torch.cat([task.points, task.test[:forced]])
+    targets = one_hot(torch.cat([task.labels, wrong]), task.num_classes).to(points.device)
+    solution = solve(KernelMatrix(task.kernel, points), targets, begin=begin)
+    train_values, test_values = solution.values.split([len(task.points), forced])
+    train_error = task.error(train_values, task.labels)
+    return {
+        "train_error": train_error,
+        "test_error": task.error(test_values, true_labels),
+        "norm": solution.norm,
+        "residual": solution.residual,
+        "interpolates": train_error == 0 and solution.residual < TOLERANCE,
+        "forced": forced,
+    }
+
+
+def hessian(task: Task, begin: Steps) -> dict[str, Any]:
+    """The Hessian of a linear model's loss at different global minima, by automatic differentiation.
+
+    Loss: half the mean over images of the squared error of one output. Minima: that of least norm; it with a random
+    direction added that no training image sees, as long as itself times ten; and that of least norm that is wrong on
+    test images besides.
+    """
+    points, targets = task.points.double(), task.targets
+    inverse = torch.linalg.pinv(points)
+    least = inverse @ targets
+    noise = torch.randn(least.shape, generator=generator(task.seed, "direction"), dtype=torch.float64).to(least.device)
+    unseen = noise - inverse @ (points @ noise)
+    forced = min(len(task.test), max(0, points.shape[1] // 2 - len(points)))
+    shift = torch.randint(1, task.num_classes, (forced,), generator=generator(task.seed, "wrong labels"))
+    wrong = one_hot((task.test_labels[:forced] + shift) % task.num_classes, task.num_classes).to(points.device)
+    both = torch.linalg.pinv(torch.cat([points, task.test[:forced].double()])) @ torch.cat([targets, wrong])
+    minima = {
+        "least norm": least,
+        "a random direction added": least + unseen * (10 * least.norm() / unseen.norm()),
+        f"wrong on {forced} test images": both,
+    }
+    advanced = begin("Hessians")
+    hessians, facts = [], []
+    for name, weights in minima.items():
+
+        def loss(column: Tensor) -> Tensor:
+            return (points @ column - targets[:, 0]).square().mean() / 2
+
+        hessians.append(torch.autograd.functional.hessian(loss, weights[:, 0].clone(), vectorize=True))
+        found = task.facts(points @ weights, task.test.double() @ weights, float(weights.norm()))
+        gradient = float((points.T @ (points @ weights - targets)).abs().max() / len(points))
+        facts.append({"minimum": name, **found, "gradient": gradient})
+        advanced(len(hessians) / len(minima))
+    first = hessians[0]
+    differences = [float((other - first).abs().max() / first.abs().max()) for other in hessians]
+    eigenvalues = torch.linalg.eigvalsh(first)
+    flat = int((eigenvalues < 1e-10 * eigenvalues[-1]).sum())
+    return {
+        **{name: facts[0][name] for name in ("train_error", "test_error", "norm", "residual", "interpolates")},
+        "minima": [{**fact, "hessian_difference": value} for fact, value in zip(facts, differences, strict=True)],
+        "flat_directions": flat,
+        "directions": len(eigenvalues),
+    }
+
+
+def _norm(gram: Tensor, coefficients: Tensor) -> float:
+    """sqrt(trace(a' K a))"""
+    return math.sqrt(max(0.0, float((coefficients * (gram @ coefficients)).sum())))
+
+
+SOLUTIONS: dict[str, Callable[[Task, Steps], dict[str, Any]]] = {
+    "sgd": sgd,
+    "random_centres": random_centres,
+    "wrong_on_test": wrong_on_test,
+    "hessian": hessian,
+}

@@ -16,7 +16,7 @@ import torch
 from rethinking.errors import InputError
 from rethinking.theory import blocks
 from rethinking.theory.blocks import nbytes, spans, triangle
-from rethinking.theory.convolutional import CHUNK, FEATURES
+from rethinking.theory.convolutional import CHUNK, FEATURES, PATCH
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training.memory import LIBRARIES, SPARE, free_memory
 
@@ -26,12 +26,16 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether both are kept on disk."""
+    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether both are kept on disk.
+
+    memory: bytes it takes in all
+    """
 
     held_factor: float
     held_sums: float
     keep: bool
     said: str
+    memory: float
 
 
 def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder: Path) -> Plan:
@@ -75,7 +79,24 @@ def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices in memory, kept on disk as they grow"
     else:
         said = f"{(factor + sums) / GIB:.2g} GiB of matrices in memory"
-    return Plan(held_factor, held_sums, keep, said)
+    return Plan(held_factor, held_sums, keep, said, least + held_factor + held_sums)
+
+
+def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, summed: int = 0) -> float:
+    """Floating-point operations, counted as if all were of matrix products, with `summed` filters summed before."""
+    images, values = train[0], math.prod(train[1:])
+    solving = images**3 / 3
+    if config.solution != "minimum_norm":
+        solving *= 8  # float64, and matrices that are not symmetric
+    if config.features != "random_conv":
+        features = values if config.features == "pixels" else 4 * values
+        search = 7 * (10_000**3 / 3) if config.bandwidth == "search" and config.kernel == "gaussian" else 0.0
+        return solving + search + features * (3 * images**2 + 2 * images * test)
+    filters = max(0, (config.filters or 0) - summed)
+    places = (train[2] - PATCH + 1) * (train[3] - PATCH + 1)
+    responses = 2.0 * (images + test) * places * train[1] * PATCH**2 * filters
+    # The responses' threshold and pooling take about twice as long as their products.
+    return solving + 3 * responses + FEATURES * filters * (images**2 + 2.0 * images * test)
 
 
 def product_rate(device: torch.device, size: int = 6000) -> float:

@@ -1,0 +1,66 @@
+"""Section 5, minimum norm: which of all the functions that fit the training set is found, and what its norm tells.
+
+Expect the solution of K a = y to generalize, and others that fit every training label as exactly not to: random labels,
+random centres, wrong labels forced on test images, each with a far larger norm. But Gabor features have a larger norm
+and a smaller error than pixels, so the norm is not all of it; nor is curvature, which is the same at every global
+minimum of a linear model, whatever its test error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Row
+from rethinking.experiments.scale import Study
+
+SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("least norm", {}),
+    ("least norm, Gabor features", {"features": "gabor"}),
+    ("least norm, random labels", {"randomization": "random_labels"}),
+    ("random centres", {"solution": "random_centres"}),
+    ("wrong on test images", {"solution": "wrong_on_test"}),
+    ("gradient descent", {"solution": "sgd"}),
+)
+
+
+def rows(study: Study) -> list[Row]:
+    made = []
+    for source in study.images:
+        if "mnist" not in source.stands_for:
+            continue
+        for name, options in SOLUTIONS:
+            labels = (("dataset", source.name), ("solution", name))
+            made.append(Row(labels, study.machine(source, study.scale.interpolated, **options)))
+        labels = (("dataset", source.name), ("solution", "linear model"))
+        made.append(Row(labels, study.machine(source, study.scale.linear, solution="hessian", kernel="linear")))
+    return made
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """Norm and errors of each; for the linear model of each global minimum, with its Hessian's difference."""
+    found = []
+    for answer in answers:
+        facts = answer.evidence.facts
+        minima = facts.get("minima")
+        if minima is None:
+            found += _of(answer, facts)
+            continue
+        for minimum in minima:
+            labels = (*answer.row.labels[:-1], ("solution", f"linear model, {minimum['minimum']}"))
+            named = answer._replace(row=answer.row._replace(labels=labels))
+            found += [*_of(named, minimum), Number(named, "Hessian's difference", minimum["hessian_difference"], None)]
+    return found
+
+
+def _of(answer: Answer, facts: Mapping[str, Any]) -> list[Number]:
+    return [Number(answer, name, facts[name.replace(" ", "_")], None) for name in ("train error", "test error", "norm")]
+
+
+EXPERIMENT = Experiment(
+    title="Section 5: solutions that fit the training set, of least norm and not",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=("train error", "test error", "norm", "Hessian's difference"),
+    companions=("minimum_norm_sgd",),
+)

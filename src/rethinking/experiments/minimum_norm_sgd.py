@@ -1,0 +1,53 @@
+"""Section 5, minimum norm: stochastic gradient descent from zero comes to the solution of K a = y.
+
+Expect the distance to it to fall to nothing, a straight line on the logarithmic axis in the end: every step adds a
+multiple of the kernel at one training image, so of all solutions only the one of least norm is within reach. It is
+drawn for the Gaussian kernel and for a linear model with more features than images, where that solution is the
+pseudoinverse's.
+"""
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+
+
+def rows(study: Study) -> list[Row]:
+    made = []
+    for source in study.images:
+        if "mnist" in source.stands_for:
+            for name, few, kernel in (
+                ("Gaussian kernel", study.scale.interpolated, "gaussian"),
+                ("linear model", study.scale.linear, "linear"),
+            ):
+                labels = (("dataset", source.name), ("model", name))
+                made.append(Row(labels, study.machine(source, few, solution="sgd", kernel=kernel)))
+    return made
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """The distance after each epoch, relative to the solution's norm."""
+    return [
+        Number(answer, "distance", distance, None, float(epoch), settled=True)
+        for answer in answers
+        for epoch, distance in enumerate(answer.evidence.facts["distances"])
+    ]
+
+
+EXPERIMENT = Experiment(
+    title="Section 5: gradient descent from zero reaches the solution of least norm",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=("distance",),
+    plot=Plot(
+        ("distance",),
+        "model",
+        {},
+        "epoch, a step an image",
+        "distance to the solution, relative to its norm",
+        (0, 200),
+        (1e-3, 1.0),
+        log_y=True,
+        x_per_epoch=1.0,
+    ),
+)

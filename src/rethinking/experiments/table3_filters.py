@@ -1,0 +1,64 @@
+"""Table 3's random convolutional features: test error against the number of filters.
+
+Expect the error to fall with the number of filters where there is an l2 term. Without one it peaks where there are
+about as many features as training images (eight a filter), from where on every label is fitted, and falls from there.
+The paper has 32,000 filters, drawn as dashed lines.
+"""
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.scale import Study
+
+PAPER = {
+    f"l2: {row['l2_regularization']}": float(row["test_error"]) / 100
+    for row in read_table("table3")
+    if row["preprocessing"] == "random_convnet"
+}
+
+
+def rows(study: Study) -> list[Row]:
+    return [
+        Row(
+            (("dataset", source.name), ("regularizer", f"l2: {l2}"), ("filters", f"{filters}")),
+            study.machine(source, features="random_conv", filters=filters, l2="search" if l2 == "yes" else 0.0),
+        )
+        for source in study.images
+        if "cifar10" in source.stands_for
+        for l2 in ("no", "yes")
+        for filters in study.filters
+    ]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    found = []
+    for answer in answers:
+        facts, filters = answer.evidence.facts, float(dict(answer.row.labels)["filters"])
+        note = "" if facts["norm"] is not None else "no exact solution"
+        found += [
+            Number(answer, "test error", facts["test_error"], None, filters),
+            Number(answer, "train error", facts["train_error"], None, filters),
+            Number(answer, "norm", facts["norm"], None, filters, note=note),
+        ]
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Table 3: error against the number of random filters",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=("test error", "train error", "norm"),
+    plot=Plot(
+        ("test error",),
+        "regularizer",
+        {},
+        "filters",
+        "test error",
+        (100, 40_000),
+        (0.0, 0.7),
+        points=True,
+        log_x=True,
+        levels=PAPER,
+    ),
+)
