@@ -14,7 +14,7 @@ from rich.text import Text
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
-SMALL_OR_LARGE = ("norm", "largest residual", "distance", "Hessian's difference")
+SMALL_OR_LARGE = ("norm", "distance", "residual", "Hessian's difference")
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
 
@@ -68,7 +68,7 @@ def shown(quantity: str, value: float | str | None) -> str:
     if quantity.startswith("epochs"):
         return f"{value:.3g}"
     if quantity in SMALL_OR_LARGE:
-        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
+        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.2g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
 
 

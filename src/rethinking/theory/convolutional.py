@@ -3,7 +3,8 @@
 Patches of 6x6 are normalized for contrast and whitened (ZCA); a filter is a whitened patch of the training images,
 of length 1, drawn at random where Coates & Ng learned theirs by k-means. Its responses z at every place of an image
 pass a two-sided soft threshold, max(0, z - 0.25) and max(0, -z - 0.25), and are summed over the four quadrants:
-eight features a filter, each then given mean 0 and standard deviation 1 over the training images.
+eight features a filter, each then given mean 0 and standard deviation 1 over the training images. A constant feature
+stands beside them: those of mean 0 alone cannot fit labels that are not.
 
 Constants: patch size, whitening and pooling from Coates & Ng 2012 ("Learning feature representations with k-means",
 sections 2 to 4: 10 added to the variance of pixels from 0 to 255, 0.1 to the eigenvalues); the threshold 0.25 and its
@@ -31,6 +32,7 @@ PATCH = 6  # pixels a side
 CONTRAST = 10.0 / 255**2  # added to the variance of a patch, of pixels from 0 to 1
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
 THRESHOLD = 0.25
+BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time, and whose sum is then kept
 FEATURES = 8  # of a filter: two sides in four quadrants
@@ -124,8 +126,19 @@ def standardize(train: Tensor, *others: Tensor) -> None:
         other.sub_(mean).mul_(scale)
 
 
+def standardized_features(train: Tensor, test: Tensor, filters: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Float32 (n, 8 filters + 1) of uint8 images, over the root of their number: `FeatureGram` has their products."""
+    bank = RandomFilters.of(train.cpu(), seed)
+    drawn = bank.filters(0, filters).to(train.device)
+    made = [features(images, bank, drawn, lambda images: None) for images in (train, test)]
+    standardize(*made)
+    scaled = [one / math.sqrt(one.shape[1]) for one in made]
+    with_bias = [torch.cat([one, torch.full_like(one[:, :1], math.sqrt(BIAS))], dim=1) for one in scaled]
+    return with_bias[0], with_bias[1]
+
+
 class FeatureGram:
-    """The Gram matrices of the standardized features, divided by their number, summed over chunks of filters.
+    """The Gram matrices of the standardized features, summed over chunks of filters.
 
     train, test: uint8 (n, channels, height, width)
     folder: where the sums so far are kept after each chunk, and found again
@@ -206,7 +219,7 @@ class FeatureGram:
     def rows(self, index: int) -> Tensor:
         """Block row `index` of K, to its last column on the diagonal's block: float32, a copy."""
         assert self._sums is not None, "some filters are summed"
-        return self._sums[index] / (FEATURES * self.filters)
+        return (self._sums[index] / (FEATURES * self.filters)).add_(BIAS)
 
     def test_rows(self, index: int) -> Tensor:
         """Block row `index` of the products of test images with all training images, float32, a copy."""

@@ -31,7 +31,7 @@ from rethinking.seeding import generator
 from rethinking.theory import minimum_norm, room
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
-from rethinking.theory.convolutional import FeatureGram
+from rethinking.theory.convolutional import FeatureGram, standardized_features
 from rethinking.theory.gabor import GaborBank
 from rethinking.theory.interpolation import (
     TOLERANCE,
@@ -170,7 +170,7 @@ class _Work:
 
     def of_points(self) -> dict[str, Any]:
         """With a kernel of pixels or Gabor features."""
-        train, test = self._features(self.problem.train), self._features(self.problem.test)
+        train, test = self._features()
         kernel, chosen = self._kernel(train)
         if self.config.solution != "minimum_norm":
             problem = self.problem
@@ -227,11 +227,17 @@ class _Work:
 
             return {"features": 8 * filters, **facts, **self._errors(solution, test_values)}
 
-    def _features(self, images: Tensor) -> Tensor:
-        """Float32 (n, features) on the device."""
+    def _features(self) -> tuple[Tensor, Tensor]:
+        """Of training and test images, float32 (n, features), on the device."""
+        both = self.problem.train.to(self.device), self.problem.test.to(self.device)
         if self.config.features == "pixels":
-            return images.to(self.device).flatten(1).float() / 255
-        return GaborBank().features(images.to(self.device), self.begin("Gabor features"))
+            train, test = (images.flatten(1).float() / 255 for images in both)
+        elif self.config.features == "gabor":
+            train, test = (GaborBank().features(images, self.begin("Gabor features")) for images in both)
+        else:
+            assert self.config.filters is not None, "checked with the configuration"
+            train, test = standardized_features(*both, self.config.filters, self.config.seed)
+        return train, test
 
     def _kernel(self, points: Tensor) -> tuple[Kernel, dict[str, Any]]:
         if self.config.kernel == "linear":

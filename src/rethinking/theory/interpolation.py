@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,26 +80,44 @@ def solve(
     """
     if ridge < 0 or not math.isfinite(ridge):
         raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
-    factor, jitter = _factorize(matrix, ridge, folder, held, begin)
-    wanted = targets.double()
-    coefficients, values, residual, refinements = _refine(matrix, factor, wanted, ridge, begin)
-    if jitter and residual > TOLERANCE:  # K itself has no solution, or none within reach
-        coefficients, values, _, refinements = _refine(matrix, factor, wanted, ridge + jitter, begin)
-        residual = float((wanted - values - ridge * coefficients).abs().max())
+    wanted, found = targets.double(), None
+    for factor, jitter in _factors(matrix, ridge, folder, held, begin):
+        refined = _refine(matrix, factor, wanted, ridge, begin)
+        settled = refined.residual < TOLERANCE
+        if jitter and not settled:  # K itself has no solution, or none within reach
+            refined = _refine(matrix, factor, wanted, ridge + jitter, begin)
+            settled = refined.residual < TOLERANCE
+        found = (refined, jitter)
+        if settled:
+            break
+    if found is None:
+        raise RunError(
+            f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
+            " points are too close to each other for this kernel"
+        )
+    (coefficients, values, _, refinements), jitter = found
+    residual = float((wanted - values - ridge * coefficients).abs().max())
     norm = math.sqrt(max(0.0, float((coefficients * values).sum()))) if residual < TOLERANCE else None
     return Solution(coefficients, values, ridge, jitter, residual, norm, refinements)
 
 
-def _refine(
-    matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: float, begin: Steps
-) -> tuple[Tensor, Tensor, float, int]:
-    """Coefficients, K times them, the largest residual and the steps of refinement, each output for itself.
+class _Refined(NamedTuple):
+    """Coefficients, K times them, the largest residual and the steps it took."""
+
+    coefficients: Tensor
+    values: Tensor
+    residual: float
+    steps: int
+
+
+def _refine(matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: float, begin: Steps) -> _Refined:
+    """Solve (K + ridge) a = y, each output for itself.
 
     Conjugate gradients with the float32 factor as preconditioner: one step where the factor is as good as exact, a
     few more where K is close to singular. K is made anew in each, and sums are in float64.
     """
     coefficients, values = torch.zeros_like(wanted), torch.zeros_like(wanted)
-    best = (coefficients, values, math.inf, 0)
+    best = _Refined(coefficients, values, math.inf, 0)
     residual = wanted
     solved = substitute(factor, matrix.size, residual.float()).double()
     direction = solved
@@ -112,9 +131,9 @@ def _refine(
         values = values + length * product
         before, residual = residual, wanted - values - ridge * coefficients
         largest = float(residual.abs().max())
-        if largest < best[2]:
-            best = (coefficients, values, largest, step)
-        if largest < TOLERANCE or step - best[3] == PATIENCE:
+        if largest < best.residual:
+            best = _Refined(coefficients, values, largest, step)
+        if largest < TOLERANCE or step - best.steps == PATIENCE:
             break
         solved = substitute(factor, matrix.size, residual.float()).double()
         turned = (solved * (residual - before)).sum(dim=0)
@@ -122,36 +141,29 @@ def _refine(
     return best
 
 
-def _factorize(
+def _factors(
     matrix: SymmetricMatrix, ridge: float, folder: Path | None, held: float, begin: Steps
-) -> tuple[Blocks, float]:
-    """Cholesky's factor of K + ridge + jitter, and the smallest jitter that makes one possible."""
-    scale = _mean_of_diagonal(matrix)
+) -> Iterator[tuple[Blocks, float]]:
+    """Cholesky's factors of K + ridge + jitter that there are, and the jitter, from the smallest on.
+
+    Asked for the next, the one before was of no use.
+    """
+    diagonal = matrix.rows(0).diagonal()  # as far as the first block tells
     for relative in JITTERS:
         kept = None if folder is None else folder / f"jitter-{relative:g}"
-        if kept is not None and (kept / "failed").exists():
+        if kept is not None and (kept / "useless").exists():
             continue
-        factor = Blocks(triangle(matrix.size), kept, held, scale.device)
-        jitter = relative * float(scale)
+        factor = Blocks(triangle(matrix.size), kept, held, diagonal.device)
+        jitter = relative * float(diagonal.mean())
         advanced = begin(f"factorizing with {jitter:.1g} added to the diagonal" if jitter else "factorizing")
-        try:
+        with contextlib.suppress(NotPositiveDefiniteError):
             factorize(matrix, ridge + jitter, factor, advanced)
-            return factor, jitter
-        except NotPositiveDefiniteError:
-            factor.discard()
-            if kept is not None:
-                with contextlib.suppress(OSError):  # it is found out again where that cannot be written
-                    kept.mkdir(parents=True, exist_ok=True)
-                    (kept / "failed").touch()
-    raise RunError(
-        f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
-        " points are too close to each other for this kernel"
-    )
-
-
-def _mean_of_diagonal(matrix: SymmetricMatrix) -> Tensor:
-    """As far as its first block tells."""
-    return matrix.rows(0).diagonal().mean()
+            yield factor, jitter
+        factor.discard()
+        if kept is not None:
+            with contextlib.suppress(OSError):  # where it cannot be written it is found out again
+                kept.mkdir(parents=True, exist_ok=True)
+                (kept / "useless").touch()
 
 
 @dataclass(frozen=True)

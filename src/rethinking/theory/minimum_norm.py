@@ -19,11 +19,11 @@ from torch import Tensor
 from rethinking.errors import RunError
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import TOLERANCE, Steps, one_hot, solve
-from rethinking.theory.kernels import Kernel, KernelMatrix, LinearKernel, kernel_sum
+from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, kernel_sum
 
 EPOCHS = 2000  # of stochastic gradient descent
 NEAR = 1e-3  # relative distance at which it has arrived
-DISPLACEMENT = 2.0  # of random centres from training images, in median distances between these
+DISPLACEMENT = 6.0  # of random centres from training images, in bandwidths
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,14 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
 
     As many centres as images, so that K(X, C) b = y has one solution, which is exact but not of least norm.
     """
+    assert isinstance(task.kernel, GaussianKernel), "that of the experiment"
     begin("solving with random centres")
     stream = generator(task.seed, "centres")
     count, features = task.points.shape
     order = torch.randperm(count, generator=stream).to(task.points.device)
     noise = torch.randn(count, features, generator=stream, dtype=torch.float64).to(task.points.device)
-    left, right = task.points[: count // 2], task.points[count // 2 : 2 * (count // 2)]
-    median = float((left - right).norm(dim=1).median())
-    centres = task.points[order] + (noise * (DISPLACEMENT * median / math.sqrt(features))).float()
-    # The kernel's own rounding would count for much against so small values: everything is in float64.
-    at, test = task.points.double(), task.test.double()
-    centres = centres.double()
+    at, test = task.points.double(), task.test.double()  # float32 would be too coarse for the kernel's small values
+    centres = at[order] + noise * (DISPLACEMENT * task.kernel.bandwidth / math.sqrt(features))
     across = task.kernel(at, centres)
     coefficients = torch.linalg.solve(across, task.targets)
     test_values = kernel_sum(task.kernel, centres, coefficients, test) if len(test) else task.targets[:0]
