@@ -12,6 +12,7 @@ from typing import Any
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
 from rethinking.experiments.scale import Study
 
+LINEAR: dict[str, Any] = {"features": "random_conv", "filters": 100}  # 801 features, more than images
 SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("least norm", {}),
     ("least norm, Gabor features", {"features": "gabor"}),
@@ -31,7 +32,7 @@ def rows(study: Study) -> list[Row]:
             labels = (("dataset", source.name), ("solution", name))
             made.append(Row(labels, study.machine(source, study.scale.interpolated, **options)))
         labels = (("dataset", source.name), ("solution", "linear model"))
-        made.append(Row(labels, study.machine(source, study.scale.linear, solution="hessian", kernel="linear")))
+        made.append(Row(labels, study.machine(source, study.scale.linear, solution="hessian", **LINEAR)))
     return made
 
 

@@ -7,6 +7,7 @@ pseudoinverse's.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.minimum_norm import LINEAR
 from rethinking.experiments.scale import Study
 
 
@@ -14,12 +15,12 @@ def rows(study: Study) -> list[Row]:
     made = []
     for source in study.images:
         if "mnist" in source.stands_for:
-            for name, few, kernel in (
-                ("Gaussian kernel", study.scale.interpolated, "gaussian"),
-                ("linear model", study.scale.linear, "linear"),
+            for name, few, options in (
+                ("Gaussian kernel", study.scale.interpolated, {}),
+                ("linear model", study.scale.linear, LINEAR),
             ):
                 labels = (("dataset", source.name), ("model", name))
-                made.append(Row(labels, study.machine(source, few, solution="sgd", kernel=kernel)))
+                made.append(Row(labels, study.machine(source, few, solution="sgd", **options)))
     return made
 
 
@@ -28,7 +29,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return [
         Number(answer, "distance", distance, None, float(epoch), settled=True)
         for answer in answers
-        for epoch, distance in enumerate(answer.evidence.facts["distances"])
+        for epoch, distance in answer.evidence.facts["distances"]
+        if epoch
     ]
 
 
@@ -45,8 +47,9 @@ EXPERIMENT = Experiment(
         {},
         "epoch, a step an image",
         "distance to the solution, relative to its norm",
-        (0, 200),
+        (1, 10_000),
         (1e-3, 1.0),
+        log_x=True,
         log_y=True,
         x_per_epoch=1.0,
     ),

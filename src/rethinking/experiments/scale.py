@@ -38,7 +38,7 @@ class Scale:
     machine_images: int | None = None
     filters: tuple[int, ...] = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
     interpolated: int = 4000
-    linear: int = 200
+    linear: int = 100
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ SCALES = {
         (0, 5, 10),
         filters=(25, 50, 100, 200, 400, 800),
         interpolated=1000,
-        linear=100,
+        linear=50,
         options={"stop_when_fit": True},
     ),
 }

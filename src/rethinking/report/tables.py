@@ -68,7 +68,7 @@ def shown(quantity: str, value: float | str | None) -> str:
     if quantity.startswith("epochs"):
         return f"{value:.3g}"
     if quantity in SMALL_OR_LARGE:
-        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.2g}"
+        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity == "norm" else f"{value:.2g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rethinking.errors import RunError
 
-BLOCK = 2048  # rows of a matrix that are one block
+BLOCK = 1024  # rows of a matrix that are one block
 
 
 def spans(size: int, block: int | None = None) -> list[tuple[int, int]]:

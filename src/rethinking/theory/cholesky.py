@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rethinking.theory.blocks import Blocks, spans
 
+STRIPE = 512  # rows of the block on the diagonal that are updated at a time
 COLUMNS = 8192  # of a block row that are in float64 at a time
 
 
@@ -48,7 +49,8 @@ def factorize(
             block.addmm_(rows[:, :first], left[:, :first].T, alpha=-1)
             block.copy_(torch.linalg.solve_triangular(left[:, first:].T, block, upper=True, left=False))
         corner = rows[:, start:]
-        corner.addmm_(rows[:, :start], rows[:, :start].T, alpha=-1)
+        for first, last in spans(end - start, STRIPE):  # what lies above the diagonal is not needed
+            corner[first:last, :last].addmm_(rows[first:last, :start], rows[:last, :start].T, alpha=-1)
         corner.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(corner)
         if failed:

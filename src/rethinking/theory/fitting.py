@@ -127,7 +127,8 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         log.info("%s: %s", folder.path, plan.said)
         room.forget_peak()
         work = _Work(config, problem, plan, folder, begin)
-        facts = work.random_conv(sums) if config.features == "random_conv" else work.of_points()
+        summed = config.features == "random_conv" and config.solution == "minimum_norm"
+        facts = work.random_conv(sums) if summed else work.of_points()
         result = {
             "run": folder.path.name,
             "dataset": data.name,
