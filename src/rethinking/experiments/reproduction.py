@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import tyro
@@ -70,7 +72,6 @@ class Reproduction:
     """table3, minimum_norm: of the Gaussian kernel: search on held-out images, the median distance, or a number"""
     memory_limit: Annotated[float | None, tyro.conf.arg(help_behavior_hint="", metavar="GIB")] = None
     """table3, minimum_norm: memory to take; what does not fit goes to disk (default: nine tenths of what is free)"""
-    rows: dict[str, list[Row]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -86,27 +87,36 @@ class Reproduction:
             raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
-        chosen = [self.experiment, *EXPERIMENTS[self.experiment].companions] if self.experiment != "all" else []
-        wanted = chosen or list(EXPERIMENTS)
-        object.__setattr__(self, "rows", {name: rows for name in wanted if (rows := self._rows(name))})
-        if not self.rows:
-            takes = ", ".join(EXPERIMENTS[wanted[0]].models)
-            if takes:
-                raise InputError(
-                    f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}"
-                )
-            raise InputError(
-                f"{self.experiment} has no networks, and no run for these options; leave out --models, or take another"
-                " --dataset"
-            )
+        KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # their check
+        networks = [name for name in self._wanted if EXPERIMENTS[name].models]
+        if not networks and self.models:
+            raise InputError(f"{self.experiment} has kernel machines, no networks; leave out --models")
+        if networks and not any(self._rows(name) for name in networks):
+            takes = ", ".join(EXPERIMENTS[networks[0]].models)
+            raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
+
+    @property
+    def _wanted(self) -> list[str]:
+        """The experiments asked for and what is made along with them."""
+        if self.experiment == "all":
+            return list(EXPERIMENTS)
+        return [self.experiment, *EXPERIMENTS[self.experiment].companions]
+
+    @functools.cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The rows of each experiment that has any. Raises `InputError` where none has, or the data is missing."""
+        rows = {name: rows for name in self._wanted if (rows := self._rows(name))}
+        if not rows:
+            raise InputError(f"{self.experiment} has no run for images like those of --dataset {self.dataset}")
+        return rows
 
     def _rows(
-        self, name: str, besides: tuple[str, ...] = (), images: tuple[ImageSource, ...] | None = None
+        self, name: str, besides: tuple[str, ...] = (), kept: Mapping[str, Evidence] = MappingProxyType({})
     ) -> list[Row]:
         """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
         if not experiment.models:
-            return [] if self.models else experiment.rows(self._study_of_machines(scale, images))
+            return [] if self.models else experiment.rows(self._study_of_machines(scale, kept))
         models = self.models or tuple(model for model in experiment.models if model in scale.models)
         if experiment.any_model and not models:
             models = scale.models
@@ -121,7 +131,8 @@ class Reproduction:
             options["dataset"] = self.dataset
         return experiment.rows(Study(scale, models, options))
 
-    def _study_of_machines(self, scale: Scale, images: tuple[ImageSource, ...] | None) -> Study:
+    def _study_of_machines(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
+        """What was asked for, and besides it the images and numbers of filters of the evidence."""
         options = {
             "runs_dir": self.runs_dir,
             "data_root": self.data_root,
@@ -129,8 +140,13 @@ class Reproduction:
             "bandwidth": self.bandwidth,
             "memory_limit": self.memory_limit,
         }
-        filters = tuple(sorted(set(self.filters or scale.filters)))
-        return Study(scale, (), {}, self._images() if images is None else images, filters, options)
+        machines = [run for run in kept.values() if run.is_of_kernel_machine]
+        summed = {run.configuration["filters"] for run in machines if run.configuration["solution"] == "minimum_norm"}
+        filters = {*(self.filters or scale.filters), *(summed - {None})}
+        asked = self._images()
+        names = {source.name for source in asked}
+        besides = (source for source in _images_of(machines) if source.name not in names)
+        return Study(scale, (), {}, (*asked, *besides), tuple(sorted(filters)), options)
 
     def _images(self) -> tuple[ImageSource, ...]:
         """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
@@ -220,12 +236,7 @@ class Reproduction:
         """
         seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
         answers = []
-        images = None
-        if not EXPERIMENTS[name].models:
-            asked = self._images()
-            names = {source.name for source in asked}
-            images = (*asked, *(source for source in _images_of(kept) if source.name not in names))
-        for row in self._rows(name, besides=EXPERIMENTS[name].models, images=images):
+        for row in self._rows(name, besides=EXPERIMENTS[name].models, kept=kept):
             found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in seeds)
             those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
             answers += [answer for answer in those if answer.evidence.finished] or those
@@ -265,10 +276,9 @@ def stands_for(channels: int) -> str:
     return "mnist" if channels == 1 else "cifar10"
 
 
-def _images_of(kept: Mapping[str, Evidence]) -> Iterator[ImageSource]:
-    """What kernel machines in the evidence were fitted to."""
-    machines = [run.facts for run in kept.values() if run.is_of_kernel_machine]
-    for name, channels in dict.fromkeys((facts["dataset"], facts["image_shape"][0]) for facts in machines):
+def _images_of(machines: list[Evidence]) -> Iterator[ImageSource]:
+    """What kernel machines were fitted to."""
+    for name, channels in dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in machines):
         yield ImageSource(name, name, (stands_for(channels),))
 
 
