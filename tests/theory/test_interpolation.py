@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from torch import Tensor
 
 from rethinking.errors import InputError, RunError
 from rethinking.seeding import generator
-from rethinking.theory import interpolation
+from rethinking.theory import blocks, interpolation
 from rethinking.theory.interpolation import Interpolant, conflicting_points, interpolate, one_hot
 from rethinking.theory.kernels import GaussianKernel, LinearKernel, median_distance
 
@@ -62,6 +64,64 @@ def test_a_matrix_that_float32_cannot_factorize_takes_jitter_and_says_so():
     found = interpolate(GaussianKernel(2.0), at, one_hot(labels, 10))
     assert found.solution.jitter > 0
     assert found.solution.residual > interpolation.TOLERANCE, "nobody is told that this is exact"
+    assert found.solution.norm is None
+
+
+@pytest.mark.parametrize("held", [0.0, 50_000.0])
+def test_with_less_memory_than_the_factor_the_answer_is_the_same(tmp_path: Path, held, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    at, targets = points(300, 20), one_hot(random_labels(300), 10)
+    direct = interpolate(GaussianKernel(3.0), at, targets)
+    limited = interpolate(GaussianKernel(3.0), at, targets, folder=tmp_path, held=held)
+    assert torch.equal(direct.solution.coefficients, limited.solution.coefficients)
+
+
+def test_an_interrupted_solution_goes_on_with_its_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    at, targets = points(300, 20), one_hot(random_labels(300), 10)
+
+    def interrupt(step: str):
+        def advanced(share: float) -> None:
+            if step == "factorizing" and share > 0.5:
+                raise KeyboardInterrupt
+
+        return advanced
+
+    with pytest.raises(KeyboardInterrupt):
+        interpolate(GaussianKernel(3.0), at, targets, folder=tmp_path, begin=interrupt)
+    assert len(list(tmp_path.rglob("*.npy"))) == 4
+    again = interpolate(GaussianKernel(3.0), at, targets, folder=tmp_path)
+    direct = interpolate(GaussianKernel(3.0), at, targets)
+    assert torch.equal(again.solution.coefficients, direct.solution.coefficients)
+
+
+def test_jitter_that_was_of_no_use_is_not_tried_again(tmp_path: Path):
+    at, targets = points(400, 2), one_hot(random_labels(400), 10)
+    begun: list[str] = []
+
+    def begin(step: str):
+        begun.append(step)
+        return lambda share: None
+
+    found = interpolate(GaussianKernel(2.0), at, targets, folder=tmp_path, begin=begin)
+    assert "factorizing" in begun
+    begun.clear()
+    again = interpolate(GaussianKernel(2.0), at, targets, folder=tmp_path, begin=begin)
+    assert "factorizing" not in begun, "without jitter"
+    assert torch.equal(found.solution.coefficients, again.solution.coefficients)
+
+
+def test_refinement_reaches_what_a_rough_factor_does_not():
+    """Nearly singular: one substitution in float32 leaves a large residual, conjugate gradients with it do not."""
+    at, labels = points(300, 10), random_labels(300)
+    found = interpolate(GaussianKernel(7.0), at, one_hot(labels, 10))
+    assert found.solution.refinements > 1
+    assert found.solution.residual < interpolation.TOLERANCE
+    assert torch.equal(found(at).argmax(dim=1), labels)
+    assert found.solution.norm is not None
+    exact = slow(found, one_hot(labels, 10))
+    energy = np.sum(exact * (found.kernel(at.double(), at.double()).numpy() @ exact))
+    assert found.solution.norm == pytest.approx(np.sqrt(energy), rel=0.02)
 
 
 def test_fewer_features_than_points_leave_a_residual():

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from rethinking.errors import InputError
+from rethinking.theory import room
+from rethinking.theory.blocks import nbytes, triangle
+from rethinking.theory.kernel_machine import KernelMachineConfig
+
+MNIST = (60_000, 1, 28, 28)
+CIFAR10 = (50_000, 3, 32, 32)
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def _a_laptop(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "free_memory", lambda device: 20 * GIB)
+    monkeypatch.setattr(room, "_free_disk", lambda folder: 100 * GIB)
+
+
+def config(**options) -> KernelMachineConfig:
+    return KernelMachineConfig(dataset="digits", device="cpu", **options)
+
+
+def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
+    plan = room.plan(config(), MNIST, 10_000, Path("runs"))
+    assert plan.held_factor == nbytes(triangle(60_000))
+    assert plan.keep
+    assert 7 * GIB < plan.memory < 12 * GIB
+    assert plan.said == "6.8 GiB of matrices in memory, kept on disk as they grow"
+
+
+def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
+    plan = room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs"))
+    assert plan.keep
+    assert plan.held_factor < 3 * GIB
+    assert plan.memory <= 4 * GIB
+    assert "the rest on disk" in plan.said
+
+
+def test_random_convolutional_features_share_the_memory_with_their_sums():
+    options = {"features": "random_conv", "filters": 32_000}
+    plan = room.plan(config(**options), CIFAR10, 10_000, Path("runs"))
+    assert plan.held_factor + plan.held_sums <= 16 * GIB
+    assert plan.memory < 16 * GIB
+    limited = room.plan(config(**options, memory_limit=6.0), CIFAR10, 10_000, Path("runs"))
+    assert limited.memory <= 6 * GIB
+    assert 0 < limited.held_sums < plan.held_sums
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0])
+def test_too_little_memory_is_told_before_anything_begins(limit):
+    with pytest.raises(InputError, match=r"takes at least \d\.\d GiB of memory, and .* are allowed; take fewer images"):
+        room.plan(config(memory_limit=limit), MNIST, 10_000, Path("runs"))
+
+
+def test_too_little_memory_and_disk_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
+    with pytest.raises(InputError, match=r"6\.8 GiB on the disk of .*, of which 3\.0 are free"):
+        room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs/x"))
+    assert not room.plan(config(), MNIST, 10_000, Path("runs")).keep, "memory alone will do"
+
+
+def test_small_problems_are_not_kept():
+    assert not room.plan(config(), (5000, 1, 28, 28), 1000, Path("runs")).keep
+
+
+def test_filters_that_are_summed_are_not_counted_again():
+    options = {"features": "random_conv", "filters": 2000}
+    fresh, after = (room.operations(config(**options), CIFAR10, 10_000, summed) for summed in (0, 1500))
+    solving = room.operations(config(**options), CIFAR10, 10_000, 2000)
+    assert after - solving == pytest.approx((fresh - solving) / 4)
+    assert solving == pytest.approx(50_000**3 / 3)
+
+
+def test_the_peak_is_measured_anew():
+    room.forget_peak()
+    before = room.peak()
+    block = bytearray(200 << 20)
+    block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
+    assert room.peak() > before + (150 << 20)
+    del block
+    room.forget_peak()
+    assert room.peak() < before + (100 << 20)
