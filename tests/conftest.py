@@ -119,3 +119,11 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which all of it was reproduced, and what was printed."""
     folder = tmp_path_factory.mktemp("reproduction")
     return folder, reproduce(folder, "all", *DEMO)
+
+
+@pytest.fixture(scope="session")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which the kernel machines were solved, and what was printed."""
+    folder = tmp_path_factory.mktemp("solutions")
+    printed = reproduce(folder, "table3", "--scale", "demo", "--filters", "25", "400")
+    return folder, printed + reproduce(folder, "minimum_norm", "--scale", "demo")

@@ -166,7 +166,8 @@ class Reproducing:
     def _left_out(self) -> None:
         for name in self._reproduction.left_out:
             takes = ", ".join(EXPERIMENTS[name].models)
-            self._print(f"left out: {name}, which takes --models {takes}")
+            why = f"takes --models {takes}" if takes else "has kernel machines, or none for these images"
+            self._print(f"left out: {name}, which {why}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

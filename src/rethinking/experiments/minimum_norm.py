@@ -29,9 +29,9 @@ def rows(study: Study) -> list[Row]:
         if "mnist" not in source.stands_for:
             continue
         for name, options in SOLUTIONS:
-            labels = (("dataset", source.name), ("solution", name))
+            labels = (("data", source.name), ("solution", name))
             made.append(Row(labels, study.machine(source, study.scale.interpolated, **options)))
-        labels = (("dataset", source.name), ("solution", "linear model"))
+        labels = (("data", source.name), ("solution", "linear model"))
         made.append(Row(labels, study.machine(source, study.scale.linear, solution="hessian", **LINEAR)))
     return made
 

@@ -19,7 +19,7 @@ def rows(study: Study) -> list[Row]:
                 ("Gaussian kernel", study.scale.interpolated, {}),
                 ("linear model", study.scale.linear, LINEAR),
             ):
-                labels = (("dataset", source.name), ("model", name))
+                labels = (("data", source.name), ("model", name))
                 made.append(Row(labels, study.machine(source, few, solution="sgd", **options)))
     return made
 

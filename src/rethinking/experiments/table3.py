@@ -37,7 +37,7 @@ def _row(study: Study, source: ImageSource, row: dict[str, str], filters: int | 
     paper = {"test error": float(row["test_error"]) / 100}
     if row["minimum_norm"]:
         paper["norm"] = float(row["minimum_norm"])
-    return Row((("dataset", source.name), ("features", named), ("l2", row["l2_regularization"])), config, paper)
+    return Row((("data", source.name), ("features", named), ("l2", row["l2_regularization"])), config, paper)
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
@@ -59,8 +59,8 @@ def _with_most_filters(answers: list[Answer]) -> list[Answer]:
     """Of the answers that differ in their filters alone those with the most."""
 
     def same(answer: Answer) -> object:
-        dataset, _, l2 = answer.row.labels
-        return dataset, l2, answer.evidence.configuration["features"]
+        data, _, l2 = answer.row.labels
+        return data, l2, answer.evidence.configuration["features"]
 
     def filters(answer: Answer) -> int:
         return answer.evidence.configuration["filters"] or 0

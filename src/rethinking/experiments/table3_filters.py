@@ -19,7 +19,7 @@ PAPER = {
 def rows(study: Study) -> list[Row]:
     return [
         Row(
-            (("dataset", source.name), ("regularizer", f"l2: {l2}"), ("filters", f"{filters}")),
+            (("data", source.name), ("regularizer", f"l2: {l2}"), ("filters", f"{filters}")),
             study.machine(source, features="random_conv", filters=filters, l2="search" if l2 == "yes" else 0.0),
         )
         for source in study.images

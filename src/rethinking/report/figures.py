@@ -101,7 +101,7 @@ def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
     """The curve a cell belongs to; where several models or data sets share a figure, with its own."""
     labels = dict(cell.labels)
     name = labels[plot.series].replace("_", " ")
-    for beside in ("model", "dataset"):
+    for beside in ("model", "data"):
         if beside != plot.series and len({dict(other.labels).get(beside) for other in cells}) > 1:
             name = f"{name}, {labels[beside]}"
     return name

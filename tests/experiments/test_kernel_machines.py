@@ -1,0 +1,208 @@
+"""`reproduce.py table3` and `minimum_norm` as a person runs them, on the digits at demo scale."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.paper import read_table
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.report import page, tables
+from tests.conftest import OUT, on_a_terminal, reproduce
+
+FILTERS = ("--filters", "25", "400")
+
+
+def solved_when(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/result.json")}
+
+
+def test_table_3_is_there_with_its_curve_and_its_evidence(solved):
+    folder, printed = solved
+    names = {path.name for path in (folder / OUT).iterdir()}
+    assert {"kernel_machines.csv", "table3.csv", "table3.md", "report.html"} <= names
+    assert {"table3_filters.csv", "table3_filters.png", "table3_filters.svg", "minimum_norm_sgd.svg"} <= names
+    assert "runs.csv" not in names, "no network was trained"
+    for name in ("table3", "table3_filters", "minimum_norm", "minimum_norm_sgd"):
+        assert EXPERIMENTS[name].title in " ".join(printed.split())
+
+
+def test_every_number_is_that_of_its_run_folder(solved):
+    folder, _ = solved
+    checked = 0
+    for name in ("table3", "table3_filters", "minimum_norm"):
+        cells, dataset, scale = tables.read_csv(folder / OUT / f"{name}.csv")
+        assert (dataset, scale) == ("digits", "demo")
+        for cell in cells:
+            (run,) = cell.runs
+            result = json.loads((folder / "runs" / run / "result.json").read_text())
+            key = cell.quantity.lower().replace("'s", "").replace(" ", "_")
+            places = [result, *result.get("minima", [])]
+            expected = {place.get(key) for place in places}
+            assert any(value == cell.ours or value == pytest.approx(cell.ours, rel=1e-5) for value in expected), cell
+            checked += 1
+    assert checked > 40
+
+
+def test_the_papers_numbers_stand_beside_ours(solved):
+    cells, *_ = tables.read_csv(solved[0] / OUT / "table3.csv")
+    papers = {cell.paper for cell in cells if cell.quantity == "test error"}
+    assert papers == {0.012, 0.006, 0.17, 0.15}, "the digits' pixels once, beside MNIST's"
+    norms = {cell.paper for cell in cells if cell.quantity == "norm"} - {None}
+    assert norms == {220.0, 390.0}
+    assert len(read_table("table3")) == 5
+    random = [dict(cell.labels) for cell in cells if "random conv" in dict(cell.labels)["features"]]
+    assert {labels["features"] for labels in random} == {"random conv, 400 filters"}, "the most there are"
+
+
+def test_the_digits_show_what_the_paper_says(solved):
+    folder, _ = solved
+    found = {dict(cell.labels)["solution"]: {} for cell in tables.read_csv(folder / OUT / "minimum_norm.csv")[0]}
+    for cell in tables.read_csv(folder / OUT / "minimum_norm.csv")[0]:
+        found[dict(cell.labels)["solution"]][cell.quantity] = cell.ours
+    least = found["least norm"]
+    assert all(row["train error"] == 0 for row in found.values())
+    assert found["least norm, Gabor features"]["norm"] > least["norm"]
+    assert found["least norm, Gabor features"]["test error"] < least["test error"]
+    for name in ("least norm, random labels", "random centres", "wrong on test images"):
+        assert found[name]["norm"] > 2 * least["norm"]
+        assert found[name]["test error"] > 2 * least["test error"]
+    assert found["gradient descent"]["norm"] == pytest.approx(least["norm"], rel=1e-2)
+    hessians = [row["Hessian's difference"] for row in found.values() if "Hessian's difference" in row]
+    assert len(hessians) == 3
+    assert max(hessians) < 1e-12
+
+
+def test_gradient_descents_curve_comes_down(solved):
+    cells, *_ = tables.read_csv(solved[0] / OUT / "minimum_norm_sgd.csv")
+    for model in ("Gaussian kernel", "linear model"):
+        curve = [cell.ours for cell in cells if dict(cell.labels)["model"] == model]
+        assert curve == sorted(curve, reverse=True)
+        assert curve[-1] < 1e-3
+
+
+def test_the_evidence_holds_provenance_and_comes_back(solved):
+    folder, _ = solved
+    with (folder / OUT / "kernel_machines.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(solved_when(folder))
+    for row in rows:
+        assert row["fingerprint"]
+        assert row["hardware"]
+        assert row["commit"]
+        assert float(row["seconds"]) > 0
+        assert float(row["peak_gib"]) > 0.1
+    kept = archive.read(folder / OUT)
+    assert all(run.is_of_kernel_machine and run.finished for run in kept.values())
+    assert {run.run for run in kept.values()} == {row["run"] for row in rows}
+
+
+def test_the_same_command_solves_nothing_again_even_without_the_run_folders(solved, tmp_path: Path):
+    folder, _ = solved
+    shutil.copytree(folder / OUT, tmp_path / OUT)
+    before = (tmp_path / OUT / "table3.csv").read_bytes()
+    printed = reproduce(tmp_path, "table3", "--scale", "demo", *FILTERS)
+    assert "finished" not in printed
+    assert not list((tmp_path / "runs").glob("pixels-*"))
+    assert (tmp_path / OUT / "table3.csv").read_bytes() == before
+
+
+def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Path, tmp_path: Path):
+    folder, _ = solved
+    shutil.copytree(folder / OUT, tmp_path / "out")
+    options = ("--scale", "demo", "--out", "out", "--data_root", str(real_root))
+    reproduce(tmp_path, "table3", *options, "--dataset", "mnist")
+    cells, dataset, _ = tables.read_csv(tmp_path / "out" / "table3.csv")
+    assert dataset == "mnist and digits"
+    assert {dict(cell.labels)["data"] for cell in cells} == {"mnist", "digits"}
+    reproduce(tmp_path, "table3", *options, "--dataset", "cifar10", "--filters", "12")
+    cells, dataset, _ = tables.read_csv(tmp_path / "out" / "table3.csv")
+    assert set(dataset.split(" and ")) == {"cifar10", "mnist", "digits"}
+    curve, *_ = tables.read_csv(tmp_path / "out" / "table3_filters.csv")
+    assert {(dict(cell.labels)["data"], cell.x) for cell in curve} == {("cifar10", 12.0)} | {
+        ("digits", float(filters)) for filters in (25, 400)
+    }
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "PATH/TO" not in html, "these data sets have names"
+    assert "python reproduce.py table3 --dataset cifar10" in html
+
+
+def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):
+    printed = reproduce(tmp_path, "table3", "--scale", "demo", *FILTERS, "--dry_run")
+    assert re.search(r"digits, random conv, 400 filters, l2, seed 0\W+\d+s", printed)
+    assert re.search(r"\d+s left in all", printed)
+    assert "GiB of memory at most" in printed
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_dry_run_names_what_is_done(solved):
+    printed = reproduce(solved[0], "table3", "--scale", "demo", *FILTERS, "--dry_run")
+    assert len(re.findall(r"seed 0\W+done", printed)) == 6
+    assert "0s left in all" in printed
+
+
+def test_on_a_terminal_each_step_is_one_live_line(tmp_path: Path):
+    command = ("-m", "rethinking", "reproduce", "minimum_norm", "--scale", "demo", "--bandwidth", "median")
+    seen = on_a_terminal(tmp_path, *command)
+    assert "stochastic gradient descent" in seen
+    assert "left" in seen
+    assert "finished:" not in seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table3", "--bandwidth", "wide"), "error: bandwidth must be search, median or a number, not 'wide'"),
+        (("table3", "--bandwidth", "0"), "error: bandwidth must be search, median or a positive number, not 0"),
+        (("table3", "--filters", "0"), "error: filters must be whole numbers from 1 on"),
+        (("table3", "--memory_limit", "-2"), "error: memory_limit must be a positive number of GiB, not -2"),
+        (("table3", "--models", "mlp_1x512"), "error: table3 has kernel machines, no networks; leave out --models"),
+        (("table33",), "did you mean 'table3'?"),
+        (("minimum_norm", "--scale", "demo", "--memory_limit", "0.05"), "GiB of memory, and 0.1 are allowed"),
+        (("table3", "--scale", "demo", "--filters", "900000"), "900,000 filters are more than the 762,818 patches"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_any_work(tmp_path: Path, arguments, message):
+    printed = reproduce(tmp_path, *arguments, status=2)
+    assert message in " ".join(printed.split())
+    assert printed.count("error:") == 1
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_images_that_an_experiment_has_no_rows_for_are_told(real_root: Path, tmp_path: Path):
+    options = ("--dataset", "cifar10", "--data_root", str(real_root))
+    printed = reproduce(tmp_path, "minimum_norm", *options, status=2)
+    assert "minimum_norm has no run for images like those of --dataset cifar10" in printed
+
+
+def test_grey_images_stand_for_mnist_and_coloured_ones_for_cifar10(real_root: Path):
+    def rows(name: str, dataset: str) -> set[tuple[str, str]]:
+        asked = Reproduction(experiment=name, dataset=dataset, data_root=str(real_root), filters=(5,))
+        return {(dict(row.labels)["data"], row.config.features) for found in asked.rows.values() for row in found}
+
+    assert rows("table3", "mnist") == {("mnist", "pixels"), ("mnist", "gabor")}
+    assert rows("table3", "cifar10") == {("cifar10", "pixels"), ("cifar10", "random_conv")}
+    full = Reproduction(experiment="table3").rows["table3"]
+    assert [row.paper["test error"] for row in full if row.config.features != "random_conv"] == [0.012, 0.006, 0.46]
+    assert {row.config.filters for row in full} == {None, 500, 1000, 2000, 4000, 8000, 16_000, 32_000}
+    assert all(row.config.train_subset is None for row in full)
+    small = Reproduction(experiment="table3", scale="small").rows["table3"]
+    assert all(row.config.train_subset == 10_000 for row in small)
+
+
+def test_the_page_says_of_each_solution_what_is_known(solved):
+    html = (solved[0] / OUT / "report.html").read_text()
+    for word in ("fits every training label", "test error", "peak memory, GiB", "fingerprint"):
+        assert word in html
+    kept = archive.read(solved[0] / OUT)
+    commands = {page.command(run) for run in kept.values()}
+    assert "python reproduce.py table3 --dataset digits --scale demo --filters 25" in commands
+    assert "python reproduce.py minimum_norm --dataset digits --scale demo" in commands
+    assert "Paper: MNIST, 60,000 training images, and CIFAR-10, 50,000." in html

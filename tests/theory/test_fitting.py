@@ -1,0 +1,229 @@
+"""Kernel machines as runs, on the digits and on small real copies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from rethinking.data import sources
+from rethinking.errors import InputError, RunError
+from rethinking.theory import blocks, convolutional, fitting, interpolation, room
+from rethinking.theory.fitting import fit
+from rethinking.theory.kernel_machine import KernelMachineConfig, question
+from rethinking.theory.kernels import GaussianKernel
+from tests.conftest import ROOT
+
+GIB = 2**30
+
+
+def config(runs: Path, **options) -> KernelMachineConfig:
+    return KernelMachineConfig(**{"dataset": "digits", "device": "cpu", "runs_dir": str(runs), **options})
+
+
+def test_a_run_is_the_exact_solution_and_says_so(tmp_path: Path):
+    """Against float64 on the whole matrix."""
+    found = fit(config(tmp_path, bandwidth=3.0))
+    result = found.result
+    assert result["interpolates"]
+    assert result["train_error"] == 0
+    assert result["residual"] < interpolation.TOLERANCE
+    data = sources.load("digits")
+    points, test = (torch.from_numpy(split.images).flatten(1).double() / 255 for split in (data.train, data.test))
+    targets = np.eye(10)[data.train.labels]
+    kernel = GaussianKernel(3.0)
+    gram = kernel(points, points).numpy()
+    exact = np.linalg.solve(gram, targets)
+    error = np.mean((kernel(test, points).numpy() @ exact).argmax(axis=1) != data.test.labels)
+    assert result["test_error"] == pytest.approx(error, abs=0.003)
+    assert result["norm"] == pytest.approx(np.sqrt(np.sum(exact * (gram @ exact))), rel=1e-3)
+    kept = safetensors.torch.load_file(found.path / "solution.safetensors")["coefficients"]
+    assert kept.dtype == torch.float64
+    assert np.abs(kept.numpy() - exact).max() < 1e-3 * np.abs(exact).max()
+    assert (result["train_images"], result["test_images"], result["features"]) == (1442, 355, 784)
+    assert result["provenance"]["fingerprint"] == data.fingerprint
+
+
+def test_random_labels_are_fitted_as_exactly(tmp_path: Path):
+    result = fit(config(tmp_path, randomization="random_labels")).result
+    assert result["interpolates"]
+    assert result["test_error"] == pytest.approx(0.9, abs=0.06)
+    assert result["norm"] > 3 * fit(config(tmp_path)).result["norm"]
+
+
+def test_the_same_question_finds_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = config(tmp_path, bandwidth="median")
+    assert fitting.find(asked) is None
+    first = fit(asked)
+    monkeypatch.setattr(fitting, "solve", None)
+    again = fit(replace(asked, memory_limit=10.0))
+    assert again.path == first.path
+    assert again.result == first.result
+    assert fitting.find(replace(asked, l2=0.1)) is None
+    assert not (first.path / "factor").exists()
+
+
+def test_the_bandwidth_is_searched_kept_and_said(tmp_path: Path):
+    result = fit(config(tmp_path, train_subset=400)).result
+    assert result["bandwidths_tried"][f"{result['bandwidth']:.6g}"] == min(result["bandwidths_tried"].values())
+    median = fit(config(tmp_path, train_subset=400, bandwidth="median")).result
+    assert median["bandwidth"] == median["median_distance"] == result["median_distance"]
+
+
+def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path):
+    result = fit(config(tmp_path, features="random_conv", filters=30, l2="search", train_subset=400)).result
+    assert len(result["ridges_tried"]) == 7
+    assert result["ridge"] > 0
+    assert result["features"] == 240
+
+
+def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "KEEP_FROM", 0)
+    monkeypatch.setattr(convolutional, "CHUNK", 20)
+    options = {"features": "random_conv", "train_subset": 200, "l2": 0.01}
+    alone = fit(config(tmp_path / "alone", filters=60, **options)).result
+    fit(config(tmp_path / "shared", filters=40, **options))
+    (sums,) = (tmp_path / "shared").glob("random_conv-sums-*")
+    assert [path.name for path in (sums / "sums").iterdir()] == ["40"]
+    added: list[int] = []
+    add = convolutional.FeatureGram._add
+    monkeypatch.setattr(
+        convolutional.FeatureGram, "_add", lambda self, end, advanced: (added.append(end), add(self, end, advanced))
+    )
+    more = fit(config(tmp_path / "shared", filters=60, **options)).result
+    assert added == [60]
+    assert more["norm"] == alone["norm"]
+    fit(config(tmp_path / "shared", filters=60, **{**options, "l2": 0.1}))
+    assert added == [60]
+    fewer = fit(config(tmp_path / "shared", filters=20, **options)).result
+    assert added == [60, 20], "what is added stays, so fewer are summed anew"
+    assert fewer["norm"] != more["norm"]
+    assert set(json.loads((sums / "seconds.json").read_text())) == {"20", "40", "60"}
+
+
+@pytest.mark.parametrize("features", ["pixels", "random_conv"])
+def test_the_memory_limited_path_gives_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features):
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    monkeypatch.setattr(room, "LIBRARIES", 0)
+    options = {"features": features, "filters": 200 if features == "random_conv" else None, "l2": 0.01}
+    plain = fit(config(tmp_path / "plain", **options))
+    least, _ = fitting.check(config(tmp_path, **options))
+    limit = (least.memory - 2e6) / GIB
+    limited = fit(config(tmp_path / "limited", memory_limit=limit, **options))
+    assert "the rest on disk" in limited.result["memory"]
+    assert "in memory" in plain.result["memory"]
+    first, second = (
+        safetensors.torch.load_file(each.path / "solution.safetensors")["coefficients"] for each in (plain, limited)
+    )
+    assert torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max()))
+    assert limited.result["test_error"] == plain.result["test_error"]
+
+
+def test_a_killed_run_goes_on_with_its_factor_to_the_same_numbers(tmp_path: Path):
+    """kill -9 in the midst of the factorization."""
+    script = (
+        "import sys, time\n"
+        "from rethinking.theory import blocks, room\n"
+        "from rethinking.theory.fitting import fit\n"
+        "from rethinking.theory.kernel_machine import KernelMachineConfig\n"
+        "blocks.BLOCK, room.KEEP_FROM = 100, 0\n"
+        "def begin(step):\n"
+        "    print(step, flush=True)\n"
+        "    return lambda share: time.sleep(0.3 if step == 'factorizing' and '--slow' in sys.argv else 0)\n"
+        "fit(KernelMachineConfig(dataset='digits', device='cpu', bandwidth=3.0, runs_dir=sys.argv[1]), begin)\n"
+    )
+
+    def command(runs: Path, *options: str) -> list[str]:
+        return [sys.executable, "-c", script, str(runs), *options]
+
+    process = subprocess.Popen(command(tmp_path / "killed", "--slow"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "killed").rglob("factor/*/*.npy"))) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("factor/*/*.npy")}
+    assert 5 <= len(kept) < 15
+    for runs in ("killed", "whole"):
+        subprocess.run(command(tmp_path / runs), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    killed, whole = (next((tmp_path / runs).glob("pixels-*/solution.safetensors")) for runs in ("killed", "whole"))
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = sources.load("digits")
+    images, labels = data.train.images.copy(), data.train.labels.copy()
+    images[17], labels[17], labels[3] = images[3], 1, 2
+    doubled = replace(data, train=sources.ImageSet(images, labels))
+    monkeypatch.setattr(sources, "load", lambda *_: doubled)
+    with pytest.raises(InputError, match="no function fits points 3 and 17 both"):
+        fit(config(tmp_path))
+    assert not list(tmp_path.iterdir())
+    assert fit(config(tmp_path, l2=0.1, bandwidth=3.0)).result["ridge"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bandwidth": 0.0}, "bandwidth must be search, median or a positive number, not 0"),
+        ({"bandwidth": "-1"}, "bandwidth must be search, median or a positive number, not -1"),
+        ({"bandwidth": "medain"}, "bandwidth must be search, median or a number, not 'medain'; did you mean 'median'?"),
+        ({"l2": -1.0}, "the l2 term must be search or a number from 0 on, not -1"),
+        ({"features": "gabro"}, "did you mean 'gabor'?"),
+        ({"filters": 10}, "filters are for random_conv features"),
+        ({"features": "random_conv"}, "filters are for random_conv features, and those need them"),
+        ({"features": "random_conv", "filters": 0}, "filters must be whole numbers from 1 on"),
+        ({"memory_limit": 0.0}, "memory_limit must be a positive number of GiB"),
+        ({"train_subset": 2000}, "train_subset must be from 1 to 1442"),
+        ({"features": "random_conv", "filters": 600, "train_subset": 1}, "600 filters are more than the 529 patches"),
+        ({"memory_limit": 0.01}, "of memory, and 0.0 are allowed"),
+    ],
+)
+def test_wrong_options_are_one_line_before_any_work(tmp_path: Path, options, message):
+    with pytest.raises(InputError) as caught:
+        fit(config(tmp_path, **options))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_result_is_told_with_what_to_do(tmp_path: Path):
+    found = fit(config(tmp_path, train_subset=100, bandwidth=3.0))
+    (found.path / "result.json").write_text("{")
+    with pytest.raises(RunError, match=r"result\.json is damaged: move that folder away"):
+        fit(config(tmp_path, train_subset=100, bandwidth=3.0))
+
+
+def test_a_folder_that_another_process_works_in_is_left_to_it(tmp_path: Path):
+    asked = config(tmp_path, train_subset=100, bandwidth=3.0)
+    folder = fitting._folder(fitting.resolve(asked, sources.load("digits")), sources.load("digits"))
+    with folder.lock(), pytest.raises(RunError, match="another process"):
+        fit(asked)
+
+
+def test_the_question_is_the_same_on_every_device_and_of_any_memory():
+    base = KernelMachineConfig(dataset="digits", bandwidth=2.0)
+    asked = question(base, "digits", "f")
+    assert question(replace(base, device="cuda", memory_limit=3.0, runs_dir="elsewhere"), "digits", "f") == asked
+    assert question(replace(base, bandwidth=3.0), "digits", "f") != asked
+    assert question(base, "digits", "g") != asked
+
+
+def test_colour_images_from_a_folder(real_root: Path, tmp_path: Path):
+    asked = config(tmp_path, dataset="cifar10", data_root=str(real_root), bandwidth="median")
+    result = fit(asked).result
+    assert result["features"] == 3072
+    assert result["train_error"] == 0
+    assert 0.5 < result["test_error"] < 0.95
+    assert os.path.basename(result["run"]).startswith("pixels-minimum_norm-cifar10-")
