@@ -276,7 +276,7 @@ def _one_line_errors() -> Iterator[None]:
         _fail(told)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
-        print("\nstopped; the same command goes on after the last finished epoch", file=sys.stderr)
+        print("\nstopped; the same command goes on after what is finished", file=sys.stderr)
         sys.exit(128 + number)
 
 

@@ -165,10 +165,11 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
     data = sources.load("digits")
     images, labels = data.train.images.copy(), data.train.labels.copy()
     images[17], labels[17], labels[3] = images[3], 1, 2
-    doubled = replace(data, train=sources.ImageSet(images, labels))
+    doubled = replace(data, fingerprint="doubled", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_: doubled)
-    with pytest.raises(InputError, match="no function fits points 3 and 17 both"):
-        fit(config(tmp_path))
+    for begin in (fitting.check, fit):
+        with pytest.raises(InputError, match="no function fits points 3 and 17 both"):
+            begin(config(tmp_path))
     assert not list(tmp_path.iterdir())
     assert fit(config(tmp_path, l2=0.1, bandwidth=3.0)).result["ridge"] == 0.1
 

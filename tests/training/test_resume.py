@@ -151,7 +151,7 @@ def test_a_polite_interruption_says_how_to_go_on(tmp_path: Path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert errors.strip() == "stopped; the same command goes on after the last finished epoch"
+    assert errors.strip() == "stopped; the same command goes on after what is finished"
     before = saved_epoch(tmp_path)
     process = start(command)
     wait_for_epoch(tmp_path, before + 1, process)

@@ -96,8 +96,8 @@ def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Cal
     `advanced` is told of images as they are done.
     """
     device = filters.device
-    weight = (bank.whitening @ filters.T).contiguous()
-    bias = -(bank.mean @ weight)
+    weight = (bank.whitening.to(device) @ filters.T).contiguous()
+    bias = -(bank.mean.to(device) @ weight)
     quadrants = _quadrants(images.shape[2] - PATCH + 1, images.shape[3] - PATCH + 1, device)
     made = torch.empty(len(images), FEATURES * len(filters), device=device)
     step = IMAGES if device.type == "cpu" else DEVICE_IMAGES
@@ -126,11 +126,14 @@ def standardize(train: Tensor, *others: Tensor) -> None:
         other.sub_(mean).mul_(scale)
 
 
-def standardized_features(train: Tensor, test: Tensor, filters: int, seed: int) -> tuple[Tensor, Tensor]:
+def standardized_features(
+    train: Tensor, test: Tensor, filters: int, seed: int, advanced: Callable[[float], None] = lambda share: None
+) -> tuple[Tensor, Tensor]:
     """Float32 (n, 8 filters + 1) of uint8 images, over the root of their number: `FeatureGram` has their products."""
     bank = RandomFilters.of(train.cpu(), seed)
     drawn = bank.filters(0, filters).to(train.device)
-    made = [features(images, bank, drawn, lambda images: None) for images in (train, test)]
+    counted = _counter(len(train) + len(test), advanced)
+    made = [features(images, bank, drawn, counted) for images in (train, test)]
     standardize(*made)
     scaled = [one / math.sqrt(one.shape[1]) for one in made]
     with_bias = [torch.cat([one, torch.full_like(one[:, :1], math.sqrt(BIAS))], dim=1) for one in scaled]
@@ -190,14 +193,7 @@ class FeatureGram:
     def _add(self, end: int, advanced: Callable[[float], None]) -> None:
         self._bank = self._bank or RandomFilters.of(self._train, self._seed)
         filters = self._bank.filters(self.filters, end).to(self._device)
-        images = len(self._train) + len(self._test)
-        done = 0
-
-        def counted(some: int) -> None:
-            nonlocal done
-            done += some
-            advanced(0.5 * done / images)
-
+        counted = _counter(len(self._train) + len(self._test), _part(advanced, 0.0, 0.5))
         train = features(self._train, self._bank, filters, counted)
         test = features(self._test, self._bank, filters, counted)
         standardize(train, test)
@@ -224,6 +220,18 @@ class FeatureGram:
     def test_rows(self, index: int) -> Tensor:
         """Block row `index` of the products of test images with all training images, float32, a copy."""
         return self.rows(len(spans(self.size)) + index)
+
+
+def _counter(images: int, advanced: Callable[[float], None]) -> Callable[[int], None]:
+    """What is told of some images at a time, and tells the share of all."""
+    done = 0
+
+    def counted(some: int) -> None:
+        nonlocal done
+        done += some
+        advanced(done / images)
+
+    return counted
 
 
 def _part(advanced: Callable[[float], None], start: float, end: float) -> Callable[[float], None]:

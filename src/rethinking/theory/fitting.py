@@ -45,7 +45,7 @@ from rethinking.theory.interpolation import (
 from rethinking.theory.kernel_machine import KernelMachineConfig, question, resolve, run_id, sums_folder
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, median_distance
 from rethinking.theory.search import Choice, choose_bandwidth, choose_ridge
-from rethinking.training.hardware import provenance
+from rethinking.training.hardware import choose_products, provenance
 from rethinking.training.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -96,12 +96,13 @@ def find(config: KernelMachineConfig) -> KernelMachineResult | None:
 def check(config: KernelMachineConfig) -> tuple[room.Plan, float]:
     """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
 
-    Memory and disk it takes, and its floating-point operations, less those of the filters that are summed.
+    The memory and disk it takes, and its floating-point operations, less those of the filters that are summed.
     """
     data = sources.load(config.dataset, config.data_root)
     config = resolve(config, data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
     test, sums = len(data.test) if data.test else 0, sums_folder(config, data.fingerprint)
+    _refuse_conflicts(config, data)
     kept = [int(path.name) for path in (sums / "sums").glob("*") if path.name.isdecimal()]
     return room.plan(config, shape, test, sums), room.operations(config, shape, test, max(kept, default=0))
 
@@ -120,12 +121,12 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
     folder = _folder(config, data)
     sums = sums_folder(config, data.fingerprint)
     plan = room.plan(config, tuple(problem.train.shape), len(problem.test), sums)
-    if not config.l2:
-        refuse_conflicts(problem.train.flatten(1), problem.labels)
+    _refuse_conflicts(config, data)
+    choose_products("fp32")
     with folder.lock(), _memory_in_one_line():
         folder.write("config.yaml", config.to_yaml().encode())
         log.info("%s: %s", folder.path, plan.said)
-        room.forget_peak()
+        room.forget_peak(config.device)
         work = _Work(config, problem, plan, folder, begin)
         summed = config.features == "random_conv" and config.solution == "minimum_norm"
         facts = work.random_conv(sums) if summed else work.of_points()
@@ -140,7 +141,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
             "seconds": sum(work.seconds.values()),
             "steps": work.seconds,
             "memory": plan.said,
-            "peak_gib": room.peak() / 2**30,
+            "peak_gib": room.peak(config.device) / room.GIB,
         }
         folder.write("result.json", json.dumps(result, indent=2).encode())
         shutil.rmtree(folder.path / "factor", ignore_errors=True)
@@ -237,7 +238,7 @@ class _Work:
             train, test = (GaborBank().features(images, self.begin("Gabor features")) for images in both)
         else:
             assert self.config.filters is not None, "checked with the configuration"
-            train, test = standardized_features(*both, self.config.filters, self.config.seed)
+            train, test = standardized_features(*both, self.config.filters, self.config.seed, self.begin("features"))
         return train, test
 
     def _kernel(self, points: Tensor) -> tuple[Kernel, dict[str, Any]]:
@@ -341,6 +342,18 @@ def _memory_in_one_line() -> Iterator[None]:
         if isinstance(error, RunError) or too_little_memory(error) is None:
             raise
         raise MemoryShortageError("there is not enough memory for this; give a smaller --memory_limit") from None
+
+
+_without_conflicts: set[tuple[object, ...]] = set()  # what was looked through already, by this process
+
+
+def _refuse_conflicts(config: KernelMachineConfig, data: sources.ImageData) -> None:
+    """Raises `InputError` where equal images have different labels and there is no l2 term."""
+    looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
+    if not config.l2 and looked_at not in _without_conflicts:
+        problem = _problem(config, data)
+        refuse_conflicts(problem.train.flatten(1), problem.labels)
+        _without_conflicts.add(looked_at)
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -110,14 +110,19 @@ def product_rate(device: torch.device, size: int = 6000) -> float:
     return 2 * size**3 / best
 
 
-def forget_peak() -> None:
-    """Begin to measure this process's peak of memory anew, where the system can."""
+def forget_peak(device: str = "cpu") -> None:
+    """Begin to measure the peak of memory anew, of CUDA or of this process where the system can."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak() -> float:
-    """Bytes of memory this process held at most since `forget_peak`."""
+def peak(device: str = "cpu") -> float:
+    """Bytes of memory, of CUDA's or of this process's, held at most since `forget_peak`."""
+    if device == "cuda":
+        return float(torch.cuda.max_memory_allocated())
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
