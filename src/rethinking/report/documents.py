@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rethinking.console import duration
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.report import differences, tables
 
@@ -107,6 +108,24 @@ def profile(results: Path) -> str:
     return _machine_by_machine(_rows_of(results, "profile"), columns, line)
 
 
+def kernel_machines(results: Path) -> str:
+    """Time, memory and speed of the solutions of least norm."""
+    columns = ["data", "features", "l2", "solved in", "peak memory", "Cholesky / product, GFLOP/s"]
+
+    def line(row: Row) -> list[str]:
+        features = row["features"].replace("_", " ") + (f", {int(row['filters']):,} filters" if row["filters"] else "")
+        speed = f"{_whole(row['cholesky_gflops'])} / {_whole(row['product_gflops'])}" if row["cholesky_gflops"] else ""
+        seconds = duration(float(row["seconds"]))
+        return [row["dataset"], features, row["ridge"], seconds, f"{float(row['peak_gib']):.1f} GiB", speed]
+
+    rows = [row for row in _rows(results / "kernel_machines.csv") if not row["train_subset"]]
+    by_machine: dict[str, list[list[str]]] = {}
+    for row in sorted(rows, key=lambda row: (row["dataset"], row["features"], int(row["filters"] or 0))):
+        by_machine.setdefault(f"{row['hardware']}, {row['cpu_threads']} threads, fp32", []).append(line(row))
+    made = (f"{name}\n\n{tables.markdown_table(columns, body)}" for name, body in by_machine.items())
+    return "\n\n".join(made)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
@@ -116,6 +135,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "growth": growth,
     "floor": floor,
     "profile": profile,
+    "kernel_machines": kernel_machines,
     "differences": differences.single_runs,
     "noise_levels": differences.noise_levels,
     "alexnet_weights": differences.alexnet_weights,
@@ -129,7 +149,8 @@ def table(name: str, results: Path) -> str:
         return TABLES[name](results)
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
     numbers = tables.markdown(tables.grid(EXPERIMENTS[name], cells))
-    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}; the paper's on CIFAR-10.\n\n{numbers}"
+    papers = "CIFAR-10" if EXPERIMENTS[name].models else "MNIST and CIFAR-10"
+    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}; the paper's on {papers}.\n\n{numbers}"
 
 
 def with_tables(text: str, results: Path) -> str:
