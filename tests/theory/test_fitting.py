@@ -84,7 +84,7 @@ def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path
     result = fit(config(tmp_path, features="random_conv", filters=30, l2="search", train_subset=400)).result
     assert len(result["ridges_tried"]) == 7
     assert result["ridge"] > 0
-    assert result["features"] == 240
+    assert result["features"] == 241
 
 
 def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -109,6 +109,7 @@ def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     assert added == [60, 20], "what is added stays, so fewer are summed anew"
     assert fewer["norm"] != more["norm"]
     assert set(json.loads((sums / "seconds.json").read_text())) == {"20", "40", "60"}
+    assert not list((tmp_path / "shared").glob("random_conv-20-*/sums")), "given back"
 
 
 @pytest.mark.parametrize("features", ["pixels", "random_conv"])

@@ -25,14 +25,14 @@ def config(**options) -> KernelMachineConfig:
 def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
     plan = room.plan(config(), MNIST, 10_000, Path("runs"))
     assert plan.held_factor == nbytes(triangle(60_000))
-    assert plan.keep
+    assert plan.keep_factor
     assert 7 * GIB < plan.memory < 12 * GIB
     assert plan.said == "6.8 GiB of matrices in memory, kept on disk as they grow"
 
 
 def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
     plan = room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs"))
-    assert plan.keep
+    assert plan.keep_factor
     assert plan.held_factor < 3 * GIB
     assert plan.memory <= 4 * GIB
     assert "the rest on disk" in plan.said
@@ -58,11 +58,11 @@ def test_too_little_memory_and_disk_is_told_before_anything_begins(monkeypatch: 
     monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
     with pytest.raises(InputError, match=r"6\.8 GiB on the disk of .*, of which 3\.0 are free"):
         room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs/x"))
-    assert not room.plan(config(), MNIST, 10_000, Path("runs")).keep, "memory alone will do"
+    assert not room.plan(config(), MNIST, 10_000, Path("runs")).keep_factor, "memory alone will do"
 
 
 def test_small_problems_are_not_kept():
-    assert not room.plan(config(), (5000, 1, 28, 28), 1000, Path("runs")).keep
+    assert not room.plan(config(), (5000, 1, 28, 28), 1000, Path("runs")).keep_factor
 
 
 def test_filters_that_are_summed_are_not_counted_again():

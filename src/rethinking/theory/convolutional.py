@@ -217,9 +217,9 @@ class FeatureGram:
         assert self._sums is not None, "some filters are summed"
         return (self._sums[index] / (FEATURES * self.filters)).add_(BIAS)
 
-    def test_rows(self, index: int) -> Tensor:
-        """Block row `index` of the products of test images with all training images, float32, a copy."""
-        return self.rows(len(spans(self.size)) + index)
+    def test_rows(self, start: int, end: int) -> Tensor:
+        """K of a block of test images, one of `spans`, with all training images, float32, a copy."""
+        return self.rows(len(spans(self.size)) + spans(len(self._test)).index((start, end)))
 
 
 def _counter(images: int, advanced: Callable[[float], None]) -> Callable[[int], None]:

@@ -31,7 +31,7 @@ from rethinking.seeding import generator
 from rethinking.theory import minimum_norm, room
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
-from rethinking.theory.convolutional import FeatureGram, standardized_features
+from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features
 from rethinking.theory.gabor import GaborBank
 from rethinking.theory.interpolation import (
     TOLERANCE,
@@ -144,7 +144,8 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
             "peak_gib": room.peak(config.device) / room.GIB,
         }
         folder.write("result.json", json.dumps(result, indent=2).encode())
-        shutil.rmtree(folder.path / "factor", ignore_errors=True)
+        for left in ("factor", "sums"):
+            shutil.rmtree(folder.path / left, ignore_errors=True)
     return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
@@ -182,52 +183,36 @@ class _Work:
             facts = minimum_norm.SOLUTIONS[self.config.solution](task, self.begin)
             self.end()
             return {"features": train.shape[1], **chosen, **facts}
-        matrix = KernelMatrix(kernel, train)
-        solution, facts = self._solve(matrix)
+        solution, facts = self._solve(KernelMatrix(kernel, train))
+        errors = self._errors(solution, lambda start, end: kernel(test[start:end], train))
+        return {"features": train.shape[1], **chosen, **facts, **errors}
 
-        def test_values(coefficients: Tensor, advanced: Callable[[float], None]) -> Tensor:
-            values = []
-            for start, end in spans(len(test)):
-                values.append(kernel(test[start:end], train).double() @ coefficients)
-                advanced(end / len(test))
-            return torch.cat(values) if values else torch.empty(0, self.problem.num_classes)
-
-        return {"features": train.shape[1], **chosen, **facts, **self._errors(solution, test_values)}
-
-    def random_conv(self, sums: Path) -> dict[str, Any]:
+    def random_conv(self, shared: Path) -> dict[str, Any]:
         """With random convolutional features, whose Gram matrix goes on from where earlier runs brought it."""
-        filters, problem = self.config.filters, self.problem
+        filters = self.config.filters
         assert filters is not None, "checked with the configuration"
-        with RunDir(sums).lock():
-            folder = sums / "sums" if self.plan.keep else None
-            gram = FeatureGram(problem.train, problem.test, self.config.seed, folder, self.plan.held_sums, self.device)
-            if gram.filters > filters:  # summed for more already, and what is added stays
-                gram = FeatureGram(problem.train, problem.test, self.config.seed, None, device=self.device)
-            before = _read_seconds(sums / "seconds.json").get(str(gram.filters), 0.0)
-            began, reached = time.perf_counter(), gram.filters
-            advanced = self.begin(f"summing over {filters:,} filters")
+        with RunDir(shared).lock():
+            gram, home = self._gram(shared), RunDir(shared)
+            if gram.filters > filters:  # what is summed stays, so fewer are summed for this run alone
+                gram, home = self._gram(self.folder.path), self.folder
+            step = f"summing over {filters:,} filters"
+            known = _read_seconds(home.path / "seconds.json")
+            before, began = known.get(str(gram.filters), 0.0), time.perf_counter()
 
             def kept(filters: int) -> None:
-                """The seconds of all sittings."""
-                if folder is not None:
-                    known = _read_seconds(sums / "seconds.json")
-                    known[str(filters)] = before + time.perf_counter() - began
-                    RunDir(sums).write("seconds.json", json.dumps(known).encode())
+                known[str(filters)] = before + time.perf_counter() - began
+                home.write("seconds.json", json.dumps(known).encode())
 
-            gram.extend(filters, advanced, kept)
+            gram.extend(filters, self.begin(step), kept)
             self.end()
-            seconds = before + (time.perf_counter() - began if filters > reached else 0.0)
-            self.seconds[f"summing over {filters:,} filters"] = seconds
+            self.seconds[step] = known[str(filters)]  # of all sittings
             solution, facts = self._solve(gram)
+            return {"features": FEATURES * filters + 1, **facts, **self._errors(solution, gram.test_rows)}
 
-            def test_values(coefficients: Tensor, advanced: Callable[[float], None]) -> Tensor:
-                values = []
-                for index, (_, end) in enumerate(spans(len(problem.test))):
-                    values.append(gram.test_rows(index).double() @ coefficients)
-                    advanced(end / len(problem.test))
-                return torch.cat(values) if values else torch.empty(0, problem.num_classes)
-
-            return {"features": 8 * filters, **facts, **self._errors(solution, test_values)}
+    def _gram(self, home: Path) -> FeatureGram:
+        folder = home / "sums" if self.plan.keep_sums else None
+        problem, held = self.problem, self.plan.held_sums
+        return FeatureGram(problem.train, problem.test, self.config.seed, folder, held, self.device)
 
     def _features(self) -> tuple[Tensor, Tensor]:
         """Of training and test images, float32 (n, features), on the device."""
@@ -268,7 +253,8 @@ class _Work:
             ridge = chosen["ridge"]
         assert isinstance(ridge, float), "a number, or one was found"
         targets = self.problem.targets.to(self.device)
-        place = self.folder.path / "factor" if self.plan.keep else None
+        place = self.folder.path / "factor" if self.plan.keep_factor else None
+        begun_before = place is not None and place.exists()
         solution = solve(matrix, targets, ridge, folder=place, held=self.plan.held_factor, begin=self.begin)
         self.end()
         content = safetensors.torch.save({"coefficients": solution.coefficients.cpu().contiguous()})
@@ -282,20 +268,24 @@ class _Work:
             "refinements": solution.refinements,
         }
         seconds = self.seconds.get("factorizing", 0.0)
-        if seconds > LONG:
+        if seconds > LONG and not begun_before:
             facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
             facts["product_gflops"] = room.product_rate(self.device) / 1e9
         return solution, facts
 
-    def _errors(
-        self, solution: Solution, test_values: Callable[[Tensor, Callable[[float], None]], Tensor]
-    ) -> dict[str, Any]:
-        wrong = solution.values.argmax(dim=1).cpu() != self.problem.labels
+    def _errors(self, solution: Solution, test_rows: Callable[[int, int], Tensor]) -> dict[str, Any]:
+        """`test_rows` makes the kernel of some test images with all training images, float32."""
+        problem = self.problem
+        wrong = solution.values.argmax(dim=1).cpu() != problem.labels
         facts: dict[str, Any] = {"train_error": float(wrong.double().mean()), "test_error": None}
         facts["interpolates"] = not wrong.any() and solution.residual < TOLERANCE
-        if len(self.problem.test):
-            values = test_values(solution.coefficients, self.begin("test images"))
-            facts["test_error"] = float((values.argmax(dim=1).cpu() != self.problem.test_labels).double().mean())
+        if len(problem.test):
+            mistaken, advanced = 0, self.begin("test images")
+            for start, end in spans(len(problem.test)):
+                values = test_rows(start, end).double() @ solution.coefficients
+                mistaken += int((values.argmax(dim=1).cpu() != problem.test_labels[start:end]).sum())
+                advanced(end / len(problem.test))
+            facts["test_error"] = mistaken / len(problem.test)
         self.end()
         return facts
 

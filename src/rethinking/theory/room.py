@@ -26,14 +26,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether both are kept on disk.
+    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether each is kept on disk.
 
     memory: bytes it takes in all
     """
 
     held_factor: float
     held_sums: float
-    keep: bool
+    keep_factor: bool
+    keep_sums: bool
     said: str
     memory: float
 
@@ -72,14 +73,15 @@ def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder:
             f"this takes {(least + factor + sums) / GIB:.1f} GiB of memory, of which {limit / GIB:.1f} are there, or"
             f" {disk / GIB:.1f} GiB on the disk of {folder.parent}, of which {free / GIB:.1f} are free"
         )
-    keep = not fits or (images >= KEEP_FROM and disk <= free)
+    keep_sums = not fits or disk <= free
+    keep_factor = not fits or (images >= KEEP_FROM and disk <= free)
     if not fits:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices, {spare / GIB:.1f} of them in memory, the rest on disk"
-    elif keep:
+    elif keep_factor:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices in memory, kept on disk as they grow"
     else:
         said = f"{(factor + sums) / GIB:.2g} GiB of matrices in memory"
-    return Plan(held_factor, held_sums, keep, said, least + held_factor + held_sums)
+    return Plan(held_factor, held_sums, keep_factor, keep_sums, said, least + held_factor + held_sums)
 
 
 def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, summed: int = 0) -> float:
