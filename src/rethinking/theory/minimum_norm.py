@@ -23,7 +23,7 @@ from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, Line
 
 EPOCHS = 10_000  # of stochastic gradient descent
 NEAR = 1e-3  # relative distance at which it has arrived
-DISPLACEMENT = 6.0  # of random centres from training images, in bandwidths
+DISPLACEMENT = 8.0  # of random centres from training images, in bandwidths
 
 
 @dataclass(frozen=True)
