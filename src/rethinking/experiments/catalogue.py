@@ -6,6 +6,7 @@ from rethinking.experiments import (
     figure1c,
     figure2b,
     minimum_norm,
+    minimum_norm_errors,
     minimum_norm_sgd,
     table1,
     table3,
@@ -24,5 +25,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table3": table3.EXPERIMENT,
     "table3_filters": table3_filters.EXPERIMENT,
     "minimum_norm": minimum_norm.EXPERIMENT,
+    "minimum_norm_errors": minimum_norm_errors.EXPERIMENT,
     "minimum_norm_sgd": minimum_norm_sgd.EXPERIMENT,
 }

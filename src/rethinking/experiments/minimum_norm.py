@@ -63,5 +63,5 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     ours_only=("train error", "test error", "norm", "Hessian's difference"),
-    companions=("minimum_norm_sgd",),
+    companions=("minimum_norm_errors", "minimum_norm_sgd"),
 )

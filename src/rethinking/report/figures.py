@@ -72,12 +72,16 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
             best = [cell.ours or 0.0 for cell in points]
             colour = colours[name, plot.quantities[-1]]
             axes.fill_between(x, 0, best, color=colour, alpha=0.12, linewidth=0, label=f"{quantity}, {name}")
-    for index, level in enumerate(plot.levels.values()):
-        axes.axhline(level, linestyle="--", color=palette[index], linewidth=1, alpha=0.8)
+    for series, level in plot.levels.items():
+        colour = next((colours[key] for key in drawn if key[0].startswith(series)), "grey")
+        axes.axhline(level, linestyle="--", color=colour, linewidth=1, alpha=0.8)
     if plot.levels or any(isinstance(cell.paper, float) for cell in cells):
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
     if plot.log_x:
         axes.set_xscale("log")
+        if plot.points and all(place.is_integer() for place in places):  # such as numbers of filters
+            axes.set_xticks(places, [f"{place:,.0f}" for place in places])
+            axes.minorticks_off()
     elif in_steps or plot.x_per_epoch is None:
         axes.set_xlim(*plot.x_limits)
     low, high = plot.y_limits

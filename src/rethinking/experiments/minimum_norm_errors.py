@@ -1,0 +1,43 @@
+"""Section 5, minimum norm: test error against norm, of solutions that all fit every training label exactly.
+
+Expect the solution of K a = y at the lower left, and those that generalize badly far to its right; but the one on Gabor
+features to the right of the one on pixels and below it, so that the norm does not tell how well a solution generalizes.
+"""
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.minimum_norm import rows as rows_of_table
+from rethinking.experiments.scale import Study
+
+
+def rows(study: Study) -> list[Row]:
+    """Those of the table with a Gaussian kernel."""
+    return [row for row in rows_of_table(study) if dict(row.labels)["solution"] != "linear model"]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    return [
+        Number(answer, "test error", answer.evidence.facts["test_error"], None, answer.evidence.facts["norm"])
+        for answer in answers
+        if answer.evidence.facts["norm"] is not None
+    ]
+
+
+EXPERIMENT = Experiment(
+    title="Section 5: test error against norm",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=("test error",),
+    plot=Plot(
+        ("test error",),
+        "solution",
+        {},
+        "norm of the solution",
+        "test error",
+        (10, 1e4),
+        (0.0, 1.0),
+        points=True,
+        log_x=True,
+    ),
+)
