@@ -30,7 +30,7 @@ def test_table_3_is_there_with_its_curve_and_its_evidence(solved):
     assert {"kernel_machines.csv", "table3.csv", "table3.md", "report.html"} <= names
     assert {"table3_filters.csv", "table3_filters.png", "table3_filters.svg", "minimum_norm_sgd.svg"} <= names
     assert "runs.csv" not in names, "no network was trained"
-    for name in ("table3", "table3_filters", "minimum_norm", "minimum_norm_sgd"):
+    for name in ("table3", "table3_filters", "minimum_norm", "minimum_norm_errors", "minimum_norm_sgd"):
         assert EXPERIMENTS[name].title in " ".join(printed.split())
 
 

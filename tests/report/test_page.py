@@ -68,6 +68,24 @@ def test_every_table_and_figure_is_there(page: Page):
     assert page.locator("nav a").count() == len(NAMES)
 
 
+def test_a_number_of_a_kernel_machine_opens_its_solution(browser: Browser, solved: tuple[Path, str]):
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.goto((solved[0] / OUT / "report.html").as_uri())
+    names = ("table3", "table3_filters", "minimum_norm", "minimum_norm_errors", "minimum_norm_sgd")
+    assert [section.get_attribute("id") for section in opened.query_selector_all("section")] == list(names)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    for image in opened.query_selector_all("figure img"):
+        assert image.evaluate("image => image.complete && image.naturalWidth") > 300
+    opened.locator("section#table3 table button").first.click()
+    popover = opened.locator("[popover]:popover-open")
+    assert "fits every training label" in popover.inner_text()
+    assert "python reproduce.py table3 --dataset digits --scale demo" in popover.inner_text()
+    opened.close()
+    assert complaints == []
+
+
 def test_nothing_is_wider_than_the_window(page: Page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 

@@ -2,12 +2,13 @@
 
 A wavelet is exp(-(u^2 + (ASPECT v)^2) / (2 sigma^2)) exp(2 pi i u / wavelength), with u along its direction and v
 across it. Of each, cosine and sine are the two halves of one response, whose modulus does not change where a stroke
-moves by less than a wavelength. The cosine has its mean taken out, and both have length 1.
+moves by less than a wavelength. The cosine has its mean taken out, and both have length 1, as the features of an image
+have in the end.
 
 The paper does not state its bank. Here sigma = 0.56 wavelengths, which is a bandwidth of one octave, and the aspect 0.5
 are those of Petkov & Kruizinga 1997 ("Computational models of visual neurons specialised in the detection of periodic
 and aperiodic oriented visual stimuli", section 2), fitted to simple cells; eight directions as there; wavelengths from
-4 pixels on, half an octave apart. Windows and wavelengths were chosen on held-out training images.
+4 pixels on, half an octave apart. Windows, wavelengths and the length of 1 were chosen on held-out training images.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class GaborBank:
         return (both / both.flatten(1).norm(dim=1)[:, None, None])[:, None].float()
 
     def features(self, images: Tensor, advanced: Callable[[float], None] = lambda share: None) -> Tensor:
-        """Float32 (n, channels * wavelengths * orientations * windows), of images uint8 (n, channels, height, width).
+        """Float32 (n, channels * wavelengths * orientations * windows), rows of length 1, of images uint8 (n, channels, height, width).
 
         `advanced` is told the share of the images that is done.
         """
@@ -63,7 +64,7 @@ class GaborBank:
         for some in images.split(IMAGES):
             single = some.flatten(0, 1)[:, None].float() / 255  # each channel for itself
             scales = [self._pooled(F.conv2d(single, wavelet, padding=wavelet.shape[-1] // 2)) for wavelet in wavelets]
-            made.append(torch.cat(scales, dim=1).reshape(len(some), -1))
+            made.append(F.normalize(torch.cat(scales, dim=1).reshape(len(some), -1)))
             advanced(len(made) * IMAGES / len(images))
         return torch.cat(made)
 
