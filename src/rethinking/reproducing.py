@@ -43,6 +43,7 @@ class Reproducing:
         table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
         total, peak = 0.0, 0
+        summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters, by the runs before
         rate = 0.0  # of matrix products, once it is needed
         kept = archive.read(self._reproduction.folder())
         found = [
@@ -62,7 +63,9 @@ class Reproducing:
                 if _is_over(result):
                     table.add_row(_named(config), "", "done")
                     continue
-                plan, operations = fitting.check(config)
+                plan, operations = fitting.check(config, summed[config.dataset, config.seed])
+                if config.solution == "minimum_norm":
+                    summed[config.dataset, config.seed] = max(summed[config.dataset, config.seed], config.filters or 0)
                 rate = rate or product_rate(resolve_device(config.device))
                 seconds = operations / rate
                 total, peak = total + seconds, max(peak, int(plan.memory))

@@ -121,6 +121,7 @@ def test_an_interrupted_sum_goes_on_after_its_last_chunk(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         FeatureGram(train, test, seed=0, folder=tmp_path).extend(60, interrupt)
     assert {path.name for path in tmp_path.iterdir()} >= {"40"}, "two chunks of 20 are kept"
+    (tmp_path / "20").mkdir()  # as where it was killed before it could give that back
     again = FeatureGram(train, test, seed=0, folder=tmp_path)
     assert again.filters == 40
     again.extend(60)

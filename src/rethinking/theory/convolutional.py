@@ -140,6 +140,11 @@ def standardized_features(
     return with_bias[0], with_bias[1]
 
 
+def summed(folder: Path) -> int:
+    """How many filters the sums kept in `folder` are over."""
+    return max((int(kept.name) for kept in folder.glob("*") if kept.name.isdecimal()), default=0)
+
+
 class FeatureGram:
     """The Gram matrices of the standardized features, summed over chunks of filters.
 
@@ -163,11 +168,11 @@ class FeatureGram:
         self._seed = seed
         self.size = len(train)
         self.filters = 0
-        for kept in sorted(folder.glob("*")) if folder is not None and folder.is_dir() else []:
-            if kept.name.isdecimal():
-                self.filters = int(kept.name)
-            else:
-                shutil.rmtree(kept)  # a chunk that was not finished
+        if folder is not None:
+            self.filters = summed(folder)
+            for other in folder.glob("*"):  # a chunk that was not finished, or what a finished one went on from
+                if other.name != str(self.filters):
+                    shutil.rmtree(other)
         self._sums = self._blocks(str(self.filters)) if self.filters else None
 
     def _blocks(self, name: str) -> Blocks:

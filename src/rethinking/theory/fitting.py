@@ -31,7 +31,7 @@ from rethinking.seeding import generator
 from rethinking.theory import minimum_norm, room
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
-from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features
+from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features, summed
 from rethinking.theory.gabor import GaborBank
 from rethinking.theory.interpolation import (
     TOLERANCE,
@@ -93,18 +93,19 @@ def find(config: KernelMachineConfig) -> KernelMachineResult | None:
     return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
-def check(config: KernelMachineConfig) -> tuple[room.Plan, float]:
+def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Plan, float]:
     """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
 
-    The memory and disk it takes, and its floating-point operations, less those of the filters that are summed.
+    The memory and disk it takes, and its floating-point operations, less those of the filters that are summed or, as
+    `summed_by_then`, will be.
     """
     data = sources.load(config.dataset, config.data_root)
     config = resolve(config, data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
     test, sums = len(data.test) if data.test else 0, sums_folder(config, data.fingerprint)
     _refuse_conflicts(config, data)
-    kept = [int(path.name) for path in (sums / "sums").glob("*") if path.name.isdecimal()]
-    return room.plan(config, shape, test, sums), room.operations(config, shape, test, max(kept, default=0))
+    done = max(summed_by_then, summed(sums / "sums"))
+    return room.plan(config, shape, test, sums), room.operations(config, shape, test, done)
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
@@ -128,8 +129,8 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         log.info("%s: %s", folder.path, plan.said)
         room.forget_peak(config.device)
         work = _Work(config, problem, plan, folder, begin)
-        summed = config.features == "random_conv" and config.solution == "minimum_norm"
-        facts = work.random_conv(sums) if summed else work.of_points()
+        of_sums = config.features == "random_conv" and config.solution == "minimum_norm"
+        facts = work.random_conv(sums) if of_sums else work.of_points()
         result = {
             "run": folder.path.name,
             "dataset": data.name,

@@ -55,9 +55,9 @@ class GaborBank:
         return (both / both.flatten(1).norm(dim=1)[:, None, None])[:, None].float()
 
     def features(self, images: Tensor, advanced: Callable[[float], None] = lambda share: None) -> Tensor:
-        """Float32 (n, channels * wavelengths * orientations * windows), rows of length 1, of images uint8 (n, channels, height, width).
+        """Float32 (n, channels * wavelengths * orientations * windows), each row of length 1.
 
-        `advanced` is told the share of the images that is done.
+        images: uint8 (n, channels, height, width). `advanced` is told the share of the images that is done.
         """
         wavelets = [wavelet.to(images.device) for wavelet in self.wavelets()]
         made = []
