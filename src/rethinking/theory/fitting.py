@@ -256,7 +256,14 @@ class _Work:
         targets = self.problem.targets.to(self.device)
         place = self.folder.path / "factor" if self.plan.keep_factor else None
         begun_before = place is not None and place.exists()
-        solution = solve(matrix, targets, ridge, folder=place, held=self.plan.held_factor, begin=self.begin)
+        timed = _Timed(matrix)
+        making: dict[str, float] = {}  # seconds of making K, by the step that began with so many
+
+        def begin(step: str) -> Callable[[float], None]:
+            making.setdefault(step, timed.seconds)
+            return self.begin(step)
+
+        solution = solve(timed, targets, ridge, folder=place, held=self.plan.held_factor, begin=begin)
         self.end()
         content = safetensors.torch.save({"coefficients": solution.coefficients.cpu().contiguous()})
         self.folder.write("solution.safetensors", content)
@@ -268,7 +275,9 @@ class _Work:
             "norm": solution.norm,
             "refinements": solution.refinements,
         }
-        seconds = self.seconds.get("factorizing", 0.0)
+        seconds = (
+            self.seconds["factorizing"] - (making["solving"] - making["factorizing"]) if not solution.jitter else 0.0
+        )
         if seconds > LONG and not begun_before:
             facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
             facts["product_gflops"] = room.product_rate(self.device) / 1e9
@@ -299,6 +308,21 @@ class _Work:
 
     def _keep(self, chosen: dict[str, Any]) -> None:
         self.folder.write("chosen.json", json.dumps(chosen, indent=2).encode())
+
+
+class _Timed:
+    """A matrix, and the seconds that went into making its rows."""
+
+    def __init__(self, matrix: SymmetricMatrix) -> None:
+        self._matrix = matrix
+        self.size = matrix.size
+        self.seconds = 0.0
+
+    def rows(self, index: int) -> Tensor:
+        began = time.perf_counter()
+        made = self._matrix.rows(index)
+        self.seconds += time.perf_counter() - began
+        return made
 
 
 def _folder(config: KernelMachineConfig, data: sources.ImageData) -> RunDir:
