@@ -275,10 +275,8 @@ class _Work:
             "norm": solution.norm,
             "refinements": solution.refinements,
         }
-        seconds = (
-            self.seconds["factorizing"] - (making["solving"] - making["factorizing"]) if not solution.jitter else 0.0
-        )
-        if seconds > LONG and not begun_before:
+        if not (solution.jitter or begun_before) and self.seconds["factorizing"] > LONG:
+            seconds = self.seconds["factorizing"] - (making["solving"] - making["factorizing"])
             facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
             facts["product_gflops"] = room.product_rate(self.device) / 1e9
         return solution, facts

@@ -15,7 +15,8 @@ from rethinking.theory.interpolation import Steps, one_hot, solve
 from rethinking.theory.kernels import GaussianKernel
 
 IMAGES = 10_000  # of the training set, its first ones, of which the last fifth is held out
-BANDWIDTHS = tuple(2 ** (power / 2) for power in range(-4, 1))  # of the median distance; wider is close to singular
+# Of the median distance. With 60,000 images of MNIST, Gabor features and 0.7 of it, K is singular in float32.
+BANDWIDTHS = tuple(2 ** (power / 2) for power in range(-6, -1))
 RIDGES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # where the mean of K's diagonal is 1
 
 
