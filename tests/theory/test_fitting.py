@@ -58,7 +58,9 @@ def test_random_labels_are_fitted_as_exactly(tmp_path: Path):
     result = fit(config(tmp_path, randomization="random_labels")).result
     assert result["interpolates"]
     assert result["test_error"] == pytest.approx(0.9, abs=0.06)
-    assert result["norm"] > 3 * fit(config(tmp_path)).result["norm"]
+    true = fit(config(tmp_path)).result
+    assert result["norm"] > 3 * true["norm"]
+    assert result["bandwidth"] == true["bandwidth"], "the kernel is that of the true labels"
 
 
 def test_the_same_question_finds_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -146,7 +146,8 @@ class Reproduction:
         asked = self._images()
         names = {source.name for source in asked}
         besides = (source for source in _images_of(machines) if source.name not in names)
-        return Study(scale, (), {}, (*asked, *besides), tuple(sorted(filters)), options)
+        images = sorted((*asked, *besides), key=lambda source: "mnist" not in source.stands_for)  # as in the paper
+        return Study(scale, (), {}, tuple(images), tuple(sorted(filters)), options)
 
     def _images(self) -> tuple[ImageSource, ...]:
         """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""

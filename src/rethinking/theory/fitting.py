@@ -238,7 +238,10 @@ class _Work:
             if bandwidth == "median":
                 kept["bandwidth"] = median
             elif bandwidth == "search":
-                choice = choose_bandwidth(points, self.problem.labels, self.problem.num_classes, median, self.begin)
+                # By the true labels: with random ones the kernel stays the same.
+                choice = choose_bandwidth(
+                    points, self.problem.true_labels, self.problem.num_classes, median, self.begin
+                )
                 kept |= {"bandwidth": choice.value, "bandwidths_tried": choice.held_out_errors}
             self._keep(kept)
         return GaussianKernel(kept["bandwidth"]), kept

@@ -30,7 +30,8 @@ class KernelMachineConfig:
     dataset, data_root, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
     features: the images' pixels from 0 to 1, Gabor wavelets, or random convolutional features
     filters: of random convolutional features, which have a linear kernel
-    bandwidth: of the Gaussian kernel: "search" on held-out training images, "median" distance, or a number
+    bandwidth: of the Gaussian kernel: "search" on held-out training images and their true labels, "median" distance, or
+        a number
     l2: the term added to K's diagonal, or "search"
     solution: of all functions that fit the training set exactly, which (see `fitting`)
     memory_limit: GiB that the process may take; None for what the machine has free
