@@ -1,9 +1,9 @@
 """Section 5, minimum norm: which of all the functions that fit the training set is found, and what its norm tells.
 
-Expect the solution of K a = y to generalize, and others that fit every training label as exactly not to: random labels,
-random centres, wrong labels forced on test images, each with a larger norm. But with all images Gabor features have a larger norm
-and a smaller error than pixels, so the norm is not all of it; nor is curvature, which is the same at every global minimum
-of a linear model, whatever its test error.
+Expect the solution of K a = y to generalize, and others that fit every training label as exactly not to: random
+labels, random centres, wrong labels forced on test images, each with a larger norm. But with all images Gabor features
+have a larger norm and a smaller error than pixels, so the norm is not all of it; nor is curvature, which is the same at
+every global minimum of a linear model, whatever its test error.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Section 5, minimum norm: test error against norm, of solutions that all fit every training label exactly.
 
 Expect the solution of K a = y at the lower left, and those that generalize badly to its right; but of the two with all
-images the one on Gabor features to the right of the one on pixels and below it, so that the norm does not tell how well a
-solution generalizes.
+images the one on Gabor features to the right of the one on pixels and below it, so that the norm does not tell how well
+a solution generalizes.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
