@@ -20,7 +20,7 @@ def test_runs_that_are_not_finished_stay_out_of_the_levels_of_noise(tmp_path: Pa
 
 
 def unlike_level_one_half(run) -> bool:
-    return run.finished and run.configuration["corruption_prob"] != 0.5
+    return run.finished and run.configuration.get("corruption_prob") != 0.5
 
 
 def table(results: Path) -> list[list[str]]:

@@ -88,7 +88,7 @@ class Reproduction:
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
         KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # their check
-        networks = [name for name in self._wanted if EXPERIMENTS[name].models]
+        networks = [name for name in self.wanted if EXPERIMENTS[name].models]
         if not networks and self.models:
             raise InputError(f"{self.experiment} has kernel machines, no networks; leave out --models")
         if networks and not any(self._rows(name) for name in networks):
@@ -96,7 +96,7 @@ class Reproduction:
             raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
 
     @property
-    def _wanted(self) -> list[str]:
+    def wanted(self) -> list[str]:
         """The experiments asked for and what is made along with them."""
         if self.experiment == "all":
             return list(EXPERIMENTS)
@@ -105,7 +105,7 @@ class Reproduction:
     @functools.cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The rows of each experiment that has any. Raises `InputError` where none has, or the data is missing."""
-        rows = {name: rows for name in self._wanted if (rows := self._rows(name))}
+        rows = {name: rows for name in self.wanted if (rows := self._rows(name))}
         if not rows:
             raise InputError(f"{self.experiment} has no run for images like those of --dataset {self.dataset}")
         return rows

@@ -29,7 +29,7 @@ def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
     if not kept:
         return
     try:
-        for name in reproduction.rows:
+        for name in reproduction.wanted:
             cells = reproduction.cells(name, kept)
             if cells:
                 _write_experiment(folder, name, cells, kept, reproduction.scale)
