@@ -30,6 +30,7 @@ def _small(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(blocks, "BLOCK", 32)
     monkeypatch.setattr(convolutional, "CHUNK", 20)
     monkeypatch.setattr(convolutional, "WHITENING_PATCHES", 2000)
+    monkeypatch.setattr(convolutional, "KEEP_EVERY", 0.0)
 
 
 def images(count: int, channels: int = 3, size: int = 9, seed: int = 0) -> Tensor:
@@ -130,11 +131,18 @@ def test_an_interrupted_sum_goes_on_after_its_last_chunk(tmp_path: Path):
         assert torch.equal(again.rows(index), uninterrupted.rows(index))
 
 
-def test_chunks_are_told_as_they_are_kept():
+@pytest.mark.parametrize(("every", "kept"), [(0.0, [20, 40, 50]), (60.0, [50])])
+def test_chunks_are_told_as_they_are_kept_which_is_not_for_every_second_of_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every, kept
+):
+    monkeypatch.setattr(convolutional, "KEEP_EVERY", every)
     told: list[int] = []
     shares: list[float] = []
-    FeatureGram(images(40), images(5), seed=0).extend(50, shares.append, told.append)
-    assert told == [20, 40, 50]
+    train, test = images(40), images(5)
+    gram = FeatureGram(train, test, seed=0, folder=tmp_path)
+    gram.extend(50, shares.append, told.append)
+    assert told == kept
+    assert torch.equal(FeatureGram(train, test, seed=0, folder=tmp_path).rows(1), gram.rows(1))
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
 

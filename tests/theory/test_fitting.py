@@ -92,6 +92,7 @@ def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path
 def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "KEEP_FROM", 0)
     monkeypatch.setattr(convolutional, "CHUNK", 20)
+    monkeypatch.setattr(convolutional, "KEEP_EVERY", 0.0)
     options = {"features": "random_conv", "train_subset": 200, "l2": 0.01}
     alone = fit(config(tmp_path / "alone", filters=60, **options)).result
     fit(config(tmp_path / "shared", filters=40, **options))
@@ -100,7 +101,7 @@ def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     added: list[int] = []
     add = convolutional.FeatureGram._add
     monkeypatch.setattr(
-        convolutional.FeatureGram, "_add", lambda self, end, advanced: (added.append(end), add(self, end, advanced))
+        convolutional.FeatureGram, "_add", lambda self, end, *rest: (added.append(end), add(self, end, *rest))
     )
     more = fit(config(tmp_path / "shared", filters=60, **options)).result
     assert added == [60]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 
 from rethinking.errors import InputError
 from rethinking.seeding import generator
-from rethinking.theory.blocks import Blocks, spans, triangle
+from rethinking.theory.blocks import Blocks, nbytes, spans, triangle
 
 PATCH = 6  # pixels a side
 CONTRAST = 10.0 / 255**2  # added to the variance of a patch, of pixels from 0 to 1
@@ -34,7 +35,8 @@ WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
 THRESHOLD = 0.25
 BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
 WHITENING_PATCHES = 100_000
-CHUNK = 500  # filters whose features are in memory at a time, and whose sum is then kept
+CHUNK = 500  # filters whose features are in memory at a time
+KEEP_EVERY = 60.0  # seconds after which a chunk's end is worth keeping
 FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
 DEVICE_IMAGES = 512  # on a device without such caches
@@ -149,7 +151,7 @@ class FeatureGram:
     """The Gram matrices of the standardized features, summed over chunks of filters.
 
     train, test: uint8 (n, channels, height, width)
-    folder: where the sums so far are kept after each chunk, and found again
+    folder: where the sums so far are kept after a chunk, where `KEEP_EVERY` has passed, and found again
     held: bytes of the sums that stay in memory
     """
 
@@ -173,11 +175,15 @@ class FeatureGram:
             for other in folder.glob("*"):  # a chunk that was not finished, or what a finished one went on from
                 if other.name != str(self.filters):
                     shutil.rmtree(other)
-        self._sums = self._blocks(str(self.filters)) if self.filters else None
+        self._shapes = triangle(self.size) + [(end - start, self.size) for start, end in spans(len(self._test))]
+        self._on_disk = self.filters
+        self._sums = self._blocks(self._kept(self.filters)) if self.filters else None
 
-    def _blocks(self, name: str) -> Blocks:
-        shapes = triangle(self.size) + [(end - start, self.size) for start, end in spans(len(self._test))]
-        return Blocks(shapes, None if self._folder is None else self._folder / name, self._held, self._device)
+    def _kept(self, filters: int) -> Path | None:
+        return None if self._folder is None else self._folder / str(filters)
+
+    def _blocks(self, folder: Path | None) -> Blocks:
+        return Blocks(self._shapes, folder, self._held, self._device)
 
     def extend(
         self,
@@ -185,24 +191,31 @@ class FeatureGram:
         advanced: Callable[[float], None] = lambda share: None,
         kept: Callable[[int], None] = lambda filters: None,
     ) -> None:
-        """Sum up to so many filters; `advanced` is told the share of the work that is done, `kept` each chunk's end."""
+        """Sum up to so many filters.
+
+        `advanced` is told the share of the work that is done, `kept` how many filters are summed where that is kept.
+        """
         assert filters >= self.filters, "what is summed stays"
-        first = self.filters
+        first, last_kept = self.filters, time.monotonic()
+        all_held = nbytes(self._shapes) <= self._held
         while self.filters < filters:
             end = min(filters, (self.filters // CHUNK + 1) * CHUNK)
-            self._add(
-                end, _part(advanced, (self.filters - first) / (filters - first), (end - first) / (filters - first))
-            )
-            kept(end)
+            share = _part(advanced, (self.filters - first) / (filters - first), (end - first) / (filters - first))
+            keep = end == filters or not all_held or time.monotonic() - last_kept >= KEEP_EVERY
+            self._add(end, keep, share)
+            if keep:
+                last_kept = time.monotonic()
+                kept(end)
 
-    def _add(self, end: int, advanced: Callable[[float], None]) -> None:
+    def _add(self, end: int, keep: bool, advanced: Callable[[float], None]) -> None:
         self._bank = self._bank or RandomFilters.of(self._train, self._seed)
         filters = self._bank.filters(self.filters, end).to(self._device)
         counted = _counter(len(self._train) + len(self._test), _part(advanced, 0.0, 0.5))
         train = features(self._train, self._bank, filters, counted)
         test = features(self._test, self._bank, filters, counted)
         standardize(train, test)
-        sums = self._blocks(f"{end}.unfinished")
+        folder = self._kept(end) if keep else None
+        sums = self._blocks(folder.with_suffix(".unfinished") if folder else None)
         products = [(train[start:stop], train[:stop]) for start, stop in spans(self.size)]
         products += [(test[start:stop], train) for start, stop in spans(len(self._test))]
         for index, (left, right) in enumerate(products):
@@ -211,10 +224,10 @@ class FeatureGram:
             else:
                 sums[index] = self._sums[index].addmm_(left, right.T)
             advanced(0.5 + 0.5 * (index + 1) / len(products))
-        if self._folder is not None:
-            before = self._folder / str(self.filters)
-            sums.rename(self._folder / str(end))
-            shutil.rmtree(before, ignore_errors=True)
+        if folder is not None:
+            sums.rename(folder)
+            shutil.rmtree(folder.with_name(str(self._on_disk)), ignore_errors=True)
+            self._on_disk = end
         self._sums, self.filters = sums, end
 
     def rows(self, index: int) -> Tensor:

@@ -20,7 +20,7 @@ from rethinking.theory.convolutional import CHUNK, FEATURES, PATCH
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training.memory import LIBRARIES, SPARE, free_memory
 
-KEEP_FROM = 20_000  # points; the factor of fewer is made again in less than half a minute
+KEEP_FROM = 20_000  # points; the factor of fewer, or of any number on a GPU, is made again in less than half a minute
 GIB = 2**30
 
 
@@ -74,7 +74,7 @@ def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder:
             f" {disk / GIB:.1f} GiB on the disk of {folder.parent}, of which {free / GIB:.1f} are free"
         )
     keep_sums = not fits or disk <= free
-    keep_factor = not fits or (images >= KEEP_FROM and disk <= free)
+    keep_factor = not fits or (images >= KEEP_FROM and disk <= free and config.device == "cpu")
     if not fits:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices, {spare / GIB:.1f} of them in memory, the rest on disk"
     elif keep_factor:
