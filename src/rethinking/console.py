@@ -136,19 +136,25 @@ class _Watched:
 
 
 class StepsInWords:
-    """Progress of a kernel machine: a live line a step on a terminal, else a plain line as often as `OFTEN` seconds."""
+    """Progress of kernel machines: a live line a step on a terminal, else a plain line as often as `OFTEN` seconds."""
 
     OFTEN = 30.0
 
-    def __init__(self, console: Console, name: str) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._name = name
+        self._name = ""
         self._status: Status | None = None
 
-    def begin(self, step: str) -> Callable[[float], None]:
+    def of(self, name: str) -> Callable[[str], Callable[[float], None]]:
+        """What begins the steps of the kernel machine of that name."""
+        self.close()
+        self._name = name
+        return self._begin
+
+    def _begin(self, step: str) -> Callable[[float], None]:
         """A step of the work; what it gives is told the share that is done."""
         began = said = time.perf_counter()
-        self.end()
+        self.close()
         if self._console.is_terminal:
             self._status = self._console.status(f"{self._name}: {step}")
             self._status.start()
@@ -166,7 +172,8 @@ class StepsInWords:
 
         return advanced
 
-    def end(self) -> None:
+    def close(self) -> None:
+        """Take the live line away."""
         if self._status is not None:
             self._status.stop()
             self._status = None

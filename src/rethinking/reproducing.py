@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rethinking.config import ExperimentConfig
 from rethinking.console import Progress, StepsInWords, duration
-from rethinking.errors import RunError
+from rethinking.errors import InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Config, Evidence
@@ -20,7 +20,6 @@ from rethinking.experiments.reproduction import Reproduction, Result, seconds_pe
 from rethinking.report import results, tables
 from rethinking.theory import fitting
 from rethinking.theory.fitting import KernelMachineResult
-from rethinking.theory.interpolation import Steps
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.room import product_rate
 from rethinking.training.hardware import resolve_device
@@ -63,7 +62,11 @@ class Reproducing:
                 if _is_over(result):
                     table.add_row(_named(config), "", "done")
                     continue
-                plan, operations = fitting.check(config, summed[config.dataset, config.seed])
+                try:
+                    plan, operations = fitting.check(config, summed[config.dataset, config.seed])
+                except InputError as error:
+                    table.add_row(_named(config), "", f"fails: {error}")
+                    continue
                 if config.solution == "minimum_norm":
                     summed[config.dataset, config.seed] = max(summed[config.dataset, config.seed], config.filters or 0)
                 rate = rate or product_rate(resolve_device(config.device))
@@ -117,17 +120,14 @@ class Reproducing:
         written = time.monotonic()
         progress = Progress(self._console, self._table_at_work)
         # Closed whatever happens here, since runs side by side would go on.
-        with contextlib.ExitStack() as stack:
-
-            def watch(config: KernelMachineConfig) -> Steps:
-                steps = StepsInWords(self._console, _named(config))
-                stack.callback(steps.end)
-                return steps.begin
-
-            trained = stack.enter_context(
-                contextlib.closing(self._reproduction.train(self._kept, progress.observers, watch))
-            )
+        with (
+            contextlib.closing(StepsInWords(self._console)) as steps,
+            contextlib.closing(
+                self._reproduction.train(self._kept, progress.observers, lambda config: steps.of(_named(config)))
+            ) as trained,
+        ):
             for config, outcome in trained:
+                steps.close()
                 if isinstance(outcome, RunError):
                     failed.append(f"{_named(config)}: {outcome}")
                     self._failed.add(config)

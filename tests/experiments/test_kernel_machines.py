@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -133,6 +134,26 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
     html = (tmp_path / "out" / "report.html").read_text()
     assert "PATH/TO" not in html, "these data sets have names"
     assert "python reproduce.py table3 --dataset cifar10" in html
+
+
+def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
+    folder, _ = solved
+    kept = archive.read(folder / OUT)
+    for device, answered in (("auto", True), ("cpu", True), ("cuda", False)):
+        asked = Reproduction(experiment="minimum_norm", scale="demo", device=device)
+        found = [asked.finished_answer(config, kept) for config in asked.configs()]
+        assert all(found) is answered
+        assert any(found) is answered
+
+
+def test_among_all_a_machine_that_cannot_be_is_told_and_the_networks_go_on(real_root: Path, tmp_path: Path):
+    """Of all that only has CIFAR-10, whose networks must not wait for MNIST."""
+    (tmp_path / "data").mkdir()
+    shutil.copytree(real_root / "cifar10", tmp_path / "data" / "cifar10")
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    printed = reproduce(tmp_path, "all", "--data_root", "data", "--filters", "5", "--dry_run", env=env)
+    assert re.search(r"small_inception, none, seed 0", printed)
+    assert re.search(r"mnist, pixels, seed 0\W+fails: ", printed)
 
 
 def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +122,7 @@ def test_the_memory_limited_path_gives_the_same_answer(tmp_path: Path, monkeypat
     monkeypatch.setattr(blocks, "BLOCK", 100)
     monkeypatch.setattr(room, "LIBRARIES", 0)
     options = {"features": features, "filters": 200 if features == "random_conv" else None, "l2": 0.01}
+    options |= {"bandwidth": 3.0}
     plain = fit(config(tmp_path / "plain", **options))
     least, _ = fitting.check(config(tmp_path, **options))
     limit = (least.memory - 2e6) / GIB
@@ -176,6 +179,77 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
             begin(config(tmp_path))
     assert not list(tmp_path.iterdir())
     assert fit(config(tmp_path, l2=0.1, bandwidth=3.0)).result["ridge"] == 0.1
+
+
+def test_equal_images_are_named_by_their_place_in_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = sources.load("digits")
+    images, labels = data.train.images.copy(), data.train.labels.copy()
+    images[700:] = images[3]
+    labels[700:] = np.arange(742) % 10
+    doubled = replace(data, fingerprint="doubled often", train=sources.ImageSet(images, labels))
+    monkeypatch.setattr(sources, "load", lambda *_: doubled)
+    with pytest.raises(InputError, match=r"no function fits points (\d+) and (\d+) both") as caught:
+        fit(config(tmp_path, train_subset=1300))
+    first, second = (int(place) for place in re.findall(r"\d+", str(caught.value))[:2])
+    assert np.array_equal(images[first], images[second])
+    assert labels[first] != labels[second]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bandwidth": 3.0},
+        {"features": "gabor", "bandwidth": 0.5},
+        {"features": "random_conv", "filters": 60},
+        {"solution": "sgd", "bandwidth": 3.0},
+        {"solution": "hessian", "features": "random_conv", "filters": 20},
+    ],
+    ids=str,
+)
+def test_a_data_set_without_test_images_has_a_solution_and_no_test_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options
+):
+    alone = replace(sources.load("digits"), test=None)
+    monkeypatch.setattr(sources, "load", lambda *_: alone)
+    result = fit(config(tmp_path, train_subset=50, **options)).result
+    assert result["test_error"] is None
+    assert result["train_error"] == 0
+    assert result["test_images"] == 0
+
+
+def test_sums_whose_seconds_were_lost_are_gone_on_with(tmp_path: Path):
+    options = {"features": "random_conv", "filters": 20, "train_subset": 100, "l2": 0.1}
+    first = fit(config(tmp_path, **options))
+    (sums,) = tmp_path.glob("random_conv-sums-*")
+    (sums / "seconds.json").unlink()
+    shutil.rmtree(first.path)
+    assert fit(config(tmp_path, **options)).result["norm"] == first.result["norm"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bandwidth": "search"},
+        {"features": "gabor", "bandwidth": 0.3},
+        {"features": "random_conv", "filters": 400, "l2": "search"},
+        {"solution": "random_centres", "bandwidth": 3.0},
+        {"solution": "wrong_on_test", "bandwidth": 3.0},
+    ],
+    ids=str,
+)
+def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, options):
+    """In a process of its own, whose libraries are all it had before."""
+    script = (
+        "import sys, json\n"
+        "from rethinking.theory import fitting\n"
+        "from rethinking.theory.kernel_machine import KernelMachineConfig\n"
+        "asked = KernelMachineConfig(dataset='digits', device='cpu', runs_dir=sys.argv[1], **json.loads(sys.argv[2]))\n"
+        "plan, _ = fitting.check(asked)\n"
+        "print(plan.memory, fitting.fit(asked).result['peak_gib'] * 2**30)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), json.dumps(options)]
+    planned, taken = map(float, subprocess.check_output(command, cwd=ROOT, text=True).split())
+    assert taken < 1.25 * planned + (100 << 20)
 
 
 @pytest.mark.parametrize(

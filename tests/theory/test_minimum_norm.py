@@ -8,7 +8,7 @@ from rethinking.seeding import generator
 from rethinking.theory.convolutional import standardized_features
 from rethinking.theory.interpolation import TOLERANCE, interpolate, one_hot, unwatched
 from rethinking.theory.kernels import GaussianKernel, LinearKernel
-from rethinking.theory.minimum_norm import NEAR, Task, hessian, random_centres, sgd, wrong_on_test
+from rethinking.theory.minimum_norm import NEAR, Task, hessian, random_centres, sgd, without_copies, wrong_on_test
 
 DIGITS = sources.load("digits")
 TRAIN, TEST = (torch.from_numpy(split.images.copy()) for split in (DIGITS.train, DIGITS.test))
@@ -65,6 +65,25 @@ def test_wrong_labels_forced_on_test_images_leave_the_training_set_fitted():
     assert (facts["train_error"], facts["test_error"]) == (0.0, 1.0)
     assert facts["residual"] < TOLERANCE
     assert facts["norm"] > 2 * least_norm(task)
+
+
+def test_copies_of_images_do_not_bend_the_distance():
+    task = gaussian(100)
+    points, labels = torch.cat([task.points, task.points[:5]]), torch.cat([task.labels, task.labels[:5]])
+    once = without_copies(points)
+    assert once.tolist() == list(range(100))
+    assert without_copies(torch.tensor([[0.0], [1.0], [-0.0]])).tolist() == [0, 1]
+    doubled = Task(task.kernel, points[once], labels[once], task.test, TEST_LABELS, 10, 0)
+    assert sgd(doubled, unwatched)["distances"] == sgd(task, unwatched)["distances"]
+
+
+def test_no_wrong_label_is_forced_on_a_test_image_that_is_a_training_image():
+    task = gaussian(100)
+    test = torch.cat([task.points[:3], task.test])
+    facts = wrong_on_test(
+        Task(task.kernel, task.points, task.labels, test, torch.cat([task.labels[:3], TEST_LABELS]), 10, 0), unwatched
+    )
+    assert (facts["forced"], facts["train_error"]) == (100, 0.0)
 
 
 def test_the_hessian_is_the_same_at_every_global_minimum_and_is_the_features_covariance():

@@ -18,20 +18,23 @@ def _a_laptop(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "_free_disk", lambda folder: 100 * GIB)
 
 
+FOLDERS = (Path("runs/factor"), Path("runs/sums"))
+
+
 def config(**options) -> KernelMachineConfig:
     return KernelMachineConfig(dataset="digits", device="cpu", **options)
 
 
 def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
-    plan = room.plan(config(), MNIST, 10_000, Path("runs"))
+    plan = room.plan(config(), MNIST, 10_000, *FOLDERS)
     assert plan.held_factor == nbytes(triangle(60_000))
     assert plan.keep_factor
-    assert 7 * GIB < plan.memory < 12 * GIB
+    assert 8.5 * GIB < plan.memory < 12 * GIB, "9.2 were measured, with blocks twice as large"
     assert plan.said == "6.8 GiB of matrices in memory, kept on disk as they grow"
 
 
 def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
-    plan = room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs"))
+    plan = room.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
     assert plan.keep_factor
     assert plan.held_factor < 3 * GIB
     assert plan.memory <= 4 * GIB
@@ -40,10 +43,10 @@ def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
 
 def test_random_convolutional_features_share_the_memory_with_their_sums():
     options = {"features": "random_conv", "filters": 32_000}
-    plan = room.plan(config(**options), CIFAR10, 10_000, Path("runs"))
+    plan = room.plan(config(**options), CIFAR10, 10_000, *FOLDERS)
     assert plan.held_factor + plan.held_sums <= 16 * GIB
     assert plan.memory < 16 * GIB
-    limited = room.plan(config(**options, memory_limit=6.0), CIFAR10, 10_000, Path("runs"))
+    limited = room.plan(config(**options, memory_limit=6.0), CIFAR10, 10_000, *FOLDERS)
     assert limited.memory <= 6 * GIB
     assert 0 < limited.held_sums < plan.held_sums
 
@@ -51,18 +54,34 @@ def test_random_convolutional_features_share_the_memory_with_their_sums():
 @pytest.mark.parametrize("limit", [0.5, 1.0])
 def test_too_little_memory_is_told_before_anything_begins(limit):
     with pytest.raises(InputError, match=r"takes at least \d\.\d GiB of memory, and .* are allowed; take fewer images"):
-        room.plan(config(memory_limit=limit), MNIST, 10_000, Path("runs"))
+        room.plan(config(memory_limit=limit), MNIST, 10_000, *FOLDERS)
 
 
 def test_too_little_memory_and_disk_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
     with pytest.raises(InputError, match=r"6\.8 GiB on the disk of .*, of which 3\.0 are free"):
-        room.plan(config(memory_limit=4.0), MNIST, 10_000, Path("runs/x"))
-    assert not room.plan(config(), MNIST, 10_000, Path("runs")).keep_factor, "memory alone will do"
+        room.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
+    assert not room.plan(config(), MNIST, 10_000, *FOLDERS).keep_factor, "memory alone will do"
+
+
+def test_what_lies_on_disk_is_gone_on_with_whatever_the_disk_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
+    asked = config(features="random_conv", filters=1000)
+    factor, sums = tmp_path / "factor", tmp_path / "sums"
+    fresh = room.plan(asked, CIFAR10, 10_000, factor, sums)
+    assert not fresh.keep_factor
+    assert not fresh.keep_sums
+    assert "not kept on the way: the disk has 3.0 of" in fresh.said
+    for folder in (factor, sums / "500"):
+        folder.mkdir(parents=True)
+        (folder / "0000.npy").write_bytes(b"x" * 1000)
+    again = room.plan(asked, CIFAR10, 10_000, factor, sums)
+    assert again.keep_factor
+    assert again.keep_sums
 
 
 def test_small_problems_are_not_kept():
-    assert not room.plan(config(), (5000, 1, 28, 28), 1000, Path("runs")).keep_factor
+    assert not room.plan(config(), (5000, 1, 28, 28), 1000, *FOLDERS).keep_factor
 
 
 def test_filters_that_are_summed_are_not_counted_again():

@@ -55,7 +55,10 @@ def numbers(answers: list[Answer]) -> list[Number]:
 
 
 def _of(answer: Answer, facts: Mapping[str, Any]) -> list[Number]:
-    return [Number(answer, name, facts[name.replace(" ", "_")], None) for name in ("train error", "test error", "norm")]
+    return [
+        Number(answer, name, facts[name.replace(" ", "_")], None)
+        for name in ("train error", "test error", "norm", "residual")
+    ]
 
 
 EXPERIMENT = Experiment(
@@ -64,6 +67,6 @@ EXPERIMENT = Experiment(
     models=(),
     rows=rows,
     numbers=numbers,
-    ours_only=("train error", "test error", "norm", "Hessian's difference"),
+    ours_only=("train error", "test error", "norm", "residual", "Hessian's difference"),
     companions=("minimum_norm_errors", "minimum_norm_sgd"),
 )

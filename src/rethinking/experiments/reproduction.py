@@ -187,6 +187,8 @@ class Reproduction:
                 yield config, find(config) if isinstance(config, ExperimentConfig) else fitting.find(config)
             except RunError as error:
                 yield config, error
+            except InputError as error:
+                yield config, self._survived(config, error)
 
     def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The finished run of the evidence that answers `config`, on whatever machine it was trained."""
@@ -203,8 +205,12 @@ class Reproduction:
         """
         missing = [config for config in self.configs() if not self.finished_answer(config, kept)]
         machines = [config for config in missing if isinstance(config, KernelMachineConfig)]
-        for machine in machines:
-            fitting.check(machine)
+        for machine in list(machines):
+            try:
+                fitting.check(machine)
+            except InputError as error:
+                machines.remove(machine)
+                yield machine, self._survived(machine, error)
         networks = [config for config in missing if isinstance(config, ExperimentConfig)]
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
@@ -216,6 +222,12 @@ class Reproduction:
                 yield machine, fitting.fit(machine, watch(machine))
             except RunError as error:
                 yield machine, error
+
+    def _survived(self, config: Config, error: InputError) -> RunError:
+        """A kernel machine that is not possible here fails alone among all; else `error` is raised."""
+        if self.experiment == "all" and isinstance(config, KernelMachineConfig):
+            return RunError(str(error))
+        raise error
 
     @property
     def _asked_at_once(self) -> int | None:
@@ -260,8 +272,14 @@ class Reproduction:
     def _answer_of_machine(self, config: KernelMachineConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """Of the data asked for, else of the data of that name in the evidence."""
         asked = {source.dataset for source in self._images()}
-        data = sources.load(config.dataset, self.data_root) if config.dataset in asked else None
+        try:
+            data = sources.load(config.dataset, self.data_root) if config.dataset in asked else None
+        except InputError as error:
+            self._survived(config, error)
+            data = None
         for run in kept.values():
+            if self.device not in ("auto", run.configuration["device"]):
+                continue
             name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
             same = (name, fingerprint) == (data.name, data.fingerprint) if data else name == config.dataset
             if run.is_of_kernel_machine and same and run.question == machine_question(config, name, fingerprint):

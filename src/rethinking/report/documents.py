@@ -6,6 +6,7 @@ A line `<!-- results: bench -->` begins a table and `<!-- end -->` ends it; what
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,8 @@ def kernel_machines(results: Path) -> str:
         features = row["features"].replace("_", " ") + (f", {int(row['filters']):,} filters" if row["filters"] else "")
         speed = f"{_whole(row['cholesky_gflops'])} / {_whole(row['product_gflops'])}" if row["cholesky_gflops"] else ""
         seconds = duration(float(row["seconds"]))
+        if json.loads(row["facts"]).get("resumed"):
+            seconds = f"over {seconds}"  # what came before an interruption is not counted
         return [row["dataset"], features, row["ridge"], seconds, f"{float(row['peak_gib']):.1f} GiB", speed]
 
     rows = [row for row in _rows(results / "kernel_machines.csv") if not row["train_subset"]]

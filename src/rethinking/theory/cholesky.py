@@ -40,7 +40,9 @@ def factorize(
     `advanced` is told the share of the work that is done. Raises `NotPositiveDefiniteError`.
     """
     places = spans(matrix.size)
-    for index in range(factor.finished, len(places)):
+    finished = factor.finished
+    before_all = (places[finished - 1][1] / matrix.size) ** 3 if finished else 0.0
+    for index in range(finished, len(places)):
         start, end = places[index]
         rows = matrix.rows(index)
         for before, (first, last) in enumerate(places[:index]):
@@ -57,7 +59,7 @@ def factorize(
             raise NotPositiveDefiniteError
         corner.copy_(lower)
         factor[index] = rows
-        advanced((end / matrix.size) ** 3)
+        advanced(((end / matrix.size) ** 3 - before_all) / (1 - before_all))
 
 
 def substitute(factor: Blocks, size: int, right_side: Tensor) -> Tensor:

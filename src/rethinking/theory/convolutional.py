@@ -39,7 +39,7 @@ CHUNK = 500  # filters whose features are in memory at a time
 KEEP_EVERY = 60.0  # seconds after which a chunk's end is worth keeping
 FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
-DEVICE_IMAGES = 512  # on a device without such caches
+DEVICE_IMAGES = 128  # on a device without such caches
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,10 @@ def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Cal
 
 def standardize(train: Tensor, *others: Tensor) -> None:
     """In place: mean 0 and standard deviation 1 over `train` for each feature; one that never changes becomes 0."""
-    mean = train.mean(dim=0)
-    deviation = train.sub_(mean).square().mean(dim=0).sqrt_()
-    scale = torch.where(deviation > 1e-6, 1 / deviation, torch.zeros_like(deviation))
-    train *= scale
-    for other in others:
-        other.sub_(mean).mul_(scale)
+    variance, mean = torch.var_mean(train, dim=0, correction=0)  # without a copy of `train`
+    scale = torch.where(variance > 1e-12, variance.rsqrt(), torch.zeros_like(variance))
+    for features in (train, *others):
+        features.sub_(mean).mul_(scale)
 
 
 def standardized_features(

@@ -65,8 +65,12 @@ class KernelMachineResult:
 
 @dataclass(frozen=True)
 class Problem:
-    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones."""
+    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones.
 
+    rows: int64 (n,), the training images' places in the data set
+    """
+
+    rows: Tensor
     train: Tensor
     labels: Tensor
     true_labels: Tensor
@@ -105,7 +109,8 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     test, sums = len(data.test) if data.test else 0, sums_folder(config, data.fingerprint)
     _refuse_conflicts(config, data)
     done = max(summed_by_then, summed(sums / "sums"))
-    return room.plan(config, shape, test, sums), room.operations(config, shape, test, done)
+    own = _folder(config, data).path
+    return room.plan(config, shape, test, own / "factor", sums), room.operations(config, shape, test, done)
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
@@ -121,7 +126,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
     problem = _problem(config, data)
     folder = _folder(config, data)
     sums = sums_folder(config, data.fingerprint)
-    plan = room.plan(config, tuple(problem.train.shape), len(problem.test), sums)
+    plan = room.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
     _refuse_conflicts(config, data)
     choose_products("fp32")
     with folder.lock(), _memory_in_one_line():
@@ -178,9 +183,11 @@ class _Work:
         kernel, chosen = self._kernel(train)
         if self.config.solution != "minimum_norm":
             problem = self.problem
+            once = minimum_norm.without_copies(train)
             task = minimum_norm.Task(
-                kernel, train, problem.labels, test, problem.test_labels, problem.num_classes, self.config.seed
-            )
+                kernel, train[once], problem.labels[once], test, problem.test_labels, problem.num_classes,
+                self.config.seed,
+            )  # fmt: skip
             facts = minimum_norm.SOLUTIONS[self.config.solution](task, self.begin)
             self.end()
             return {"features": train.shape[1], **chosen, **facts}
@@ -206,7 +213,7 @@ class _Work:
 
             gram.extend(filters, self.begin(step), kept)
             self.end()
-            self.seconds[step] = known[str(filters)]  # of all sittings
+            self.seconds[step] = known.get(str(filters), 0.0)  # of all sittings
             solution, facts = self._solve(gram)
             return {"features": FEATURES * filters + 1, **facts, **self._errors(solution, gram.test_rows)}
 
@@ -278,6 +285,8 @@ class _Work:
             "norm": solution.norm,
             "refinements": solution.refinements,
         }
+        if begun_before:
+            facts["resumed"] = True
         if not (solution.jitter or begun_before) and self.seconds["factorizing"] > LONG:
             seconds = self.seconds["factorizing"] - (making["solving"] - making["factorizing"])
             facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
@@ -341,6 +350,7 @@ def _problem(config: KernelMachineConfig, data: sources.ImageData) -> Problem:
     empty = data.train.images[:0], data.train.labels[:0]
     test, test_labels = (data.test.images, data.test.labels) if data.test else empty
     return Problem(
+        rows,
         torch.from_numpy(data.train.images[rows.numpy()]),
         labels[rows],
         true_labels[rows],
@@ -368,7 +378,7 @@ def _refuse_conflicts(config: KernelMachineConfig, data: sources.ImageData) -> N
     looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
     if not config.l2 and looked_at not in _without_conflicts:
         problem = _problem(config, data)
-        refuse_conflicts(problem.train.flatten(1), problem.labels)
+        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
         _without_conflicts.add(looked_at)
 
 

@@ -59,13 +59,15 @@ class GaborBank:
 
         images: uint8 (n, channels, height, width). `advanced` is told the share of the images that is done.
         """
+        if not len(images):
+            return self.features(images.new_zeros(1, *images.shape[1:]))[:0]
         wavelets = [wavelet.to(images.device) for wavelet in self.wavelets()]
         made = []
         for some in images.split(IMAGES):
             single = some.flatten(0, 1)[:, None].float() / 255  # each channel for itself
             scales = [self._pooled(F.conv2d(single, wavelet, padding=wavelet.shape[-1] // 2)) for wavelet in wavelets]
             made.append(F.normalize(torch.cat(scales, dim=1).reshape(len(some), -1)))
-            advanced(len(made) * IMAGES / len(images))
+            advanced(min(1.0, len(made) * IMAGES / len(images)))
         return torch.cat(made)
 
     def _pooled(self, responses: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class Solution:
 
     coefficients: a, float64 (n, outputs)
     values: K a, float64 (n, outputs), K made anew
-    jitter: what was added besides to the matrix that was factorized, because it is not positive definite in float32;
+    jitter: what was added besides to the matrix that was factorized, because it is not positive definite in float32, or
+        so nearly singular that refinement does not settle;
         refinement takes its effect out again, unless `residual` says that K itself has no solution: then this is that
         of K + ridge + jitter
     residual: the largest |K a + ridge a - y|
@@ -204,11 +205,12 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).double()
 
 
-def refuse_conflicts(points: Tensor, targets: Tensor) -> None:
-    """Raises `InputError` where equal points have different targets."""
+def refuse_conflicts(points: Tensor, targets: Tensor, places: Tensor | None = None) -> None:
+    """Raises `InputError` where equal points have different targets; they are told by their `places`, int64 (n,)."""
     if pair := conflicting_points(points, targets):
+        first, second = pair if places is None else (int(places[index]) for index in pair)
         raise InputError(
-            f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
+            f"no function fits points {first} and {second} both: they are equal and their targets are not; leave one"
             " out or add an l2 term"
         )
 

@@ -45,7 +45,8 @@ class Task:
     @property
     def gram(self) -> Tensor:
         """K, float64 (n, n), symmetric to the last digit."""
-        lower = self.kernel(self.points, self.points).double().tril()
+        points = self.points.double()
+        lower = self.kernel(points, points).tril()
         return lower + lower.tril(-1).T
 
     def error(self, values: Tensor, labels: Tensor) -> float:
@@ -62,6 +63,17 @@ class Task:
             "residual": residual,
             "interpolates": train_error == 0 and residual < TOLERANCE,
         }
+
+
+def without_copies(points: Tensor) -> Tensor:
+    """Where each different one of `points`, float32 (n, features), stands first: int64 (different points,).
+
+    Copies have the same label where there is a solution at all, and make K singular.
+    """
+    first: dict[bytes, int] = {}
+    for index, point in enumerate(points.cpu().numpy()):
+        first.setdefault((point + 0).tobytes(), index)
+    return torch.tensor(list(first.values()), dtype=torch.int64)
 
 
 def sgd(task: Task, begin: Steps) -> dict[str, Any]:
@@ -119,9 +131,9 @@ def _descend(
     for epoch in range(1, EPOCHS + 1):
         for index in torch.randperm(len(task.points), generator=generator(task.seed, "order", epoch)).tolist():
             step(index)
-        advanced(epoch / EPOCHS)
         if epoch in (following, EPOCHS):
             distances.append((epoch, distance()))
+            advanced(min(1.0, math.log(distances[-1][1]) / math.log(NEAR)))  # the distance falls geometrically
             following = max(epoch + 1, int(epoch * 1.1))
             if distances[-1][1] < NEAR:
                 break
@@ -134,7 +146,7 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
     As many centres as images, so that K(X, C) b = y has one solution, which is exact but not of least norm.
     """
     assert isinstance(task.kernel, GaussianKernel), "that of the experiment"
-    begin("solving with random centres")
+    advanced = begin("solving with random centres")
     stream = generator(task.seed, "centres")
     count, features = task.points.shape
     order = torch.randperm(count, generator=stream).to(task.points.device)
@@ -142,7 +154,9 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
     at, test = task.points.double(), task.test.double()  # float32 would be too coarse for the kernel's small values
     centres = at[order] + noise * (DISPLACEMENT * task.kernel.bandwidth / math.sqrt(features))
     across = task.kernel(at, centres)
+    advanced(0.2)
     coefficients = torch.linalg.solve(across, task.targets)
+    advanced(0.6)
     test_values = kernel_sum(task.kernel, centres, coefficients, test) if len(test) else task.targets[:0]
     norm = _norm(task.kernel(centres, centres), coefficients)
     return task.facts(across @ coefficients, test_values, norm)
@@ -151,15 +165,19 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
 def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
     """Of all functions that fit the training labels and a wrong label at each test image, that of least norm.
 
-    With more test images than training images, at as many of them; the test error is that of these.
+    With more test images than training images, at as many of them, and at none that is a training image too; the test
+    error is that of these.
     """
-    forced = min(len(task.test), len(task.points))
+    count = len(task.points)
+    places = without_copies(torch.cat([task.points, task.test]))
+    places = places[places >= count][:count] - count
+    forced = len(places)
     if not forced:
         raise RunError("this data set has no test images to be wrong on")
-    true_labels = task.test_labels[:forced]
+    true_labels = task.test_labels[places]
     shift = torch.randint(1, task.num_classes, (forced,), generator=generator(task.seed, "wrong labels"))
     wrong = (true_labels + shift) % task.num_classes
-    points = torch.cat([task.points, task.test[:forced]])
+    points = torch.cat([task.points, task.test[places]])
     targets = one_hot(torch.cat([task.labels, wrong]), task.num_classes).to(points.device)
     solution = solve(KernelMatrix(task.kernel, points), targets, begin=begin)
     train_values, test_values = solution.values.split([len(task.points), forced])

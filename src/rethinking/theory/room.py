@@ -17,7 +17,10 @@ from rethinking.errors import InputError
 from rethinking.theory import blocks
 from rethinking.theory.blocks import nbytes, spans, triangle
 from rethinking.theory.convolutional import CHUNK, FEATURES, PATCH
+from rethinking.theory.gabor import IMAGES as GABOR_IMAGES
 from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.search import BANDWIDTHS
+from rethinking.theory.search import IMAGES as SEARCHED
 from rethinking.training.memory import LIBRARIES, SPARE, free_memory
 
 KEEP_FROM = 20_000  # points; the factor of fewer, or of any number on a GPU, is made again in less than half a minute
@@ -39,8 +42,12 @@ class Plan:
     memory: float
 
 
-def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder: Path) -> Plan:
-    """For uint8 training images of shape `train` and so many test images; files go beside `folder`.
+def plan(
+    config: KernelMachineConfig, train: tuple[int, ...], test: int, factor_folder: Path, sums_folder: Path
+) -> Plan:
+    """For uint8 training images of shape `train` and so many test images.
+
+    What lies in the folders already is gone on with whatever the disk has left.
 
     Raises `InputError` where memory or disk cannot hold what must be held.
     """
@@ -51,37 +58,49 @@ def plan(config: KernelMachineConfig, train: tuple[int, ...], test: int, folder:
     rows = 4 * min(blocks.BLOCK, images) * images
     if conv:
         features = FEATURES * min(CHUNK, config.filters or CHUNK)
-        working = max(4 * 4 * features * (images + test) // 3, 4 * rows)
+        working = max(5 * features * (images + test), 4 * rows)
     else:
         features = values if config.features == "pixels" else 4 * values
-        working = 4 * features * (2 * images + test) + 4 * rows
+        working = 4 * features * (5 * images + test) + 4 * rows
+        if config.features == "gabor":
+            working += 1024 * values * GABOR_IMAGES  # the filtered images
+    if config.solution != "minimum_norm":
+        working += 4 * 8 * images**2  # dense, in float64
     least = LIBRARIES + (images + test) * values + working
+    searches_bandwidth = config.bandwidth == "search" and config.kernel == "gaussian"
+    searched = min(images, SEARCHED) if config.l2 == "search" or searches_bandwidth else 0
+    searching = 4 * 4 * searched**2  # before there is a factor
     limit = config.memory_limit * GIB if config.memory_limit else free_memory(config.device) * SPARE
-    if least + rows > limit:
+    if least + max(rows, searching) > limit:
         raise InputError(
-            f"this takes at least {(least + rows) / GIB:.1f} GiB of memory, and {limit / GIB:.1f} are"
+            f"this takes at least {(least + max(rows, searching)) / GIB:.1f} GiB of memory, and {limit / GIB:.1f} are"
             f" {'allowed' if config.memory_limit else 'free'}; take fewer images or raise --memory_limit"
         )
-    fits = least + factor + sums <= limit
+    fits = least + max(factor, searching) + sums <= limit
     spare = limit - least
     held_factor = factor if fits else spare * factor / (factor + sums)
     held_sums = sums if fits else spare * sums / (factor + sums)
-    disk = factor + 2 * sums  # of the sums, those before a chunk and those after it
-    free = _free_disk(folder)
+    there = [_bytes_in(folder) for folder in (factor_folder, sums_folder)]
+    disk = max(0, factor + 2 * sums - sum(there))  # of the sums, those before a chunk and those after it
+    free = _free_disk(sums_folder)
     if not fits and disk > free:
         raise InputError(
             f"this takes {(least + factor + sums) / GIB:.1f} GiB of memory, of which {limit / GIB:.1f} are there, or"
-            f" {disk / GIB:.1f} GiB on the disk of {folder.parent}, of which {free / GIB:.1f} are free"
+            f" {disk / GIB:.1f} GiB on the disk of {sums_folder.parent}, of which {free / GIB:.1f} are free"
         )
-    keep_sums = not fits or disk <= free
-    keep_factor = not fits or (images >= KEEP_FROM and disk <= free and config.device == "cpu")
+    long = images >= KEEP_FROM and config.device == "cpu"
+    keep_factor = not fits or there[0] > 0 or (long and disk <= free)
+    keep_sums = not fits or there[1] > 0 or disk <= free
     if not fits:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices, {spare / GIB:.1f} of them in memory, the rest on disk"
     elif keep_factor:
         said = f"{(factor + sums) / GIB:.1f} GiB of matrices in memory, kept on disk as they grow"
     else:
         said = f"{(factor + sums) / GIB:.2g} GiB of matrices in memory"
-    return Plan(held_factor, held_sums, keep_factor, keep_sums, said, least + held_factor + held_sums)
+        if long or not keep_sums:
+            said += f", not kept on the way: the disk has {free / GIB:.1f} of {disk / GIB:.1f} GiB free"
+    memory = least + max(held_factor, searching) + held_sums
+    return Plan(held_factor, held_sums, keep_factor, keep_sums, said, memory)
 
 
 def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, summed: int = 0) -> float:
@@ -92,7 +111,7 @@ def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, s
         solving *= 8  # float64, and matrices that are not symmetric
     if config.features != "random_conv":
         features = values if config.features == "pixels" else 4 * values
-        search = 7 * (10_000**3 / 3) if config.bandwidth == "search" and config.kernel == "gaussian" else 0.0
+        search = len(BANDWIDTHS) * SEARCHED**3 / 3 if config.bandwidth == "search" else 0.0
         return solving + search + features * (3 * images**2 + 2 * images * test)
     filters = max(0, (config.filters or 0) - summed)
     places = (train[2] - PATCH + 1) * (train[3] - PATCH + 1)
@@ -130,6 +149,10 @@ def peak(device: str = "cpu") -> float:
         return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration, ValueError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*.npy"))
 
 
 def _free_disk(folder: Path) -> float:
