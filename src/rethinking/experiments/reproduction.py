@@ -145,19 +145,23 @@ class Reproduction:
         filters = {*(self.filters or scale.filters), *(summed - {None})}
         asked = self._images()
         names = {source.name for source in asked}
-        besides = (source for source in _images_of(machines) if source.name not in names)
+        there = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in machines)
+        besides = (ImageSource(name, name, self._stands_for(name, channels)) for name, channels in there)
+        besides = (source for source in besides if source.name not in names)
         images = sorted((*asked, *besides), key=lambda source: "mnist" not in source.stands_for)  # as in the paper
         return Study(scale, (), {}, tuple(images), tuple(sorted(filters)), options)
 
     def _images(self) -> tuple[ImageSource, ...]:
         """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
-        dataset = self.dataset or SCALES[self.scale].dataset
-        if self.scale == "demo" and dataset == "digits":
-            return (ImageSource("digits", "digits", ("mnist", "cifar10")),)
-        if self.dataset is None:
+        if self.dataset is None and self.scale != "demo":
             return (ImageSource("mnist", "mnist", ("mnist",)), ImageSource("cifar10", "cifar10", ("cifar10",)))
-        data = sources.load(dataset, self.data_root)
-        return (ImageSource(dataset, data.name, (stands_for(data.image_shape[0]),)),)
+        dataset, data = self.dataset or SCALES[self.scale].dataset, self.data()
+        return (ImageSource(dataset, data.name, self._stands_for(data.name, data.image_shape[0])),)
+
+    def _stands_for(self, name: str, channels: int) -> tuple[str, ...]:
+        if self.scale == "demo" and name == "digits":
+            return ("mnist", "cifar10")
+        return ("mnist",) if channels == 1 else ("cifar10",)
 
     @property
     def left_out(self) -> list[str]:
@@ -288,17 +292,6 @@ class Reproduction:
 
     def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
-
-
-def stands_for(channels: int) -> str:
-    """The paper's data set whose rows images with so many channels are in."""
-    return "mnist" if channels == 1 else "cifar10"
-
-
-def _images_of(machines: list[Evidence]) -> Iterator[ImageSource]:
-    """What kernel machines were fitted to."""
-    for name, channels in dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in machines):
-        yield ImageSource(name, name, (stands_for(channels),))
 
 
 def seconds_per_epoch(
