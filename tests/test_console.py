@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rethinking.config import ExperimentConfig
-from rethinking.console import Progress, Shortened
+from rethinking.console import Progress, Shortened, StepsInWords
 
 
 @pytest.mark.parametrize("height", [6, 12, 20])
@@ -78,3 +78,29 @@ def test_lines_of_several_runs_are_named_where_there_is_no_terminal(tmp_path: Pa
     lines = console.file.getvalue().splitlines()
     assert lines[-2].startswith("run1  epoch 1/3  ")
     assert lines[-1].startswith("epoch 2/3  ")
+
+
+def test_a_step_of_a_kernel_machine_says_how_long_is_left(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr("rethinking.console.time.perf_counter", lambda: clock[0])
+    written = io.StringIO()
+    steps = StepsInWords(Console(file=written, width=100))
+    advanced = steps.of("mnist, pixels")("factorizing")
+    for seconds, share in ((10.0, 0.1), (40.0, 0.25), (50.0, 0.5), (90.0, 0.75)):
+        clock[0] = seconds
+        advanced(share)
+    steps.close()
+    assert written.getvalue().splitlines() == [
+        "mnist, pixels: factorizing 25%  2m 00s left",
+        "mnist, pixels: factorizing 75%  30s left",
+    ]
+
+
+def test_the_live_line_of_a_kernel_machine_is_taken_away_before_the_next():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    steps = StepsInWords(console)
+    for name in ("first", "second"):
+        steps.of(name)("factorizing")(0.5)
+        assert len(console._live_stack) == 1
+    steps.close()
+    assert not console._live_stack

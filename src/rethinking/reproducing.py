@@ -69,7 +69,7 @@ class Reproducing:
                     continue
                 if config.solution == "minimum_norm":
                     summed[config.dataset, config.seed] = max(summed[config.dataset, config.seed], config.filters or 0)
-                rate = rate or product_rate(resolve_device(config.device))
+                rate = rate or product_rate(resolve_device(config.device), size=2048)
                 seconds = operations / rate
                 total, peak = total + seconds, max(peak, int(plan.memory))
                 table.add_row(_named(config), "", duration(seconds))

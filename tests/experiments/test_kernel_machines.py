@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from rethinking.config import ExperimentConfig
+from rethinking.errors import InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
@@ -124,16 +125,14 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
     cells, dataset, _ = tables.read_csv(tmp_path / "out" / "table3.csv")
     assert set(dataset.split(" and ")) == {"mnist", "digits"}
     assert {dict(cell.labels)["data"] for cell in cells} == {"mnist", "digits"}
-    reproduce(tmp_path, "table3", *options, "--dataset", "cifar10", "--filters", "12")
-    cells, dataset, _ = tables.read_csv(tmp_path / "out" / "table3.csv")
-    assert set(dataset.split(" and ")) == {"cifar10", "mnist", "digits"}
+    reproduce(tmp_path, "table3_filters", *options, "--dataset", "cifar10", "--filters", "12")
     curve, *_ = tables.read_csv(tmp_path / "out" / "table3_filters.csv")
     assert {(dict(cell.labels)["data"], cell.x) for cell in curve} == {("cifar10", 12.0)} | {
         ("digits", float(filters)) for filters in (25, 400)
     }
     html = (tmp_path / "out" / "report.html").read_text()
     assert "PATH/TO" not in html, "these data sets have names"
-    assert "python reproduce.py table3 --dataset cifar10" in html
+    assert "python reproduce.py table3 --dataset mnist" in html
 
 
 def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
@@ -146,14 +145,23 @@ def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
         assert any(found) is answered
 
 
-def test_among_all_a_machine_that_cannot_be_is_told_and_the_networks_go_on(real_root: Path, tmp_path: Path):
-    """Of all that only has CIFAR-10, whose networks must not wait for MNIST."""
-    (tmp_path / "data").mkdir()
+def test_among_all_a_machine_that_cannot_be_is_told_and_the_networks_go_on(
+    real_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where only CIFAR-10 is at hand its networks do not wait for MNIST."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(real_root / "cifar10", tmp_path / "data" / "cifar10")
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    printed = reproduce(tmp_path, "all", "--data_root", "data", "--filters", "5", "--dry_run", env=env)
-    assert re.search(r"small_inception, none, seed 0", printed)
-    assert re.search(r"mnist, pixels, seed 0\W+fails: ", printed)
+    options = {"data_root": str(tmp_path / "data"), "runs_dir": str(tmp_path / "runs"), "filters": (5,)}
+    everything = Reproduction(experiment="all", **options)
+    assert any(isinstance(config, ExperimentConfig) and found is None for config, found in everything.found())
+    of_mnist = [found for config, found in everything.found() if config.dataset == "mnist"]
+    assert of_mnist
+    assert all(isinstance(found, RunError) for found in of_mnist)
+    config, failure = next(everything.train({}))
+    assert config.dataset == "mnist"
+    assert isinstance(failure, RunError)
+    with pytest.raises(InputError):
+        list(Reproduction(experiment="table3", **options).found())
 
 
 def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):
@@ -171,10 +179,9 @@ def test_a_dry_run_names_what_is_done(solved):
 
 
 def test_on_a_terminal_each_step_is_one_live_line(tmp_path: Path):
-    command = ("-m", "rethinking", "reproduce", "minimum_norm", "--scale", "demo", "--bandwidth", "median")
+    command = ("-m", "rethinking", "reproduce", "table3_filters", "--scale", "demo", "--filters", "25", "300")
     seen = on_a_terminal(tmp_path, *command)
-    assert "stochastic gradient descent" in seen
-    assert "left" in seen
+    assert "digits, random conv, 300 filters, seed 0: summing over 300 filters" in seen
     assert "finished:" not in seen
 
 

@@ -229,11 +229,9 @@ def test_sums_whose_seconds_were_lost_are_gone_on_with(tmp_path: Path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"bandwidth": "search"},
         {"features": "gabor", "bandwidth": 0.3},
-        {"features": "random_conv", "filters": 400, "l2": "search"},
+        {"features": "random_conv", "filters": 200, "l2": "search"},
         {"solution": "random_centres", "bandwidth": 3.0},
-        {"solution": "wrong_on_test", "bandwidth": 3.0},
     ],
     ids=str,
 )
