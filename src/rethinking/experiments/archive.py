@@ -196,7 +196,7 @@ def _epoch_rows(run: Evidence) -> list[dict[str, Any]]:
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if record[name] is None else float(f"{record[name]:.6g}") for name in METRICS}
+    return {name: _six_digits(record[name]) for name in METRICS}
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -119,14 +119,13 @@ def kernel_machines(results: Path) -> str:
         seconds = duration(float(row["seconds"]))
         if json.loads(row["facts"]).get("resumed"):
             seconds = f"over {seconds}"  # what came before an interruption is not counted
-        return [row["dataset"], features, row["ridge"], seconds, f"{float(row['peak_gib']):.1f} GiB", speed]
+        return [row["data"], features, row["ridge"], seconds, f"{float(row['peak_gib']):.1f} GiB", speed]
 
     rows = [row for row in _rows(results / "kernel_machines.csv") if not row["train_subset"]]
-    by_machine: dict[str, list[list[str]]] = {}
-    for row in sorted(rows, key=lambda row: (row["dataset"], row["features"], int(row["filters"] or 0))):
-        by_machine.setdefault(f"{row['hardware']}, {row['cpu_threads']} threads, fp32", []).append(line(row))
-    made = (f"{name}\n\n{tables.markdown_table(columns, body)}" for name, body in by_machine.items())
-    return "\n\n".join(made)
+    rows.sort(key=lambda row: (row["dataset"], row["features"], int(row["filters"] or 0)))
+    other = {"cpu_threads": "threads", "dataset": "data"}  # so that a machine's data sets share one table
+    named = [{other.get(name, name): value for name, value in row.items()} for row in rows]
+    return _machine_by_machine(named, columns, line)
 
 
 TABLES: dict[str, Callable[[Path], str]] = {

@@ -90,10 +90,7 @@ def find(config: KernelMachineConfig) -> KernelMachineResult | None:
     folder = _folder(config, data)
     if not folder.is_finished:
         return None
-    try:
-        result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise RunError(f"{folder.path / 'result.json'} is damaged: move that folder away") from None
+    result = _read_json(folder.path / "result.json", "move that folder away")
     return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
@@ -204,7 +201,7 @@ class _Work:
             if gram.filters > filters:  # what is summed stays, so fewer are summed for this run alone
                 gram, home = self._gram(self.folder.path), self.folder
             step = f"summing over {filters:,} filters"
-            known = _read_seconds(home.path / "seconds.json")
+            known = _read_json(home.path / "seconds.json", "delete that file; the time before is then not counted")
             before, began = known.get(str(gram.filters), 0.0), time.perf_counter()
 
             def kept(filters: int) -> None:
@@ -311,10 +308,7 @@ class _Work:
 
     def _chosen(self) -> dict[str, Any]:
         path = self.folder.path / "chosen.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError):
-            raise RunError(f"{path} is damaged: delete that file, and the same command chooses anew") from None
+        return _read_json(path, "delete that file, and the same command chooses anew")
 
     def _keep(self, chosen: dict[str, Any]) -> None:
         self.folder.write("chosen.json", json.dumps(chosen, indent=2).encode())
@@ -382,8 +376,9 @@ def _refuse_conflicts(config: KernelMachineConfig, data: sources.ImageData) -> N
         _without_conflicts.add(looked_at)
 
 
-def _read_seconds(path: Path) -> dict[str, float]:
+def _read_json(path: Path, what_to_do: str) -> dict[str, Any]:
+    """Empty where there is no such file; a damaged one is told with what to do."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError):
-        raise RunError(f"{path} is damaged: delete that file; the time before is then not counted") from None
+        raise RunError(f"{path} is damaged: {what_to_do}") from None

@@ -175,10 +175,8 @@ def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
     if not forced:
         raise RunError("this data set has no test images to be wrong on")
     true_labels = task.test_labels[places]
-    shift = torch.randint(1, task.num_classes, (forced,), generator=generator(task.seed, "wrong labels"))
-    wrong = (true_labels + shift) % task.num_classes
     points = torch.cat([task.points, task.test[places]])
-    targets = one_hot(torch.cat([task.labels, wrong]), task.num_classes).to(points.device)
+    targets = torch.cat([task.targets, _wrong_targets(task, true_labels)])
     solution = solve(KernelMatrix(task.kernel, points), targets, begin=begin)
     train_values, test_values = solution.values.split([len(task.points), forced])
     train_error = task.error(train_values, task.labels)
@@ -205,8 +203,7 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
     noise = torch.randn(least.shape, generator=generator(task.seed, "direction"), dtype=torch.float64).to(least.device)
     unseen = noise - inverse @ (points @ noise)
     forced = min(len(task.test), max(0, points.shape[1] // 2 - len(points)))
-    shift = torch.randint(1, task.num_classes, (forced,), generator=generator(task.seed, "wrong labels"))
-    wrong = one_hot((task.test_labels[:forced] + shift) % task.num_classes, task.num_classes).to(points.device)
+    wrong = _wrong_targets(task, task.test_labels[:forced])
     both = torch.linalg.pinv(torch.cat([points, task.test[:forced].double()])) @ torch.cat([targets, wrong])
     minima = {
         "least norm": least,
@@ -235,6 +232,12 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
         "flat_directions": flat,
         "directions": len(eigenvalues),
     }
+
+
+def _wrong_targets(task: Task, true_labels: Tensor) -> Tensor:
+    """For each of `true_labels` another class, drawn at random: float64 (labels, classes)."""
+    shift = torch.randint(1, task.num_classes, true_labels.shape, generator=generator(task.seed, "wrong labels"))
+    return one_hot((true_labels + shift) % task.num_classes, task.num_classes).to(task.points.device)
 
 
 def _norm(gram: Tensor, coefficients: Tensor) -> float:

@@ -59,10 +59,8 @@ def choose_ridge(matrix: SymmetricMatrix, labels: Tensor, num_classes: int, begi
     """The l2 term for K, relative to the mean of its diagonal."""
     size = min(matrix.size, IMAGES)
     lower = torch.zeros(size, size, device=matrix.rows(0).device)
-    for index, (start, _) in enumerate(spans(matrix.size)):
-        if start < size:
-            rows = matrix.rows(index)[: size - start, :size]
-            lower[start : start + len(rows), : rows.shape[1]] = rows
+    for index, (start, end) in enumerate(spans(size)):
+        lower[start:end, :end] = matrix.rows(index)[: end - start, :end]
     whole = lower.tril() + lower.tril(-1).T
     scale = float(whole.diagonal().mean())
 
