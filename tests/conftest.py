@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # else it writes into the repository
 
 ROOT = Path(__file__).parents[1]

@@ -102,7 +102,7 @@ def test_the_citation_file_and_the_changelog_know_the_version():
 
 def test_the_account_of_differences_comes_from_results_too():
     text = (ROOT / "docs" / "differences.md").read_text()
-    shown = {"differences", "alexnet_weights", "noise_levels", "corrupted_test_labels"}
+    shown = {"differences", "alexnet_weights", "noise_levels", "corrupted_test_labels", "bandwidths"}
     assert set(re.findall(r"<!-- results: (\w+) -->", text)) == shown
     assert with_tables(text, ROOT / "results") == text, "run `make docs`"
 

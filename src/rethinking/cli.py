@@ -83,7 +83,7 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
 
 
 def keep(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking keep RESULTS RUN ...`: the evidence of runs of `train` into a folder of results."""
+    """`rethinking keep RESULTS RUN ...`: the evidence of single runs into a folder of results."""
     with _one_line_errors():
         folder, *runs = arguments or ["--help"]
         if folder.startswith("-") or not runs:

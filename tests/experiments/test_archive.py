@@ -11,6 +11,8 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import RunError
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Evidence
+from rethinking.theory import fitting
+from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training import train
 from rethinking.training.run_dir import RunResult
 from tests.conftest import ROOT
@@ -85,10 +87,17 @@ def test_several_processes_may_add_at_once(tmp_path: Path, result: RunResult):
     assert len(archive.read(tmp_path)) == 15
 
 
-def test_a_run_of_train_py_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
+def test_a_run_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
+    options = KernelMachineConfig(dataset="digits", device="cpu", train_subset=100, runs_dir=str(tmp_path / "runs"))
+    machine = fitting.fit(options)
     command = [sys.executable, "-m", "rethinking", "keep", str(tmp_path / "kept")]
-    subprocess.run([*command, str(result.path)], check=True, timeout=120)
-    assert set(archive.read(tmp_path / "kept")) == {result.path.name}
+    subprocess.run([*command, str(result.path), str(machine.path)], check=True, timeout=120)
+    kept = archive.read(tmp_path / "kept")
+    assert set(kept) == {result.path.name, machine.path.name}
+    assert kept[machine.path.name] == archive.evidence(machine)
+    (machine.path / "result.json").unlink()
+    with pytest.raises(RunError, match="is not finished yet"):
+        archive.of_run_folder(machine.path)
     for wrong, said in (([], "keep takes a folder of results and run folders"), (["nowhere"], "cannot read nowhere")):
         refused = subprocess.run([*command, *wrong], capture_output=True, text=True, timeout=120, check=False)
         assert refused.returncode == 2

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,16 +132,25 @@ def test_an_interrupted_sum_goes_on_after_its_last_chunk(tmp_path: Path):
         assert torch.equal(again.rows(index), uninterrupted.rows(index))
 
 
-@pytest.mark.parametrize(("every", "kept"), [(0.0, [20, 40, 50]), (60.0, [50])])
-def test_chunks_are_told_as_they_are_kept_which_is_not_for_every_second_of_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every, kept
+@pytest.mark.parametrize(("seconds", "kept"), [(70.0, [20, 40, 60, 80, 90]), (35.0, [20, 60, 90])])
+def test_long_chunks_are_kept_each_and_short_ones_when_they_add_up_to_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds, kept
 ):
-    monkeypatch.setattr(convolutional, "KEEP_EVERY", every)
+    monkeypatch.setattr(convolutional, "KEEP_EVERY", 60.0)
+    clock = [0.0]
+    monkeypatch.setattr(convolutional, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    add = FeatureGram._add
+
+    def taking_so_long(*arguments) -> None:
+        clock[0] += seconds
+        add(*arguments)
+
+    monkeypatch.setattr(FeatureGram, "_add", taking_so_long)
     told: list[int] = []
     shares: list[float] = []
     train, test = images(40), images(5)
     gram = FeatureGram(train, test, seed=0, folder=tmp_path)
-    gram.extend(50, shares.append, told.append)
+    gram.extend(90, shares.append, told.append)
     assert told == kept
     assert torch.equal(FeatureGram(train, test, seed=0, folder=tmp_path).rows(1), gram.rows(1))
     assert shares == sorted(shares)

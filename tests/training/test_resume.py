@@ -1,6 +1,7 @@
 """Interruptions of real processes: kill -9, SIGTERM, Ctrl-C, a full disk, damaged files."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -96,16 +97,17 @@ def assert_same_bits(run: Path, other: Path) -> None:
     ids=["mlp", "adam", "inception", "alexnet"],
 )
 def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_bit_for_bit(tmp_path: Path, changed):
-    straight = finish(options(tmp_path / "straight", **changed))
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}  # as many as divide a sum
+    straight = finish(options(tmp_path / "straight", **changed), env=env)
     assert straight.returncode == 0, straight.stderr
-    process = start(options(tmp_path / "killed", **changed))
+    process = start(options(tmp_path / "killed", **changed), env=env)
     wait_for_epoch(tmp_path / "killed", 1, process)
     process.kill()
     process.communicate()
     run = only_run(tmp_path / "killed")
     assert not (run / "result.json").exists()
     epoch = saved_epoch(tmp_path / "killed")
-    resumed = finish(options(tmp_path / "killed", **changed))
+    resumed = finish(options(tmp_path / "killed", **changed), env=env)
     assert resumed.returncode == 0, resumed.stderr
     assert f"going on from epoch {epoch + 1}" in resumed.stdout
     assert_same_bits(only_run(tmp_path / "straight"), run)

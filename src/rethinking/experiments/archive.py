@@ -7,7 +7,7 @@
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
-`rethinking keep FOLDER RUN_FOLDER ...` keeps single runs of train.py.
+`rethinking keep FOLDER RUN_FOLDER ...` keeps single runs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 import filelock
 
-from rethinking.config import ExperimentConfig
+from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
-from rethinking.theory.fitting import KernelMachineResult
+from rethinking.theory import fitting
 from rethinking.training.run_dir import METRICS, RunDir, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
@@ -60,9 +60,9 @@ MACHINE_FACTS = (
 )
 
 
-def evidence(result: RunResult | KernelMachineResult) -> Evidence:
+def evidence(result: RunResult | fitting.KernelMachineResult) -> Evidence:
     """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
-    if isinstance(result, KernelMachineResult):
+    if isinstance(result, fitting.KernelMachineResult):
         return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, ())
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
@@ -73,8 +73,11 @@ def evidence(result: RunResult | KernelMachineResult) -> Evidence:
 def of_run_folder(path: Path) -> Evidence:
     """The evidence of a run as far as it has come, from its folder.
 
-    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or no epoch is finished.
+    Raises `InputError` where that is no run's folder, `RunError` where it is damaged, no epoch is finished or a kernel
+    machine is not solved.
     """
+    if "solution" in read_config_file(path / "config.yaml"):
+        return evidence(fitting.read(path))
     run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
     result = run.result(config) if run.is_finished else run.so_far(config)
     if result is None:

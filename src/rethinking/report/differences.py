@@ -39,7 +39,7 @@ def single_runs(results: Path) -> str:
     between = [run.run for level, run in _levels(folder, "mlp_1x512", pixel_noise=NOISE).items() if 0 < level < 1]
     groups: dict[tuple[str, ...], list[Evidence]] = {}
     for run in archive.read(folder).values():
-        if run.run not in between:
+        if run.run not in between and not run.is_of_kernel_machine:
             groups.setdefault(_named(run), []).append(run)
     body = [
         [
@@ -164,6 +164,27 @@ def corrupted_test_labels(_: Path) -> str:
                 corrupted.append(error - error_on_corrupted_labels(memorized, level))
         spans = [f"{100 * min(values):+.1f} to {100 * max(values):+.1f}" for values in (true, corrupted)]
         body.append([f"`{model}`", f"{curve[0.0]:.2%}", *spans])
+    return tables.markdown_table(columns, body)
+
+
+def bandwidths(results: Path) -> str:
+    """CIFAR-10's copy and the Gaussian kernel: the bandwidths that were tried, on held-out images and on all."""
+    columns = ["bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
+    runs = [
+        run
+        for run in (archive.read(results) | archive.read(results / "differences")).values()
+        if run.facts["dataset"] == "cifar10_jpeg" and run.configuration.get("kernel") == "gaussian"
+    ]
+    solved = {f"{run.facts['bandwidth']:.6g}": run.facts for run in runs}
+    tried = {name: error for run in runs for name, error in run.facts.get("bandwidths_tried", {}).items()}
+    body = []
+    for name in sorted(tried | solved, key=float):
+        held_out = f"{tried[name]:.2%}" if name in tried else ""
+        found = solved.get(name)
+        of_all = ["", "", ""]
+        if found is not None:
+            of_all = [f"{found['test_error']:.2%}", f"{found['norm']:.0f}", f"{found['peak_gib']:.1f} GiB"]
+        body.append([name, f"{float(name) / runs[0].facts['median_distance']:.2f}", held_out, *of_all])
     return tables.markdown_table(columns, body)
 
 

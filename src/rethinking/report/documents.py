@@ -142,6 +142,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "noise_levels": differences.noise_levels,
     "alexnet_weights": differences.alexnet_weights,
     "corrupted_test_labels": differences.corrupted_test_labels,
+    "bandwidths": differences.bandwidths,
 }
 
 

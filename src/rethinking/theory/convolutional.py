@@ -36,7 +36,7 @@ THRESHOLD = 0.25
 BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time
-KEEP_EVERY = 60.0  # seconds after which a chunk's end is worth keeping
+KEEP_EVERY = 60.0  # seconds of work that are worth keeping
 FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
 DEVICE_IMAGES = 128  # on a device without such caches
@@ -149,7 +149,7 @@ class FeatureGram:
     """The Gram matrices of the standardized features, summed over chunks of filters.
 
     train, test: uint8 (n, channels, height, width)
-    folder: where the sums so far are kept after a chunk, where `KEEP_EVERY` has passed, and found again
+    folder: where the sums so far are kept after a chunk, but for chunks of a moment, and found again
     held: bytes of the sums that stay in memory
     """
 
@@ -194,13 +194,15 @@ class FeatureGram:
         `advanced` is told the share of the work that is done, `kept` how many filters are summed where that is kept.
         """
         assert filters >= self.filters, "what is summed stays"
-        first, last_kept = self.filters, time.monotonic()
+        first, last_kept, lasts = self.filters, time.monotonic(), math.inf
         all_held = nbytes(self._shapes) <= self._held
         while self.filters < filters:
             end = min(filters, (self.filters // CHUNK + 1) * CHUNK)
             share = _part(advanced, (self.filters - first) / (filters - first), (end - first) / (filters - first))
-            keep = end == filters or not all_held or time.monotonic() - last_kept >= KEEP_EVERY
+            began = time.monotonic()
+            keep = end == filters or not all_held or began + lasts - last_kept >= KEEP_EVERY
             self._add(end, keep, share)
+            lasts = time.monotonic() - began
             if keep:
                 last_kept = time.monotonic()
                 kept(end)

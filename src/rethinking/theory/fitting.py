@@ -88,10 +88,20 @@ def find(config: KernelMachineConfig) -> KernelMachineResult | None:
     data = sources.load(config.dataset, config.data_root)
     config = resolve(config, data)
     folder = _folder(config, data)
-    if not folder.is_finished:
-        return None
-    result = _read_json(folder.path / "result.json", "move that folder away")
-    return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+    return read(folder.path) if folder.is_finished else None
+
+
+def read(path: Path) -> KernelMachineResult:
+    """The finished run in a folder.
+
+    Raises `InputError` where its `config.yaml` is none of a kernel machine, `RunError` where the run is not finished.
+    """
+    config = KernelMachineConfig.from_yaml(path / "config.yaml")
+    result = _read_json(path / "result.json", "move that folder away")
+    if not result:
+        raise RunError(f"{path} is not finished yet")
+    asked = question(config, result["dataset"], result["provenance"]["fingerprint"])
+    return KernelMachineResult(path, config, asked, result)
 
 
 def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Plan, float]:

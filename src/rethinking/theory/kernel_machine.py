@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rethinking.config import nearest
+from rethinking.config import nearest, read_config_file
 from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.theory import convolutional
@@ -83,6 +83,14 @@ class KernelMachineConfig:
     def identity(self) -> dict[str, Any]:
         """What can change the numbers; `dataset` is left to the data's name and fingerprint."""
         return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in NOT_IN_IDENTITY}
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> KernelMachineConfig:
+        """The configuration in a run's `config.yaml`. Raises `InputError`."""
+        values, known = read_config_file(path), {spec.name for spec in fields(cls)}
+        if not {"dataset"} <= set(values) <= known:
+            raise InputError(f"{path} does not hold the options of a kernel machine, or those of another version")
+        return cls(**values)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump({spec.name: getattr(self, spec.name) for spec in fields(self)}, sort_keys=False)
