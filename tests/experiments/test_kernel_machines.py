@@ -6,17 +6,20 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError
-from rethinking.experiments import archive
+from rethinking.experiments import archive, experiment, table3
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
+from rethinking.theory.kernel_machine import KernelMachineConfig
 from tests.conftest import OUT, on_a_terminal, reproduce
 
 FILTERS = ("--filters", "25", "400")
@@ -62,6 +65,16 @@ def test_the_papers_numbers_stand_beside_ours(solved):
     assert len(read_table("table3")) == 5
     random = [dict(cell.labels) for cell in cells if "random conv" in dict(cell.labels)["features"]]
     assert {labels["features"] for labels in random} == {"random conv, 400 filters"}, "the most there are"
+
+
+@pytest.mark.parametrize(("jitter", "said"), [(0.0, ""), (1e-5, " (jitter 1e-05)")])
+def test_jitter_is_told_beside_the_residual(solved, jitter, said):
+    run = next(run for run in archive.read(solved[0] / OUT).values() if run.configuration["features"] == "gabor")
+    labels = (("data", "digits"), ("features", "gabor"), ("l2", "no"))
+    row = Row(labels, KernelMachineConfig(dataset="digits"), {"test error": 0.006})
+    answer = Answer(row, 0, replace(run, facts={**run.facts, "jitter": jitter, "residual": 2e-5}))
+    *_, residual = experiment.cells(table3.numbers([answer]))
+    assert tables.ours(residual) == f"2e-05{said}"
 
 
 def test_the_digits_show_what_the_paper_says(solved):

@@ -46,11 +46,12 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in _with_most_filters(answers):
         facts = answer.evidence.facts
         note = "" if facts["norm"] is not None else "no exact solution"
+        jitter = f"jitter {facts['jitter']:.1g}" if facts["jitter"] else ""
         found += [
             Number(answer, "test error", facts["test_error"], answer.row.paper["test error"]),
             Number(answer, "norm", facts["norm"], answer.row.paper.get("norm"), note=note),
             Number(answer, "train error", facts["train_error"], None),
-            Number(answer, "residual", facts["residual"], None),
+            Number(answer, "residual", facts["residual"], None, note=jitter),
         ]
     return found
 
