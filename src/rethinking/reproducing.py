@@ -204,4 +204,6 @@ def _named_machine(config: KernelMachineConfig) -> str:
             words.append(value.replace("_", " "))
     if config.l2:
         words.append("l2")
+    if config.train_subset:
+        words.append(f"{config.train_subset:,} images")
     return ", ".join([*words, f"seed {config.seed}"])

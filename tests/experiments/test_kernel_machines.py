@@ -19,6 +19,8 @@ from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
+from rethinking.reproducing import _named
+from rethinking.theory import fitting
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from tests.conftest import OUT, on_a_terminal, reproduce
 
@@ -87,7 +89,7 @@ def test_the_digits_show_what_the_paper_says(solved):
     gabor, pixels = (found[f"least norm, all images, {features}"] for features in ("gabor", "pixels"))
     assert gabor["norm"] > pixels["norm"]
     assert gabor["test error"] < pixels["test error"]
-    for name in ("least norm, random labels", "random centres", "wrong on test images"):
+    for name in ("least norm, random labels", "random centres", "wrong on 355 test images"):
         assert found[name]["norm"] > 2 * least["norm"]
         assert found[name]["test error"] > 2 * least["test error"]
     assert found["gradient descent"]["norm"] == pytest.approx(least["norm"], rel=1e-2)
@@ -175,6 +177,30 @@ def test_among_all_a_machine_that_cannot_be_is_told_and_the_networks_go_on(
     assert isinstance(failure, RunError)
     with pytest.raises(InputError):
         list(Reproduction(experiment="table3", **options).found())
+
+
+def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As where the run before it filled the disk."""
+    asked = Reproduction(experiment="table3", scale="demo", filters=(5,), runs_dir=str(tmp_path / "runs"))
+    fit, refused = fitting.fit, []
+
+    def full_at_first(config: KernelMachineConfig, begin):
+        if not refused:
+            refused.append(config)
+            raise InputError("this takes 7 GiB on the disk, of which 1 is free")
+        return fit(config, begin)
+
+    monkeypatch.setattr(fitting, "fit", full_at_first)
+    outcomes = dict(asked.train({}))
+    assert "of which 1 is free" in str(outcomes.pop(refused[0]))
+    assert outcomes
+    assert not any(isinstance(outcome, Exception) for outcome in outcomes.values())
+
+
+def test_each_run_has_a_name_of_its_own():
+    for name in ("table3", "minimum_norm"):
+        configs = Reproduction(experiment=name, scale="demo").configs()
+        assert len({_named(config) for config in configs}) == len(configs)
 
 
 def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):

@@ -84,6 +84,29 @@ def test_the_bandwidth_is_searched_kept_and_said(tmp_path: Path):
     assert median["bandwidth"] == median["median_distance"] == result["median_distance"]
 
 
+def test_a_given_bandwidth_needs_no_median(tmp_path: Path):
+    assert fit(config(tmp_path, train_subset=1, bandwidth=3.0)).result["train_error"] == 0
+    with pytest.raises(InputError, match="do not differ enough for the median"):
+        fit(config(tmp_path, train_subset=1, bandwidth="median"))
+
+
+def test_what_float32_hides_of_the_residual_is_said(tmp_path: Path):
+    narrow, wide = (fit(config(tmp_path, bandwidth=bandwidth)).result for bandwidth in (3.0, 28.0))
+    assert narrow["residual"] >= narrow["residual_in_float64"]
+    assert narrow["interpolates"] is True
+    assert wide["residual"] == wide["residual_in_float64"] > 1e-3
+    assert wide["interpolates"] is False
+
+
+def test_what_a_kill_left_of_a_finished_run_is_removed(tmp_path: Path):
+    found = fit(config(tmp_path, train_subset=100, bandwidth=3.0))
+    for left in ("factor", "sums"):
+        (found.path / left).mkdir()
+    assert fit(config(tmp_path, train_subset=100, bandwidth=3.0)).result == found.result
+    assert not (found.path / "factor").exists()
+    assert not (found.path / "sums").exists()
+
+
 def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path):
     result = fit(config(tmp_path, features="random_conv", filters=30, l2="search", train_subset=400)).result
     assert len(result["ridges_tried"]) == 7
@@ -110,7 +133,10 @@ def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     assert more["norm"] == alone["norm"]
     fit(config(tmp_path / "shared", filters=60, **{**options, "l2": 0.1}))
     assert added == [60]
-    fewer = fit(config(tmp_path / "shared", filters=20, **options)).result
+    less = config(tmp_path / "shared", filters=20, **options)
+    assert fitting.check(less)[1] == fitting.check(replace(less, runs_dir=str(tmp_path / "fresh")))[1], "from none"
+    assert fitting.check(replace(less, filters=80))[1] < fitting.check(less, 60)[1] + 1e9, "from 60"
+    fewer = fit(less).result
     assert added == [60, 20], "what is added stays, so fewer are summed anew"
     assert fewer["norm"] != more["norm"]
     assert set(json.loads((sums / "seconds.json").read_text())) == {"20", "40", "60"}
@@ -239,11 +265,13 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
     """In a process of its own, whose libraries are all it had before."""
     script = (
         "import sys, json\n"
+        "from rethinking.theory.room import peak\n"
+        "from rethinking.training.memory import LIBRARIES\n"
         "from rethinking.theory import fitting\n"
         "from rethinking.theory.kernel_machine import KernelMachineConfig\n"
         "asked = KernelMachineConfig(dataset='digits', device='cpu', runs_dir=sys.argv[1], **json.loads(sys.argv[2]))\n"
         "plan, _ = fitting.check(asked)\n"
-        "print(plan.memory, fitting.fit(asked).result['peak_gib'] * 2**30)\n"
+        "print(plan.memory - LIBRARIES, -peak() + fitting.fit(asked).result['peak_gib'] * 2**30)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path), json.dumps(options)]
     planned, taken = map(float, subprocess.check_output(command, cwd=ROOT, text=True).split())
@@ -261,6 +289,7 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
         ({"filters": 10}, "filters are for random_conv features"),
         ({"features": "random_conv"}, "filters are for random_conv features, and those need them"),
         ({"features": "random_conv", "filters": 0}, "filters must be whole numbers from 1 on"),
+        ({"solution": "sgd", "l2": 0.5}, "sgd fits the labels exactly and has no l2 term; leave l2 out"),
         ({"memory_limit": 0.0}, "memory_limit must be a positive number of GiB"),
         ({"train_subset": 2000}, "train_subset must be from 1 to 1442"),
         ({"features": "random_conv", "filters": 600, "train_subset": 1}, "600 filters are more than the 529 patches"),

@@ -8,7 +8,13 @@ from torch import Tensor
 from rethinking.errors import InputError, RunError
 from rethinking.seeding import generator
 from rethinking.theory import blocks, interpolation
-from rethinking.theory.interpolation import Interpolant, conflicting_points, interpolate, one_hot
+from rethinking.theory.interpolation import (
+    Interpolant,
+    conflicting_points,
+    interpolate,
+    one_hot,
+    residual_in_float64,
+)
 from rethinking.theory.kernels import GaussianKernel, LinearKernel, median_distance
 
 
@@ -109,6 +115,34 @@ def test_jitter_that_was_of_no_use_is_not_tried_again(tmp_path: Path):
     again = interpolate(GaussianKernel(2.0), at, targets, folder=tmp_path, begin=begin)
     assert "factorizing" not in begun, "without jitter"
     assert torch.equal(found.solution.coefficients, again.solution.coefficients)
+
+
+def test_where_nothing_settles_the_best_is_given_and_a_killed_run_comes_to_a_solution_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(interpolation, "TOLERANCE", 0.0)
+    at, targets = points(200, 5), one_hot(random_labels(200), 10)
+    found = interpolate(GaussianKernel(2.0), at, targets, folder=tmp_path)
+    assert found.solution.jitter == 0, "the least of what was added gives the least residual"
+    assert found.solution.residual < 1e-4
+    again = interpolate(GaussianKernel(2.0), at, targets, folder=tmp_path)  # as after a kill before it was kept
+    assert again.solution.jitter > 0
+
+
+@pytest.mark.parametrize("bandwidth", [3.0, 12.0])
+def test_the_residual_in_float64_is_that_of_the_kernel_itself(bandwidth, monkeypatch: pytest.MonkeyPatch):
+    """A wide kernel's entries are near 1, and what float32 takes off them the solution does not see."""
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    at, targets = points(400, 20), one_hot(random_labels(400), 10)
+    found = interpolate(GaussianKernel(bandwidth), at, targets)
+    double = at.double()
+    exact = float((found.kernel(double, double) @ found.solution.coefficients - targets).abs().max())
+    told = residual_in_float64(found.kernel, at, found.solution, targets, generator(0, "checked"))
+    assert told == pytest.approx(exact, rel=1e-4)
+    if bandwidth > 10:
+        assert told > 10 * found.solution.residual
+    monkeypatch.setattr(interpolation, "CHECKED", 100)
+    assert residual_in_float64(found.kernel, at, found.solution, targets, generator(0, "checked")) <= told
 
 
 def test_refinement_reaches_what_a_rough_factor_does_not():

@@ -64,6 +64,7 @@ def test_wrong_labels_forced_on_test_images_leave_the_training_set_fitted():
     assert facts["forced"] == 300, "no more than there are training images"
     assert (facts["train_error"], facts["test_error"]) == (0.0, 1.0)
     assert facts["residual"] < TOLERANCE
+    assert facts["jitter"] == 0
     assert facts["norm"] > 2 * least_norm(task)
 
 
@@ -99,6 +100,7 @@ def test_the_hessian_is_the_same_at_every_global_minimum_and_is_the_features_cov
         "an orthogonal direction ten times as long"
     )
     assert least["test_error"] < min(random["test_error"], wrong["test_error"])
+    assert facts["covariance_difference"] < 1e-12
     assert (facts["directions"], facts["flat_directions"]) == (401, 401 - 40)
 
 

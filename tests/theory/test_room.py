@@ -52,6 +52,17 @@ def test_random_convolutional_features_share_the_memory_with_their_sums():
     assert 0 < limited.held_sums < plan.held_sums
 
 
+@pytest.mark.parametrize("limit", [4.0, 5.0, 8.0, 12.0])
+@pytest.mark.parametrize("options", [{"features": "random_conv", "filters": 4000}, {}], ids=["random_conv", "pixels"])
+def test_a_limit_holds_while_something_is_searched_too(limit, options):
+    options = options | ({"l2": "search"} if options else {})
+    if not options and limit < 6:
+        return  # more than that is needed
+    plan = room.plan(config(**options, memory_limit=limit), CIFAR10, 10_000, *FOLDERS)
+    assert plan.memory <= limit * GIB
+    assert min(plan.held_factor, plan.held_sums) >= 0
+
+
 @pytest.mark.parametrize("limit", [0.5, 1.0])
 def test_too_little_memory_is_told_before_anything_begins(limit):
     with pytest.raises(InputError, match=r"takes at least \d\.\d GiB of memory, and .* are allowed; take fewer images"):

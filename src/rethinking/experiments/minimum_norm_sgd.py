@@ -1,6 +1,6 @@
 """Section 5, minimum norm: stochastic gradient descent from zero comes to the solution of K a = y.
 
-Expect the distance to it to fall to nothing, a straight line on the logarithmic axis in the end: every step adds a
+Expect the distance to it to fall to nothing, by the same factor every epoch in the end: every step adds a
 multiple of the kernel at one training image, so of all solutions only the one of least norm is within reach. It is
 drawn for the Gaussian kernel and for a linear model with more features than images, where that solution is the
 pseudoinverse's.

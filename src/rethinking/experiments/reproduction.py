@@ -224,8 +224,8 @@ class Reproduction:
         for machine in sorted(machines, key=lambda config: config.filters or 0):
             try:
                 yield machine, fitting.fit(machine, watch(machine))
-            except RunError as error:
-                yield machine, error
+            except (RunError, InputError) as error:  # such as for memory that is no longer there
+                yield machine, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
         """A kernel machine that is not possible here fails alone among all; else `error` is raised."""

@@ -34,9 +34,10 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in answers:
         facts, filters = answer.evidence.facts, float(dict(answer.row.labels)["filters"])
         note = "" if facts["norm"] is not None else "no exact solution"
+        jitter = f"jitter {facts['jitter']:.1g}" if facts["jitter"] else ""
         found += [
             Number(answer, "test error", facts["test_error"], None, filters),
-            Number(answer, "train error", facts["train_error"], None, filters),
+            Number(answer, "train error", facts["train_error"], None, filters, note=jitter),
             Number(answer, "norm", facts["norm"], None, filters, note=note),
         ]
     return found

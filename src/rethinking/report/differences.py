@@ -177,6 +177,7 @@ def bandwidths(results: Path) -> str:
     ]
     solved = {f"{run.facts['bandwidth']:.6g}": run.facts for run in runs}
     tried = {name: error for run in runs for name, error in run.facts.get("bandwidths_tried", {}).items()}
+    median = next(run.facts["median_distance"] for run in runs if "median_distance" in run.facts)
     body = []
     for name in sorted(tried | solved, key=float):
         held_out = f"{tried[name]:.2%}" if name in tried else ""
@@ -184,7 +185,7 @@ def bandwidths(results: Path) -> str:
         of_all = ["", "", ""]
         if found is not None:
             of_all = [f"{found['test_error']:.2%}", f"{found['norm']:.0f}", f"{found['peak_gib']:.1f} GiB"]
-        body.append([name, f"{float(name) / runs[0].facts['median_distance']:.2f}", held_out, *of_all])
+        body.append([name, f"{float(name) / median:.2f}", held_out, *of_all])
     return tables.markdown_table(columns, body)
 
 

@@ -34,11 +34,13 @@ from rethinking.theory.cholesky import SymmetricMatrix
 from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features, summed
 from rethinking.theory.gabor import GaborBank
 from rethinking.theory.interpolation import (
+    EXACT,
     TOLERANCE,
     Solution,
     Steps,
     one_hot,
     refuse_conflicts,
+    residual_in_float64,
     solve,
     unwatched,
 )
@@ -113,11 +115,14 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     data = sources.load(config.dataset, config.data_root)
     config = resolve(config, data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
-    test, sums = len(data.test) if data.test else 0, sums_folder(config, data.fingerprint)
+    test = len(data.test) if data.test else 0
     _refuse_conflicts(config, data)
-    done = max(summed_by_then, summed(sums / "sums"))
     own = _folder(config, data).path
-    return room.plan(config, shape, test, own / "factor", sums), room.operations(config, shape, test, done)
+    home = _home_of_sums(config, data, own)
+    done = summed(home / "sums")
+    if home != own and summed_by_then:
+        done = max(done, summed_by_then) if summed_by_then <= (config.filters or 0) else 0
+    return room.plan(config, shape, test, own / "factor", home), room.operations(config, shape, test, done)
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
@@ -127,12 +132,13 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
     equal images have different labels; `RunError` for damaged files, a full disk or a matrix that cannot be factorized.
     """
     if found := find(config):
+        _discard_matrices(found.path)  # where it was killed before it could
         return found
     data = sources.load(config.dataset, config.data_root)
     config = resolve(config, data)
     problem = _problem(config, data)
     folder = _folder(config, data)
-    sums = sums_folder(config, data.fingerprint)
+    sums = _home_of_sums(config, data, folder.path)
     plan = room.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
     _refuse_conflicts(config, data)
     choose_products("fp32")
@@ -142,7 +148,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         room.forget_peak(config.device)
         work = _Work(config, problem, plan, folder, begin)
         of_sums = config.features == "random_conv" and config.solution == "minimum_norm"
-        facts = work.random_conv(sums) if of_sums else work.of_points()
+        facts = work.random_conv(sums_folder(config, data.fingerprint)) if of_sums else work.of_points()
         result = {
             "run": folder.path.name,
             "dataset": data.name,
@@ -157,9 +163,14 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
             "peak_gib": room.peak(config.device) / room.GIB,
         }
         folder.write("result.json", json.dumps(result, indent=2).encode())
-        for left in ("factor", "sums"):
-            shutil.rmtree(folder.path / left, ignore_errors=True)
+        _discard_matrices(folder.path)
     return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+
+
+def _discard_matrices(run: Path) -> None:
+    """What a finished run no longer needs."""
+    for name in ("factor", "sums"):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 class _Work:
@@ -200,7 +211,11 @@ class _Work:
             return {"features": train.shape[1], **chosen, **facts}
         solution, facts = self._solve(KernelMatrix(kernel, train))
         errors = self._errors(solution, lambda start, end: kernel(test[start:end], train))
-        return {"features": train.shape[1], **chosen, **facts, **errors}
+        targets, drawn = self.problem.targets.to(self.device), generator(self.config.seed, "checked points")
+        exactly = residual_in_float64(kernel, train, solution, targets, drawn)
+        errors["interpolates"] &= exactly < EXACT
+        checked = {"residual_in_float64": exactly, "residual": max(exactly, solution.residual)}
+        return {"features": train.shape[1], **chosen, **facts, **errors, **checked}
 
     def random_conv(self, shared: Path) -> dict[str, Any]:
         """With random convolutional features, whose Gram matrix goes on from where earlier runs brought it."""
@@ -246,12 +261,11 @@ class _Work:
             return LinearKernel(), {}
         kept = self._chosen()
         if "bandwidth" not in kept:
-            bandwidth = self.config.bandwidth
-            median = median_distance(points, generator(self.config.seed, "pairs"))
-            kept |= {"bandwidth": bandwidth, "median_distance": median}
-            if bandwidth == "median":
-                kept["bandwidth"] = median
-            elif bandwidth == "search":
+            kept["bandwidth"] = self.config.bandwidth
+            if not isinstance(self.config.bandwidth, float):
+                median = median_distance(points, generator(self.config.seed, "pairs"))
+                kept |= {"bandwidth": median, "median_distance": median}
+            if self.config.bandwidth == "search":
                 # By the true labels: with random ones the kernel stays the same.
                 choice = choose_bandwidth(
                     points, self.problem.true_labels, self.problem.num_classes, median, self.begin
@@ -305,7 +319,7 @@ class _Work:
         problem = self.problem
         wrong = solution.values.argmax(dim=1).cpu() != problem.labels
         facts: dict[str, Any] = {"train_error": float(wrong.double().mean()), "test_error": None}
-        facts["interpolates"] = not wrong.any() and solution.residual < TOLERANCE
+        facts["interpolates"] = not bool(wrong.any()) and solution.residual < TOLERANCE
         if len(problem.test):
             mistaken, advanced = 0, self.begin("test images")
             for start, end in spans(len(problem.test)):
@@ -337,6 +351,12 @@ class _Timed:
         made = self._matrix.rows(index)
         self.seconds += time.perf_counter() - began
         return made
+
+
+def _home_of_sums(config: KernelMachineConfig, data: sources.ImageData, own: Path) -> Path:
+    """The folder of the sums over filters: all runs', or where those are over more filters already its own."""
+    shared = sums_folder(config, data.fingerprint)
+    return own if summed(shared / "sums") > (config.filters or 0) > 0 else shared
 
 
 def _folder(config: KernelMachineConfig, data: sources.ImageData) -> RunDir:

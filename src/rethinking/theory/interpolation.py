@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rethinking.errors import InputError, RunError
-from rethinking.theory.blocks import Blocks, triangle
+from rethinking.theory.blocks import Blocks, spans, triangle
 from rethinking.theory.cholesky import (
     NotPositiveDefiniteError,
     SymmetricMatrix,
@@ -26,6 +26,8 @@ from rethinking.theory.cholesky import (
 from rethinking.theory.kernels import Kernel, KernelMatrix, kernel_sum
 
 TOLERANCE = 1e-4  # of the largest residual, where targets are 0 and 1
+EXACT = 1e-3  # and of that with the kernel in float64, whose entries float32 rounds
+CHECKED = 2048  # points whose residual is looked at in float64
 MOST_REFINEMENTS = 30
 PATIENCE = 4  # steps of refinement that may pass without a smaller residual
 JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the mean of K's diagonal, tried in this order
@@ -48,7 +50,7 @@ class Solution:
         so nearly singular that refinement does not settle;
         refinement takes its effect out again, unless `residual` says that K itself has no solution: then this is that
         of K + ridge + jitter
-    residual: the largest |K a + ridge a - y|
+    residual: the largest |K a + ridge a - y|, of K as float32 has it (`residual_in_float64` is that of the kernel)
     norm: sqrt(trace(a' K a)), of f in the kernel's space over all outputs; with a linear kernel that of the weights;
         None where `residual` says that this is no solution, as a then grows with the inverse of jitter
     refinements: steps of refinement taken after the first solution
@@ -81,14 +83,16 @@ def solve(
     """
     if ridge < 0 or not math.isfinite(ridge):
         raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
-    wanted, found = targets.double(), None
+    wanted, found, residual = targets.double(), None, math.inf
     for factor, jitter in _factors(matrix, ridge, folder, held, begin):
         refined = _refine(matrix, factor, wanted, ridge, begin)
         settled = refined.residual < TOLERANCE
         if jitter and not settled:  # K itself has no solution, or none within reach
             refined = _refine(matrix, factor, wanted, ridge + jitter, begin)
             settled = refined.residual < TOLERANCE
-        found = (refined, jitter)
+        left = float((wanted - refined.values - ridge * refined.coefficients).abs().max())
+        if settled or left < residual:
+            found, residual = (refined, jitter), left
         if settled:
             break
     if found is None:
@@ -97,7 +101,6 @@ def solve(
             " points are too close to each other for this kernel"
         )
     (coefficients, values, _, refinements), jitter = found
-    residual = float((wanted - values - ridge * coefficients).abs().max())
     norm = math.sqrt(max(0.0, float((coefficients * values).sum()))) if residual < TOLERANCE else None
     return Solution(coefficients, values, ridge, jitter, residual, norm, refinements)
 
@@ -147,7 +150,7 @@ def _factors(
 ) -> Iterator[tuple[Blocks, float]]:
     """Cholesky's factors of K + ridge + jitter that there are, and the jitter, from the smallest on.
 
-    Asked for the next, the one before was of no use.
+    Asked for the next, the one before was of no use, which is not found out again; the last must do.
     """
     diagonal = matrix.rows(0).diagonal()  # as far as the first block tells
     for relative in JITTERS:
@@ -160,6 +163,8 @@ def _factors(
         with contextlib.suppress(NotPositiveDefiniteError):
             factorize(matrix, ridge + jitter, factor, advanced)
             yield factor, jitter
+            if relative == JITTERS[-1]:
+                return
         factor.discard()
         if kept is not None:
             with contextlib.suppress(OSError):  # where it cannot be written it is found out again
@@ -200,6 +205,18 @@ def interpolate(
     return Interpolant(kernel, points, solution)
 
 
+def residual_in_float64(
+    kernel: Kernel, points: Tensor, solution: Solution, targets: Tensor, generator: torch.Generator
+) -> float:
+    """The largest |K a + ridge a - y| of `CHECKED` points drawn at random, with the kernel in float64."""
+    some = torch.randperm(len(points), generator=generator)[:CHECKED].to(points.device)
+    values = solution.ridge * solution.coefficients[some]
+    for start, end in spans(len(points)):
+        across = kernel(points[some].double(), points[start:end].double())
+        values += across @ solution.coefficients[start:end]
+    return float((values - targets[some]).abs().max())
+
+
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Section 5's targets, float64 (n, num_classes)."""
     return F.one_hot(labels, num_classes).double()
@@ -211,7 +228,7 @@ def refuse_conflicts(points: Tensor, targets: Tensor, places: Tensor | None = No
         first, second = pair if places is None else (int(places[index]) for index in pair)
         raise InputError(
             f"no function fits points {first} and {second} both: they are equal and their targets are not; leave one"
-            " out or add an l2 term"
+            " out"
         )
 
 

@@ -75,6 +75,8 @@ class KernelMachineConfig:
             object.__setattr__(self, "kernel", "linear")
         if self.kernel == "linear":  # which has no bandwidth
             object.__setattr__(self, "bandwidth", "search")
+        if self.solution != "minimum_norm" and self.l2:
+            raise InputError(f"{self.solution} fits the labels exactly and has no l2 term; leave l2 out")
         if self.filters is not None and self.filters < 1:
             raise InputError(f"filters must be whole numbers from 1 on, not {self.filters}")
         if self.memory_limit is not None and not (math.isfinite(self.memory_limit) and self.memory_limit > 0):

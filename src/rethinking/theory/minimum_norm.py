@@ -125,7 +125,7 @@ def _sgd_on_weights(task: Task, begin: Steps) -> dict[str, Any]:
 def _descend(
     task: Task, step: Callable[[int], None], distance: Callable[[], float], begin: Steps
 ) -> list[tuple[int, float]]:
-    """Epochs of steps in random order until `NEAR`; the distance after each of the first ten, then ever more rarely."""
+    """Epochs of steps in random order until `NEAR`; the distance after the first twenty, then ever more rarely."""
     advanced = begin("stochastic gradient descent")
     distances, following = [(0, 1.0)], 1
     for epoch in range(1, EPOCHS + 1):
@@ -186,6 +186,8 @@ def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
         "norm": solution.norm,
         "residual": solution.residual,
         "interpolates": train_error == 0 and solution.residual < TOLERANCE,
+        "jitter": solution.jitter,
+        "refinements": solution.refinements,
         "forced": forced,
     }
 
@@ -195,7 +197,7 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
 
     Loss: half the mean over images of the squared error of one output. Minima: that of least norm; it with a random
     direction added that no training image sees, as long as itself times ten; and that of least norm that is wrong on
-    test images besides.
+    test images besides. At each it is X'X / n, which depends on no weight.
     """
     points, targets = task.points.double(), task.targets
     inverse = torch.linalg.pinv(points)
@@ -222,13 +224,14 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
         gradient = float((points.T @ (points @ weights - targets)).abs().max() / len(points))
         facts.append({"minimum": name, **found, "gradient": gradient})
         advanced(len(hessians) / len(minima))
-    first = hessians[0]
+    first, covariance = hessians[0], points.T @ points / len(points)
     differences = [float((other - first).abs().max() / first.abs().max()) for other in hessians]
     eigenvalues = torch.linalg.eigvalsh(first)
     flat = int((eigenvalues < 1e-10 * eigenvalues[-1]).sum())
     return {
         **{name: facts[0][name] for name in ("train_error", "test_error", "norm", "residual", "interpolates")},
         "minima": [{**fact, "hessian_difference": value} for fact, value in zip(facts, differences, strict=True)],
+        "covariance_difference": float((first - covariance).abs().max() / covariance.abs().max()),
         "flat_directions": flat,
         "directions": len(eigenvalues),
     }

@@ -79,7 +79,7 @@ def plan(
     fits = least + max(factor, searching) + sums <= limit
     spare = limit - least
     held_factor = factor if fits else spare * factor / (factor + sums)
-    held_sums = sums if fits else spare * sums / (factor + sums)
+    held_sums = sums if fits else min(spare * sums / (factor + sums), spare - searching)
     there = [_bytes_in(folder) for folder in (factor_folder, sums_folder)]
     disk = max(0, factor + 2 * sums - sum(there))  # of the sums, those before a chunk and those after it
     free = _free_disk(sums_folder)
