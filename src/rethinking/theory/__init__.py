@@ -1,1 +1,1 @@
-"""Sections 4 and 5 as functions: kernels and the solutions that interpolate."""
+"""Sections 4 and 5 as functions: networks that memorize, kernels and the solutions that interpolate."""

@@ -1,0 +1,271 @@
+"""Theorem 1, Lemma 1 and Corollary 1 against dense solutions, plain layers and their own counts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rethinking.data import sources
+from rethinking.errors import InputError
+from rethinking.seeding import generator
+from rethinking.theory import expressivity
+from rethinking.theory.expressivity import (
+    DeepMemorizingNetwork,
+    deep_memorizing_network,
+    memorizing_network,
+    ramp_matrix,
+    ramp_weights,
+    weight_bound,
+)
+
+SIZES = st.integers(1, 60)
+DIMENSIONS = st.integers(1, 6)
+POWERS = st.integers(-100, 100)
+
+
+def problem(n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Gaussian points and targets, float64."""
+    stream = generator(seed, "problem")
+    points = torch.randn(n, d, dtype=torch.float64, generator=stream)
+    return points, torch.randn(n, dtype=torch.float64, generator=stream)
+
+
+def interleaved(gaps: list[float], shares: list[float]) -> tuple[Tensor, Tensor]:
+    """Points so far apart, and before each a threshold at this share of the gap."""
+    points = torch.tensor(gaps, dtype=torch.float64).cumsum(0)
+    before = torch.cat([torch.zeros(1, dtype=torch.float64), points[:-1]])
+    return points, before + torch.tensor(shares, dtype=torch.float64) * (points - before)
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return generator(seed, "direction")
+
+
+SEQUENCES = st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.05, 0.95)), min_size=1, max_size=30)
+
+
+@given(SEQUENCES)
+def test_lemma_1_the_matrix_of_interleaving_sequences_is_triangular_with_its_diagonal_for_eigenvalues(sequence):
+    points, thresholds = interleaved([gap for gap, _ in sequence], [share for _, share in sequence])
+    matrix = ramp_matrix(points, thresholds)
+    assert not matrix.triu(1).any()
+    assert (matrix.diagonal() > 0).all()
+    smallest = (points - thresholds).min()
+    n = len(points)
+    shifted = matrix - smallest * torch.eye(n, dtype=torch.float64)
+    assert torch.linalg.matrix_rank(matrix) == n or n > 20, "rounding hides the rank of the larger ones"
+    assert (shifted.diagonal().abs() == 0).any(), "the smallest eigenvalue is one"
+    if n <= 8:
+        assert torch.linalg.eigvals(matrix).abs().min() == pytest.approx(float(smallest), rel=1e-4)
+
+
+@given(SEQUENCES, st.integers(0, 1000))
+def test_no_weight_exceeds_the_bound(sequence, seed):
+    points, thresholds = interleaved([gap for gap, _ in sequence], [share for _, share in sequence])
+    targets = torch.randn(len(points), dtype=torch.float64, generator=generator(seed, "targets"))
+    weights = ramp_weights(points, thresholds, targets)
+    assert weights.abs().max() <= weight_bound(points, thresholds, targets) * (1 + 1e-9)
+
+
+def test_the_eigenvalue_alone_bounds_no_weight():
+    """Past the middle of the gaps the weights grow by 9 a point, with the same eigenvalues; before it they do not."""
+    late = interleaved([1.0] * 12, [0.9] * 12)
+    early = interleaved([0.1 / 0.9] * 12, [0.1] * 12)
+    targets = torch.tensor([1.0, -1.0] * 6, dtype=torch.float64)
+    assert (late[0] - late[1]).min() == pytest.approx(float((early[0] - early[1]).min()))
+    largest, bounded = (float(ramp_weights(*sequence, targets).abs().max()) for sequence in (late, early))
+    assert largest > 1e9 * bounded
+    assert weight_bound(*late, targets) > 1e9 * weight_bound(*early, targets)
+
+
+def test_the_weights_are_those_of_a_dense_triangular_solve():
+    points, targets = problem(200, 1)
+    along = points[:, 0].sort().values
+    thresholds = torch.cat([along[:1] - 1, along[:-1] + 0.25 * along.diff()])
+    dense = torch.linalg.solve_triangular(ramp_matrix(along, thresholds), targets[:, None], upper=False)[:, 0]
+    torch.testing.assert_close(ramp_weights(along, thresholds, targets), dense, rtol=1e-8, atol=1e-6)
+
+
+@given(SIZES, DIMENSIONS, POWERS, POWERS, st.integers(0, 1000))
+def test_theorem_1_fits_any_targets_with_2n_plus_d_weights_at_any_scale(n, d, scale, height, seed):
+    points, targets = problem(n, d, seed)
+    points, targets = points * 10.0**scale, targets * 10.0**height
+    network = memorizing_network(points, targets, random(seed))
+    assert count(network) == 2 * n + d
+    apart = (network.thresholds.diff() / network.thresholds.abs().max()).min() if n > 1 else 1.0
+    assume(apart > 1e-9)
+    assert (network(points) - targets).abs().max() < 1e-5 * 10.0**height
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_images_and_whole_labels_are_fitted_right_after_rounding(real_root, dtype):
+    data = sources.load("cifar10", str(real_root))
+    images = torch.from_numpy(data.train.images.copy()).to(dtype)
+    labels = torch.randint(10, (len(images),), generator=generator(0, "labels"))
+    for depth in (2, 5):
+        network = deep_memorizing_network(images, labels, depth, random())
+        assert torch.equal(network(images).round().long(), labels)
+    assert count(memorizing_network(images, labels, random())) == 2 * len(images) + 3 * 32 * 32
+
+
+def test_many_points_take_little_memory_and_every_label_is_right():
+    """A matrix of 30,000 x 30,000 would be 7 GB."""
+    points, _ = problem(30_000, 20)
+    labels = torch.randint(10, (30_000,), generator=generator(0, "labels"))
+    network = memorizing_network(points, labels, random())
+    some = torch.arange(0, 30_000, 10)
+    assert torch.equal(network(points[some]).round().long(), labels[some])
+
+
+def test_a_point_is_projected_bit_for_bit_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch):
+    """Where points are close, the function is so steep that other rounding would be another value."""
+    points, targets = problem(300, 1003)
+    network = memorizing_network(points, targets, random())
+    along, values = expressivity.project(points, network.direction), network(points)
+    one_by_one = torch.cat([expressivity.project(point[None], network.direction) for point in points])
+    assert torch.equal(one_by_one, along)
+    monkeypatch.setattr(expressivity, "VALUES", 5000)
+    assert torch.equal(expressivity.project(points, network.direction), along)
+    torch.testing.assert_close(network(points), values, rtol=1e-9, atol=1e-9)
+
+
+def test_copies_count_once_and_with_different_targets_are_named():
+    points, targets = problem(50, 3)
+    twice, with_copies = torch.cat([points, points[:7]]), torch.cat([targets, targets[:7]])
+    network = memorizing_network(twice, with_copies, random())
+    assert count(network) == 2 * 50 + 3
+    assert (network(twice) - with_copies).abs().max() < 1e-6
+    with_copies[53] += 1
+    for depth in (2, 6):
+        with pytest.raises(InputError, match="points 3 and 53 both: they are equal and their targets are not"):
+            deep_memorizing_network(twice, with_copies, depth, random())
+
+
+def test_zeros_of_either_sign_are_equal():
+    points = torch.tensor([[0.0, 1.0], [-0.0, 1.0]])
+    with pytest.raises(InputError, match="points 0 and 1 both"):
+        memorizing_network(points, torch.tensor([1.0, 2.0]), random())
+
+
+def directions(monkeypatch: pytest.MonkeyPatch, *drawn: list[float]) -> None:
+    made = torch.tensor(drawn, dtype=torch.float64)
+    monkeypatch.setattr(expressivity.torch, "randn", lambda *size, **options: made.clone())
+
+
+def test_a_direction_in_which_points_meet_is_not_taken(monkeypatch: pytest.MonkeyPatch):
+    points = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 5.0]])
+    targets = torch.tensor([1.0, -2.0, 3.0])
+    directions(monkeypatch, [1.0, 0.0], [0.0, 1.0], [1.0, 0.0])
+    network = memorizing_network(points, targets, random())
+    assert network.direction.tolist() == [0.0, 1.0]
+    assert network(points).tolist() == pytest.approx(targets.tolist())
+    directions(monkeypatch, [1.0, 0.0])
+    with pytest.raises(InputError, match="points 0 and 1 are too close for float64"):
+        memorizing_network(points, targets, random())
+
+
+@pytest.mark.parametrize("depth", [2, 10])
+def test_close_points_are_fitted_down_to_what_float64_resolves(depth):
+    """Beside others at distances of about 1."""
+    points, targets = problem(40, 5)
+    for gap, fits in ((1e-6, True), (1e-11, True), (1e-17, False)):
+        beside = torch.cat([points, points[:1] + gap * torch.ones(1, 5, dtype=torch.float64)])
+        if gap == 1e-17:
+            beside[-1, 0] = torch.nextafter(beside[0, 0], torch.tensor(torch.inf, dtype=torch.float64))
+        wanted = torch.cat([targets, targets[:1] + 1])
+        if not fits:
+            with pytest.raises(InputError, match="points 0 and 40 are too close for float64"):
+                deep_memorizing_network(beside, wanted, depth, random())
+            continue
+        error = (deep_memorizing_network(beside, wanted, depth, random())(beside) - wanted).abs().max()
+        assert error < 0.01
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 97, 1000])
+@pytest.mark.parametrize("depth", [2, 3, 4, 9, 64])
+def test_corollary_1_fits_with_its_width_and_weights(n, depth):
+    points, targets = problem(n, 7)
+    network = deep_memorizing_network(points, targets, depth, random())
+    assert (network(points) - targets).abs().max() < 1e-6
+    if depth == 2:
+        assert count(network) == 2 * n + 7
+        return
+    assert len(network.linear) == depth
+    assert network.width <= math.ceil(n / (depth - 2)) + 6
+    assert count(network) <= 7 + 5 * n + 21 * depth
+    intervals = min(depth - 2, n)
+    if intervals == depth - 2:
+        ramps = n + intervals  # one more an interval, that goes back to 0
+        last = math.floor(n / intervals) + 1
+        from_ramps = 2 * (ramps - last) + last  # to both parts of the sum, in the end to the output alone
+        parts = 2 * (intervals - 1)  # positive and negative, read by the next two, in the end by the output alone
+        reads = 2 * parts - 2 * (intervals > 1)
+        carried = 3 * (intervals - 1)
+        hidden_biases = 2 + ramps + parts + carried
+        assert count(network) == 7 + 2 + 2 * ramps + from_ramps + reads + carried + hidden_biases + 1
+
+
+def test_corollary_1_is_an_ordinary_network_of_so_many_layers():
+    """The same function as dense `nn.Linear` layers with a ReLU between one and the next."""
+    points, targets = problem(120, 7)
+    network = deep_memorizing_network(points, targets, 6, random())
+    assert isinstance(network, DeepMemorizingNetwork)
+    dense: list[nn.Module] = []
+    for index, layer in enumerate(network.linear):
+        weight = layer.matrix.to_dense()
+        if index == 0:
+            weight = weight * network[0].direction
+        plain = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
+        plain.weight.data, plain.bias.data = weight, layer.bias.data
+        dense += [plain, nn.ReLU()]
+    elsewhere = torch.cat([points, 3 * torch.randn(200, 7, dtype=torch.float64, generator=generator(1, "elsewhere"))])
+    with torch.no_grad():
+        torch.testing.assert_close(nn.Sequential(*dense[:-1])(elsewhere)[:, 0], network(elsewhere), rtol=0, atol=1e-7)
+    assert (network(points) - targets).abs().max() < 1e-8
+
+
+def test_each_interval_sees_its_own_points_alone():
+    """The multiplexer: other targets in one interval change nothing of what the others' points have but rounding."""
+    points, targets = problem(90, 3)
+    first = deep_memorizing_network(points, targets, 5, random())
+    along = first[0](points)[:, 0]
+    inner = along.argsort()[30:60]
+    changed = targets.clone()
+    changed[inner] *= -5
+    second = deep_memorizing_network(points, changed, 5, random())
+    moved = (first(points) - second(points)).abs()
+    assert (moved[inner] > 1e-3).sum() == 30
+    moved[inner] = 0
+    assert moved.max() < 1e-10
+
+
+def test_before_and_after_all_points_the_deep_network_is_0():
+    points, targets = problem(50, 2)
+    network = deep_memorizing_network(points, targets, 4, random())
+    far = 100 * network[0].direction[None]
+    assert network(-far).item() == 0
+    assert abs(network(far).item()) < 1e-6
+
+
+def test_what_is_no_set_of_points_with_targets_is_refused():
+    points, targets = problem(5, 2)
+    with pytest.raises(InputError, match="not 4 for 5"):
+        memorizing_network(points, targets[:4], random())
+    with pytest.raises(InputError, match="not 0 for 0"):
+        memorizing_network(points[:0], targets[:0], random())
+    with pytest.raises(InputError, match="depth must be a whole number from 2 on, not 1"):
+        deep_memorizing_network(points, targets, 1, random())
+    with pytest.raises(InputError, match="targets must be finite"):
+        memorizing_network(points, targets / 0, random())
+    points[2, 1] = torch.inf
+    with pytest.raises(InputError, match="points must be finite"):
+        memorizing_network(points, targets, random())
