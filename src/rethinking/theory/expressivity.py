@@ -243,8 +243,8 @@ class _Line:
             nearest = int(self.along.diff().argmin())
             first, second = sorted(where[nearest : nearest + 2].tolist())
             raise InputError(
-                f"points {first} and {second} are too close for float64 beside the extent of all: {apart:.0e} of it apart,"
-                " in the best of the directions tried; leave one out"
+                f"points {first} and {second} are too close for float64 beside the extent of all: {apart:.0e} of it,"
+                " apart in the best of the directions tried; leave one out"
             )
         self.targets = targets.double()[where]
 
