@@ -18,10 +18,11 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Config, Evidence
 from rethinking.experiments.reproduction import Reproduction, Result, seconds_per_epoch
 from rethinking.report import results, tables
-from rethinking.theory import fitting
-from rethinking.theory.fitting import KernelMachineResult
+from rethinking.theory import kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.memorization import MemorizationConfig
 from rethinking.theory.room import product_rate
+from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.training.hardware import resolve_device
 
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
@@ -58,23 +59,23 @@ class Reproducing:
             if isinstance(result, RunError):
                 table.add_row(_named(config), "", f"fails: {result}")
                 continue
-            if isinstance(config, KernelMachineConfig):
+            if isinstance(config, TheoryConfig):
                 if _is_over(result):
                     table.add_row(_named(config), "", "done")
                     continue
                 try:
-                    plan, operations = fitting.check(config, summed[config.dataset, config.seed])
+                    memory, operations = kinds.check(config, summed[config.dataset, config.seed])
                 except InputError as error:
                     table.add_row(_named(config), "", f"fails: {error}")
                     continue
-                if config.solution == "minimum_norm":
+                if isinstance(config, KernelMachineConfig) and config.solution == "minimum_norm":
                     summed[config.dataset, config.seed] = max(summed[config.dataset, config.seed], config.filters or 0)
                 rate = rate or product_rate(resolve_device(config.device), size=2048)
                 seconds = operations / rate
-                total, peak = total + seconds, max(peak, int(plan.memory))
+                total, peak = total + seconds, max(peak, int(memory))
                 table.add_row(_named(config), "", duration(seconds))
                 continue
-            assert not isinstance(result, KernelMachineResult), "it is of a network"
+            assert not isinstance(result, TheoryResult), "it is of a network"
             done = len(result.metrics) if result else 0
             if _is_over(result):
                 table.add_row(_named(config), f"{done}", "done")
@@ -169,7 +170,7 @@ class Reproducing:
     def _left_out(self) -> None:
         for name in self._reproduction.left_out:
             takes = ", ".join(EXPERIMENTS[name].models)
-            why = f"takes --models {takes}" if takes else "has kernel machines, or none for these images"
+            why = f"takes --models {takes}" if takes else "trains no network, or is not of these images"
             self._print(f"left out: {name}, which {why}")
 
     def _print(self, text: str) -> None:
@@ -177,13 +178,16 @@ class Reproducing:
 
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:
-    return isinstance(result, RunError | KernelMachineResult) or (result is not None and result.finished)
+    return isinstance(result, RunError | TheoryResult) or (result is not None and result.finished)
 
 
 def _named(config: Config) -> str:
     """A run in words: what sets it apart from the others of a reproduction."""
     if isinstance(config, KernelMachineConfig):
         return _named_machine(config)
+    if isinstance(config, MemorizationConfig):
+        return _named_memorizing(config)
+    assert isinstance(config, ExperimentConfig), "there is no other kind"
     words = [config.model_name, config.randomization]
     if config.corruption_prob is not None:
         words.append(f"p={config.corruption_prob:g}")
@@ -207,3 +211,14 @@ def _named_machine(config: KernelMachineConfig) -> str:
     if config.train_subset:
         words.append(f"{config.train_subset:,} images")
     return ", ".join([*words, f"seed {config.seed}"])
+
+
+def _named_memorizing(config: MemorizationConfig) -> str:
+    words = [Path(config.dataset).name, f"memorizing {config.points}"]
+    if config.gap is not None:
+        words.append(f"{config.gap:g} apart")
+    words.append(f"depth {config.depth}")
+    if config.randomization != "none":
+        words.append(config.randomization.replace("_", " "))
+    words.append(f"seed {config.seed}")
+    return ", ".join([*words, *([f"{config.train_subset:,} images"] if config.train_subset else [])])

@@ -22,8 +22,9 @@ from rethinking.data import sources
 from rethinking.errors import InputError, RunError
 from rethinking.theory import blocks, convolutional, fitting, interpolation, room
 from rethinking.theory.fitting import fit
-from rethinking.theory.kernel_machine import KernelMachineConfig, question
+from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.kernels import GaussianKernel
+from rethinking.theory.run import question, run_dir
 from tests.conftest import ROOT
 
 GIB = 2**30
@@ -313,7 +314,8 @@ def test_a_damaged_result_is_told_with_what_to_do(tmp_path: Path):
 
 def test_a_folder_that_another_process_works_in_is_left_to_it(tmp_path: Path):
     asked = config(tmp_path, train_subset=100, bandwidth=3.0)
-    folder = fitting._folder(fitting.resolve(asked, sources.load("digits")), sources.load("digits"))
+    data = sources.load("digits")
+    folder = run_dir(asked.resolved(data), data)
     with folder.lock(), pytest.raises(RunError, match="another process"):
         fit(asked)
 

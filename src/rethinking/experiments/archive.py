@@ -4,6 +4,7 @@
                          hardware, versions, commit, seconds
     epochs.csv           a row an epoch of each of these
     kernel_machines.csv  a row a kernel machine: configuration, errors, norm, and the same
+    memorization.csv     a row a network that was written down: configuration, errors, weights, and the same
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
@@ -17,14 +18,15 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
-from rethinking.theory import fitting
+from rethinking.theory import kinds
+from rethinking.theory.run import TheoryResult
 from rethinking.training.run_dir import METRICS, RunDir, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
@@ -40,29 +42,55 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
 )
 
 
-MACHINE_OPTIONS = ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed")
-MACHINE_FACTS = (
-    "train_error",
-    "test_error",
-    "norm",
-    "residual",
-    "interpolates",
-    "bandwidth",
-    "ridge",
-    "jitter",
-    "refinements",
-    "cholesky_gflops",
-    "product_gflops",
-    "peak_gib",
-    "seconds",
-    "train_images",
-    "test_images",
-)
+class Columns(NamedTuple):
+    """Of a file of theory's runs: what of the configuration and of what was found has one of its own, for people."""
+
+    options: tuple[str, ...]
+    facts: tuple[str, ...]
 
 
-def evidence(result: RunResult | fitting.KernelMachineResult) -> Evidence:
+THEORY = {
+    "kernel_machines.csv": Columns(
+        ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
+        (
+            "train_error",
+            "test_error",
+            "norm",
+            "residual",
+            "interpolates",
+            "bandwidth",
+            "ridge",
+            "jitter",
+            "refinements",
+            "cholesky_gflops",
+            "product_gflops",
+            "peak_gib",
+            "seconds",
+            "train_images",
+            "test_images",
+        ),
+    ),
+    "memorization.csv": Columns(
+        ("points", "gap", "depth", "randomization", "train_subset", "seed"),
+        (
+            "dimensions",
+            "width",
+            "weights",
+            "train_error",
+            "largest_difference",
+            "test_error",
+            "largest_weight",
+            "weight_bound",
+            "construction_seconds",
+            "seconds",
+        ),
+    ),
+}
+
+
+def evidence(result: RunResult | TheoryResult) -> Evidence:
     """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
-    if isinstance(result, fitting.KernelMachineResult):
+    if isinstance(result, TheoryResult):
         return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, ())
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
@@ -76,8 +104,8 @@ def of_run_folder(path: Path) -> Evidence:
     Raises `InputError` where that is no run's folder, `RunError` where it is damaged, no epoch is finished or a kernel
     machine is not solved.
     """
-    if "solution" in read_config_file(path / "config.yaml"):
-        return evidence(fitting.read(path))
+    if "model_name" not in read_config_file(path / "config.yaml"):
+        return evidence(kinds.read(path))
     run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
     result = run.result(config) if run.is_finished else run.so_far(config)
     if result is None:
@@ -88,17 +116,18 @@ def of_run_folder(path: Path) -> Evidence:
 def read(folder: Path) -> dict[str, Evidence]:
     """Every run kept in `folder`, by its name. Raises `RunError` for files that are damaged."""
     try:
-        machines = {
+        theory = {
             row["run"]: Evidence(
                 row["run"], row["question"], True, json.loads(row["configuration"]), json.loads(row["facts"]), ()
             )
-            for row in _read_csv(folder / "kernel_machines.csv")
+            for file in THEORY
+            for row in _read_csv(folder / file)
         }
         epochs: dict[str, list[Mapping[str, Any]]] = {}
         for row in _read_csv(folder / "epochs.csv"):
             record = {name: float(row[name]) if row[name] else None for name in METRICS}
             epochs.setdefault(row["run"], []).append({"epoch": int(row["epoch"]), **record})
-        return machines | {
+        return theory | {
             row["run"]: Evidence(
                 row["run"],
                 row["question"],
@@ -110,9 +139,10 @@ def read(folder: Path) -> dict[str, Evidence]:
             for row in _read_csv(folder / "runs.csv")
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
+        files = ", ".join(("runs.csv", "epochs.csv", *THEORY))
         raise RunError(
-            f"the evidence in {folder} (runs.csv, epochs.csv, kernel_machines.csv) is damaged or of another version:"
-            f" {error!r}; move that folder away, and the same command writes it anew from the run folders"
+            f"the evidence in {folder} ({files}) is damaged or of another version: {error!r}; move that folder away,"
+            " and the same command writes it anew from the run folders"
         ) from None
 
 
@@ -128,11 +158,12 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
             if not kept:
                 return {}
             ordered = dict(sorted(kept.items()))
-            networks = [run for run in ordered.values() if not run.is_of_kernel_machine]
-            machines = [run for run in ordered.values() if run.is_of_kernel_machine]
+            networks = [run for run in ordered.values() if run.is_of_network]
             _write_csv(folder / "epochs.csv", [row for run in networks for row in _epoch_rows(run)])
             _write_csv(folder / "runs.csv", [_run_row(run) for run in networks])
-            _write_csv(folder / "kernel_machines.csv", [_machine_row(run) for run in machines])
+            for file, columns in THEORY.items():
+                of_its_kind = [run for run in ordered.values() if set(columns.options) <= set(run.configuration)]
+                _write_csv(folder / file, [_theory_row(run, columns) for run in of_its_kind])
             return ordered
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from None
@@ -162,12 +193,12 @@ def _run_row(run: Evidence) -> dict[str, Any]:
     }
 
 
-def _machine_row(run: Evidence) -> dict[str, Any]:
+def _theory_row(run: Evidence, columns: Columns) -> dict[str, Any]:
     return {
         "run": run.run,
         "dataset": run.facts["dataset"],
-        **{name: run.configuration[name] for name in MACHINE_OPTIONS},
-        **{name: _six_digits(run.facts.get(name)) for name in MACHINE_FACTS},
+        **{name: run.configuration[name] for name in columns.options},
+        **{name: _six_digits(run.facts.get(name)) for name in columns.facts},
         **_origin(run),
     }
 

@@ -1,6 +1,9 @@
 """Every table and figure there is a command for, by name and in the paper's order."""
 
 from rethinking.experiments import (
+    expressivity,
+    expressivity_depth,
+    expressivity_gap,
     figure1a,
     figure1b,
     figure1c,
@@ -22,6 +25,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure1b": figure1b.EXPERIMENT,
     "figure1c": figure1c.EXPERIMENT,
     "figure2b": figure2b.EXPERIMENT,
+    "expressivity": expressivity.EXPERIMENT,
+    "expressivity_depth": expressivity_depth.EXPERIMENT,
+    "expressivity_gap": expressivity_gap.EXPERIMENT,
     "table3": table3.EXPERIMENT,
     "table3_filters": table3_filters.EXPERIMENT,
     "minimum_norm": minimum_norm.EXPERIMENT,

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments.scale import Study
-from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.run import TheoryConfig
 
-Config = ExperimentConfig | KernelMachineConfig  # of a run: a network trained, or a kernel machine solved
+Config = ExperimentConfig | TheoryConfig  # of a run: a network trained, or what is solved or written down
 Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
 
 
@@ -36,8 +36,8 @@ class Evidence:
     """A run as far as it has come, as `archive` keeps it.
 
     configuration: the resolved configuration's identity (`ExperimentConfig.identity`)
-    facts: data, parameters and provenance, as in `result.json`, without metrics; of a kernel machine all of it
-    metrics: one record an epoch; none of a kernel machine
+    facts: data, parameters and provenance, as in `result.json`, without metrics; of theory all of it
+    metrics: one record an epoch; none of theory
     """
 
     run: str
@@ -46,6 +46,11 @@ class Evidence:
     configuration: Mapping[str, Any]
     facts: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def is_of_network(self) -> bool:
+        """Of one that is trained."""
+        return "model_name" in self.configuration
 
     @property
     def is_of_kernel_machine(self) -> bool:

@@ -20,18 +20,19 @@ from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
-from rethinking.theory import fitting
-from rethinking.theory.fitting import KernelMachineResult
+from rethinking.theory import kinds
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.kernel_machine import KernelMachineConfig
-from rethinking.theory.kernel_machine import question as machine_question
+from rethinking.theory.run import TheoryConfig, TheoryResult
+from rethinking.theory.run import find as find_theory
+from rethinking.theory.run import question as theory_question
 from rethinking.training import find, train_many
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult, question
 
-Result = RunResult | KernelMachineResult
-Watch = Callable[[KernelMachineConfig], Steps]  # makes what is told of the steps of one kernel machine
+Result = RunResult | TheoryResult
+Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
 
 MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
 
@@ -41,7 +42,7 @@ class Reproduction:
     """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
 
     experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, or all"""
+    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, or all"""
     dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
     """as for train.py (default: cifar10, for kernel machines mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
@@ -90,7 +91,7 @@ class Reproduction:
         KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # their check
         networks = [name for name in self.wanted if EXPERIMENTS[name].models]
         if not networks and self.models:
-            raise InputError(f"{self.experiment} has kernel machines, no networks; leave out --models")
+            raise InputError(f"{self.experiment} has no network that is trained; leave out --models")
         if networks and not any(self._rows(name) for name in networks):
             takes = ", ".join(EXPERIMENTS[networks[0]].models)
             raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
@@ -116,7 +117,7 @@ class Reproduction:
         """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
         if not experiment.models:
-            return [] if self.models else experiment.rows(self._study_of_machines(scale, kept))
+            return [] if self.models else experiment.rows(self._study_of_theory(scale, kept))
         models = self.models or tuple(model for model in experiment.models if model in scale.models)
         if experiment.any_model and not models:
             models = scale.models
@@ -131,25 +132,21 @@ class Reproduction:
             options["dataset"] = self.dataset
         return experiment.rows(Study(scale, models, options))
 
-    def _study_of_machines(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
+    def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
         """What was asked for, and besides it the images and numbers of filters of the evidence."""
-        options = {
-            "runs_dir": self.runs_dir,
-            "data_root": self.data_root,
-            "device": self.device,
-            "bandwidth": self.bandwidth,
-            "memory_limit": self.memory_limit,
-        }
-        machines = [run for run in kept.values() if run.is_of_kernel_machine]
-        summed = {run.configuration["filters"] for run in machines if run.configuration["solution"] == "minimum_norm"}
+        options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device}
+        machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
+        theory = [run for run in kept.values() if not run.is_of_network]
+        machines = [run.configuration for run in theory if run.is_of_kernel_machine]
+        summed = {asked["filters"] for asked in machines if asked["solution"] == "minimum_norm"}
         filters = {*(self.filters or scale.filters), *(summed - {None})}
         asked = self._images()
         names = {source.name for source in asked}
-        there = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in machines)
+        there = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
         besides = (ImageSource(name, name, self._stands_for(name, channels)) for name, channels in there)
         besides = (source for source in besides if source.name not in names)
         images = sorted((*asked, *besides), key=lambda source: "mnist" not in source.stands_for)  # as in the paper
-        return Study(scale, (), {}, tuple(images), tuple(sorted(filters)), options)
+        return Study(scale, (), options, tuple(images), tuple(sorted(filters)), machine_options)
 
     def _images(self) -> tuple[ImageSource, ...]:
         """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
@@ -188,7 +185,7 @@ class Reproduction:
         """Every run needed as far as it has come: none where it has not begun, the error where it is damaged."""
         for config in self.configs():
             try:
-                yield config, find(config) if isinstance(config, ExperimentConfig) else fitting.find(config)
+                yield config, find(config) if isinstance(config, ExperimentConfig) else find_theory(config)
             except RunError as error:
                 yield config, error
             except InputError as error:
@@ -202,34 +199,34 @@ class Reproduction:
     def train(
         self, kept: Mapping[str, Evidence], observe: Observe = tuple, watch: Watch = lambda config: unwatched
     ) -> Generator[tuple[Config, Result | RunError], None, None]:
-        """Train what the evidence lacks, in groups of `at_once`, and solve kernel machines one after the other.
+        """Train what the evidence lacks, in groups of `at_once`, and do what is of theory one after the other.
 
         A failed run is given back, the rest go on. Raises `InputError` where the data or the options do not fit, which
         no run would survive.
         """
         missing = [config for config in self.configs() if not self.finished_answer(config, kept)]
-        machines = [config for config in missing if isinstance(config, KernelMachineConfig)]
-        for machine in list(machines):
+        theory = [config for config in missing if isinstance(config, TheoryConfig)]
+        for asked in list(theory):
             try:
-                fitting.check(machine)
+                kinds.check(asked)
             except InputError as error:
-                machines.remove(machine)
-                yield machine, self._survived(machine, error)
+                theory.remove(asked)
+                yield asked, self._survived(asked, error)
         networks = [config for config in missing if isinstance(config, ExperimentConfig)]
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
             yield config, outcome
         # Sums over filters go on from one number to the next.
-        for machine in sorted(machines, key=lambda config: config.filters or 0):
+        for asked in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
             try:
-                yield machine, fitting.fit(machine, watch(machine))
+                yield asked, kinds.carry_out(asked, watch(asked))
             except (RunError, InputError) as error:  # such as for memory that is no longer there
-                yield machine, RunError(str(error))
+                yield asked, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
-        """A kernel machine that is not possible here fails alone among all; else `error` is raised."""
-        if self.experiment == "all" and isinstance(config, KernelMachineConfig):
+        """What of theory is not possible here fails alone among all; else `error` is raised."""
+        if self.experiment == "all" and isinstance(config, TheoryConfig):
             return RunError(str(error))
         raise error
 
@@ -266,14 +263,14 @@ class Reproduction:
 
     def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The best of the evidence for `config`, of any device and precision unless one was asked for."""
-        if isinstance(config, KernelMachineConfig):
-            return self._answer_of_machine(config, kept)
+        if isinstance(config, TheoryConfig):
+            return self._answer_of_theory(config, kept)
         data = self.data()
         wanted = {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
         eligible = {name: run for name, run in kept.items() if wanted.items() <= run.configuration.items()}
         return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
 
-    def _answer_of_machine(self, config: KernelMachineConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+    def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """Of the data asked for, else of the data of that name in the evidence."""
         asked = {source.dataset for source in self._images()}
         try:
@@ -286,7 +283,7 @@ class Reproduction:
                 continue
             name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
             same = (name, fingerprint) == (data.name, data.fingerprint) if data else name == config.dataset
-            if run.is_of_kernel_machine and same and run.question == machine_question(config, name, fingerprint):
+            if not run.is_of_network and same and run.question == theory_question(config, name, fingerprint):
                 return run
         return None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.memorization import MemorizationConfig
 
 MLPS_AND_ALEXNET = ("small_alexnet", "mlp_3x512", "mlp_1x512")
 
@@ -25,6 +26,7 @@ class Scale:
     machine_images: that kernel machines are fitted to, None for all
     filters: random convolutional ones, in Table 3
     interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
+    memorized: numbers of images that networks of every depth memorize (Corollary 1)
     """
 
     about: str
@@ -39,6 +41,7 @@ class Scale:
     filters: tuple[int, ...] = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
     interpolated: int = 4000
     linear: int = 100
+    memorized: tuple[int, ...] = (1000, 10_000)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +59,7 @@ SCALES = {
         machine_images=10_000,
         filters=(250, 500, 1000, 2000, 4000),
         interpolated=2000,
+        memorized=(1000, 5000),
         options={"train_subset": 5000},
     ),
     "demo": Scale(
@@ -70,6 +74,7 @@ SCALES = {
         filters=(25, 50, 100, 200, 400, 800),
         interpolated=1000,
         linear=50,
+        memorized=(100, 1000),
         options={"stop_when_fit": True},
     ),
 }
@@ -115,6 +120,10 @@ class Study:
     def machine(self, source: ImageSource, few: int | None = None, **options: Any) -> KernelMachineConfig:
         """A kernel machine at this scale, on at most `few` images where that is given."""
         images = self.scale.machine_images if few is None else few
-        return KernelMachineConfig(
-            dataset=source.dataset, **{"train_subset": images, **self.machine_options, **options}
-        )
+        shared = {"train_subset": images, **self.options, **self.machine_options}
+        return KernelMachineConfig(dataset=source.dataset, **{**shared, **options})
+
+    def memorizing(self, source: ImageSource, few: int | None = None, **options: Any) -> MemorizationConfig:
+        """A network that memorizes the images of this scale, or `few` of them."""
+        images = self.scale.machine_images if few is None else few
+        return MemorizationConfig(dataset=source.dataset, **{"train_subset": images, **self.options, **options})

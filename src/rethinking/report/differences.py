@@ -39,7 +39,7 @@ def single_runs(results: Path) -> str:
     between = [run.run for level, run in _levels(folder, "mlp_1x512", pixel_noise=NOISE).items() if 0 < level < 1]
     groups: dict[tuple[str, ...], list[Evidence]] = {}
     for run in archive.read(folder).values():
-        if run.run not in between and not run.is_of_kernel_machine:
+        if run.run not in between and run.is_of_network:
             groups.setdefault(_named(run), []).append(run)
     body = [
         [

@@ -106,7 +106,7 @@ def _described(run: Evidence) -> dict[str, Any]:
         "facts": {
             "data": f"{run.facts['dataset']}, {run.facts['train_images']:,} training images",
             "data's fingerprint": provenance["fingerprint"],
-            **(_of_machine(run.facts) if run.is_of_kernel_machine else _of_network(run.metrics[-1])),
+            **_found(run),
             "hardware": f"{provenance['hardware']}, {provenance['cpu_threads']} threads",
             "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
             "commit": provenance.get("commit") or "unknown",
@@ -115,6 +115,25 @@ def _described(run: Evidence) -> dict[str, Any]:
         "configuration": dict(run.configuration),
         "command": command(run),
     }
+
+
+def _found(run: Evidence) -> dict[str, str]:
+    if run.is_of_network:
+        return _of_network(run.metrics[-1])
+    return _of_machine(run.facts) if run.is_of_kernel_machine else _of_memorizing(run.facts)
+
+
+def _of_memorizing(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a network that was written down."""
+    if "too_close" in facts:
+        return {"not to be had": facts["too_close"]}
+    shown = {"training error": _percent(facts["train_error"]), "test error": _percent(facts["test_error"])}
+    for name in ("points", "dimensions", "depth", "width", "weights"):
+        shown[name] = f"{facts[name]:,}"
+    for name in ("largest_difference", "largest_weight", "weight_bound", "construction_seconds"):
+        if name in facts:
+            shown[name.replace("_", " ")] = f"{facts[name]:.3g}"
+    return shown
 
 
 def _of_network(last: Mapping[str, Any]) -> dict[str, str]:
@@ -149,8 +168,8 @@ def _percent(exact: float | None, online: float | None = None) -> str:
 
 def command(run: Evidence) -> str:
     """The command line that runs it again, the options that differ from their defaults alone."""
-    if run.is_of_kernel_machine:
-        return _command_of_machine(run)
+    if not run.is_of_network:
+        return _command_of_theory(run)
     flags = {field: flag for flag, field in reversed(field_by_name().items())}
     name = run.facts["dataset"]
     words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
@@ -162,18 +181,21 @@ def command(run: Evidence) -> str:
     return " ".join(words)
 
 
-def _command_of_machine(run: Evidence) -> str:
+def _command_of_theory(run: Evidence) -> str:
     """The reproduction it belongs to, which finds what is done."""
     name, asked = run.facts["dataset"], run.configuration
-    minimum_norm = asked["solution"] != "minimum_norm" or asked["randomization"] != "none"
+    experiment = "expressivity"
+    if run.is_of_kernel_machine:
+        of_table = asked["solution"] == "minimum_norm" and asked["randomization"] == "none"
+        experiment = "table3" if of_table else "minimum_norm"
     words = [
-        f"python reproduce.py {'minimum_norm' if minimum_norm else 'table3'}",
+        f"python reproduce.py {experiment}",
         f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}",
         *(f"--scale {scale}" for scale in _scales(name, asked["train_subset"])),
     ]
-    if asked["filters"]:
+    if asked.get("filters"):
         words.append(f"--filters {asked['filters']}")
-    if asked["bandwidth"] != "search":
+    if asked.get("bandwidth", "search") != "search":
         words.append(f"--bandwidth {asked['bandwidth']}")
     if asked["seed"]:
         words.append(f"--seeds {asked['seed']}")
@@ -181,10 +203,12 @@ def _command_of_machine(run: Evidence) -> str:
 
 
 def _scales(dataset: str, images: int | None) -> list[str]:
-    """The scale other than the full one that has kernel machines on so many images, if there is one."""
+    """The scale other than the full one that has something of theory on so many images, if there is one."""
     if dataset == "digits":
         return ["demo"]
     full = SCALES["full"]
-    if images in (full.machine_images, full.interpolated, full.linear):
+    if images in (full.machine_images, full.interpolated, full.linear, *full.memorized):
         return []
-    return [name for name, scale in SCALES.items() if images in (scale.machine_images, scale.interpolated)]
+    return [
+        name for name, scale in SCALES.items() if images in (scale.machine_images, scale.interpolated, *scale.memorized)
+    ]

@@ -14,7 +14,8 @@ from rich.text import Text
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
-SMALL_OR_LARGE = ("norm", "distance", "residual", "Hessian's difference")
+SMALL_OR_LARGE = ("norm", "distance", "residual", "Hessian's difference", "largest difference", "largest weight")
+WHOLE = ("weights", "width")
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
 
@@ -67,6 +68,8 @@ def shown(quantity: str, value: float | str | None) -> str:
         return f"{value:.2%}"
     if quantity.startswith("epochs"):
         return f"{value:.3g}"
+    if quantity in WHOLE:
+        return f"{value:,.0f}"
     if quantity in SMALL_OR_LARGE:
         return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity == "norm" else f"{value:.2g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
@@ -130,7 +133,7 @@ def terminal(title: str, made: Grid, caption: str) -> Table:
 
 def papers(runs: Sequence[Evidence]) -> str:
     """The data behind the paper's numbers beside those of `runs`."""
-    if any(run.is_of_kernel_machine for run in runs):
+    if not all(run.is_of_network for run in runs):
         return "MNIST, 60,000 training images, and CIFAR-10, 50,000"
     return "CIFAR-10, 50,000 training images"
 

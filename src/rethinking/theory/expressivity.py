@@ -22,6 +22,10 @@ CLOSEST = 16 * torch.finfo(torch.float64).eps  # of the largest projection: two 
 VALUES = 2**20  # float64 at a time where points are looked at in chunks
 
 
+class TooCloseError(InputError):
+    """Two points are different, but not to float64."""
+
+
 def ramp_matrix(points: Tensor, thresholds: Tensor) -> Tensor:
     """Lemma 1's matrix A with A_ij = max(x_i - b_j, 0), float64 (n, n), of x and b, float64 (n,).
 
@@ -61,18 +65,26 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
 
 
 class MemorizingNetwork(nn.Module):
-    """Theorem 1's c(x) = sum_j w_j max(<a, x> - b_j, 0), with a (d,), b (n,) and w (n,): 2n + d weights, float64."""
+    """Theorem 1's c(x) = sum_j w_j max(<a, x> - b_j, 0), with a (d,), b (n,) and w (n,): 2n + d weights, float64.
 
-    def __init__(self, direction: Tensor, thresholds: Tensor, weights: Tensor) -> None:
+    bound: what no |w_j| exceeds (`weight_bound`)
+    """
+
+    def __init__(self, direction: Tensor, thresholds: Tensor, weights: Tensor, bound: float = math.inf) -> None:
         super().__init__()
+        self.weight_bound = bound
         self.direction = nn.Parameter(direction, requires_grad=False)
         self.thresholds = nn.Parameter(thresholds, requires_grad=False)
         self.weights = nn.Parameter(weights, requires_grad=False)
 
+    @property
+    def width(self) -> int:
+        return len(self.thresholds)
+
     def forward(self, points: Tensor) -> Tensor:
         """Float64 (m,) at points of any dtype, (m, d) or (m, ...) of d values each; in chunks, O(m + n) memory."""
         along = project(points, self.direction)
-        rows = max(1, VALUES // len(self.thresholds))
+        rows = max(1, VALUES // self.width)
         return torch.cat([torch.relu(some[:, None] - self.thresholds) @ self.weights for some in along.split(rows)])
 
 
@@ -86,12 +98,13 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
     targets: (n,), any real dtype
     generator: of the direction
 
-    Raises `InputError` where two equal points have different targets, and where two points are so close, beside the
-    extent of all, that float64 does not tell their projections apart.
+    Raises `InputError` where two equal points have different targets, and as `TooCloseError` where two points are so
+    close, beside the extent of all, that float64 does not tell their projections apart.
     """
     line = _Line(points, targets, generator)
     thresholds = _between(line.first_threshold, line.along)
-    return MemorizingNetwork(line.direction, thresholds, ramp_weights(line.along, thresholds, line.targets))
+    weights = ramp_weights(line.along, thresholds, line.targets)
+    return MemorizingNetwork(line.direction, thresholds, weights, weight_bound(line.along, thresholds, line.targets))
 
 
 class Projection(nn.Module):
@@ -242,9 +255,9 @@ class _Line:
         if apart < CLOSEST:
             nearest = int(self.along.diff().argmin())
             first, second = sorted(where[nearest : nearest + 2].tolist())
-            raise InputError(
-                f"points {first} and {second} are too close for float64 beside the extent of all: {apart:.0e} of it,"
-                " apart in the best of the directions tried; leave one out"
+            raise TooCloseError(
+                f"points {first} and {second} are too close for float64, in every direction tried less than"
+                f" {CLOSEST:.0e} of the extent of all apart; leave one out"
             )
         self.targets = targets.double()[where]
 

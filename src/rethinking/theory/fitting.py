@@ -16,7 +16,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ import torch
 from torch import Tensor
 
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels
 from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.seeding import generator
 from rethinking.theory import minimum_norm, room
@@ -38,72 +36,21 @@ from rethinking.theory.interpolation import (
     TOLERANCE,
     Solution,
     Steps,
-    one_hot,
     refuse_conflicts,
     residual_in_float64,
     solve,
     unwatched,
 )
-from rethinking.theory.kernel_machine import KernelMachineConfig, question, resolve, run_id, sums_folder
+from rethinking.theory.kernel_machine import KernelMachineConfig, sums_folder
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, median_distance
+from rethinking.theory.run import Problem, TheoryResult, about, find, question, read_json, run_dir
 from rethinking.theory.search import Choice, choose_bandwidth, choose_ridge
-from rethinking.training.hardware import choose_products, provenance
+from rethinking.training.hardware import choose_products
 from rethinking.training.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
 LONG = 10.0  # seconds of factorizing from which on its speed is worth comparing
-
-
-@dataclass(frozen=True)
-class KernelMachineResult:
-    """path: the run's folder; result: the content of its `result.json`"""
-
-    path: Path
-    config: KernelMachineConfig
-    question: str
-    result: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones.
-
-    rows: int64 (n,), the training images' places in the data set
-    """
-
-    rows: Tensor
-    train: Tensor
-    labels: Tensor
-    true_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-    num_classes: int
-
-    @property
-    def targets(self) -> Tensor:
-        return one_hot(self.labels, self.num_classes)
-
-
-def find(config: KernelMachineConfig) -> KernelMachineResult | None:
-    """The finished run of `config`. Raises `InputError` and `RunError` as `fit` does."""
-    data = sources.load(config.dataset, config.data_root)
-    config = resolve(config, data)
-    folder = _folder(config, data)
-    return read(folder.path) if folder.is_finished else None
-
-
-def read(path: Path) -> KernelMachineResult:
-    """The finished run in a folder.
-
-    Raises `InputError` where its `config.yaml` is none of a kernel machine, `RunError` where the run is not finished.
-    """
-    config = KernelMachineConfig.from_yaml(path / "config.yaml")
-    result = _read_json(path / "result.json", "move that folder away")
-    if not result:
-        raise RunError(f"{path} is not finished yet")
-    asked = question(config, result["dataset"], result["provenance"]["fingerprint"])
-    return KernelMachineResult(path, config, asked, result)
 
 
 def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Plan, float]:
@@ -113,11 +60,11 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     `summed_by_then`, will be.
     """
     data = sources.load(config.dataset, config.data_root)
-    config = resolve(config, data)
+    config = config.resolved(data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
     test = len(data.test) if data.test else 0
     _refuse_conflicts(config, data)
-    own = _folder(config, data).path
+    own = run_dir(config, data).path
     home = _home_of_sums(config, data, own)
     done = summed(home / "sums")
     if home != own and summed_by_then:
@@ -125,7 +72,7 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     return room.plan(config, shape, test, own / "factor", home), room.operations(config, shape, test, done)
 
 
-def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineResult:
+def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     """Solve as `config` says, or find the run that did; an interrupted one goes on.
 
     Raises `InputError` where the data, the options, memory or disk do not allow it, before any long work, and where
@@ -135,9 +82,9 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         _discard_matrices(found.path)  # where it was killed before it could
         return found
     data = sources.load(config.dataset, config.data_root)
-    config = resolve(config, data)
-    problem = _problem(config, data)
-    folder = _folder(config, data)
+    config = config.resolved(data)
+    problem = Problem.of(config, data)
+    folder = run_dir(config, data)
     sums = _home_of_sums(config, data, folder.path)
     plan = room.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
     _refuse_conflicts(config, data)
@@ -150,12 +97,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         of_sums = config.features == "random_conv" and config.solution == "minimum_norm"
         facts = work.random_conv(sums_folder(config, data.fingerprint)) if of_sums else work.of_points()
         result = {
-            "run": folder.path.name,
-            "dataset": data.name,
-            "train_images": len(problem.train),
-            "test_images": len(problem.test),
-            "image_shape": list(data.image_shape),
-            "provenance": provenance(torch.device(config.device), "fp32") | {"fingerprint": data.fingerprint},
+            **about(config, data, problem, "fp32"),
             **facts,
             "seconds": sum(work.seconds.values()),
             "steps": work.seconds,
@@ -164,7 +106,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> KernelMachineR
         }
         folder.write("result.json", json.dumps(result, indent=2).encode())
         _discard_matrices(folder.path)
-    return KernelMachineResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
 def _discard_matrices(run: Path) -> None:
@@ -226,7 +168,7 @@ class _Work:
             if gram.filters > filters:  # what is summed stays, so fewer are summed for this run alone
                 gram, home = self._gram(self.folder.path), self.folder
             step = f"summing over {filters:,} filters"
-            known = _read_json(home.path / "seconds.json", "delete that file; the time before is then not counted")
+            known = read_json(home.path / "seconds.json", "delete that file; the time before is then not counted")
             before, began = known.get(str(gram.filters), 0.0), time.perf_counter()
 
             def kept(filters: int) -> None:
@@ -332,7 +274,7 @@ class _Work:
 
     def _chosen(self) -> dict[str, Any]:
         path = self.folder.path / "chosen.json"
-        return _read_json(path, "delete that file, and the same command chooses anew")
+        return read_json(path, "delete that file, and the same command chooses anew")
 
     def _keep(self, chosen: dict[str, Any]) -> None:
         self.folder.write("chosen.json", json.dumps(chosen, indent=2).encode())
@@ -359,31 +301,6 @@ def _home_of_sums(config: KernelMachineConfig, data: sources.ImageData, own: Pat
     return own if summed(shared / "sums") > (config.filters or 0) > 0 else shared
 
 
-def _folder(config: KernelMachineConfig, data: sources.ImageData) -> RunDir:
-    return RunDir(Path(config.runs_dir) / run_id(config, data.name, data.fingerprint))
-
-
-def _problem(config: KernelMachineConfig, data: sources.ImageData) -> Problem:
-    rows = torch.arange(len(data.train))
-    if config.train_subset is not None:  # the same as in `train.py`
-        rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[: config.train_subset]
-    true_labels = torch.from_numpy(data.train.labels.copy())
-    labels = true_labels
-    if config.randomization == "random_labels":
-        labels = corrupt_labels(true_labels, len(data.class_names), 1.0, config.randomization_seed)
-    empty = data.train.images[:0], data.train.labels[:0]
-    test, test_labels = (data.test.images, data.test.labels) if data.test else empty
-    return Problem(
-        rows,
-        torch.from_numpy(data.train.images[rows.numpy()]),
-        labels[rows],
-        true_labels[rows],
-        torch.from_numpy(test.copy()),
-        torch.from_numpy(test_labels.copy()),
-        len(data.class_names),
-    )
-
-
 @contextlib.contextmanager
 def _memory_in_one_line() -> Iterator[None]:
     try:
@@ -401,14 +318,6 @@ def _refuse_conflicts(config: KernelMachineConfig, data: sources.ImageData) -> N
     """Raises `InputError` where equal images have different labels and there is no l2 term."""
     looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
     if not config.l2 and looked_at not in _without_conflicts:
-        problem = _problem(config, data)
+        problem = Problem.of(config, data)
         refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
         _without_conflicts.add(looked_at)
-
-
-def _read_json(path: Path, what_to_do: str) -> dict[str, Any]:
-    """Empty where there is no such file; a damaged one is told with what to do."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError):
-        raise RunError(f"{path} is damaged: {what_to_do}") from None

@@ -1,0 +1,58 @@
+"""Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights fit n points as well.
+
+Expect the width to fall with the depth while the weights hardly grow, every label right at every depth, and the worst
+output ever closer to its label: a point passes through the ramps of its own interval alone, and the fewer those are the
+less is lost to rounding.
+"""
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+
+DEPTHS = (2, 3, 4, 8, 16, 32, 64)
+
+
+def rows(study: Study) -> list[Row]:
+    return [
+        Row(
+            (("data", source.name), ("images", f"{few:,} images"), ("depth", f"{depth}")),
+            study.memorizing(source, few, depth=depth, randomization="random_labels"),
+        )
+        for source in study.images
+        for few in study.scale.memorized
+        for depth in DEPTHS
+    ]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    return [
+        Number(answer, quantity, answer.evidence.facts[quantity.replace(" ", "_")], None, _depth(answer))
+        for answer in answers
+        for quantity in QUANTITIES
+    ]
+
+
+def _depth(answer: Answer) -> float:
+    return float(dict(answer.row.labels)["depth"])
+
+
+QUANTITIES = ("width", "weights", "train error", "largest difference")
+EXPERIMENT = Experiment(
+    title="Corollary 1: networks of any depth that memorize by construction",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=QUANTITIES,
+    plot=Plot(
+        ("largest difference",),
+        "images",
+        {},
+        "depth",
+        "largest difference of output and label",
+        (2, 64),
+        (1e-12, 1e-2),
+        points=True,
+        log_x=True,
+        log_y=True,
+    ),
+)

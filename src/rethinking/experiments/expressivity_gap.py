@@ -1,0 +1,59 @@
+"""Theorem 1 and Corollary 1: how close points with different labels may be for float64 to tell them apart.
+
+Expect the worst output to move away from its label as the inverse of the distance, in two layers earlier than in many,
+and beyond one half labels to be wrong. At distances smaller still the network is refused, since the points' projections
+are the same number.
+"""
+
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+
+GAPS = tuple(10.0**-power for power in range(17))
+DEPTHS = (2, 64)
+
+
+def rows(study: Study) -> list[Row]:
+    return [
+        Row(
+            (("data", source.name), ("depth", f"depth {depth}"), ("distance", f"{gap:.0e}")),
+            study.memorizing(source, study.scale.memorized[0], points="pairs", gap=gap, depth=depth),
+        )
+        for source in study.images
+        for depth in DEPTHS
+        for gap in GAPS
+    ]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    found = []
+    for answer in answers:
+        facts, gap = answer.evidence.facts, float(dict(answer.row.labels)["distance"])
+        note = "too close" if "too_close" in facts else ""
+        found += [
+            Number(answer, quantity, facts.get(quantity.replace(" ", "_")), None, gap, note=note)
+            for quantity in QUANTITIES
+        ]
+    return found
+
+
+QUANTITIES = ("train error", "largest difference")
+EXPERIMENT = Experiment(
+    title="Theorem 1 and Corollary 1: close points with different labels",
+    about=__doc__,
+    models=(),
+    rows=rows,
+    numbers=numbers,
+    ours_only=QUANTITIES,
+    plot=Plot(
+        ("largest difference",),
+        "depth",
+        {},
+        "distance of the points of a pair, in units of the largest pixel",
+        "largest difference of output and label",
+        (1e-16, 1.0),
+        (1e-12, 10.0),
+        points=True,
+        log_x=True,
+        log_y=True,
+    ),
+)

@@ -1,0 +1,182 @@
+"""A run that is solved or written down instead of trained: its configuration, its name and folder, its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import yaml
+from torch import Tensor
+from torch.nn import functional as F
+
+from rethinking.config import nearest
+from rethinking.data import sources
+from rethinking.data.randomization import corrupt_labels
+from rethinking.errors import InputError, RunError
+from rethinking.seeding import generator
+from rethinking.training.hardware import provenance, resolve_device
+from rethinking.training.run_dir import RunDir
+
+NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TheoryConfig:
+    """What every such run is of. Raises `InputError` for values that are wrong.
+
+    dataset, data_root, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
+    """
+
+    dataset: str
+    data_root: str | None = None
+    train_subset: int | None = None
+    randomization: str = "none"
+    seed: int = 0
+    randomization_seed: int = 0
+    device: str = "auto"
+    runs_dir: str = "runs"
+
+    def __post_init__(self) -> None:
+        self._one_of("randomization", ("none", "random_labels"))
+
+    def _one_of(self, name: str, known: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
+
+    @property
+    def name(self) -> str:
+        """What it is, in the name of its folder."""
+        raise NotImplementedError
+
+    def resolved(self, data: sources.ImageData) -> Self:
+        """With the device written out. Raises `InputError` where it does not fit the data."""
+        if self.train_subset is not None and not 0 < self.train_subset <= len(data.train):
+            raise InputError(f"train_subset must be from 1 to {len(data.train)}, all of {data.name}'s training images")
+        device = resolve_device(self.device).type
+        return replace(self, device="cpu" if device == "mps" else device)  # which has no float64
+
+    def identity(self) -> dict[str, Any]:
+        """What can change the numbers; `dataset` is left to the data's name and fingerprint."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in NOT_IN_IDENTITY}
+
+    @classmethod
+    def options(cls) -> set[str]:
+        return {spec.name for spec in fields(cls)}
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump({spec.name: getattr(self, spec.name) for spec in fields(self)}, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class TheoryResult:
+    """path: the run's folder; result: the content of its `result.json`"""
+
+    path: Path
+    config: TheoryConfig
+    question: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones.
+
+    rows: int64 (n,), the training images' places in the data set
+    """
+
+    rows: Tensor
+    train: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+    @property
+    def targets(self) -> Tensor:
+        """Section 5's, float64 (n, num_classes): 1 for an image's class, 0 for the others."""
+        return F.one_hot(self.labels, self.num_classes).double()
+
+    @classmethod
+    def of(cls, config: TheoryConfig, data: sources.ImageData) -> Problem:
+        rows = torch.arange(len(data.train))
+        if config.train_subset is not None:  # the same as in `train.py`
+            rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[: config.train_subset]
+        true_labels = torch.from_numpy(data.train.labels.copy())
+        labels = true_labels
+        if config.randomization == "random_labels":
+            labels = corrupt_labels(true_labels, len(data.class_names), 1.0, config.randomization_seed)
+        empty = data.train.images[:0], data.train.labels[:0]
+        test, test_labels = (data.test.images, data.test.labels) if data.test else empty
+        return cls(
+            rows,
+            torch.from_numpy(data.train.images[rows.numpy()]),
+            labels[rows],
+            true_labels[rows],
+            torch.from_numpy(test.copy()),
+            torch.from_numpy(test_labels.copy()),
+            len(data.class_names),
+        )
+
+
+def run_id(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
+    """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
+    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
+    return f"{config.name}-{data_name}-{config.randomization}-seed{config.seed}-{digest(identity)}"
+
+
+def question(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
+    """A hash of what is asked, whatever device answers it."""
+    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
+    del identity["device"]
+    return digest(identity)
+
+
+def digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_dir(config: TheoryConfig, data: sources.ImageData) -> RunDir:
+    """The folder of a resolved configuration."""
+    return RunDir(Path(config.runs_dir) / run_id(config, data.name, data.fingerprint))
+
+
+def about(config: TheoryConfig, data: sources.ImageData, problem: Problem, precision: str) -> dict[str, Any]:
+    """What every `result.json` begins with."""
+    return {
+        "run": run_id(config, data.name, data.fingerprint),
+        "dataset": data.name,
+        "train_images": len(problem.train),
+        "test_images": len(problem.test),
+        "image_shape": list(data.image_shape),
+        "provenance": provenance(torch.device(config.device), precision) | {"fingerprint": data.fingerprint},
+    }
+
+
+def find(config: TheoryConfig) -> TheoryResult | None:
+    """The finished run of `config`. Raises `InputError` and `RunError` as carrying it out does."""
+    data = sources.load(config.dataset, config.data_root)
+    config = config.resolved(data)
+    folder = run_dir(config, data)
+    return read(folder.path, config) if folder.is_finished else None
+
+
+def read(path: Path, config: TheoryConfig) -> TheoryResult:
+    """The finished run in a folder. Raises `RunError` where it is not finished, or damaged."""
+    result = read_json(path / "result.json", "move that folder away")
+    if not result:
+        raise RunError(f"{path} is not finished yet")
+    return TheoryResult(path, config, question(config, result["dataset"], result["provenance"]["fingerprint"]), result)
+
+
+def read_json(path: Path, what_to_do: str) -> dict[str, Any]:
+    """Empty where there is no such file; a damaged one is told with what to do."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError):
+        raise RunError(f"{path} is damaged: {what_to_do}") from None

@@ -1,0 +1,125 @@
+"""Networks that memorize as runs, on the digits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rethinking.data import sources
+from rethinking.errors import InputError, RunError
+from rethinking.seeding import generator
+from rethinking.theory import kinds
+from rethinking.theory.expressivity import memorizing_network
+from rethinking.theory.memorization import MemorizationConfig, memorize
+from rethinking.theory.run import question
+
+DIGITS = sources.load("digits")
+
+
+def config(runs: Path, **options) -> MemorizationConfig:
+    return MemorizationConfig(**{"dataset": "digits", "device": "cpu", "runs_dir": str(runs), **options})
+
+
+def test_a_run_says_what_the_network_does(tmp_path: Path):
+    """Against the network written down here."""
+    result = memorize(config(tmp_path)).result
+    images, labels = torch.from_numpy(DIGITS.train.images.copy()), torch.from_numpy(DIGITS.train.labels.copy())
+    network = memorizing_network(images, labels, generator(0, "direction"))
+    assert result["train_error"] == 0
+    assert result["largest_difference"] == pytest.approx(float((network(images) - labels).abs().max()), rel=0.5)
+    test, test_labels = torch.from_numpy(DIGITS.test.images.copy()), torch.from_numpy(DIGITS.test.labels.copy())
+    assert result["test_error"] == float((network(test).round() != test_labels).double().mean())
+    assert (result["points"], result["dimensions"], result["depth"]) == (1442, 784, 2)
+    assert (result["width"], result["weights"]) == (1442, 2 * 1442 + 784)
+    assert result["largest_weight"] == float(network.weights.abs().max()) <= result["weight_bound"]
+    assert result["provenance"]["precision"] == "fp64"
+
+
+def test_it_learns_nothing(tmp_path: Path):
+    """True labels and random ones are fitted alike and say as little of test images."""
+    true, random = (memorize(config(tmp_path, randomization=labels)).result for labels in ("none", "random_labels"))
+    assert true["train_error"] == random["train_error"] == 0
+    assert min(true["test_error"], random["test_error"]) > 0.8
+
+
+@pytest.mark.parametrize("depth", [2, 7])
+def test_noise_and_pairs_are_fitted_as_images_are(tmp_path: Path, depth):
+    noise = memorize(config(tmp_path, points="gaussian", depth=depth, randomization="random_labels")).result
+    assert noise["train_error"] == 0
+    assert noise["test_error"] is None, "there are no test images of noise"
+    pairs = memorize(config(tmp_path, points="pairs", gap=0.01, depth=depth, train_subset=101)).result
+    assert (pairs["points"], pairs["train_error"]) == (100, 0.0)
+
+
+def test_points_of_a_pair_are_so_far_apart_and_labelled_differently(tmp_path: Path):
+    from rethinking.theory.memorization import _points
+    from rethinking.theory.run import Problem
+
+    asked = config(tmp_path, points="pairs", gap=0.25, train_subset=40)
+    points, labels = _points(asked, Problem.of(asked, DIGITS))
+    assert points.shape == (40, 784)
+    torch.testing.assert_close((points[20:] - points[:20]).norm(dim=1), torch.full((20,), 0.25, dtype=torch.float64))
+    assert (labels[20:] != labels[:20]).all()
+    assert labels.max() < 10
+
+
+def test_closer_pairs_are_told_apart_less_well_and_in_the_end_not_at_all(tmp_path: Path):
+    found = [
+        memorize(config(tmp_path, points="pairs", gap=gap, train_subset=100)).result for gap in (1e-3, 1e-9, 1e-16)
+    ]
+    assert found[0]["largest_difference"] < found[1]["largest_difference"]
+    assert "are too close for float64" in found[2]["too_close"]
+    assert found[2]["train_error"] is None
+
+
+def test_a_finished_run_answers(tmp_path: Path):
+    first = memorize(config(tmp_path, train_subset=50))
+    written = (first.path / "result.json").stat().st_mtime_ns
+    again = memorize(config(tmp_path, train_subset=50))
+    assert again.result == first.result
+    assert (first.path / "result.json").stat().st_mtime_ns == written
+    assert kinds.read(first.path).question == first.question
+    other = memorize(config(tmp_path, train_subset=50, seed=1))
+    assert other.path != first.path
+    assert other.result["largest_weight"] != first.result["largest_weight"], "another direction"
+
+
+def test_the_question_is_that_of_any_device(tmp_path: Path):
+    base = config(tmp_path)
+    assert question(base, "digits", "f") == question(replace(base, device="cuda", runs_dir="elsewhere"), "digits", "f")
+    assert question(base, "digits", "f") != question(replace(base, depth=3), "digits", "f")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 1}, "depth must be a whole number from 2 on, not 1"),
+        ({"points": "imges"}, "did you mean 'images'?"),
+        ({"points": "pairs"}, "a gap is for points in pairs, and those need one"),
+        ({"gap": 0.1}, "a gap is for points in pairs, and those need one"),
+        ({"points": "pairs", "gap": 0.0}, "gap must be a positive number, not 0"),
+        ({"points": "pairs", "gap": 0.1, "train_subset": 1}, "a pair takes two points"),
+        ({"train_subset": 5000}, "train_subset must be from 1 to 1442"),
+        ({"randomization": "shuffled_pixels"}, "randomization must be one of none, random_labels"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path: Path, options, message):
+    with pytest.raises(InputError) as caught:
+        memorize(config(tmp_path, **options))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_none_of_these(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("dataset: digits\ncolour: blue\n")
+    with pytest.raises(InputError, match="does not hold the options of such a run"):
+        kinds.read(tmp_path)
+    found = memorize(config(tmp_path, train_subset=50))
+    (found.path / "result.json").write_text(json.dumps(found.result)[:50])
+    with pytest.raises(RunError, match=r"result\.json is damaged"):
+        kinds.read(found.path)
