@@ -1,8 +1,8 @@
 """Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights fit n points as well.
 
 Expect the width to fall with the depth while the weights hardly grow, every label right at every depth, and the worst
-output ever closer to its label: a point passes through the ramps of its own interval alone, and the fewer those are the
-less is lost to rounding.
+output closer to its label than in two layers: a point passes through the ramps of its own interval alone, and the fewer
+those are the less is lost to rounding.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
