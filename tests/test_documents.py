@@ -14,7 +14,7 @@ from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments import figure1c
-from rethinking.experiments.archive import read
+from rethinking.experiments.archive import THEORY, read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 
 OTHER_RESULTS = {
-    "kernel_machines.csv",
+    *THEORY,
     "runs.csv",
     "epochs.csv",
     "differences",
@@ -40,7 +40,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_table_of_measurements_in_the_readme_comes_from_results():
     shown = {"bench", "startup_and_memory", "many_at_once", "kernel_machines"}
-    shown |= {"table1", "table3", "table4", "figure1b", "figure1c", "minimum_norm"}
+    shown |= {"table1", "table3", "table4", "figure1b", "figure1c", "minimum_norm", "expressivity"}
     assert set(re.findall(r"<!-- results: (\w+) -->", README)) == shown
     assert with_tables(README, ROOT / "results") == README, "run `make docs`"
 
@@ -166,7 +166,7 @@ def test_results_name_no_data_that_they_are_not_of():
     for run in read(ROOT / "results").values():
         assert run.facts["dataset"] in ("cifar10_jpeg", "mnist")
         assert run.facts["dataset"] in run.run
-        if not run.is_of_kernel_machine:
+        if run.is_of_network:
             assert run.facts["dataset"] == "cifar10_jpeg"
             assert run.facts["train_images"] == 50_000
 
