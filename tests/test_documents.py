@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 
 OTHER_RESULTS = {
-    *THEORY,
+    *(f"{kind}.csv" for kind in THEORY),
     "runs.csv",
     "epochs.csv",
     "differences",

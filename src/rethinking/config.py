@@ -48,6 +48,7 @@ RANDOMIZATIONS = (
     "shuffled_pixels",
     "random_pixels",
     "gaussian_pixels",
+    "random_signs",
 )
 
 Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
@@ -198,7 +199,7 @@ class ExperimentConfig:
 
     randomization: str = option(
         "none",
-        "what is randomized, once, before training (Section 2.1)",
+        "what is randomized, once, before training (Section 2.1); random_signs are the two classes of Equation 1",
         group="randomization",
         choices=RANDOMIZATIONS,
     )
@@ -363,6 +364,10 @@ class ExperimentConfig:
     @property
     def randomizes_labels(self) -> bool:
         return self.randomization in ("random_labels", "partial_corrupt")
+
+    def outputs(self, num_classes: int) -> int:
+        """Of the network, for data of so many classes."""
+        return 2 if self.randomization == "random_signs" else num_classes
 
     @property
     def redraws_pixels(self) -> bool:

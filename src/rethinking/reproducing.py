@@ -21,6 +21,7 @@ from rethinking.report import results, tables
 from rethinking.theory import kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memorization import MemorizationConfig
+from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.room import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.training.hardware import resolve_device
@@ -187,6 +188,9 @@ def _named(config: Config) -> str:
         return _named_machine(config)
     if isinstance(config, MemorizationConfig):
         return _named_memorizing(config)
+    if isinstance(config, RademacherConfig):
+        words = [Path(config.dataset).name, "linear class", f"signs {config.randomization_seed}", f"seed {config.seed}"]
+        return ", ".join([*words, *([f"{config.train_subset:,} images"] if config.train_subset else [])])
     assert isinstance(config, ExperimentConfig), "there is no other kind"
     words = [config.model_name, config.randomization]
     if config.corruption_prob is not None:

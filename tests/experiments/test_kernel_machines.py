@@ -118,7 +118,7 @@ def test_the_evidence_holds_provenance_and_comes_back(solved):
         assert float(row["seconds"]) > 0
         assert float(row["peak_gib"]) > 0.1
     kept = archive.read(folder / OUT)
-    assert all(run.is_of_kernel_machine and run.finished for run in kept.values())
+    assert all(run.kind == "kernel_machines" and run.finished for run in kept.values())
     assert {run.run for run in kept.values()} == {row["run"] for row in rows}
 
 

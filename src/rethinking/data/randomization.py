@@ -61,6 +61,11 @@ def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: i
     return torch.where(chosen, drawn, labels)
 
 
+def random_signs(count: int, seed: int) -> Tensor:
+    """The signs of Equation 1 as two classes, 0 for -1 and 1 for +1, equally likely: int64 (count,)."""
+    return torch.randint(2, (count,), generator=generator(seed, "labels", "sign"))
+
+
 def shuffled_pixels(positions: int, seed: int) -> Tensor:
     """One permutation of positions for all images, training and test: int32 (positions,)."""
     return torch.randperm(positions, generator=generator(seed, "pixels", "shuffled")).to(torch.int32)
@@ -114,9 +119,15 @@ def apply(
     corruption_prob: float | None,
     seed: int,
 ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Both splits after the operator named as in `ExperimentConfig.randomization`."""
+    """Both splits after the operator named as in `ExperimentConfig.randomization`.
+
+    Random signs leave no test set, of which no sign is right.
+    """
     if operator == "none":
         return train, test
+    if operator == "random_signs":
+        signs = random_signs(len(train), seed)
+        return RandomizedSplit(train.images, signs, signs), None
     if operator in ("random_labels", "partial_corrupt"):
         probability = 1.0 if corruption_prob is None else corruption_prob
         labels = corrupt_labels(train.true_labels, num_classes, probability, seed)

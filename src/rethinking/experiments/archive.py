@@ -5,6 +5,7 @@
     epochs.csv           a row an epoch of each of these
     kernel_machines.csv  a row a kernel machine: configuration, errors, norm, and the same
     memorization.csv     a row a network that was written down: configuration, errors, weights, and the same
+    linear_classes.csv   a row a draw of signs for a linear class: configuration, correlation, and the same
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
@@ -43,14 +44,14 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
 
 
 class Columns(NamedTuple):
-    """Of a file of theory's runs: what of the configuration and of what was found has one of its own, for people."""
+    """Of theory's runs of a kind: what of the configuration and of what was found has one of its own, for people."""
 
     options: tuple[str, ...]
     facts: tuple[str, ...]
 
 
 THEORY = {
-    "kernel_machines.csv": Columns(
+    "kernel_machines": Columns(
         ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
         (
             "train_error",
@@ -70,7 +71,7 @@ THEORY = {
             "test_images",
         ),
     ),
-    "memorization.csv": Columns(
+    "memorization": Columns(
         ("points", "gap", "depth", "randomization", "train_subset", "seed"),
         (
             "dimensions",
@@ -84,6 +85,9 @@ THEORY = {
             "construction_seconds",
             "seconds",
         ),
+    ),
+    "linear_classes": Columns(
+        ("train_subset", "randomization_seed", "seed"), ("correlation", "supremum", "bound", "seconds", "train_images")
     ),
 }
 
@@ -120,8 +124,8 @@ def read(folder: Path) -> dict[str, Evidence]:
             row["run"]: Evidence(
                 row["run"], row["question"], True, json.loads(row["configuration"]), json.loads(row["facts"]), ()
             )
-            for file in THEORY
-            for row in _read_csv(folder / file)
+            for kind in THEORY
+            for row in _read_csv(folder / f"{kind}.csv")
         }
         epochs: dict[str, list[Mapping[str, Any]]] = {}
         for row in _read_csv(folder / "epochs.csv"):
@@ -139,7 +143,7 @@ def read(folder: Path) -> dict[str, Evidence]:
             for row in _read_csv(folder / "runs.csv")
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        files = ", ".join(("runs.csv", "epochs.csv", *THEORY))
+        files = ", ".join(f"{name}.csv" for name in ("runs", "epochs", *THEORY))
         raise RunError(
             f"the evidence in {folder} ({files}) is damaged or of another version: {error!r}; move that folder away,"
             " and the same command writes it anew from the run folders"
@@ -161,9 +165,9 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
             networks = [run for run in ordered.values() if run.is_of_network]
             _write_csv(folder / "epochs.csv", [row for run in networks for row in _epoch_rows(run)])
             _write_csv(folder / "runs.csv", [_run_row(run) for run in networks])
-            for file, columns in THEORY.items():
-                of_its_kind = [run for run in ordered.values() if set(columns.options) <= set(run.configuration)]
-                _write_csv(folder / file, [_theory_row(run, columns) for run in of_its_kind])
+            for kind, columns in THEORY.items():
+                of_its_kind = [run for run in ordered.values() if run.kind == kind]
+                _write_csv(folder / f"{kind}.csv", [_theory_row(run, columns) for run in of_its_kind])
             return ordered
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from None

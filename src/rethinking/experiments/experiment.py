@@ -26,9 +26,9 @@ class Row(NamedTuple):
     paper: Mapping[str, float | str] = {}
 
     def with_seed(self, seed: int) -> Config:
-        """The run for one of several seeds, which draws its own random labels and pixels too."""
-        randomized = self.config.randomization != "none"
-        return replace(self.config, seed=seed, randomization_seed=seed if randomized else 0)
+        """The run for one of several seeds, which draws its own random labels, signs and pixels too."""
+        drawn = self.config.randomization_seed + seed if self.config.randomization != "none" else 0
+        return replace(self.config, seed=seed, randomization_seed=drawn)
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ class Evidence:
     metrics: tuple[Mapping[str, Any], ...]
 
     @property
-    def is_of_network(self) -> bool:
-        """Of one that is trained."""
-        return "model_name" in self.configuration
+    def kind(self) -> str:
+        """What was run: "network" where one was trained, else the name of its kind's file (see `archive`)."""
+        known = {"model_name": "network", "solution": "kernel_machines", "points": "memorization"}
+        return next((kind for option, kind in known.items() if option in self.configuration), "linear_classes")
 
     @property
-    def is_of_kernel_machine(self) -> bool:
-        return "solution" in self.configuration
+    def is_of_network(self) -> bool:
+        """Of one that is trained."""
+        return self.kind == "network"
 
     @property
     def progress(self) -> str:

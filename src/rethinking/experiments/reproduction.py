@@ -42,7 +42,7 @@ class Reproduction:
     """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
 
     experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, or all"""
+    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher, or all"""
     dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
     """as for train.py (default: cifar10, for kernel machines mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
@@ -137,7 +137,7 @@ class Reproduction:
         options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
-        machines = [run.configuration for run in theory if run.is_of_kernel_machine]
+        machines = [run.configuration for run in theory if run.kind == "kernel_machines"]
         summed = {asked["filters"] for asked in machines if asked["solution"] == "minimum_norm"}
         filters = {*(self.filters or scale.filters), *(summed - {None})}
         asked = self._images()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memorization import MemorizationConfig
+from rethinking.theory.rademacher import RademacherConfig
 
 MLPS_AND_ALEXNET = ("small_alexnet", "mlp_3x512", "mlp_1x512")
 
@@ -27,6 +28,7 @@ class Scale:
     filters: random convolutional ones, in Table 3
     interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
+    examples, draws: numbers of images with random signs, and draws of those (Equation 1)
     """
 
     about: str
@@ -42,6 +44,8 @@ class Scale:
     interpolated: int = 4000
     linear: int = 100
     memorized: tuple[int, ...] = (1000, 10_000)
+    examples: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
+    draws: int = 5
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,6 +64,7 @@ SCALES = {
         filters=(250, 500, 1000, 2000, 4000),
         interpolated=2000,
         memorized=(1000, 5000),
+        examples=(100, 300, 1000),
         options={"train_subset": 5000},
     ),
     "demo": Scale(
@@ -75,6 +80,8 @@ SCALES = {
         interpolated=1000,
         linear=50,
         memorized=(100, 1000),
+        examples=(30, 100, 300),
+        draws=3,
         options={"stop_when_fit": True},
     ),
 }
@@ -122,6 +129,12 @@ class Study:
         images = self.scale.machine_images if few is None else few
         shared = {"train_subset": images, **self.options, **self.machine_options}
         return KernelMachineConfig(dataset=source.dataset, **{**shared, **options})
+
+    def linear_class(self, examples: int, draw_seed: int) -> RademacherConfig:
+        """A linear class on random signs, of the data that networks are trained on."""
+        names = ("dataset", "data_root", "runs_dir", "device")
+        shared = {"dataset": self.scale.dataset, **{name: self.options[name] for name in names if name in self.options}}
+        return RademacherConfig(**shared, train_subset=examples, randomization_seed=draw_seed)
 
     def memorizing(self, source: ImageSource, few: int | None = None, **options: Any) -> MemorizationConfig:
         """A network that memorizes the images of this scale, or `few` of them."""

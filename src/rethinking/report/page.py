@@ -120,7 +120,9 @@ def _described(run: Evidence) -> dict[str, Any]:
 def _found(run: Evidence) -> dict[str, str]:
     if run.is_of_network:
         return _of_network(run.metrics[-1])
-    return _of_machine(run.facts) if run.is_of_kernel_machine else _of_memorizing(run.facts)
+    if run.kind == "linear_classes":
+        return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
+    return _of_machine(run.facts) if run.kind == "kernel_machines" else _of_memorizing(run.facts)
 
 
 def _of_memorizing(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -184,8 +186,8 @@ def command(run: Evidence) -> str:
 def _command_of_theory(run: Evidence) -> str:
     """The reproduction it belongs to, which finds what is done."""
     name, asked = run.facts["dataset"], run.configuration
-    experiment = "expressivity"
-    if run.is_of_kernel_machine:
+    experiment = {"memorization": "expressivity", "linear_classes": "rademacher"}.get(run.kind, "")
+    if run.kind == "kernel_machines":
         of_table = asked["solution"] == "minimum_norm" and asked["randomization"] == "none"
         experiment = "table3" if of_table else "minimum_norm"
     words = [

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rethinking.config import read_config_file
 from rethinking.errors import InputError
-from rethinking.theory import fitting, memorization, run
+from rethinking.theory import fitting, memorization, rademacher, run
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memorization import MemorizationConfig
+from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult
 
 
@@ -17,8 +18,10 @@ def carry_out(config: TheoryConfig, begin: Steps = unwatched) -> TheoryResult:
     """The result, or that of the run that found it before. Raises `InputError` and `RunError`."""
     if isinstance(config, KernelMachineConfig):
         return fitting.fit(config, begin)
-    assert isinstance(config, MemorizationConfig), "there is no other kind"
-    return memorization.memorize(config, begin)
+    if isinstance(config, MemorizationConfig):
+        return memorization.memorize(config, begin)
+    assert isinstance(config, RademacherConfig), "there is no other kind"
+    return rademacher.measure(config, begin)
 
 
 def check(config: TheoryConfig, summed_by_then: int = 0) -> tuple[float, float]:
@@ -26,15 +29,17 @@ def check(config: TheoryConfig, summed_by_then: int = 0) -> tuple[float, float]:
     if isinstance(config, KernelMachineConfig):
         plan, operations = fitting.check(config, summed_by_then)
         return plan.memory, operations
-    assert isinstance(config, MemorizationConfig), "there is no other kind"
-    return memorization.check(config)
+    if isinstance(config, MemorizationConfig):
+        return memorization.check(config)
+    assert isinstance(config, RademacherConfig), "there is no other kind"
+    return rademacher.check(config)
 
 
 def read(path: Path) -> TheoryResult:
     """The finished run in a folder. Raises `InputError` where it is none of these, `RunError` where it is damaged."""
     written = read_config_file(path / "config.yaml")
-    kinds = (KernelMachineConfig, MemorizationConfig)
-    kind = next((kind for kind in kinds if {"dataset"} <= set(written) <= kind.options()), None)
+    kinds = (KernelMachineConfig, MemorizationConfig, RademacherConfig)
+    kind = next((kind for kind in kinds if kind.options() == set(written)), None)
     if kind is None:
         raise InputError(f"{path} does not hold the options of such a run, or those of another version")
     return run.read(path, kind(**written))

@@ -41,7 +41,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     if config.device == "cpu":
         images += (train_images + test_images) * raw  # the pages of the cache they were read from
 
-    parameters, kept, largest = _of_network(config.model_name, len(data.class_names), shape, bf16)
+    parameters, kept, largest = _of_network(config.model_name, config.outputs(len(data.class_names)), shape, bf16)
     moments = 2 if config.optimizer == "adam" else 1
     weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way

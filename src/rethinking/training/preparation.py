@@ -56,7 +56,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     device = torch.device(config.device)
     choose_products(config.precision)
     train_split, test_split = _randomized_splits(config, data)
-    model = build_model(config.model_name, len(data.class_names), input_shape(config, data))
+    model = build_model(config.model_name, config.outputs(len(data.class_names)), input_shape(config, data))
     assert config.init is not None, "a resolved configuration"
     initialize(model, config.init, generator(config.seed, "init"))
     to_device(model, device)

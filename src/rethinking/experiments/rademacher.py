@@ -1,0 +1,85 @@
+"""Rademacher complexity (Section 2.2, Equation 1): how well networks fit random signs of so many examples.
+
+Expect every network to reach a correlation of 1, or nearly, on every number of examples, so that the bound on the gap
+of training and test error is 1 or more and says nothing, while the gap on true labels is far smaller. A linear class
+with bounded weights, whose complexity is known in closed form, does not, and less the more examples there are.
+
+A correlation is the mean over draws of signs, with its standard deviation; that of networks, which are trained, is a
+lower bound on the supremum. At full scale 150 runs of 500 epochs at most, each until it fits.
+"""
+
+from typing import Any
+
+from rethinking.config import MODEL_DEFAULTS
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
+
+# Until it fits: a hundred examples are one step an epoch.
+LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
+
+
+def rows(study: Study) -> list[Row]:
+    """For each model and number of examples a row a draw, all under one heading, and one on true labels."""
+    made = []
+    for model in (model for model in MODEL_DEFAULTS if model in study.models):
+        for examples in study.scale.examples:
+            labels = (("model", model), ("examples", f"{examples}"))
+            config = study.config(model, train_subset=examples, **LONG)
+            draws = (on_random_signs(config, draw) for draw in range(study.scale.draws))
+            made += [Row(labels, drawn) for drawn in draws] + [Row(labels, config)]
+    for examples in study.scale.examples:
+        labels = (("model", "linear class"), ("examples", f"{examples}"))
+        made += [Row(labels, study.linear_class(examples, APART * draw)) for draw in range(study.scale.draws)]
+    return made
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """Of random signs the correlation and what it bounds the gap by, beside the gap measured on true labels."""
+    found = []
+    for answer in answers:
+        evidence, examples = answer.evidence, int(dict(answer.row.labels)["examples"])
+        if evidence.kind == "linear_classes":
+            reached, exact = evidence.facts["correlation"], evidence.facts["supremum"]
+            found += _of_signs(answer, reached, examples)
+            found.append(Number(answer, "closed form", exact, None, float(examples)))
+            continue
+        last = evidence.metrics[-1]
+        accuracy = last["exact_train_accuracy"]
+        if evidence.configuration["randomization"] == "random_signs":
+            found += _of_signs(answer, None if accuracy is None else 2 * accuracy - 1, examples)
+        else:
+            tested = last["test_accuracy"]
+            gap = None if accuracy is None or tested is None else accuracy - tested
+            found.append(Number(answer, "gap measured", gap, None, float(examples)))
+    return found
+
+
+def _of_signs(answer: Answer, correlation: float | None, examples: int) -> list[Number]:
+    bound = None if correlation is None else gap_bound(correlation, examples)
+    return [
+        Number(answer, "correlation", correlation, None, float(examples)),
+        Number(answer, "bound on the gap", bound, None, float(examples)),
+    ]
+
+
+QUANTITIES = ("correlation", "closed form", "bound on the gap", "gap measured")
+EXPERIMENT = Experiment(
+    title="Rademacher complexity: correlation with random signs",
+    about=__doc__,
+    models=tuple(MODEL_DEFAULTS),
+    rows=rows,
+    numbers=numbers,
+    ours_only=QUANTITIES,
+    plot=Plot(
+        ("correlation",),
+        "model",
+        {},
+        "training examples",
+        "correlation with random signs",
+        (10, 10_000),
+        (0.0, 1.05),
+        points=True,
+        log_x=True,
+    ),
+)

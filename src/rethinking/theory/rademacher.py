@@ -1,0 +1,165 @@
+"""Section 2.2's empirical Rademacher complexity, Equation 1: how well a class of functions fits random signs.
+
+R_n(H) = E_sigma sup_{h in H} (1/n) sum_i sigma_i h(x_i), the signs sigma_i independent, +1 or -1 equally likely.
+
+Of a linear class the supremum is known in closed form. Of networks, as h(x) = +1 or -1 by the larger of two outputs,
+what training reaches is below it: `empirical_rademacher` is a lower bound.
+
+runs/<id>/config.yaml   the resolved `RademacherConfig`, of a linear class
+          result.json   written last: its presence means done
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.data.randomization import random_signs
+from rethinking.seeding import generator
+from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, question, run_dir
+from rethinking.training import train_many
+from rethinking.training.memory import LIBRARIES
+from rethinking.training.run_dir import RunResult
+
+DELTA = 0.05  # with more than 1 - DELTA the gap is below `gap_bound`
+APART = 1000  # between the seeds of two draws, so that those of other `--seeds` are others
+STEPS = 1000  # of ascent at most
+RISE = 1e-12  # of the correlation, below which a step no longer counts
+
+
+class Estimate(NamedTuple):
+    """The mean over draws of the correlation with random signs that was reached, and its standard error."""
+
+    mean: float
+    standard_error: float
+    correlations: tuple[float, ...]
+
+
+def estimate(correlations: Sequence[float]) -> Estimate:
+    """Of one correlation a draw; with a single draw the standard error is not known, nan."""
+    draws = len(correlations)
+    error = statistics.stdev(correlations) / math.sqrt(draws) if draws > 1 else math.nan
+    return Estimate(statistics.mean(correlations), error, tuple(correlations))
+
+
+def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int | None = None) -> Estimate:
+    """A lower bound on R_n of a network's class, by training it on random signs as `config` says, once a draw.
+
+    n is `config.train_subset`, or all training images. Raises what `train` raises.
+    """
+    correlations = []
+    for _, outcome in train_many([on_random_signs(config, draw) for draw in range(draws)], at_once=at_once):
+        if isinstance(outcome, Exception):
+            raise outcome
+        correlations.append(correlation_reached(outcome))
+    return estimate(correlations)
+
+
+def on_random_signs(config: ExperimentConfig, draw: int) -> ExperimentConfig:
+    """`config` trained on the signs of one draw in place of labels."""
+    return replace(config, randomization="random_signs", corruption_prob=None, randomization_seed=APART * draw)
+
+
+def correlation_reached(result: RunResult) -> float:
+    """(1/n) sum_i sigma_i h(x_i) at the end of a run on random signs: 1 less twice the share of wrong ones."""
+    return 2 * result.final["exact_train_accuracy"] - 1
+
+
+def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:
+    """What the gap of training and test error of every h exceeds with probability `delta` at most.
+
+    R_n(H) + 3 sqrt(log(2 / delta) / 2n), for the error of functions to +1 and -1: Bartlett & Mendelson 2002,
+    "Rademacher and Gaussian complexities", as Mohri, Rostamizadeh & Talwalkar state it with the complexity measured on
+    the sample ("Foundations of machine learning", Theorem 3.5).
+    """
+    return complexity + 3 * math.sqrt(math.log(2 / delta) / (2 * examples))
+
+
+def linear_supremum(points: Tensor, signs: Tensor, norm: float) -> float:
+    """sup over |w| <= norm of (1/n) sum_i sigma_i <w, x_i>: norm / n |sum_i sigma_i x_i|, by Cauchy and Schwarz.
+
+    points: (n, d) and signs: (n,), float64
+    """
+    return norm * float((signs @ points).norm()) / len(points)
+
+
+def linear_bound(points: Tensor, norm: float) -> float:
+    """What the mean over signs of `linear_supremum` does not exceed: norm / n sqrt(sum_i |x_i|^2), by Jensen."""
+    return norm * float(points.norm()) / len(points)
+
+
+def ascend(points: Tensor, signs: Tensor, norm: float, start: torch.Generator) -> float:
+    """The correlation that gradient ascent from a random w reaches, put back to |w| <= norm after every step.
+
+    points: (n, d) and signs: (n,), float64. The rate is one at which a step moves w by a tenth of `norm`.
+    """
+    gradient = points.T @ signs / len(points)
+    weights = torch.randn(points.shape[1], dtype=torch.float64, generator=start)
+    weights *= norm / weights.norm()
+    reached = -math.inf
+    for _ in range(STEPS):
+        before, reached = reached, float(points @ weights @ signs) / len(points)
+        if reached - before < RISE * norm * float(gradient.norm()):
+            break
+        weights = weights + 0.1 * norm * gradient / gradient.norm()
+        weights *= norm / max(norm, float(weights.norm()))
+    return reached
+
+
+@dataclass(frozen=True, kw_only=True)
+class RademacherConfig(TheoryConfig):
+    """A linear class x -> <w, x> of pixels from 0 to 1, with |w| <= 1 / max_i |x_i|, so that its values are in [-1, 1].
+
+    randomization_seed: of the signs
+    """
+
+    randomization: str = "random_signs"
+
+    def __post_init__(self) -> None:
+        self._one_of("randomization", ("random_signs",))
+
+    @property
+    def name(self) -> str:
+        return "rademacher_linear"
+
+
+def check(config: RademacherConfig) -> tuple[float, float]:
+    """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
+    data = sources.load(config.dataset, config.data_root)
+    values = (config.resolved(data).train_subset or len(data.train)) * math.prod(data.image_shape)
+    return LIBRARIES + 3.0 * 8 * values, 4.0 * STEPS * values
+
+
+def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
+    """The correlation of a linear class with one draw of signs, by ascent and in closed form."""
+    if found := find(config):
+        return found
+    data = sources.load(config.dataset, config.data_root)
+    config = config.resolved(data)
+    problem, folder = Problem.of(config, data), run_dir(config, data)
+    with folder.lock():
+        folder.write("config.yaml", config.to_yaml().encode())
+        advanced, began = begin("gradient ascent"), time.perf_counter()
+        points = problem.train.flatten(1).double() / 255
+        signs = 2.0 * random_signs(len(points), config.randomization_seed).double() - 1
+        norm = 1 / float(points.norm(dim=1).max())
+        facts = {
+            "correlation": ascend(points, signs, norm, generator(config.seed, "ascent")),
+            "supremum": linear_supremum(points, signs, norm),
+            "bound": linear_bound(points, norm),
+        }
+        advanced(1.0)
+        result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
+        folder.write("result.json", json.dumps(result, indent=2).encode())
+    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)

@@ -1,0 +1,70 @@
+"""`reproduce.py rademacher` as a person runs it, on the digits at demo scale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rethinking.experiments import archive
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.report import page, tables
+from rethinking.theory.rademacher import RademacherConfig, gap_bound
+from tests.conftest import DEMO, OUT, reproduce
+
+
+@pytest.fixture(scope="module")
+def correlated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("correlated")
+    return folder, reproduce(folder, "rademacher", *DEMO)
+
+
+def cells(folder: Path) -> dict[tuple[str, float, str], tables.Cell]:
+    found = tables.read_csv(folder / OUT / "rademacher.csv")[0]
+    return {(dict(cell.labels)["model"], cell.x, cell.quantity): cell for cell in found}
+
+
+def test_a_network_fits_random_signs_and_a_linear_class_less_the_more_there_are(correlated):
+    found = cells(correlated[0])
+    for examples in (30.0, 100.0, 300.0):
+        network, linear = found["mlp_1x512", examples, "correlation"], found["linear class", examples, "correlation"]
+        assert (network.ours, network.seeds, linear.seeds) == (1.0, 3, 3), "a draw each"
+        assert linear.ours == pytest.approx(found["linear class", examples, "closed form"].ours, rel=1e-6)
+        bound = found["mlp_1x512", examples, "bound on the gap"]
+        assert bound.ours == pytest.approx(gap_bound(1.0, int(examples)), rel=1e-5)
+        assert found["mlp_1x512", examples, "gap measured"].ours < 0.5 < 1 < bound.ours
+    assert found["linear class", 300.0, "correlation"].ours < found["linear class", 30.0, "correlation"].ours < 0.5
+
+
+def test_every_correlation_is_the_mean_over_its_runs(correlated):
+    folder, _ = correlated
+    for (model, _, quantity), cell in cells(folder).items():
+        if quantity != "correlation":
+            continue
+        results = [json.loads((folder / "runs" / run / "result.json").read_text()) for run in cell.runs]
+        assert len(results) == 3
+        reached = [
+            result["correlation"] if model == "linear class" else 2 * result["final"]["exact_train_accuracy"] - 1
+            for result in results
+        ]
+        assert cell.ours == pytest.approx(sum(reached) / 3, rel=1e-5)
+
+
+def test_figure_and_evidence_are_there_and_answer_again(correlated):
+    folder, printed = correlated
+    names = {path.name for path in (folder / OUT).iterdir()}
+    assert {"rademacher.csv", "rademacher.md", "rademacher.png", "rademacher.svg", "runs.csv", "epochs.csv"} <= names
+    assert "Rademacher complexity: correlation with random signs" in printed
+    kept = archive.read(folder / OUT)
+    assert {run.kind for run in kept.values()} == {"network", "linear_classes"}
+    again = reproduce(folder, "rademacher", *DEMO)
+    assert "finished:" not in again
+    commands = {page.command(run) for run in kept.values() if run.kind == "linear_classes"}
+    assert commands == {"python reproduce.py rademacher --dataset digits --scale demo"}
+
+
+def test_other_seeds_draw_other_signs():
+    asked = Reproduction(experiment="rademacher", scale="demo", models=("mlp_1x512",), seeds=(0, 1))
+    drawn = [config.randomization_seed for config in asked.configs() if isinstance(config, RademacherConfig)]
+    assert sorted(set(drawn)) == [0, 1, 1000, 1001, 2000, 2001]

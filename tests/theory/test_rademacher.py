@@ -1,0 +1,146 @@
+"""Equation 1 for linear classes against enumeration and closed forms, and for networks as they are trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.data.randomization import random_signs
+from rethinking.errors import InputError
+from rethinking.seeding import generator
+from rethinking.theory import kinds
+from rethinking.theory.rademacher import (
+    RademacherConfig,
+    ascend,
+    correlation_reached,
+    empirical_rademacher,
+    estimate,
+    gap_bound,
+    linear_bound,
+    linear_supremum,
+    measure,
+    on_random_signs,
+)
+from rethinking.training import train
+
+
+def points(count: int, features: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, features, dtype=torch.float64, generator=generator(seed, "points"))
+
+
+def signs(count: int, seed: int = 0) -> Tensor:
+    return 2.0 * random_signs(count, seed).double() - 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 30), st.integers(1, 20), st.floats(1e-3, 1e3), st.integers(0, 100))
+def test_ascent_reaches_the_closed_form_of_a_linear_class_and_nothing_is_above_it(n, d, norm, seed):
+    at, drawn = points(n, d, seed), signs(n, seed)
+    supremum = linear_supremum(at, drawn, norm)
+    assert ascend(at, drawn, norm, generator(seed, "start")) == pytest.approx(supremum, rel=1e-6)
+    others = torch.randn(d, 100, dtype=torch.float64, generator=generator(seed, "others"))
+    others *= norm / others.norm(dim=0)
+    assert (drawn @ (at @ others) / n).max() <= supremum * (1 + 1e-12)
+
+
+def test_its_mean_over_all_signs_is_below_jensens_bound_and_near_it():
+    at = points(12, 5)
+    every = [
+        linear_supremum(at, torch.tensor(drawn, dtype=torch.float64), 2.0)
+        for drawn in itertools.product((-1.0, 1.0), repeat=12)
+    ]
+    mean = sum(every) / len(every)
+    assert 0.8 * linear_bound(at, 2.0) < mean <= linear_bound(at, 2.0)
+    drawn = estimate([linear_supremum(at, signs(12, seed), 2.0) for seed in range(400)])
+    assert abs(drawn.mean - mean) < 4 * drawn.standard_error
+
+
+def test_one_point_is_fitted_perfectly_and_orthogonal_ones_as_one_over_root_n():
+    assert linear_supremum(torch.tensor([[3.0, 4.0]], dtype=torch.float64), signs(1), 0.2) == pytest.approx(1.0)
+    for n in (4, 100):
+        at = torch.eye(n, dtype=torch.float64)
+        assert linear_supremum(at, signs(n), 1.0) == pytest.approx(n**-0.5) == linear_bound(at, 1.0)
+
+
+def test_signs_are_fair_and_independent_of_one_another():
+    drawn = torch.stack([signs(1000, seed) for seed in range(50)])
+    assert abs(float(drawn.mean())) < 5 / math.sqrt(drawn.numel())
+    assert (drawn @ drawn.T / 1000 - torch.eye(50, dtype=torch.float64)).abs().max() < 5 / math.sqrt(1000)
+    assert torch.equal(random_signs(10, 3), random_signs(10, 3))
+
+
+def test_the_standard_error_is_that_of_a_mean():
+    found = estimate([0.5, 0.7, 0.9])
+    assert found.mean == pytest.approx(0.7)
+    assert found.standard_error == pytest.approx(0.2 / math.sqrt(3))
+    assert math.isnan(estimate([1.0]).standard_error)
+
+
+def test_the_bound_on_the_gap_falls_with_the_examples_to_the_complexity():
+    assert gap_bound(0.3, 10**9) == pytest.approx(0.3, abs=1e-3)
+    assert gap_bound(0.0, 200, delta=0.05) == pytest.approx(3 * math.sqrt(math.log(40) / 400))
+    assert gap_bound(1.0, 1000) > 1, "says nothing"
+
+
+def network(runs: Path, **options) -> ExperimentConfig:
+    return ExperimentConfig(
+        model_name="mlp_1x512",
+        dataset="digits",
+        runs_dir=str(runs),
+        use_tensorboard=False,
+        num_epochs=200,
+        lr_decay=1.0,
+        stop_when_fit=True,
+        **options,
+    )
+
+
+def test_a_network_fits_random_signs(tmp_path: Path):
+    found = empirical_rademacher(network(tmp_path, train_subset=60), draws=3)
+    assert found.mean == 1.0
+    assert found.standard_error == 0.0
+    assert len({path.name for path in tmp_path.iterdir()}) == 3, "a run each"
+
+
+def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_test_set(tmp_path: Path):
+    result = train(on_random_signs(network(tmp_path, train_subset=50), draw=2))
+    assert result.result["parameters"] == 28 * 28 * 512 + 512 + 512 * 2 + 2
+    assert correlation_reached(result) == 2 * result.final["exact_train_accuracy"] - 1
+    assert result.final["test_accuracy"] is None
+    import safetensors.torch
+
+    kept = safetensors.torch.load_file(result.path / "randomization.safetensors")
+    assert torch.equal(kept["labels"], random_signs(50, 2000))
+
+
+def test_too_short_a_training_shows_as_less_correlation(tmp_path: Path):
+    hurried = ExperimentConfig(**{**vars(network(tmp_path)), "num_epochs": 1})
+    found = empirical_rademacher(hurried, draws=2)
+    assert found.mean < 0.5
+    assert found.standard_error > 0
+
+
+def test_a_linear_class_as_a_run(tmp_path: Path):
+    asked = RademacherConfig(dataset="digits", train_subset=80, randomization_seed=1000, runs_dir=str(tmp_path))
+    found = measure(asked)
+    data = sources.load("digits")
+    rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[:80]
+    at = torch.from_numpy(data.train.images[rows.numpy()]).flatten(1).double() / 255
+    norm = 1 / at.norm(dim=1).max()
+    expected = float(norm * (signs(80, 1000) @ at).norm() / 80)
+    assert found.result["supremum"] == pytest.approx(expected, rel=1e-12)
+    assert found.result["correlation"] == pytest.approx(expected, rel=1e-6)
+    assert found.result["correlation"] < 1
+    assert measure(asked).result == found.result
+    assert kinds.read(found.path).question == found.question
+    with pytest.raises(InputError, match="randomization must be one of random_signs"):
+        RademacherConfig(dataset="digits", randomization="none")
