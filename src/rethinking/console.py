@@ -136,7 +136,7 @@ class _Watched:
 
 
 class StepsInWords:
-    """Progress of kernel machines: a live line a step on a terminal, else a plain line as often as `OFTEN` seconds."""
+    """Progress of what is not trained: on a terminal a live line a step, else a plain one every `OFTEN` seconds."""
 
     OFTEN = 30.0
 
@@ -146,7 +146,7 @@ class StepsInWords:
         self._status: Status | None = None
 
     def of(self, name: str) -> Callable[[str], Callable[[float], None]]:
-        """What begins the steps of the kernel machine of that name."""
+        """What begins the steps of the run of that name."""
         self.close()
         self._name = name
         return self._begin

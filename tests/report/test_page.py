@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from rethinking import cli
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.scale import SCALES
 from rethinking.report import page as report_page
 from rethinking.report import results, tables
+from rethinking.training.preparation import resolve
 from tests.conftest import OUT
 
 NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
@@ -65,7 +74,7 @@ def test_every_table_and_figure_is_there(page: Page):
         assert section.locator("figure img").count() == name.startswith("figure")
     for image in page.query_selector_all("figure img"):
         assert image.evaluate("image => image.complete && image.naturalWidth") > 300, "a figure does not draw"
-    assert page.locator("nav a").count() == len(NAMES)
+    assert page.locator("nav a").count() == len(NAMES) + 1, "and Rademacher complexity"
 
 
 def test_a_number_of_a_kernel_machine_opens_its_solution(browser: Browser, solved: tuple[Path, str]):
@@ -140,15 +149,36 @@ def test_a_screenshot_is_no_empty_page(page: Page):
 
 def test_the_command_of_a_run_is_the_run_again(reproduced: tuple[Path, str]):
     """Parsed back, a popover's command line gives the configuration it stands beside."""
-    from rethinking import cli
-    from rethinking.data import sources
-    from rethinking.training.preparation import resolve
-
     data = sources.load("digits")
     for run in archive.read(reproduced[0] / OUT).values():
+        if not run.is_of_network:
+            continue
         words = report_page.command(run).removeprefix("python train.py ").split()
         config, _ = cli.parse(words)
         assert resolve(config, data).identity() == run.configuration
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["table3", "minimum_norm", "expressivity", "rademacher"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pytest.MonkeyPatch, name, scale, channels):
+    """Whatever the scale: the configuration is among those of the command that stands beside it."""
+    dataset = {1: "mnist", 3: "cifar10"}[channels]
+    images = np.broadcast_to(np.uint8(0), (60_000, channels, 32, 32))
+    train = sources.ImageSet(images, np.zeros(60_000, np.int64))
+    data = sources.ImageData(dataset, tuple("0123456789"), "f", train, None)
+    monkeypatch.setattr(sources, "load", lambda *_: data)
+    if (name, channels) == ("minimum_norm", 3):
+        return  # which is of grey images
+    for asked in Reproduction(experiment=name, dataset=dataset, scale=scale).configs():
+        if isinstance(asked, ExperimentConfig):
+            continue
+        run = Evidence("run", "", True, asked.identity(), {"dataset": dataset}, ())
+        words = report_page.command(run).removeprefix("python reproduce.py ").split()
+        parsed, unknown = cli._parse(Reproduction, "reproduce.py", "", words)
+        assert unknown == []
+        found = {json.dumps(config.identity(), sort_keys=True) for config in parsed.configs()}
+        assert json.dumps(asked.identity(), sort_keys=True) in found, words
 
 
 def test_markup_in_a_name_is_text(reproduced: tuple[Path, str], tmp_path: Path):
@@ -172,6 +202,6 @@ def test_the_caption_names_the_data_the_precision_and_the_machine(reproduced: tu
     kept = archive.read(reproduced[0] / OUT)
     cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
     caption = results.caption(cells, kept, "demo")
-    provenance = next(iter(kept.values())).facts["provenance"]
+    provenance = kept[cells[0].runs[0]].facts["provenance"]
     for part in ("digits (1,442 training images)", "1 seed,", provenance["hardware"], provenance["precision"]):
         assert part in caption

@@ -76,6 +76,28 @@ def test_closer_pairs_are_told_apart_less_well_and_in_the_end_not_at_all(tmp_pat
     assert found[2]["train_error"] is None
 
 
+def test_bright_points_that_rounding_makes_one_are_too_close_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No pixel is near 0, where the smallest step would be kept."""
+    bright = replace(DIGITS, train=replace(DIGITS.train, images=DIGITS.train.images // 2 + 120))
+    monkeypatch.setattr(sources, "load", lambda *_: bright)
+    for depth in (2, 5):
+        found = memorize(config(tmp_path, points="pairs", gap=1e-16, train_subset=100, depth=depth)).result
+        assert "rounding makes the points of pair 0 one" in found["too_close"]
+
+
+def test_equal_images_with_different_labels_are_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images = DIGITS.train.images.copy()
+    images[1010] = images[0]
+    assert DIGITS.train.labels[1010] != DIGITS.train.labels[0]
+    monkeypatch.setattr(sources, "load", lambda *_: replace(DIGITS, train=replace(DIGITS.train, images=images)))
+    for refuse in (memorize, kinds.check):
+        with pytest.raises(InputError, match="points 0 and 1010 both"):
+            refuse(config(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_answers(tmp_path: Path):
     first = memorize(config(tmp_path, train_subset=50))
     written = (first.path / "result.json").stat().st_mtime_ns
@@ -117,7 +139,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, options, message):
 
 def test_a_folder_of_something_else_is_none_of_these(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("dataset: digits\ncolour: blue\n")
-    with pytest.raises(InputError, match="does not hold the options of such a run"):
+    with pytest.raises(InputError, match="does not hold the options of a run"):
         kinds.read(tmp_path)
     found = memorize(config(tmp_path, train_subset=50))
     (found.path / "result.json").write_text(json.dumps(found.result)[:50])

@@ -105,8 +105,7 @@ def evidence(result: RunResult | TheoryResult) -> Evidence:
 def of_run_folder(path: Path) -> Evidence:
     """The evidence of a run as far as it has come, from its folder.
 
-    Raises `InputError` where that is no run's folder, `RunError` where it is damaged, no epoch is finished or a kernel
-    machine is not solved.
+    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or nothing of it is finished.
     """
     if "model_name" not in read_config_file(path / "config.yaml"):
         return evidence(kinds.read(path))

@@ -142,7 +142,7 @@ class Plot(NamedTuple):
 class Experiment:
     """One table or figure of the paper.
 
-    models: those the paper has in it; none where there are kernel machines
+    models: those the paper has in it; none where nothing is trained
     any_model: whether the others can stand in it too, without the paper's numbers beside them
     rows: the runs it needs
     numbers: what it shows of them

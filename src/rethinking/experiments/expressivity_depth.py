@@ -1,11 +1,12 @@
 """Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights fit n points as well.
 
-Expect the width to fall with the depth while the weights hardly grow, every label right at every depth, and the worst
-output closer to its label than in two layers: a point passes through the ramps of its own interval alone, and the fewer
-those are the less is lost to rounding.
+Expect the width to fall as one over the depth less 2 while the weights stay below 5 n and some for each layer (two
+layers have 2 n, as they need no clipping), every label right at every depth, and the worst output closer to its label
+than in two layers: a point passes through the ramps of its own interval alone.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.expressivity import too_close
 from rethinking.experiments.scale import Study
 
 DEPTHS = (2, 3, 4, 8, 16, 32, 64)
@@ -25,14 +26,17 @@ def rows(study: Study) -> list[Row]:
 
 def numbers(answers: list[Answer]) -> list[Number]:
     return [
-        Number(answer, quantity, answer.evidence.facts[quantity.replace(" ", "_")], None, _depth(answer))
+        Number(
+            answer,
+            quantity,
+            answer.evidence.facts.get(quantity.replace(" ", "_")),
+            None,
+            float(dict(answer.row.labels)["depth"]),
+            note=too_close(answer),
+        )
         for answer in answers
         for quantity in QUANTITIES
     ]
-
-
-def _depth(answer: Answer) -> float:
-    return float(dict(answer.row.labels)["depth"])
 
 
 QUANTITIES = ("width", "weights", "train error", "largest difference")

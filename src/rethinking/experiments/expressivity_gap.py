@@ -1,11 +1,12 @@
 """Theorem 1 and Corollary 1: how close points with different labels may be for float64 to tell them apart.
 
 Expect the worst output to move away from its label as the inverse of the distance, in two layers earlier than in many,
-and beyond one half labels to be wrong. At distances smaller still the network is refused, since the points' projections
-are the same number.
+and beyond one half labels to be wrong. At distances smaller still the network is refused, since float64 does not tell
+the points' projections apart.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.expressivity import too_close
 from rethinking.experiments.scale import Study
 
 GAPS = tuple(10.0**-power for power in range(17))
@@ -25,15 +26,18 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    found = []
-    for answer in answers:
-        facts, gap = answer.evidence.facts, float(dict(answer.row.labels)["distance"])
-        note = "too close" if "too_close" in facts else ""
-        found += [
-            Number(answer, quantity, facts.get(quantity.replace(" ", "_")), None, gap, note=note)
-            for quantity in QUANTITIES
-        ]
-    return found
+    return [
+        Number(
+            answer,
+            quantity,
+            answer.evidence.facts.get(quantity.replace(" ", "_")),
+            None,
+            float(dict(answer.row.labels)["distance"]),
+            note=too_close(answer),
+        )
+        for answer in answers
+        for quantity in QUANTITIES
+    ]
 
 
 QUANTITIES = ("train error", "largest difference")

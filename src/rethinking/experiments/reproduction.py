@@ -44,13 +44,13 @@ class Reproduction:
     experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher, or all"""
     dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
-    """as for train.py (default: cifar10, for kernel machines mnist too; digits at demo scale)"""
+    """as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """a folder to look for the named data set in, before the Hub"""
     models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
     """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
     scale: str = "full"
-    """full: the paper's; small: 5,000 training images (kernel machines: 10,000); demo: a few minutes on the digits"""
+    """full: the paper's; small: 5,000 training images (where nothing is trained 10,000); demo: minutes on the digits"""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """one run for each; several are shown as mean and standard deviation"""
     at_once: Annotated[str, tyro.conf.arg(metavar="auto|N")] = "auto"
@@ -66,7 +66,7 @@ class Reproduction:
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     precision: str = "auto"
-    """auto, fp32, tf32 or bf16; kernel machines are always in fp32 with sums in float64"""
+    """auto, fp32, tf32 or bf16, for training; kernel machines are in fp32 with sums in float64, the rest in float64"""
     filters: Annotated[tuple[int, ...], tyro.conf.arg(help_behavior_hint="", metavar="N ...")] = ()
     """table3: numbers of random convolutional filters (default: 500 to the paper's 32000 at full scale)"""
     bandwidth: Annotated[str, tyro.conf.arg(metavar="search|median|B")] = "search"

@@ -24,7 +24,7 @@ class Scale:
     longer: of Table 4's augmented runs, whose rate hardly falls, "and the run made longer"
     decay, longer_decay: factors of the learning rate an epoch; the paper's at full scale
     levels: of label corruption, in tenths, in Figures 1b and 1c
-    machine_images: that kernel machines are fitted to, None for all
+    machine_images: that kernel machines are fitted to and networks memorize, None for all
     filters: random convolutional ones, in Table 3
     interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
@@ -53,7 +53,7 @@ SCALES = {
     "full": Scale("the paper's", "cifar10", tuple(MODEL_DEFAULTS), 70, 300, 0.95, 0.999),
     # A tenth of the images is a tenth of the steps an epoch, so the rate falls more slowly.
     "small": Scale(
-        "5,000 training images, 10,000 for kernel machines",
+        "5,000 training images, 10,000 where nothing is trained",
         "cifar10",
         MLPS_AND_ALEXNET,
         70,
@@ -88,7 +88,7 @@ SCALES = {
 
 
 class ImageSource(NamedTuple):
-    """A data set that kernel machines are fitted to.
+    """A data set of which nothing is trained.
 
     dataset: as for `--dataset`; name: in results
     stands_for: the paper's data sets whose rows it is in
@@ -103,7 +103,7 @@ class ImageSource(NamedTuple):
 class Study:
     """What one reproduction runs: a scale, the models wanted, and the options all its runs share.
 
-    images: for kernel machines; filters: for their random convolutional features
+    images: for what is not trained; filters: for kernel machines' random convolutional features
     machine_options: that all kernel machines share
     """
 

@@ -153,7 +153,8 @@ def table(name: str, results: Path) -> str:
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
     numbers = tables.markdown(tables.grid(EXPERIMENTS[name], cells))
     papers = "CIFAR-10" if EXPERIMENTS[name].models else "MNIST and CIFAR-10"
-    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}; the paper's on {papers}.\n\n{numbers}"
+    beside = f"; the paper's on {papers}" if any(cell.paper is not None for cell in cells) else ""
+    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}{beside}.\n\n{numbers}"
 
 
 def with_tables(text: str, results: Path) -> str:

@@ -189,11 +189,12 @@ def _command_of_theory(run: Evidence) -> str:
     experiment = {"memorization": "expressivity", "linear_classes": "rademacher"}.get(run.kind, "")
     if run.kind == "kernel_machines":
         of_table = asked["solution"] == "minimum_norm" and asked["randomization"] == "none"
+        of_table &= asked["train_subset"] in {scale.machine_images for scale in SCALES.values()}
         experiment = "table3" if of_table else "minimum_norm"
     words = [
         f"python reproduce.py {experiment}",
         f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}",
-        *(f"--scale {scale}" for scale in _scales(name, asked["train_subset"])),
+        *(f"--scale {scale}" for scale in _scales(run)),
     ]
     if asked.get("filters"):
         words.append(f"--filters {asked['filters']}")
@@ -204,13 +205,19 @@ def _command_of_theory(run: Evidence) -> str:
     return " ".join(words)
 
 
-def _scales(dataset: str, images: int | None) -> list[str]:
-    """The scale other than the full one that has something of theory on so many images, if there is one."""
-    if dataset == "digits":
+def _scales(run: Evidence) -> list[str]:
+    """The scale other than the full one that has such a run on so many images, if there is one."""
+    if run.facts["dataset"] == "digits":
         return ["demo"]
-    full = SCALES["full"]
-    if images in (full.machine_images, full.interpolated, full.linear, *full.memorized):
-        return []
-    return [
-        name for name, scale in SCALES.items() if images in (scale.machine_images, scale.interpolated, *scale.memorized)
-    ]
+    images = run.configuration["train_subset"]
+    for name, scale in SCALES.items():
+        sizes: tuple[int | None, ...] = (scale.machine_images, scale.interpolated, scale.linear)
+        if run.kind == "linear_classes":
+            sizes = scale.examples
+        elif run.kind == "memorization":
+            of_any_depth = run.configuration["points"] != "gaussian" and run.configuration["randomization"] != "none"
+            of_any_depth |= run.configuration["points"] == "pairs"
+            sizes = (scale.machine_images, *(scale.memorized if of_any_depth else ()))
+        if images in sizes:
+            return [] if name == "full" else [name]
+    return []

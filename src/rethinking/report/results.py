@@ -1,6 +1,6 @@
 """What a reproduction leaves in its folder, made anew from the evidence there each time.
 
-runs.csv, epochs.csv, kernel_machines.csv   the evidence (see `experiments.archive`)
+runs.csv, epochs.csv and one for each kind of what is not trained: the evidence (see `experiments.archive`)
 <table or figure>.csv, .md    every number of ours beside the paper's, with the runs behind it
 <figure>.png, .svg            with the paper's curve dashed under ours
 report.html                   all of it on one page that needs no network
@@ -45,10 +45,8 @@ def caption(cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
     hardware = dict.fromkeys(
         f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
     )
-    return (
-        f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.seeds(cells)}, "
-        f"{'; '.join(hardware)}. Paper: {tables.papers(runs)}."
-    )
+    ours = f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.seeds(cells)}, {'; '.join(hardware)}."
+    return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
 
 
 def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:

@@ -2,7 +2,8 @@
 
 Theorem 1: two layers and 2n + d weights for n points in d dimensions. Corollary 1: depth k, width O(n / k), O(n + d)
 weights. Both look at a point only along one direction, in which no two of the points meet, and are piecewise linear
-there. All is float64: what it resolves is a gap of some 1e-14 of the points' extent (`reproduce.py expressivity`).
+there. All is float64, which gives out where two points with different targets are very close
+(`reproduce.py expressivity` measures at what distance).
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from rethinking import seeding
 from rethinking.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 DIRECTIONS = 4  # that are drawn, of which the one is taken whose closest points lie farthest apart
 THRESHOLD_AT = 0.25  # of the way from a point to the next: below 1/2, so that errors die out along the recurrence
@@ -60,8 +65,15 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
     rises = torch.cat([targets[:1], targets.diff()]).abs().max()
     above = points - thresholds
     ratio = float(((thresholds[1:] - points[:-1]) / above[1:]).max()) if len(points) > 1 else 0.0
-    geometric = len(points) if ratio == 1 else (1 - ratio ** len(points)) / (1 - ratio)
-    return float(2 * rises / above.min()) * geometric
+    return float(2 * rises / above.min()) * _geometric(ratio, len(points))
+
+
+def _geometric(ratio: float, terms: int) -> float:
+    """1 + r + ... + r^(terms - 1), inf where float64 ends."""
+    try:
+        return terms if ratio == 1 else (1 - ratio**terms) / (1 - ratio)
+    except OverflowError:
+        return math.inf
 
 
 class MemorizingNetwork(nn.Module):
@@ -88,7 +100,7 @@ class MemorizingNetwork(nn.Module):
         return torch.cat([torch.relu(some[:, None] - self.thresholds) @ self.weights for some in along.split(rows)])
 
 
-def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generator) -> MemorizingNetwork:
+def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> MemorizingNetwork:
     """Theorem 1: a two-layer ReLU network with 2n + d weights that takes the targets at the points.
 
     In O(n d + n log n) time and O(n) memory besides the points: the direction a is drawn, b lies between the
@@ -96,15 +108,16 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
 
     points: (n, d), or (n, ...) of d values each, any real dtype; copies of a point count once
     targets: (n,), any real dtype
-    generator: of the direction
+    generator: of the direction; None for that of seed 0
 
     Raises `InputError` where two equal points have different targets, and as `TooCloseError` where two points are so
-    close, beside the extent of all, that float64 does not tell their projections apart.
+    close that float64 does not tell their projections apart, or values so extreme that it overflows.
     """
     line = _Line(points, targets, generator)
     thresholds = _between(line.first_threshold, line.along)
     weights = ramp_weights(line.along, thresholds, line.targets)
-    return MemorizingNetwork(line.direction, thresholds, weights, weight_bound(line.along, thresholds, line.targets))
+    bound = weight_bound(line.along, thresholds, line.targets)
+    return _finite(MemorizingNetwork(line.direction, thresholds, weights, bound))
 
 
 class Projection(nn.Module):
@@ -167,7 +180,7 @@ class DeepMemorizingNetwork(nn.Sequential):
 
 
 def deep_memorizing_network(
-    points: Tensor, targets: Tensor, depth: int, generator: torch.Generator
+    points: Tensor, targets: Tensor, depth: int, generator: torch.Generator | None = None
 ) -> MemorizingNetwork | DeepMemorizingNetwork:
     """Corollary 1: a ReLU network of `depth` layers of weights that takes the targets at the points.
 
@@ -213,7 +226,13 @@ def deep_memorizing_network(
         carried, above, beyond = 0, 1, 2
         layers.append(SparseLinear(layers[-1].size[0], units))
     layers.append(SparseLinear(layers[-1].size[0], [(total, 0.0)]))
-    return DeepMemorizingNetwork(line.direction, layers)
+    return _finite(DeepMemorizingNetwork(line.direction, layers))
+
+
+def _finite(network: Network) -> Network:
+    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        raise InputError("the network's weights overflow float64: scale points and targets to numbers of usual size")
+    return network
 
 
 def project(points: Tensor, direction: Tensor) -> Tensor:
@@ -224,17 +243,19 @@ def project(points: Tensor, direction: Tensor) -> Tensor:
 def _projections(points: Tensor, directions: Tensor) -> Tensor:
     """Of points (n, d) along directions (k, d): float64 (k, n)."""
     made = []
-    for some in points.split(max(1, VALUES // directions.shape[1])):
-        exact = some.double()
-        made.append(torch.stack([(exact * direction).sum(dim=1) for direction in directions]))
+    for some in points.split(max(2, VALUES // directions.shape[1])):
+        exact = some.to(torch.float64, memory_format=torch.contiguous_format).contiguous()
+        if len(exact) == 1:  # several threads would share the sum over a row alone
+            exact = exact.expand(2, -1)
+        made.append(torch.stack([(exact * direction).sum(dim=1)[: len(some)] for direction in directions]))
     return torch.cat(made, dim=1)
 
 
 class _Line:
     """The different points in their order along a direction, and their targets: float64 (n,)."""
 
-    def __init__(self, points: Tensor, targets: Tensor, generator: torch.Generator) -> None:
-        points = points.flatten(1)
+    def __init__(self, points: Tensor, targets: Tensor, generator: torch.Generator | None) -> None:
+        points, generator = points.flatten(1), generator or seeding.generator(0, "direction")
         if len(points) == 0 or len(points) != len(targets) or targets.dim() != 1:
             raise InputError(f"each point needs a target, and there must be one: not {len(targets)} for {len(points)}")
         if not targets.isfinite().all():
@@ -256,8 +277,8 @@ class _Line:
             nearest = int(self.along.diff().argmin())
             first, second = sorted(where[nearest : nearest + 2].tolist())
             raise TooCloseError(
-                f"points {first} and {second} are too close for float64, in every direction tried less than"
-                f" {CLOSEST:.0e} of the extent of all apart; leave one out"
+                f"points {first} and {second} are too close for float64: in every direction tried their projections"
+                f" differ by less than {CLOSEST:.0e} of the largest; leave one out"
             )
         self.targets = targets.double()[where]
 
@@ -284,7 +305,8 @@ def _without_copies(points: Tensor, targets: Tensor, along: Tensor) -> Tensor:
     kept = alone.clone()
     first: dict[bytes, int] = {}
     for index in (~alone).nonzero()[:, 0].tolist():
-        other = first.setdefault((points[index] + 0).cpu().numpy().tobytes(), index)  # -0.0 is 0.0
+        point = (points[index].double() + 0).cpu()  # -0.0 is 0.0
+        other = first.setdefault(point.numpy().tobytes(), index)
         kept[index] = other == index
         if targets[other] != targets[index]:
             raise InputError(

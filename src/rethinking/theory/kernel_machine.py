@@ -67,9 +67,10 @@ class KernelMachineConfig(TheoryConfig):
         return "-".join([self.features, *([f"{self.filters}"] if self.filters else []), self.solution])
 
     def resolved(self, data: sources.ImageData) -> Self:
+        resolved = super().resolved(data)
         if self.filters is not None:
             convolutional.check(data.image_shape, self.train_subset or len(data.train), self.filters)
-        return super().resolved(data)
+        return resolved
 
 
 def sums_folder(config: KernelMachineConfig, fingerprint: str) -> Path:

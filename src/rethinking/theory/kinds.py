@@ -41,5 +41,5 @@ def read(path: Path) -> TheoryResult:
     kinds = (KernelMachineConfig, MemorizationConfig, RademacherConfig)
     kind = next((kind for kind in kinds if kind.options() == set(written)), None)
     if kind is None:
-        raise InputError(f"{path} does not hold the options of such a run, or those of another version")
+        raise InputError(f"{path} does not hold the options of a run, or those of another version")
     return run.read(path, kind(**written))

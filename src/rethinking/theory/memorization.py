@@ -29,7 +29,7 @@ from rethinking.theory.expressivity import (
     TooCloseError,
     deep_memorizing_network,
 )
-from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.interpolation import Steps, refuse_conflicts, unwatched
 from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, question, run_dir
 from rethinking.training.memory import LIBRARIES
 
@@ -75,12 +75,13 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
-    points, labels = _points(config, problem)
+    _refuse(config, problem)
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
         advanced, began = begin("writing the network down"), time.perf_counter()
         facts: dict[str, Any]
         try:
+            points, labels = _points(config, problem)
             network = deep_memorizing_network(points, labels, config.depth, generator(config.seed, "direction"))
         except TooCloseError as error:
             facts = {"train_error": None, "too_close": str(error)}
@@ -89,7 +90,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
             advanced(1.0)
             network.to(config.device)
             facts = _facts(network, points, labels, config, problem, begin) | {"construction_seconds": constructed}
-        facts |= {"points": len(points), "dimensions": points[0].numel(), "depth": config.depth}
+        facts |= {"dimensions": problem.train[0].numel(), "depth": config.depth}
         result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
         folder.write("result.json", json.dumps(result, indent=2).encode())
     return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
@@ -99,12 +100,21 @@ def check(config: MemorizationConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations as if of matrix products. Raises `InputError` as `memorize` does."""
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
+    _refuse(config, Problem.of(config, data))
     images, test = config.train_subset or len(data.train), len(data.test) if data.test else 0
     values = math.prod(data.image_shape)
     held = (images + test) * values + 10 * 8 * images + (0 if config.points == "images" else 3 * 8 * images * values)
     # A ramp at a point takes about as long as a hundred operations of a product, a connection of many layers as three.
     at_each = images if config.depth == 2 else 15 * images
     return LIBRARIES + held + 4 * 8 * VALUES, 100.0 * (images + test) * at_each
+
+
+def _refuse(config: MemorizationConfig, problem: Problem) -> None:
+    """Raises `InputError` where equal images have different labels, or there is no image for a pair."""
+    if config.points == "images":
+        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
+    if config.points == "pairs" and len(problem.train) < 2:
+        raise InputError("a pair takes two points; take more images")
 
 
 def _points(config: MemorizationConfig, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -117,10 +127,10 @@ def _points(config: MemorizationConfig, problem: Problem) -> tuple[Tensor, Tenso
         return torch.randn(images.shape, dtype=torch.float64, generator=stream), labels
     assert config.gap is not None, "checked with the configuration"
     half = images[: len(images) // 2].double() / 255
-    if not len(half):
-        raise InputError("a pair takes two points; take more images")
     step = torch.randn(half.shape, dtype=torch.float64, generator=stream)
     beside = half + config.gap * step / step.norm(dim=1, keepdim=True)
+    if (same := (beside == half).all(dim=1)).any():
+        raise TooCloseError(f"rounding makes the points of pair {int(same.nonzero()[0])} one")
     other = labels[: len(half)] + torch.randint(1, problem.num_classes, (len(half),), generator=stream)
     return torch.cat([half, beside]), torch.cat([labels[: len(half)], other % problem.num_classes])
 
@@ -139,6 +149,7 @@ def _facts(
         "train_error": float((values.round() != labels).double().mean()),
         "largest_difference": float((values - labels).abs().max()),
         "test_error": None,
+        "points": len(points),
         "weights": sum(parameter.numel() for parameter in network.parameters()),
         "width": network.width,
     }
