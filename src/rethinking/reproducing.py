@@ -184,45 +184,35 @@ def _is_over(result: Evidence | Result | RunError | None) -> bool:
 
 def _named(config: Config) -> str:
     """A run in words: what sets it apart from the others of a reproduction."""
-    if isinstance(config, KernelMachineConfig):
-        return _named_machine(config)
-    if isinstance(config, MemorizationConfig):
-        return _named_memorizing(config)
-    if isinstance(config, RademacherConfig):
-        words = [Path(config.dataset).name, "linear class", f"signs {config.randomization_seed}", f"seed {config.seed}"]
-        return ", ".join([*words, *([f"{config.train_subset:,} images"] if config.train_subset else [])])
-    assert isinstance(config, ExperimentConfig), "there is no other kind"
+    if isinstance(config, ExperimentConfig):
+        words = _words_of_network(config)
+    else:
+        words = [Path(config.dataset).name, *_words_of_theory(config)]
+    images = [f"{config.train_subset:,} images"] if config.train_subset else []
+    return ", ".join([*words, f"seed {config.seed}", *images])
+
+
+def _words_of_network(config: ExperimentConfig) -> list[str]:
     words = [config.model_name, config.randomization]
     if config.corruption_prob is not None:
         words.append(f"p={config.corruption_prob:g}")
-    for name in ("weight_decay", "random_crop", "augment_flip_rotate"):
-        if getattr(config, name):
-            words.append(name)
-    return ", ".join([*words, f"seed {config.seed}"])
+    words += [name for name in ("weight_decay", "random_crop", "augment_flip_rotate") if getattr(config, name)]
+    return words + ([f"draw {config.randomization_seed}"] if config.randomization == "random_signs" else [])
 
 
-def _named_machine(config: KernelMachineConfig) -> str:
-    words = [Path(config.dataset).name, config.features.replace("_", " ")]
+def _words_of_theory(config: TheoryConfig) -> list[str]:
+    if isinstance(config, RademacherConfig):
+        return ["linear class", f"draw {config.randomization_seed}"]
+    randomized = [config.randomization.replace("_", " ")] if config.randomization != "none" else []
+    if isinstance(config, MemorizationConfig):
+        apart = [] if config.gap is None else [f"{config.gap:g} apart"]
+        return [f"memorizing {config.points}", *apart, f"depth {config.depth}", *randomized]
+    assert isinstance(config, KernelMachineConfig), "there is no other kind"
+    words = [config.features.replace("_", " ")]
     if config.filters:
         words.append(f"{config.filters:,} filters")
     elif config.kernel == "linear":
         words.append("linear")
-    for value, unsaid in ((config.solution, "minimum_norm"), (config.randomization, "none")):
-        if value != unsaid:
-            words.append(value.replace("_", " "))
-    if config.l2:
-        words.append("l2")
-    if config.train_subset:
-        words.append(f"{config.train_subset:,} images")
-    return ", ".join([*words, f"seed {config.seed}"])
-
-
-def _named_memorizing(config: MemorizationConfig) -> str:
-    words = [Path(config.dataset).name, f"memorizing {config.points}"]
-    if config.gap is not None:
-        words.append(f"{config.gap:g} apart")
-    words.append(f"depth {config.depth}")
-    if config.randomization != "none":
-        words.append(config.randomization.replace("_", " "))
-    words.append(f"seed {config.seed}")
-    return ", ".join([*words, *([f"{config.train_subset:,} images"] if config.train_subset else [])])
+    if config.solution != "minimum_norm":
+        words.append(config.solution.replace("_", " "))
+    return [*words, *randomized, *(["l2"] if config.l2 else [])]

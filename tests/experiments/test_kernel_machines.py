@@ -198,7 +198,7 @@ def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path:
 
 
 def test_each_run_has_a_name_of_its_own():
-    for name in ("table3", "minimum_norm"):
+    for name in ("table1", "table4", "figure1c", "table3", "minimum_norm", "rademacher"):
         configs = Reproduction(experiment=name, scale="demo").configs()
         assert len({_named(config) for config in configs}) == len(configs)
 
