@@ -251,6 +251,9 @@ def test_sums_whose_seconds_were_lost_are_gone_on_with(tmp_path: Path):
     (sums / "seconds.json").unlink()
     shutil.rmtree(first.path)
     assert fit(config(tmp_path, **options)).result["norm"] == first.result["norm"]
+    (sums / "seconds.json").write_text('{"10": 100.0}')  # as where it was killed before those of the last chunk
+    shutil.rmtree(first.path)
+    assert fit(config(tmp_path, **options)).result["steps"]["summing over 20 filters"] == 100.0
 
 
 @pytest.mark.parametrize(

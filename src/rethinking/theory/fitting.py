@@ -169,7 +169,9 @@ class _Work:
                 gram, home = self._gram(self.folder.path), self.folder
             step = f"summing over {filters:,} filters"
             known = read_json(home.path / "seconds.json", "delete that file; the time before is then not counted")
-            before, began = known.get(str(gram.filters), 0.0), time.perf_counter()
+            # Those of the last chunk are missing where it was killed just before they were written.
+            before = max((known[count] for count in known if int(count) <= gram.filters), default=0.0)
+            began = time.perf_counter()
 
             def kept(filters: int) -> None:
                 known[str(filters)] = before + time.perf_counter() - began
@@ -177,7 +179,7 @@ class _Work:
 
             gram.extend(filters, self.begin(step), kept)
             self.end()
-            self.seconds[step] = known.get(str(filters), 0.0)  # of all sittings
+            self.seconds[step] = known.get(str(filters), before)  # of all sittings
             solution, facts = self._solve(gram)
             return {"features": FEATURES * filters + 1, **facts, **self._errors(solution, gram.test_rows)}
 
