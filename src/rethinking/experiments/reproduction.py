@@ -213,6 +213,10 @@ class Reproduction:
                 theory.remove(asked)
                 yield asked, self._survived(asked, error)
         networks = [config for config in missing if isinstance(config, ExperimentConfig)]
+        for config in list(networks):
+            if self.experiment == "all" and self._lacks_images(config):
+                networks.remove(config)
+                yield config, RunError(f"it takes {config.train_subset:,} training images, more than there are")
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
@@ -225,10 +229,16 @@ class Reproduction:
                 yield asked, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
-        """What of theory is not possible here fails alone among all; else `error` is raised."""
-        if self.experiment == "all" and isinstance(config, TheoryConfig):
+        """What of theory is not possible here, or takes more images than there are, fails alone among all.
+
+        Else `error` is raised.
+        """
+        if self.experiment == "all" and (isinstance(config, TheoryConfig) or self._lacks_images(config)):
             return RunError(str(error))
         raise error
+
+    def _lacks_images(self, config: ExperimentConfig) -> bool:
+        return config.train_subset is not None and config.train_subset > len(self.data().train)
 
     @property
     def _asked_at_once(self) -> int | None:
@@ -266,6 +276,8 @@ class Reproduction:
         if isinstance(config, TheoryConfig):
             return self._answer_of_theory(config, kept)
         data = self.data()
+        if self.experiment == "all" and self._lacks_images(config):
+            return None
         wanted = {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
         eligible = {name: run for name, run in kept.items() if wanted.items() <= run.configuration.items()}
         return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))

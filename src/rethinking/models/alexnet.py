@@ -14,7 +14,7 @@ class LocalResponseNorm(nn.Module):
     """x / (1 + 0.001/9 * sum of x^2 over the 9 nearest channels)^0.75 (Krizhevsky et al. 2012, Section 3.3).
 
     Equals `nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)`, as a 1x1 convolution with a fixed band matrix,
-    which takes far less time. Computed in float32, since powers lose too much in bfloat16.
+    which takes far less time. Computed in float32 at least, since powers lose too much in bfloat16.
 
     Shape: (batch, channels, height, width) to the same.
     """
@@ -29,7 +29,7 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
             root = (1.0 + F.conv2d(x.square(), self.band)).rsqrt()
             return x * (root * root.sqrt())  # rsqrt(d) * sqrt(rsqrt(d)) = d^-0.75, without a slow pow
 
