@@ -75,6 +75,7 @@ def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("stacked", [True, False])
 def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacked: bool):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)  # its service is slow to start where other tests run beside
     configs = [config(tmp_path, use_wandb=True, use_tensorboard=False, seed=seed) for seed in range(2)]
     for _, result in train_many(configs, at_once=2, stacked=stacked):
         (offline,) = (result.path / "wandb").glob("offline-run-*")
@@ -86,6 +87,7 @@ def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch
 def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
