@@ -91,7 +91,9 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
     images = DIGITS.train.images.copy()
     images[1010] = images[0]
     assert DIGITS.train.labels[1010] != DIGITS.train.labels[0]
-    monkeypatch.setattr(sources, "load", lambda *_: replace(DIGITS, train=replace(DIGITS.train, images=images)))
+    monkeypatch.setattr(
+        sources, "load", lambda *_: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies")
+    )
     for refuse in (memorize, kinds.check):
         with pytest.raises(InputError, match="points 0 and 1010 both"):
             refuse(config(tmp_path))

@@ -27,15 +27,23 @@ def rows(study: Study) -> list[Row]:
 
 def numbers(answers: list[Answer]) -> list[Number]:
     """Errors after rounding, and how far the worst output is from its label before."""
+    return of_facts(answers, QUANTITIES)
+
+
+def of_facts(answers: list[Answer], quantities: tuple[str, ...], place: str | None = None) -> list[Number]:
+    """What each run found, in a figure at the label `place`; where points were too close for it, that."""
     return [
-        Number(answer, quantity, answer.evidence.facts.get(quantity.replace(" ", "_")), None, note=too_close(answer))
+        Number(
+            answer,
+            quantity,
+            answer.evidence.facts.get(quantity.replace(" ", "_")),
+            None,
+            None if place is None else float(dict(answer.row.labels)[place]),
+            note="too close" if "too_close" in answer.evidence.facts else "",
+        )
         for answer in answers
-        for quantity in QUANTITIES
+        for quantity in quantities
     ]
-
-
-def too_close(answer: Answer) -> str:
-    return "too close" if "too_close" in answer.evidence.facts else ""
 
 
 QUANTITIES = ("weights", "train error", "largest difference", "test error", "largest weight")

@@ -6,7 +6,7 @@ than in two layers: a point passes through the ramps of its own interval alone.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
-from rethinking.experiments.expressivity import too_close
+from rethinking.experiments.expressivity import of_facts
 from rethinking.experiments.scale import Study
 
 DEPTHS = (2, 3, 4, 8, 16, 32, 64)
@@ -25,18 +25,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    return [
-        Number(
-            answer,
-            quantity,
-            answer.evidence.facts.get(quantity.replace(" ", "_")),
-            None,
-            float(dict(answer.row.labels)["depth"]),
-            note=too_close(answer),
-        )
-        for answer in answers
-        for quantity in QUANTITIES
-    ]
+    return of_facts(answers, QUANTITIES, "depth")
 
 
 QUANTITIES = ("width", "weights", "train error", "largest difference")

@@ -6,7 +6,7 @@ the points' projections apart.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
-from rethinking.experiments.expressivity import too_close
+from rethinking.experiments.expressivity import of_facts
 from rethinking.experiments.scale import Study
 
 GAPS = tuple(10.0**-power for power in range(17))
@@ -26,18 +26,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    return [
-        Number(
-            answer,
-            quantity,
-            answer.evidence.facts.get(quantity.replace(" ", "_")),
-            None,
-            float(dict(answer.row.labels)["distance"]),
-            note=too_close(answer),
-        )
-        for answer in answers
-        for quantity in QUANTITIES
-    ]
+    return of_facts(answers, QUANTITIES, "distance")
 
 
 QUANTITIES = ("train error", "largest difference")

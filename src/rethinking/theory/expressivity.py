@@ -244,7 +244,7 @@ def _projections(points: Tensor, directions: Tensor) -> Tensor:
     """Of points (n, d) along directions (k, d): float64 (k, n)."""
     made = []
     for some in points.split(max(2, VALUES // directions.shape[1])):
-        exact = some.to(torch.float64, memory_format=torch.contiguous_format).contiguous()
+        exact = some.double().contiguous()
         if len(exact) == 1:  # several threads would share the sum over a row alone
             exact = exact.expand(2, -1)
         made.append(torch.stack([(exact * direction).sum(dim=1)[: len(some)] for direction in directions]))

@@ -36,14 +36,22 @@ from rethinking.theory.interpolation import (
     TOLERANCE,
     Solution,
     Steps,
-    refuse_conflicts,
     residual_in_float64,
     solve,
     unwatched,
 )
 from rethinking.theory.kernel_machine import KernelMachineConfig, sums_folder
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, median_distance
-from rethinking.theory.run import Problem, TheoryResult, about, find, question, read_json, run_dir
+from rethinking.theory.run import (
+    Problem,
+    TheoryResult,
+    about,
+    find,
+    keep,
+    read_json,
+    refuse_conflicting_images,
+    run_dir,
+)
 from rethinking.theory.search import Choice, choose_bandwidth, choose_ridge
 from rethinking.training.hardware import choose_products
 from rethinking.training.run_dir import RunDir
@@ -63,7 +71,8 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     config = config.resolved(data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
     test = len(data.test) if data.test else 0
-    _refuse_conflicts(config, data)
+    if not config.l2:
+        refuse_conflicting_images(config, data)
     own = run_dir(config, data).path
     home = _home_of_sums(config, data, own)
     done = summed(home / "sums")
@@ -87,7 +96,8 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     folder = run_dir(config, data)
     sums = _home_of_sums(config, data, folder.path)
     plan = room.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
-    _refuse_conflicts(config, data)
+    if not config.l2:
+        refuse_conflicting_images(config, data)
     choose_products("fp32")
     with folder.lock(), _memory_in_one_line():
         folder.write("config.yaml", config.to_yaml().encode())
@@ -104,9 +114,9 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
             "memory": plan.said,
             "peak_gib": room.peak(config.device) / room.GIB,
         }
-        folder.write("result.json", json.dumps(result, indent=2).encode())
+        kept = keep(folder, config, data, result)
         _discard_matrices(folder.path)
-    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+    return kept
 
 
 def _discard_matrices(run: Path) -> None:
@@ -311,15 +321,3 @@ def _memory_in_one_line() -> Iterator[None]:
         if isinstance(error, RunError) or too_little_memory(error) is None:
             raise
         raise MemoryShortageError("there is not enough memory for this; give a smaller --memory_limit") from None
-
-
-_without_conflicts: set[tuple[object, ...]] = set()  # what was looked through already, by this process
-
-
-def _refuse_conflicts(config: KernelMachineConfig, data: sources.ImageData) -> None:
-    """Raises `InputError` where equal images have different labels and there is no l2 term."""
-    looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
-    if not config.l2 and looked_at not in _without_conflicts:
-        problem = Problem.of(config, data)
-        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
-        _without_conflicts.add(looked_at)

@@ -9,7 +9,6 @@ on the device.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -29,8 +28,17 @@ from rethinking.theory.expressivity import (
     TooCloseError,
     deep_memorizing_network,
 )
-from rethinking.theory.interpolation import Steps, refuse_conflicts, unwatched
-from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, question, run_dir
+from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.run import (
+    Problem,
+    TheoryConfig,
+    TheoryResult,
+    about,
+    find,
+    keep,
+    refuse_conflicting_images,
+    run_dir,
+)
 from rethinking.training.memory import LIBRARIES
 
 POINTS = ("images", "gaussian", "pairs")
@@ -74,8 +82,8 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
         return found
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
+    _refuse(config, data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
-    _refuse(config, problem)
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
         advanced, began = begin("writing the network down"), time.perf_counter()
@@ -92,15 +100,14 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
             facts = _facts(network, points, labels, config, problem, begin) | {"construction_seconds": constructed}
         facts |= {"dimensions": problem.train[0].numel(), "depth": config.depth}
         result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
-        folder.write("result.json", json.dumps(result, indent=2).encode())
-    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+        return keep(folder, config, data, result)
 
 
 def check(config: MemorizationConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations as if of matrix products. Raises `InputError` as `memorize` does."""
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
-    _refuse(config, Problem.of(config, data))
+    _refuse(config, data)
     images, test = config.train_subset or len(data.train), len(data.test) if data.test else 0
     values = math.prod(data.image_shape)
     held = (images + test) * values + 10 * 8 * images + (0 if config.points == "images" else 3 * 8 * images * values)
@@ -109,11 +116,11 @@ def check(config: MemorizationConfig) -> tuple[float, float]:
     return LIBRARIES + held + 4 * 8 * VALUES, 100.0 * (images + test) * at_each
 
 
-def _refuse(config: MemorizationConfig, problem: Problem) -> None:
+def _refuse(config: MemorizationConfig, data: sources.ImageData) -> None:
     """Raises `InputError` where equal images have different labels, or there is no image for a pair."""
     if config.points == "images":
-        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
-    if config.points == "pairs" and len(problem.train) < 2:
+        refuse_conflicting_images(config, data)
+    if config.points == "pairs" and (config.train_subset or len(data.train)) < 2:
         raise InputError("a pair takes two points; take more images")
 
 

@@ -11,7 +11,6 @@ runs/<id>/config.yaml   the resolved `RademacherConfig`, of a linear class
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -27,7 +26,7 @@ from rethinking.data import sources
 from rethinking.data.randomization import random_signs
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import Steps, unwatched
-from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, question, run_dir
+from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, keep, run_dir
 from rethinking.training import train_many
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunResult
@@ -161,5 +160,4 @@ def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
         }
         advanced(1.0)
         result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
-        folder.write("result.json", json.dumps(result, indent=2).encode())
-    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
+        return keep(folder, config, data, result)

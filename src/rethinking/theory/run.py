@@ -11,13 +11,13 @@ from typing import Any, Self
 import torch
 import yaml
 from torch import Tensor
-from torch.nn import functional as F
 
 from rethinking.config import nearest
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.errors import InputError, RunError
 from rethinking.seeding import generator
+from rethinking.theory.interpolation import one_hot, refuse_conflicts
 from rethinking.training.hardware import provenance, resolve_device
 from rethinking.training.run_dir import RunDir
 
@@ -100,7 +100,7 @@ class Problem:
     @property
     def targets(self) -> Tensor:
         """Section 5's, float64 (n, num_classes): 1 for an image's class, 0 for the others."""
-        return F.one_hot(self.labels, self.num_classes).double()
+        return one_hot(self.labels, self.num_classes)
 
     @classmethod
     def of(cls, config: TheoryConfig, data: sources.ImageData) -> Problem:
@@ -158,6 +158,18 @@ def about(config: TheoryConfig, data: sources.ImageData, problem: Problem, preci
     }
 
 
+_without_conflicts: set[tuple[object, ...]] = set()  # what was looked through already, by this process
+
+
+def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData) -> None:
+    """Raises `InputError` where equal images have different labels, so that nothing fits them."""
+    looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
+    if looked_at not in _without_conflicts:
+        problem = Problem.of(config, data)
+        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
+        _without_conflicts.add(looked_at)
+
+
 def find(config: TheoryConfig) -> TheoryResult | None:
     """The finished run of `config`. Raises `InputError` and `RunError` as carrying it out does."""
     data = sources.load(config.dataset, config.data_root)
@@ -172,6 +184,12 @@ def read(path: Path, config: TheoryConfig) -> TheoryResult:
     if not result:
         raise RunError(f"{path} is not finished yet")
     return TheoryResult(path, config, question(config, result["dataset"], result["provenance"]["fingerprint"]), result)
+
+
+def keep(folder: RunDir, config: TheoryConfig, data: sources.ImageData, result: dict[str, Any]) -> TheoryResult:
+    """Write `result.json`, which makes the run a finished one."""
+    folder.write("result.json", json.dumps(result, indent=2).encode())
+    return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
 
 
 def read_json(path: Path, what_to_do: str) -> dict[str, Any]:
