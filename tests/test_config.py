@@ -102,6 +102,12 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"corruption_prob": 0.5}, "corruption_prob goes with randomization partial_corrupt"),
         ({"lr_schedule": "cosine", "lr_decay": 0.9}, "lr_decay goes with lr_schedule exponential"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"replaced_example": -1}, "replaced_example must be at least 0"),
+        (
+            {"replaced_example": 0, "randomization": "random_pixels"},
+            "replaced_example goes with randomization none, random_labels, partial_corrupt, not random_pixels",
+        ),
+        ({"keep_test_losses": True, "randomization": "random_signs"}, "keep_test_losses takes a test set"),
         ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
         ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
         ({"dataset": ""}, "dataset must be a text that is not empty"),
@@ -166,7 +172,12 @@ def test_paths_and_loggers_are_no_part_of_a_runs_identity():
 
 def test_an_option_added_later_changes_the_identity_only_away_from_its_default():
     later = [spec for spec in dataclasses.fields(ExperimentConfig) if spec.metadata["added_later"]]
-    assert {spec.name for spec in later} == {"pixel_noise", "weight_decay_on"}
+    assert {spec.name for spec in later} == {
+        "pixel_noise",
+        "weight_decay_on",
+        "replaced_example",
+        "keep_test_losses",
+    }
     assert not {spec.name for spec in later} & ExperimentConfig().identity().keys()
     assert ExperimentConfig(pixel_noise=5.0).identity()["pixel_noise"] == 5.0
     assert ExperimentConfig(weight_decay_on="hidden_linear").identity()["weight_decay_on"] == "hidden_linear"

@@ -50,6 +50,7 @@ RANDOMIZATIONS = (
     "gaussian_pixels",
     "random_signs",
 )
+REPLACES_EXAMPLES = ("none", "random_labels", "partial_corrupt")  # with which a test image can stand for a training one
 
 Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
 
@@ -196,6 +197,16 @@ class ExperimentConfig:
         check=at_least(0),
         added_later=True,
     )
+    replaced_example: int | None = option(
+        None,
+        "replace the N-th training image, counted from 0, by the N-th test image, its label drawn as the others' are"
+        " (uniform stability, Section 2.2)",
+        group="data",
+        check=at_least(0),
+        metavar="N",
+        default_text="none",
+        added_later=True,
+    )
 
     randomization: str = option(
         "none",
@@ -318,6 +329,12 @@ class ExperimentConfig:
     runs_dir: str = option(
         "runs", "where run folders are kept", group="output", metavar="FOLDER", changes_numbers=False
     )
+    keep_test_losses: bool = option(
+        False,
+        "keep the loss of every test image after every epoch, in the checkpoint (uniform stability, Section 2.2)",
+        group="output",
+        added_later=True,
+    )
     use_tensorboard: bool = option(
         True, "write TensorBoard event files into the run's folder", group="output", changes_numbers=False
     )
@@ -350,6 +367,12 @@ class ExperimentConfig:
                 f"corruption_prob goes with randomization partial_corrupt, not {self.randomization};"
                 " leave one out or change the other"
             )
+        if self.replaced_example is not None and self.randomization not in REPLACES_EXAMPLES:
+            raise InputError(
+                f"replaced_example goes with randomization {', '.join(REPLACES_EXAMPLES)}, not {self.randomization}"
+            )
+        if self.keep_test_losses and self.randomization == "random_signs":
+            raise InputError("keep_test_losses takes a test set, of which randomization random_signs has none")
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
             raise InputError(
                 f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}; leave it out, or set it to None"
@@ -372,7 +395,8 @@ class ExperimentConfig:
     @property
     def redraws_pixels(self) -> bool:
         """True where the images are not the data set's own, so that runs share them only with the same draws."""
-        return self.pixel_noise > 0 or self.randomization in ("shuffled_pixels", "random_pixels", "gaussian_pixels")
+        pixels = self.randomization in ("shuffled_pixels", "random_pixels", "gaussian_pixels")
+        return pixels or self.pixel_noise > 0 or self.replaced_example is not None
 
     def resolved(self) -> ExperimentConfig:
         """The same run with every default that depends on the model or the schedule written out."""

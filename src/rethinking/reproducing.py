@@ -24,6 +24,8 @@ from rethinking.theory.memorization import MemorizationConfig
 from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.room import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
+from rethinking.theory.stability import StabilityConfig
+from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.hardware import resolve_device
 
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
@@ -165,7 +167,7 @@ class Reproducing:
         cells = self._reproduction.cells(name, self._kept)
         if not cells:
             return ""
-        caption = results.caption(cells, self._kept, self._reproduction.scale)
+        caption = results.caption(EXPERIMENTS[name], cells, self._kept, self._reproduction.scale)
         return tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
 
     def _left_out(self) -> None:
@@ -186,6 +188,9 @@ def _named(config: Config) -> str:
     """A run in words: what sets it apart from the others of a reproduction."""
     if isinstance(config, ExperimentConfig):
         words = _words_of_network(config)
+    elif isinstance(config, MeasurementConfig):
+        measured = f"change by example {config.replaced}" if isinstance(config, StabilityConfig) else "measures"
+        words = [f"{measured} of {config.network.model_name}", *_words_of_network(config.network)[1:]]
     else:
         words = [Path(config.dataset).name, *_words_of_theory(config)]
     images = [f"{config.train_subset:,} images"] if config.train_subset else []
@@ -197,6 +202,8 @@ def _words_of_network(config: ExperimentConfig) -> list[str]:
     if config.corruption_prob is not None:
         words.append(f"p={config.corruption_prob:g}")
     words += [name for name in ("weight_decay", "random_crop", "augment_flip_rotate") if getattr(config, name)]
+    if config.replaced_example is not None:
+        words.append(f"example {config.replaced_example} replaced")
     return words + ([f"draw {config.randomization_seed}"] if config.randomization == "random_signs" else [])
 
 

@@ -171,3 +171,23 @@ def test_pixel_noise_is_white_unclipped_and_fixed():
     assert torch.equal(images, torch.full_like(images, 128)), "the source's images were changed"
     dark = RandomizedSplit(torch.zeros_like(images), labels, labels)
     assert (randomization.add_noise(dark, 5.0, seed=3, name="train").images < 0).any()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_a_replaced_example_is_the_test_image_with_a_label_of_its_own(probability):
+    train, _ = apply("partial_corrupt", split(50), corruption_prob=probability)
+    test = RandomizedSplit(255 - split(60).images, (split(60).labels + 3) % 10, (split(60).labels + 3) % 10)
+    drawn = []
+    for index in range(50):
+        made = randomization.replace_example(train, test, index, num_classes=10, probability=probability, seed=0)
+        others = torch.arange(50) != index
+        assert torch.equal(made.images[index], test.images[index])
+        assert made.true_labels[index] == test.true_labels[index]
+        assert torch.equal(made.images[others], train.images[others])
+        assert torch.equal(made.labels[others], train.labels[others])
+        drawn.append(int(made.labels[index]))
+    right = (torch.tensor(drawn) == test.true_labels[:50]).double().mean()
+    assert right == pytest.approx(1 - 0.9 * probability, abs=0.25)
+    if probability == 1:
+        assert drawn != train.labels.tolist(), "the draws of those that are replaced"
+    assert torch.equal(train.images, split(50).images), "the original is left alone"

@@ -14,19 +14,13 @@ from rethinking.theory.rademacher import RademacherConfig, gap_bound
 from tests.conftest import DEMO, OUT, reproduce
 
 
-@pytest.fixture(scope="module")
-def correlated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("correlated")
-    return folder, reproduce(folder, "rademacher", *DEMO)
-
-
 def cells(folder: Path) -> dict[tuple[str, float, str], tables.Cell]:
     found = tables.read_csv(folder / OUT / "rademacher.csv")[0]
     return {(dict(cell.labels)["model"], cell.x, cell.quantity): cell for cell in found}
 
 
-def test_a_network_fits_random_signs_and_a_linear_class_less_the_more_there_are(correlated):
-    found = cells(correlated[0])
+def test_a_network_fits_random_signs_and_a_linear_class_less_the_more_there_are(reproduced: tuple[Path, str]):
+    found = cells(reproduced[0])
     for examples in (30.0, 100.0, 300.0):
         network, linear = found["mlp_1x512", examples, "correlation"], found["linear class", examples, "correlation"]
         assert (network.ours, network.seeds, linear.seeds) == (1.0, 3, 3), "a draw each"
@@ -37,8 +31,8 @@ def test_a_network_fits_random_signs_and_a_linear_class_less_the_more_there_are(
     assert found["linear class", 300.0, "correlation"].ours < found["linear class", 30.0, "correlation"].ours < 0.5
 
 
-def test_every_correlation_is_the_mean_over_its_runs(correlated):
-    folder, _ = correlated
+def test_every_correlation_is_the_mean_over_its_runs(reproduced: tuple[Path, str]):
+    folder, _ = reproduced
     for (model, _, quantity), cell in cells(folder).items():
         if quantity != "correlation":
             continue
@@ -51,13 +45,12 @@ def test_every_correlation_is_the_mean_over_its_runs(correlated):
         assert cell.ours == pytest.approx(sum(reached) / 3, rel=1e-5)
 
 
-def test_figure_and_evidence_are_there_and_answer_again(correlated):
-    folder, printed = correlated
+def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, str]):
+    folder, printed = reproduced
     names = {path.name for path in (folder / OUT).iterdir()}
     assert {"rademacher.csv", "rademacher.md", "rademacher.png", "rademacher.svg", "runs.csv", "epochs.csv"} <= names
     assert "Rademacher complexity: correlation with random signs" in printed
     kept = archive.read(folder / OUT)
-    assert {run.kind for run in kept.values()} == {"network", "linear_classes"}
     again = reproduce(folder, "rademacher", *DEMO)
     assert "finished:" not in again
     commands = {page.command(run) for run in kept.values() if run.kind == "linear_classes"}

@@ -41,8 +41,10 @@ def test_all_leaves_every_table_and_figure_and_says_what_it_left_out(reproduced)
         assert EXPERIMENTS[name].title in " ".join(printed.split())
     assert not any(name.startswith("figure2b") or name.endswith(".tmp") for name in names)
     assert "left out: figure2b, which takes --models small_inception, small_inception_no_bn" in printed
-    assert len(trained(folder)) == 8 + 12, "and three draws of random signs, and true labels, for three sizes"
-    assert printed.count("finished: ") == 8 + 12 + 9, "and as many draws for a linear class"
+    signs, linear = 12, 9  # three draws of random signs, and true labels, for three sizes; as many for a linear class
+    neighbours, changes, measured = 6, 4, 3  # two examples replaced, of true and random labels; three levels
+    assert len(trained(folder)) == 8 + signs + neighbours
+    assert printed.count("finished: ") == 8 + signs + linear + neighbours + changes + measured
 
 
 def test_every_cell_and_point_is_traceable_to_runs_that_say_the_same(reproduced):

@@ -201,7 +201,7 @@ def test_a_table_of_runs_without_evidence_is_told_in_one_line(reproduced: tuple[
 def test_the_caption_names_the_data_the_precision_and_the_machine(reproduced: tuple[Path, str]):
     kept = archive.read(reproduced[0] / OUT)
     cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
-    caption = results.caption(cells, kept, "demo")
+    caption = results.caption(EXPERIMENTS["table1"], cells, kept, "demo")
     provenance = kept[cells[0].runs[0]].facts["provenance"]
     for part in ("digits (1,442 training images)", "1 seed,", provenance["hardware"], provenance["precision"]):
         assert part in caption

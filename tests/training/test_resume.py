@@ -30,7 +30,7 @@ def options(runs: Path, **changed: object) -> list[str]:
         "runs_dir": runs,
         **changed,
     }
-    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))] + ["--keep_test_losses"]
 
 
 def start(arguments: list[str], **kwargs: object) -> "subprocess.Popen[str]":

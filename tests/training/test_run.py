@@ -13,7 +13,11 @@ from PIL import Image
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
+from rethinking.models import build_model
 from rethinking.training import find
+from rethinking.training.optimizers import Optimizer
+from rethinking.training.preparation import plain_training_set, resolve
+from rethinking.training.run_dir import RunDir
 
 RECORD_KEYS = [
     "epoch",
@@ -264,3 +268,61 @@ def test_pixel_noise_is_drawn_once_for_images_of_both_splits(tmp_path: Path):
     assert fingerprints[0]["test"] != fingerprints[1]["test"]
     other = train(config(tmp_path, pixel_noise=40.0, seed=1)).result["provenance"]["randomization"]
     assert other == fingerprints[1], "the noise depends on the seed of the order"
+
+
+def test_the_losses_kept_are_those_of_every_test_image_after_every_epoch(tmp_path: Path):
+    """Their means are the test losses; the last ones are what the network itself gives."""
+    asked = config(tmp_path, num_epochs=3, keep_test_losses=True)
+    result = train(asked)
+    kept = RunDir(result.path).test_losses()
+    assert kept.shape == (3, 355)
+    assert kept.double().mean(dim=1).tolist() == pytest.approx([record["test_loss"] for record in result.metrics])
+    model, data = build_model("mlp_1x512", 10, (1, 28, 28)), sources.load("digits")
+    RunDir(result.path).restore(model, Optimizer(model, result.config))
+    images = torch.from_numpy(data.test.images.copy()).double()
+    flat = images.flatten(1)
+    whitened = ((flat - flat.mean(1, keepdim=True)) / flat.std(1, correction=0, keepdim=True)).float()
+    with torch.no_grad():
+        logits = model.eval()(whitened.view_as(images))
+    labels = torch.from_numpy(data.test.labels.copy())
+    expected = logits.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(kept[-1], expected, rtol=1e-3, atol=1e-5)
+
+    plain = train(config(tmp_path, num_epochs=3))
+    assert plain.path != result.path
+    assert "test_losses" not in safetensors.torch.load_file(plain.path / "checkpoint.safetensors")
+    assert [record["test_loss"] for record in plain.metrics] == [record["test_loss"] for record in result.metrics]
+
+
+def test_one_example_replaced_is_another_run_that_differs_in_that_one(tmp_path: Path):
+    asked = [config(tmp_path, randomization="random_labels", train_subset=100, replaced_example=n) for n in (None, 7)]
+    kept = [safetensors.torch.load_file(train(each).path / "randomization.safetensors") for each in asked]
+    data = sources.load("digits")
+    differs = (kept[0]["true_labels"] != kept[1]["true_labels"]) | (kept[0]["labels"] != kept[1]["labels"])
+    assert differs.nonzero().flatten().tolist() in ([7], [])
+    assert kept[1]["true_labels"][7] == data.test.labels[7]
+    before, after = (plain_training_set(resolve(each, data), data) for each in asked)
+    rows = torch.arange(100)
+    changed = (before.images(rows) != after.images(rows)).flatten(1).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"replaced_example": 355}, "replaced_example must be below 355"),
+        ({"replaced_example": 100, "train_subset": 100}, "replaced_example must be below 100"),
+    ],
+)
+def test_there_must_be_an_image_for_the_one_that_is_replaced(tmp_path: Path, options, said):
+    with pytest.raises(InputError, match=said):
+        train(config(tmp_path, **options))
+
+
+@pytest.mark.parametrize("options", [{"replaced_example": 0}, {"keep_test_losses": True}])
+def test_without_a_test_set_there_is_nothing_to_replace_with_or_to_keep(tmp_path: Path, monkeypatch, options):
+    alone = replace(sources.load("digits"), test=None)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: alone)
+    (name,) = options
+    with pytest.raises(InputError, match=f"{name} takes a test set, which digits lacks"):
+        train(config(tmp_path, **options))

@@ -50,15 +50,39 @@ class RandomizedSplit:
         return digest.hexdigest()
 
 
-def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int) -> Tensor:
+def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int, *of: str) -> Tensor:
     """Each label, independently with `probability`, replaced by a uniform draw over all classes (Section 2.1).
 
     The true class is among the draws, so a fraction probability * (1 - 1/num_classes) really changes. An image keeps
     its draws at every probability: raising it replaces more labels and leaves those already replaced as they were.
+    `of` names labels that are not the training set's and have draws of their own.
     """
-    chosen = torch.rand(len(labels), generator=generator(seed, "labels", "which"), dtype=torch.float64) < probability
-    drawn = torch.randint(num_classes, (len(labels),), generator=generator(seed, "labels", "value"))
+    which, value = generator(seed, "labels", "which", *of), generator(seed, "labels", "value", *of)
+    chosen = torch.rand(len(labels), generator=which, dtype=torch.float64) < probability
+    drawn = torch.randint(num_classes, (len(labels),), generator=value)
     return torch.where(chosen, drawn, labels)
+
+
+def replace_example(
+    train: RandomizedSplit, test: RandomizedSplit, index: int, *, num_classes: int, probability: float, seed: int
+) -> RandomizedSplit:
+    """`train` with its image and label at `index` replaced by those of `test`: neighbours in Section 2.2's stability.
+
+    The new label is corrupted with `probability`, as the others were, by a draw of its own.
+    """
+    labels = corrupt_labels(test.true_labels, num_classes, probability, seed, "replacements")
+
+    def replaced(old: Tensor, new: Tensor) -> Tensor:
+        made = old.clone()
+        made[index] = new[index]
+        return made
+
+    return replace(
+        train,
+        images=replaced(train.images, test.images),
+        labels=replaced(train.labels, labels),
+        true_labels=replaced(train.true_labels, test.true_labels),
+    )
 
 
 def random_signs(count: int, seed: int) -> Tensor:

@@ -6,6 +6,8 @@
     kernel_machines.csv  a row a kernel machine: configuration, errors, norm, and the same
     memorization.csv     a row a network that was written down: configuration, errors, weights, and the same
     linear_classes.csv   a row a draw of signs for a linear class: configuration, correlation, and the same
+    replacements.csv     a row a replaced training example: configuration, change of the loss, and the same
+    measures.csv         a row a network that was measured: configuration, norms, margins, and the same
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
@@ -88,6 +90,27 @@ THEORY = {
     ),
     "linear_classes": Columns(
         ("train_subset", "randomization_seed", "seed"), ("correlation", "supremum", "bound", "seconds", "train_images")
+    ),
+    "replacements": Columns(
+        ("model_name", "randomization", "replaced", "num_epochs", "seed"), ("gap", "seconds", "train_images")
+    ),
+    "measures": Columns(
+        ("model_name", "randomization", "corruption_prob", "num_epochs", "seed"),
+        (
+            "exact_train_accuracy",
+            "test_accuracy",
+            "generalization_gap",
+            "train_loss",
+            "margin",
+            "normalized_margin",
+            "frobenius_norm",
+            "spectral_product",
+            "path_norm",
+            "distance",
+            "sharpness",
+            "seconds",
+            "train_images",
+        ),
     ),
 }
 

@@ -1,6 +1,8 @@
 """Every table and figure there is a command for, by name and in the paper's order."""
 
 from rethinking.experiments import (
+    complexity,
+    complexity_margins,
     expressivity,
     expressivity_depth,
     expressivity_gap,
@@ -12,6 +14,7 @@ from rethinking.experiments import (
     minimum_norm_errors,
     minimum_norm_sgd,
     rademacher,
+    stability,
     table1,
     table3,
     table3_filters,
@@ -27,6 +30,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure1c": figure1c.EXPERIMENT,
     "figure2b": figure2b.EXPERIMENT,
     "rademacher": rademacher.EXPERIMENT,
+    "stability": stability.EXPERIMENT,
+    "complexity": complexity.EXPERIMENT,
+    "complexity_margins": complexity_margins.EXPERIMENT,
     "expressivity": expressivity.EXPERIMENT,
     "expressivity_depth": expressivity_depth.EXPERIMENT,
     "expressivity_gap": expressivity_gap.EXPERIMENT,

@@ -11,7 +11,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.experiments.scale import Study
 from rethinking.theory.run import TheoryConfig
 
-Config = ExperimentConfig | TheoryConfig  # of a run: a network trained, or what is solved or written down
+Config = ExperimentConfig | TheoryConfig  # of a run: a network trained, or what is solved, written down or measured
 Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
 
 
@@ -19,14 +19,18 @@ class Row(NamedTuple):
     """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it.
 
     paper: the paper's numbers for it, by quantity; empty in a figure, whose numbers belong to points of a curve
+    own_seed: it is of one run, whatever seeds are asked for
     """
 
     labels: Labels
     config: Config
     paper: Mapping[str, float | str] = {}
+    own_seed: bool = False
 
     def with_seed(self, seed: int) -> Config:
         """The run for one of several seeds, which draws its own random labels, signs and pixels too."""
+        if self.own_seed:
+            return self.config
         drawn = self.config.randomization_seed + seed if self.config.randomization != "none" else 0
         return replace(self.config, seed=seed, randomization_seed=drawn)
 
@@ -50,7 +54,13 @@ class Evidence:
     @property
     def kind(self) -> str:
         """What was run: "network" where one was trained, else the name of its kind's file (see `archive`)."""
-        known = {"model_name": "network", "solution": "kernel_machines", "points": "memorization"}
+        known = {
+            "replaced": "replacements",
+            "radius": "measures",
+            "model_name": "network",
+            "solution": "kernel_machines",
+            "points": "memorization",
+        }
         return next((kind for option, kind in known.items() if option in self.configuration), "linear_classes")
 
     @property
@@ -135,6 +145,8 @@ class Plot(NamedTuple):
     x_per_epoch: float | None = None  # at full scale the axis shows thousand steps, else epochs
     log_x: bool = False
     log_y: bool = False
+    panels: bool = False  # axes of its own for each quantity
+    tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has
     levels: Mapping[str, float] = {}  # the paper's single numbers by series, drawn as dashed lines across
 
 
@@ -148,6 +160,8 @@ class Experiment:
     numbers: what it shows of them
     ours_only: quantities of which the paper has no number
     companions: what is made along with it
+    repeats: what a number is the mean over, besides its standard deviation
+    standard_error: of that mean, shown in place of the deviation
     """
 
     title: str
@@ -159,6 +173,8 @@ class Experiment:
     any_model: bool = False
     ours_only: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    repeats: str = "seed"
+    standard_error: bool = False
 
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:

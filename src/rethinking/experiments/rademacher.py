@@ -4,7 +4,7 @@ Expect every network to reach a correlation of 1, or nearly, on every number of 
 of training and test error is 1 or more and says nothing, while the gap on true labels is far smaller. A linear class
 with bounded weights, whose complexity is known in closed form, does not, and less the more examples there are.
 
-A correlation is the mean over draws of signs, with its standard deviation; that of networks, which are trained, is a
+A correlation is the mean over draws of signs, with its standard error; that of networks, which are trained, is a
 lower bound on the supremum. At full scale 150 runs of 500 epochs at most, each until it fits.
 """
 
@@ -71,8 +71,10 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     ours_only=QUANTITIES,
+    repeats="draw",
+    standard_error=True,
     plot=Plot(
-        ("correlation",),
+        ("correlation", "bound on the gap", "gap measured"),
         "model",
         {},
         "training examples",
@@ -81,5 +83,6 @@ EXPERIMENT = Experiment(
         (0.0, 1.05),
         points=True,
         log_x=True,
+        panels=True,
     ),
 )

@@ -26,6 +26,7 @@ from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.run import find as find_theory
 from rethinking.theory.run import question as theory_question
+from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find, train_many
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, resolve
@@ -42,7 +43,10 @@ class Reproduction:
     """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
 
     experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher, or all"""
+    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,
+    stability, complexity, or all"""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="", metavar="RUN")] = ()
+    """complexity: folders of finished runs to measure (default: the networks of Figure 1b at this scale)"""
     dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
     """as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
@@ -82,6 +86,10 @@ class Reproduction:
         ):
             if value not in known:
                 raise InputError(f"{what} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
+        if self.runs and self.experiment != "complexity":
+            raise InputError(
+                f"{self.experiment} takes no folders of runs, such as '{self.runs[0]}'; one table or figure a command"
+            )
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
@@ -130,7 +138,7 @@ class Reproduction:
         }
         if self.dataset is not None:
             options["dataset"] = self.dataset
-        return experiment.rows(Study(scale, models, options))
+        return experiment.rows(Study(scale, models, options, runs=self.runs))
 
     def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
         """What was asked for, and besides it the images and numbers of filters of the evidence."""
@@ -177,6 +185,8 @@ class Reproduction:
         """Where the results go: `--out`, else a folder for this data and scale."""
         if self.out:
             return Path(self.out)
+        if self.runs:
+            return Path("reproduced") / "complexity"
         dataset = self.dataset or SCALES[self.scale].dataset
         name = dataset if dataset in sources.NAMES else self.data().name
         return Path("reproduced") / f"{name}-{self.scale}"
@@ -216,7 +226,7 @@ class Reproduction:
         for config in list(networks):
             if self.experiment == "all" and self._lacks_images(config):
                 networks.remove(config)
-                yield config, RunError(f"it takes {config.train_subset:,} training images, more than there are")
+                yield config, RunError("it takes more images than there are")
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
@@ -229,7 +239,7 @@ class Reproduction:
                 yield asked, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
-        """What of theory is not possible here, or takes more images than there are, fails alone among all.
+        """What is not trained and not possible here, or takes more images than there are, fails alone among all.
 
         Else `error` is raised.
         """
@@ -238,7 +248,10 @@ class Reproduction:
         raise error
 
     def _lacks_images(self, config: ExperimentConfig) -> bool:
-        return config.train_subset is not None and config.train_subset > len(self.data().train)
+        """Whether the data has fewer training images than the run takes, or no test image where it takes some."""
+        data = self.data()
+        too_few = config.train_subset is not None and config.train_subset > len(data.train)
+        return too_few or (config.keep_test_losses and not data.test)
 
     @property
     def _asked_at_once(self) -> int | None:
@@ -283,10 +296,14 @@ class Reproduction:
         return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
 
     def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """Of the data asked for, else of the data of that name in the evidence."""
-        asked = {source.dataset for source in self._images()}
+        """Of the data asked for, or that its network is trained on, else of the data of that name in the evidence."""
+        needed = isinstance(config, MeasurementConfig) or config.dataset in {
+            source.dataset for source in self._images()
+        }
         try:
-            data = sources.load(config.dataset, self.data_root) if config.dataset in asked else None
+            data = sources.load(config.dataset, config.data_root) if needed else None
+            if data is not None and isinstance(config, MeasurementConfig):
+                config = config.resolved(data)
         except InputError as error:
             self._survived(config, error)
             data = None

@@ -29,6 +29,7 @@ class Scale:
     interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
     examples, draws: numbers of images with random signs, and draws of those (Equation 1)
+    replaced: training examples that are replaced, one at a time (uniform stability)
     """
 
     about: str
@@ -46,6 +47,7 @@ class Scale:
     memorized: tuple[int, ...] = (1000, 10_000)
     examples: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
     draws: int = 5
+    replaced: int = 5
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,6 +67,7 @@ SCALES = {
         interpolated=2000,
         memorized=(1000, 5000),
         examples=(100, 300, 1000),
+        replaced=3,
         options={"train_subset": 5000},
     ),
     "demo": Scale(
@@ -82,6 +85,7 @@ SCALES = {
         memorized=(100, 1000),
         examples=(30, 100, 300),
         draws=3,
+        replaced=2,
         options={"stop_when_fit": True},
     ),
 }
@@ -105,6 +109,7 @@ class Study:
 
     images: for what is not trained; filters: for kernel machines' random convolutional features
     machine_options: that all kernel machines share
+    runs: folders of finished runs to measure, in place of the networks of the scale
     """
 
     scale: Scale
@@ -113,6 +118,7 @@ class Study:
     images: tuple[ImageSource, ...] = ()
     filters: tuple[int, ...] = ()
     machine_options: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
 
     def config(self, model: str, *, longer: bool = False, **options: Any) -> ExperimentConfig:
         """A run of `model` at this scale; `longer` with Table 4's slower decay and more epochs."""

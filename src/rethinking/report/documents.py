@@ -147,14 +147,18 @@ TABLES: dict[str, Callable[[Path], str]] = {
 
 
 def table(name: str, results: Path) -> str:
-    """The table of a marker: one of `TABLES`, or a table or figure of the paper from what `reproduce.py` wrote."""
+    """The table of a marker: one of `TABLES`, or a table or figure from what `reproduce.py` wrote.
+
+    That of another scale or data set is in a folder of its own, such as `cifar10_jpeg-small/rademacher`.
+    """
     if name in TABLES:
         return TABLES[name](results)
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
-    numbers = tables.markdown(tables.grid(EXPERIMENTS[name], cells))
-    papers = "CIFAR-10" if EXPERIMENTS[name].models else "MNIST and CIFAR-10"
+    experiment = EXPERIMENTS[Path(name).name]
+    numbers = tables.markdown(tables.grid(experiment, cells))
+    papers = "CIFAR-10" if experiment.models else "MNIST and CIFAR-10"
     beside = f"; the paper's on {papers}" if any(cell.paper is not None for cell in cells) else ""
-    return f"Ours on {dataset}, {scale} scale, {tables.seeds(cells)}{beside}.\n\n{numbers}"
+    return f"Ours on {dataset}, {scale} scale, {tables.repeats(experiment, cells)}{beside}.\n\n{numbers}"
 
 
 def with_tables(text: str, results: Path) -> str:
@@ -163,7 +167,7 @@ def with_tables(text: str, results: Path) -> str:
     def replace(match: re.Match[str]) -> str:
         return f"<!-- results: {match[1]} -->\n{table(match[1], results)}\n<!-- end -->"
 
-    return re.sub(r"<!-- results: (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- results: ([\w/-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
 def _rows(path: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rethinking.experiments.experiment import Cell, Experiment, Plot
 from rethinking.training.run_dir import RunResult
@@ -39,13 +41,49 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
 
 
 def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> Figure:
-    """Ours over the paper's dashed curve, in the paper's axes and order; written to `path` as .png and as .svg.
-
-    At full scale, with as many training images as the paper's, an epoch has as many steps as the paper's. Points of
-    runs that are not finished are hollow.
-    """
+    """The figure of an experiment, written to `path` as .png and as .svg. Points of unfinished runs are hollow."""
     plot = experiment.plot
     assert plot is not None, "a figure"
+    title = f"{experiment.title}\nours on {dataset}"
+    figure = _panels(plot, cells, title) if plot.panels else _beside_the_paper(plot, cells, title, full_scale)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    return figure
+
+
+def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
+    """Axes for each quantity, with the same curves in each."""
+    columns = min(len(plot.quantities), 4 if len(plot.quantities) > 4 else 3 if len(plot.quantities) == 3 else 2)
+    rows = math.ceil(len(plot.quantities) / columns)
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows + 0.8), layout="constrained")
+    names = list(dict.fromkeys(_series_name(plot, cell, cells) for cell in cells))
+    colours = dict(zip(names, itertools.cycle(_palette(len(names))), strict=False))
+    for axes, quantity in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.quantities, strict=False):
+        of_quantity = [cell for cell in cells if cell.quantity == quantity]
+        places = sorted({cell.x or 0.0 for cell in of_quantity})
+        for name in names:
+            found = {cell.x: cell for cell in of_quantity if _series_name(plot, cell, cells) == name}
+            points = [found.get(place) for place in places]
+            _draw_curve(axes, places, points, colours[name], name, "o" if plot.points else "")
+        axes.set_title(quantity, fontsize="medium")
+        axes.set_xlabel(plot.x_label)
+        axes.grid(alpha=0.3)
+        if plot.log_x:
+            _log_x(axes, plot, places)
+        if plot.log_y:
+            axes.set_yscale("log")
+    lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=lines, fontsize="small", loc="outside lower center", ncols=min(len(names), 4))
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale: bool) -> Figure:
+    """Ours over the paper's dashed curve, in the paper's axes and order.
+
+    At full scale, with as many training images as the paper's, an epoch has as many steps as the paper's.
+    """
     in_steps = full_scale and plot.x_per_epoch is not None  # where an epoch has as many as the paper's
     unit = plot.x_per_epoch if in_steps and plot.x_per_epoch else 1.0
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -54,8 +92,7 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     for cell in cells:
         curves.setdefault((_series_name(plot, cell, cells), cell.quantity), []).append(cell)
     drawn = [key for key in curves if key[1] in plot.quantities]
-    palette = [to_hex(colour) for colour in matplotlib.color_sequences["tab10" if len(drawn) <= 10 else "tab20"]]
-    colours = dict(zip(drawn, itertools.cycle(palette), strict=False))
+    colours = dict(zip(drawn, itertools.cycle(_palette(len(drawn))), strict=False))
     places = sorted({cell.x or 0.0 for cell in cells})  # what one curve has and another lacks is a gap in that one
     for (name, quantity), points in curves.items():
         x = [(cell.x or 0.0) * unit for cell in points]
@@ -78,10 +115,7 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     if plot.levels or any(isinstance(cell.paper, float) for cell in cells):
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
     if plot.log_x:
-        axes.set_xscale("log")
-        if plot.points and all(place.is_integer() for place in places):  # such as numbers of filters
-            axes.set_xticks(places, [f"{place:,.0f}" for place in places])
-            axes.minorticks_off()
+        _log_x(axes, plot, places)
     elif in_steps or plot.x_per_epoch is None:
         axes.set_xlim(*plot.x_limits)
     low, high = plot.y_limits
@@ -92,21 +126,29 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     # More than the paper's axis only where it must.
     axes.set_ylim(low if low <= lowest else 0.95 * lowest, high if highest <= high else 1.05 * highest)
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
-    axes.set_title(f"{experiment.title}\nours on {dataset}", fontsize="medium")
+    axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(path.with_suffix(".png"), dpi=150)
     return figure
+
+
+def _palette(curves: int) -> list[str]:
+    return [to_hex(colour) for colour in matplotlib.color_sequences["tab10" if curves <= 10 else "tab20"]]
+
+
+def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    if plot.points and all(place.is_integer() for place in places):  # such as numbers of filters
+        axes.set_xticks(places, [f"{place:,.0f}" for place in places])
+        axes.minorticks_off()
 
 
 def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
     """The curve a cell belongs to; where several models or data sets share a figure, with its own."""
     labels = dict(cell.labels)
-    name = labels[plot.series].replace("_", " ")
+    name = labels.get(plot.series, next(iter(labels.values()))).replace("_", " ")
     for beside in ("model", "data"):
-        if beside != plot.series and len({dict(other.labels).get(beside) for other in cells}) > 1:
+        if beside in labels and beside != plot.series and len({dict(other.labels).get(beside) for other in cells}) > 1:
             name = f"{name}, {labels[beside]}"
     return name
 

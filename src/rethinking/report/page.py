@@ -18,10 +18,12 @@ import jinja2
 from rethinking.config import ExperimentConfig, field_by_name
 from rethinking.data import sources
 from rethinking.errors import RunError
+from rethinking.experiments import complexity
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.scale import SCALES
 from rethinking.report import tables
+from rethinking.theory.stability import Change
 
 
 def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
@@ -59,13 +61,14 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
             f"{table} shows {min(unknown)}, of which {folder / 'runs.csv'} has no row; move {name}.* away,"
             f" and `reproduce.py {name}` writes them anew"
         )
+    beside_the_paper = any(cell.paper is not None for cell in cells)
     return {
         "name": name,
         "title": experiment.title,
         "about": _sentences(experiment.about),
         "dataset": dataset,
         "images": sorted({kept[run].facts["train_images"] for cell in cells for run in cell.runs}),
-        "papers": tables.papers([kept[run] for cell in cells for run in cell.runs]),
+        "papers": tables.papers([kept[run] for cell in cells for run in cell.runs]) if beside_the_paper else "",
         "scale": scale,
         "figure": base64.b64encode(svg.read_bytes()).decode() if experiment.plot and svg.exists() else None,
         "grid": _clickable(tables.grid(experiment, cells)),
@@ -120,6 +123,13 @@ def _described(run: Evidence) -> dict[str, Any]:
 def _found(run: Evidence) -> dict[str, str]:
     if run.is_of_network:
         return _of_network(run.metrics[-1])
+    if run.kind == "replacements":
+        last = {name: run.facts[name][-1] for name in Change._fields}
+        return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
+    if run.kind == "measures":
+        return {
+            name: f"{run.facts[key]:.6g}" for name, key in complexity.QUANTITIES.items() if run.facts[key] is not None
+        }
     if run.kind == "linear_classes":
         return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
     return _of_machine(run.facts) if run.kind == "kernel_machines" else _of_memorizing(run.facts)
@@ -170,13 +180,19 @@ def _percent(exact: float | None, online: float | None = None) -> str:
 
 def command(run: Evidence) -> str:
     """The command line that runs it again, the options that differ from their defaults alone."""
-    if not run.is_of_network:
-        return _command_of_theory(run)
+    if run.kind == "measures":
+        return f"{_command_of_network(run)} && python reproduce.py complexity runs/{run.facts['network']}"
+    return _command_of_network(run) if run.is_of_network else _command_of_theory(run)
+
+
+def _command_of_network(run: Evidence) -> str:
     flags = {field: flag for flag, field in reversed(field_by_name().items())}
     name = run.facts["dataset"]
     words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
     resolved = vars(ExperimentConfig(model_name=run.configuration["model_name"]).resolved())
     for name, value in run.configuration.items():
+        if name not in flags:  # of what was measured of it
+            continue
         if name != "model_name" and (value == resolved[name] or name in ("crop_size", "device")):
             continue
         words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {value}")
@@ -186,7 +202,8 @@ def command(run: Evidence) -> str:
 def _command_of_theory(run: Evidence) -> str:
     """The reproduction it belongs to, which finds what is done."""
     name, asked = run.facts["dataset"], run.configuration
-    experiment = {"memorization": "expressivity", "linear_classes": "rademacher"}.get(run.kind, "")
+    named = {"memorization": "expressivity", "linear_classes": "rademacher", "replacements": "stability"}
+    experiment = named.get(run.kind, "")
     if run.kind == "kernel_machines":
         of_table = asked["solution"] == "minimum_norm" and asked["randomization"] == "none"
         of_table &= asked["train_subset"] in {scale.machine_images for scale in SCALES.values()}
@@ -196,6 +213,8 @@ def _command_of_theory(run: Evidence) -> str:
         f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}",
         *(f"--scale {scale}" for scale in _scales(run)),
     ]
+    if run.kind == "replacements":
+        words.append(f"--models {asked['model_name']}")
     if asked.get("filters"):
         words.append(f"--filters {asked['filters']}")
     if asked.get("bandwidth", "search") != "search":
@@ -212,7 +231,9 @@ def _scales(run: Evidence) -> list[str]:
     images = run.configuration["train_subset"]
     for name, scale in SCALES.items():
         sizes: tuple[int | None, ...] = (scale.machine_images, scale.interpolated, scale.linear)
-        if run.kind == "linear_classes":
+        if run.kind == "replacements":
+            sizes = (scale.options.get("train_subset"),)
+        elif run.kind == "linear_classes":
             sizes = scale.examples
         elif run.kind == "memorization":
             of_any_depth = run.configuration["points"] != "gaussian" and run.configuration["randomization"] != "none"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rethinking.errors import RunError
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.experiment import Cell, Evidence, Experiment
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES
 from rethinking.experiments.time_to_overfit import DEFINITION, SENSITIVITY, time_to_overfit
@@ -38,14 +38,14 @@ def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
         raise RunError(f"cannot write {folder}: {error.strerror}") from None
 
 
-def caption(cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
+def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
     """What the numbers are of: data, images, scale, seeds, precision, hardware."""
     runs = [kept[run] for run in dict.fromkeys(run for cell in cells for run in cell.runs)]
     datasets = dict.fromkeys(f"{run.facts['dataset']} ({run.facts['train_images']:,} training images)" for run in runs)
     hardware = dict.fromkeys(
         f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
     )
-    ours = f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.seeds(cells)}, {'; '.join(hardware)}."
+    ours = f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.repeats(experiment, cells)}, {'; '.join(hardware)}."
     return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
 
 
@@ -55,9 +55,9 @@ def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[
     dataset = " and ".join(dict.fromkeys(kept[run].facts["dataset"] for cell in cells for run in cell.runs))
     tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
     table = tables.markdown(tables.grid(experiment, cells))
-    text = f"# {experiment.title}\n\n{caption(cells, kept, scale)}\n\n{table}\n"
+    text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    if experiment.plot is not None:
+    if experiment.plot is not None and cells[0].x is not None:
         as_in_the_paper = SCALES[scale] is SCALES["full"] and facts["train_images"] == 50_000
         paper_figure(experiment, cells, folder / name, dataset, as_in_the_paper)
     if name == "figure1b":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +12,20 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from rethinking.experiments import complexity, stability
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
-SMALL_OR_LARGE = ("norm", "distance", "residual", "Hessian's difference", "largest difference", "largest weight")
+SMALL_OR_LARGE = (
+    "norm",
+    "distance",
+    "residual",
+    "Hessian's difference",
+    "largest difference",
+    "largest weight",
+    *stability.QUANTITIES,
+)
+THREE_DIGITS = ("norm", *complexity.QUANTITIES)
 WHOLE = ("weights", "width")
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
@@ -32,24 +43,26 @@ class Grid(NamedTuple):
 
 
 def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = False) -> Grid:
-    """Rows by label (and epoch); for each quantity ours, the paper's and the difference."""
+    """Rows by label (and epoch, or other place on the axis); for each quantity ours, the paper's and the difference."""
     by_epoch = experiment.plot is not None and experiment.plot.x_per_epoch is not None
+    along = experiment.plot.x_label if experiment.plot is not None and experiment.plot.tabled else ""
+    along = "epoch" if by_epoch else along
     if by_epoch and not every_epoch:
         last = {cell.labels: cell.x for cell in cells}
         cells = [cell for cell in cells if cell.x in EPOCHS_SHOWN or cell.x == last[cell.labels]]
     if not cells:
         return Grid([], [])
     quantities = list(dict.fromkeys(cell.quantity for cell in cells))
-    headings = [name.replace("_", " ") for name, _ in cells[0].labels] + (["epoch"] if by_epoch else [])
+    headings = [name.replace("_", " ") for name, _ in cells[0].labels] + ([along] if along else [])
     for quantity in quantities:
         headings += [quantity] if _ours_only(experiment, quantity) else [quantity, "paper", "difference"]
     rows = []
     for labels, x in dict.fromkeys((cell.labels, cell.x) for cell in cells):
         places = {cell.quantity: cell for cell in cells if (cell.labels, cell.x) == (labels, x)}
-        row = [Entry(value) for _, value in labels] + ([Entry(f"{x:g}")] if by_epoch else [])
+        row = [Entry(value) for _, value in labels] + ([Entry(f"{x:g}")] if along else [])
         for quantity in quantities:
             cell = places.get(quantity)
-            row.append(Entry(ours(cell), cell) if cell else Entry(""))
+            row.append(Entry(ours(cell, experiment.standard_error), cell) if cell else Entry(""))
             if not _ours_only(experiment, quantity):
                 row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
@@ -70,18 +83,22 @@ def shown(quantity: str, value: float | str | None) -> str:
         return f"{value:.3g}"
     if quantity in WHOLE:
         return f"{value:,.0f}"
-    if quantity in SMALL_OR_LARGE:
-        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity == "norm" else f"{value:.2g}"
+    if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS:
+        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity in THREE_DIGITS else f"{value:.2g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
 
 
-def ours(cell: Cell) -> str:
-    """Mean, with the standard deviation over seeds where there are several, and what is to be known about it."""
+def ours(cell: Cell, standard_error: bool = False) -> str:
+    """Mean, with the standard deviation over seeds where there are several, and what is to be known about it.
+
+    With the standard error of the mean instead where that is asked for.
+    """
     if cell.ours is None:
         return cell.note or "-"
     mean = shown(cell.quantity, cell.ours)
     if cell.std is not None:
-        mean = f"{mean.removesuffix('%')} ± {shown(cell.quantity, cell.std)}"
+        spread = cell.std / math.sqrt(cell.seeds) if standard_error else cell.std
+        mean = f"{mean.removesuffix('%')} ± {shown(cell.quantity, spread)}"
     return f"{mean} ({cell.note})" if cell.note else mean
 
 
@@ -138,10 +155,11 @@ def papers(runs: Sequence[Evidence]) -> str:
     return "CIFAR-10, 50,000 training images"
 
 
-def seeds(cells: Sequence[Cell]) -> str:
-    """How many seeds a number is the mean of, such as '1 to 3 seeds'."""
-    few, many = min(cell.seeds for cell in cells), max(cell.seeds for cell in cells)
-    return "1 seed" if many == 1 else f"{many} seeds" if few == many else f"{few} to {many} seeds"
+def repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """How many seeds, or what else there is several of, a number is the mean of, such as '1 to 3 seeds'."""
+    few, many, of = min(cell.seeds for cell in cells), max(cell.seeds for cell in cells), experiment.repeats
+    said = f"1 {of}" if many == 1 else f"{many} {of}s" if few == many else f"{few} to {many} {of}s"
+    return f"{said} with the standard error" if experiment.standard_error and many > 1 else said
 
 
 def markdown(made: Grid) -> str:

@@ -147,7 +147,8 @@ def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
     "Generalization in deep networks: the role of distance from initialization". `initial` is the network untrained.
     """
     pairs = zip(model.parameters(), initial.parameters(), strict=True)
-    return math.sqrt(sum(float((p.double() - q.double()).square().sum()) for p, q in pairs if p.requires_grad))
+    trained = [(p.detach().double(), q.detach().double()) for p, q in pairs if p.requires_grad]
+    return math.sqrt(sum(float((after - before).square().sum()) for after, before in trained))
 
 
 def sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: float) -> float:

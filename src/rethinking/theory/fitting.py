@@ -107,7 +107,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
         of_sums = config.features == "random_conv" and config.solution == "minimum_norm"
         facts = work.random_conv(sums_folder(config, data.fingerprint)) if of_sums else work.of_points()
         result = {
-            **about(config, data, problem, "fp32"),
+            **about(config, data, "fp32"),
             **facts,
             "seconds": sum(work.seconds.values()),
             "steps": work.seconds,

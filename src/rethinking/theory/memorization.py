@@ -99,7 +99,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
             network.to(config.device)
             facts = _facts(network, points, labels, config, problem, begin) | {"construction_seconds": constructed}
         facts |= {"dimensions": problem.train[0].numel(), "depth": config.depth}
-        result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
+        result = {**about(config, data, "fp64"), **facts, "seconds": time.perf_counter() - began}
         return keep(folder, config, data, result)
 
 

@@ -27,7 +27,7 @@ from rethinking.data.randomization import random_signs
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, keep, run_dir
-from rethinking.training import train_many
+from rethinking.theory.trained import trained
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunResult
 
@@ -57,12 +57,8 @@ def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int |
 
     n is `config.train_subset`, or all training images. Raises what `train` raises.
     """
-    correlations = []
-    for _, outcome in train_many([on_random_signs(config, draw) for draw in range(draws)], at_once=at_once):
-        if isinstance(outcome, Exception):
-            raise outcome
-        correlations.append(correlation_reached(outcome))
-    return estimate(correlations)
+    runs = trained([on_random_signs(config, draw) for draw in range(draws)], at_once)
+    return estimate([correlation_reached(run) for run in runs])
 
 
 def on_random_signs(config: ExperimentConfig, draw: int) -> ExperimentConfig:
@@ -159,5 +155,5 @@ def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
             "bound": linear_bound(points, norm),
         }
         advanced(1.0)
-        result = {**about(config, data, problem, "fp64"), **facts, "seconds": time.perf_counter() - began}
+        result = {**about(config, data, "fp64"), **facts, "seconds": time.perf_counter() - began}
         return keep(folder, config, data, result)

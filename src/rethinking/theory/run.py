@@ -1,4 +1,4 @@
-"""A run that is solved or written down instead of trained: its configuration, its name and folder, its result."""
+"""A run that is solved, written down or measured, not trained: its configuration, its name and folder, its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rethinking.theory.interpolation import one_hot, refuse_conflicts
 from rethinking.training.hardware import provenance, resolve_device
 from rethinking.training.run_dir import RunDir
 
-NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit")
+NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit", "run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,7 @@ def run_id(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
 def question(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
     """A hash of what is asked, whatever device answers it."""
     identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
-    del identity["device"]
-    return digest(identity)
+    return digest({name: value for name, value in identity.items() if name not in ("device", "precision")})
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -146,13 +145,13 @@ def run_dir(config: TheoryConfig, data: sources.ImageData) -> RunDir:
     return RunDir(Path(config.runs_dir) / run_id(config, data.name, data.fingerprint))
 
 
-def about(config: TheoryConfig, data: sources.ImageData, problem: Problem, precision: str) -> dict[str, Any]:
+def about(config: TheoryConfig, data: sources.ImageData, precision: str) -> dict[str, Any]:
     """What every `result.json` begins with."""
     return {
         "run": run_id(config, data.name, data.fingerprint),
         "dataset": data.name,
-        "train_images": len(problem.train),
-        "test_images": len(problem.test),
+        "train_images": config.train_subset or len(data.train),
+        "test_images": len(data.test) if data.test else 0,
         "image_shape": list(data.image_shape),
         "provenance": provenance(torch.device(config.device), precision) | {"fingerprint": data.fingerprint},
     }

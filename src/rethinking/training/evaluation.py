@@ -16,20 +16,22 @@ BATCH_SIZE = 500  # images; large enough to be fast, small enough for the activa
 class Evaluation(NamedTuple):
     loss: float  # mean cross-entropy, nats
     accuracy: float  # 0-1
+    losses: Tensor  # float32 (n,), of each image in the stored order
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Evaluation:
     """The model in evaluation mode over the whole split, without augmentation."""
     model.eval()
-    loss = torch.zeros((), device=batches.labels.device)
+    losses = []
     correct = torch.zeros((), device=batches.labels.device)
     with autocast:
         for images, labels in batches.in_order(BATCH_SIZE):
             logits = model(images).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum")
+            losses.append(F.cross_entropy(logits, labels, reduction="none"))
             correct += (logits.argmax(dim=1) == labels).sum()
-    return Evaluation(loss.item() / len(batches), correct.item() / len(batches))
+    each = torch.cat(losses)
+    return Evaluation(each.mean(dtype=torch.float64).item(), correct.item() / len(batches), each)
 
 
 def fraction(true: Tensor) -> float:

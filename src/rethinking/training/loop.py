@@ -35,6 +35,7 @@ class Training:
     config: resolved
     facts: what goes into `result.json` beside what is measured here
     metrics: a record for each finished epoch
+    test_losses: float32 (epochs, test images) where they are kept
     observe: makes those to be told of every step and epoch
     outcome: the result, or why there is none, once the run is over
     """
@@ -49,6 +50,7 @@ class Training:
     optimizer: Optimizer = field(init=False)
     observers: Sequence[Observer] = field(init=False, default=())
     metrics: list[Record] = field(init=False)
+    test_losses: Tensor | None = field(init=False, default=None)
     outcome: RunResult | RunError | None = field(init=False, default=None)
     ended: bool = field(init=False, default=False)
 
@@ -71,6 +73,8 @@ class Training:
             self.outcome = self.folder.result(self.config)
             return
         self.metrics = self.folder.restore(self.model, self.optimizer)
+        if self.config.keep_test_losses:
+            self.test_losses = self.folder.test_losses()
         self.observers = self.observe()
         for observer in self.observers:
             observer.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
@@ -103,7 +107,9 @@ class Training:
             record |= label_metrics(predictions, self.train_batches.labels, self.train_batches.true_labels)
         record["seconds"] = seconds + time.perf_counter() - started
         self.metrics.append(record)
-        self.folder.save_epoch(self.metrics, self.model, self.optimizer)
+        if self.test_losses is not None and test is not None:
+            self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses.cpu()[None]])
+        self.folder.save_epoch(self.metrics, self.model, self.optimizer, self.test_losses)
         for observer in self.observers:
             observer.epoch(record)
         self._finish_if_done()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import randomization, sources
@@ -56,9 +56,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     device = torch.device(config.device)
     choose_products(config.precision)
     train_split, test_split = _randomized_splits(config, data)
-    model = build_model(config.model_name, config.outputs(len(data.class_names)), input_shape(config, data))
-    assert config.init is not None, "a resolved configuration"
-    initialize(model, config.init, generator(config.seed, "init"))
+    model = untrained(config, data)
     to_device(model, device)
     held.enter_context(folder.lock())
     tensors, details = _randomization_record(config, train_split, test_split)
@@ -94,9 +92,25 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     )
 
 
+def untrained(config: ExperimentConfig, data: sources.ImageData) -> nn.Module:
+    """The network of a resolved configuration with its initial weights."""
+    model = build_model(config.model_name, config.outputs(len(data.class_names)), input_shape(config, data))
+    assert config.init is not None, "a resolved configuration"
+    initialize(model, config.init, generator(config.seed, "init"))
+    return model
+
+
+def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
+    """Images, float32, and labels as a run of a resolved configuration trains on them, but without augmentation."""
+    split, _ = _randomized_splits(config, data)
+    plain = Preprocessing(_crop_size(config), config.min_std, random_crop=False, flip_rotate=False)
+    return Batches(split, plain, torch.device(config.device), channels_last=False)
+
+
 def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
     """Of what runs that fit together may differ in."""
-    drawn = (config.pixel_noise, config.randomization, config.randomization_seed) if config.redraws_pixels else ()
+    draws = (config.pixel_noise, config.randomization, config.randomization_seed, config.replaced_example)
+    drawn = draws if config.redraws_pixels else ()
     return (config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 
@@ -116,6 +130,7 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         raise InputError(f"the images of {data.name} have {smallest} pixels a side; choose a crop_size up to 224")
     if config.train_subset is not None and config.train_subset > len(data.train):
         raise InputError(f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images")
+    _check_test_set(config, data)
     local = config.dataset not in sources.NAMES
     return replace(
         config.resolved(),
@@ -125,6 +140,16 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         device=device.type,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
+    test_images = len(data.test) if data.test else 0
+    asked = "keep_test_losses" if config.keep_test_losses else "replaced_example"
+    if (config.keep_test_losses or config.replaced_example is not None) and not test_images:
+        raise InputError(f"{asked} takes a test set, which {data.name} lacks")
+    pairs = min(test_images, config.train_subset or len(data.train))
+    if config.replaced_example is not None and config.replaced_example >= pairs:
+        raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")
 
 
 def _crop_size(config: ExperimentConfig) -> int:
@@ -160,6 +185,15 @@ def _randomized_splits(
         corruption_prob=config.corruption_prob,
         seed=config.randomization_seed,
     )
+    if config.replaced_example is not None and test_split is not None:
+        train_split = randomization.replace_example(
+            train_split,
+            test_split,
+            config.replaced_example,
+            num_classes=len(data.class_names),
+            probability={"none": 0.0, "random_labels": 1.0}.get(config.randomization, config.corruption_prob or 0.0),
+            seed=config.randomization_seed,
+        )
     if config.pixel_noise:
         std, seed = config.pixel_noise, config.randomization_seed
         train_split = randomization.add_noise(train_split, std, seed, "train")

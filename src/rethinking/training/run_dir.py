@@ -4,7 +4,7 @@
     facts.json                what each sitting knows before its first epoch: data, parameters, provenance
     randomization.safetensors labels as trained on, true labels, the shuffled-pixel permutation
     metrics.jsonl             one line an epoch
-    checkpoint.safetensors    weights, optimizer state, epoch
+    checkpoint.safetensors    weights, optimizer state, epoch; each test image's losses where they are kept
     result.json               written last: its presence means done
     tensorboard/, wandb/      the loggers' own
 
@@ -47,6 +47,7 @@ METRICS = (  # what of a record outlives the folder, as evidence
 )
 RECORD_FIELDS = {"epoch", *METRICS, "generalization_gap", "images_per_second"}
 RESULT_FIELDS = {"dataset", "parameters", "train_images", "provenance", "final", "epochs_to_fit", "seconds"}
+TEST_LOSSES = "test_losses"  # of the checkpoint's tensors, beside the state
 FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
 
 
@@ -169,10 +170,15 @@ class RunDir:
 
     # One epoch: its metrics first, then the checkpoint that counts them.
 
-    def save_epoch(self, metrics: list[Record], model: nn.Module, optimizer: Optimizer) -> None:
+    def save_epoch(
+        self, metrics: list[Record], model: nn.Module, optimizer: Optimizer, test_losses: Tensor | None = None
+    ) -> None:
+        """`test_losses`: float32 (epochs, test images) where they are kept."""
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
         self.write("metrics.jsonl", lines.encode())
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()}
+        if test_losses is not None:
+            tensors[TEST_LOSSES] = test_losses
         metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
         self.write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
@@ -187,10 +193,23 @@ class RunDir:
             raise self._damaged("checkpoint.safetensors")
         try:
             epoch = int(metadata.get("epoch", ""))
+            tensors.pop(TEST_LOSSES, None)
             _load_tensors(_state(model, optimizer), tensors)
         except ValueError:
             raise self._damaged("checkpoint.safetensors") from None
         return self._read_metrics(epoch)
+
+    def test_losses(self) -> Tensor:
+        """Of a run that keeps them, float32 (epochs, test images), in nats; none before the first epoch.
+
+        Raises `RunError` where the checkpoint is damaged or has none.
+        """
+        if not (self.path / "checkpoint.safetensors").exists():
+            return torch.empty(0, 0)
+        tensors, _ = self._read_tensors("checkpoint.safetensors")
+        if TEST_LOSSES not in tensors:
+            raise self._damaged("checkpoint.safetensors")
+        return tensors[TEST_LOSSES]
 
     def finish(self, result: Mapping[str, Any]) -> None:
         self.write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())

@@ -1,0 +1,76 @@
+"""Measures of complexity under label corruption: what trained networks are like. Beyond the paper.
+
+Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap of training and test
+accuracy does, and normalized margins to fall: within one network and data set these measures follow the labels. Across
+networks they do not follow the gap, so that none of them alone explains it.
+
+The networks are Figure 1b's, after their last epoch. `reproduce.py complexity RUN ...` measures finished runs, given by
+their folders, instead. Where each measure is defined: `rethinking.theory.complexity`.
+"""
+
+from pathlib import Path
+
+from rethinking.config import ExperimentConfig
+from rethinking.experiments import figure1b
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+from rethinking.theory.measuring import ComplexityConfig
+
+QUANTITIES = {
+    "generalization gap": "generalization_gap",
+    "margin": "margin",
+    "normalized margin": "normalized_margin",
+    "Frobenius norm": "frobenius_norm",
+    "product of spectral norms": "spectral_product",
+    "path norm": "path_norm",
+    "distance from initialization": "distance",
+    "sharpness": "sharpness",
+}
+
+
+def rows(study: Study) -> list[Row]:
+    """Figure 1b's networks and the measures of each; or those of single runs, by the names of their folders."""
+    if study.runs:
+        return [_row_of_run(Path(run), study) for run in study.runs]
+    networks = figure1b.rows(study)
+    of_each = [(row.labels, row.config) for row in networks if isinstance(row.config, ExperimentConfig)]
+    return networks + [Row(labels, ComplexityConfig.of(network)) for labels, network in of_each]
+
+
+def _row_of_run(path: Path, study: Study) -> Row:
+    where = {name: study.options[name] for name in ("dataset", "data_root") if study.options.get(name) is not None}
+    return Row((("run", path.resolve().name),), ComplexityConfig.of_run_folder(path.resolve(), **where), own_seed=True)
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """Each measure after the last epoch, at its level of label corruption where that is the axis."""
+    found = []
+    for answer in answers:
+        if answer.evidence.kind == "measures":
+            level = dict(answer.row.labels).get("label_corruption")
+            for quantity, name in QUANTITIES.items():
+                place = None if level is None else float(level)
+                found.append(Number(answer, quantity, answer.evidence.facts[name], None, place))
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Measures of complexity under label corruption",
+    about=__doc__,
+    models=figure1b.MODELS,
+    rows=rows,
+    numbers=numbers,
+    ours_only=tuple(QUANTITIES),
+    companions=("complexity_margins",),
+    plot=Plot(
+        tuple(QUANTITIES),
+        "model",
+        {},
+        "label corruption",
+        "measure",
+        (0, 1),
+        (0.0, 1.0),
+        points=True,
+        panels=True,
+    ),
+)

@@ -1,0 +1,53 @@
+"""Distribution of normalized margins: how sure trained networks are of their training labels, true and random.
+
+Expect all curves above 0 where the labels are fitted, and those of random labels, once divided by the product of the
+network's spectral norms as in Bartlett, Foster & Telgarsky 2017, nearer to 0 than those of true labels.
+
+Of the same runs as `complexity`, at the ends and in the middle of the corruption axis, or of the given ones.
+"""
+
+from rethinking.experiments import complexity, figure1b
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+
+LEVELS = ("0", "0.5", "1")
+QUANTITY = "normalized margin"
+
+
+def rows(study: Study) -> list[Row]:
+    """Those of `complexity` at `LEVELS`; of given runs all."""
+    return [row for row in complexity.rows(study) if dict(row.labels).get("label_corruption", "0") in LEVELS]
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """The percentiles of each run's margins, by the spectral norms' product; x is the share of images below."""
+    found = []
+    for answer in answers:
+        if answer.evidence.kind == "measures":
+            margins, product = answer.evidence.facts["margins"], answer.evidence.facts["spectral_product"]
+            found += [
+                Number(answer, QUANTITY, margin / product, None, percent / 100)
+                for percent, margin in enumerate(margins)
+                if percent % 5 == 0
+            ]
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Distribution of normalized margins",
+    about=__doc__,
+    models=figure1b.MODELS,
+    rows=rows,
+    numbers=numbers,
+    ours_only=(QUANTITY,),
+    plot=Plot(
+        (QUANTITY,),
+        "label_corruption",
+        {},
+        "share of training images below",
+        "normalized margin",
+        (0, 1),
+        (0.0, 0.1),
+        tabled=True,
+    ),
+)

@@ -1,0 +1,71 @@
+"""Uniform stability (Section 2.2): what replacing one training example changes of the loss at fresh points.
+
+Expect true and random labels to differ little at first, and changes on random labels to grow as the network comes to
+fit them, in nats far more than in the probability of the right class, which is bounded as the theory asks. The paper's
+point is that uniform stability, a worst case over all training sets and so over all labels, is one number for both and
+cannot tell them apart; what is measured here, of particular sets, is a lower bound on it.
+
+A network is trained on all examples, and again with each of several replaced by a test image, with the same seed and
+order; mean and standard deviation are over these. The largest change is that of one point of the test set. At full
+scale 60 runs of 70 epochs.
+"""
+
+from rethinking.config import MODEL_DEFAULTS
+from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.scale import Study
+from rethinking.theory.stability import Change, StabilityConfig
+
+QUANTITIES = {
+    "mean change of loss": "mean",
+    "largest change of loss": "largest",
+    "mean change of probability": "mean_of_probability",
+    "largest change of probability": "largest_of_probability",
+}
+assert tuple(QUANTITIES.values()) == Change._fields
+
+
+def rows(study: Study) -> list[Row]:
+    """For each model and kind of labels the networks, and what each replacement changes, all under one heading."""
+    made = []
+    for model in (model for model in MODEL_DEFAULTS if model in study.models):
+        for kind, randomization in (("true", "none"), ("random", "random_labels")):
+            labels = (("model", model), ("labels", kind))
+            config = study.config(model, randomization=randomization)
+            changes = [StabilityConfig.of(config, replaced=n) for n in range(study.scale.replaced)]
+            networks = dict.fromkeys(network for change in changes for network in change.networks())
+            made += [Row(labels, network) for network in networks] + [Row(labels, change) for change in changes]
+    return made
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """An epoch a point, of what was measured; the networks themselves have no number here."""
+    found = []
+    for answer in answers:
+        if answer.evidence.kind == "replacements":
+            for quantity, name in QUANTITIES.items():
+                changes = enumerate(answer.evidence.facts[name], start=1)
+                found += [Number(answer, quantity, value, None, float(epoch)) for epoch, value in changes]
+    return found
+
+
+EXPERIMENT = Experiment(
+    title="Uniform stability: change of the loss at fresh points by one replaced training example",
+    about=__doc__,
+    models=tuple(MODEL_DEFAULTS),
+    rows=rows,
+    numbers=numbers,
+    ours_only=tuple(QUANTITIES),
+    repeats="replacement",
+    plot=Plot(
+        tuple(QUANTITIES),
+        "labels",
+        {},
+        "epoch",
+        "change",
+        (0, 70),
+        (0.0, 1.0),
+        x_per_epoch=1.0,
+        log_y=True,
+        panels=True,
+    ),
+)

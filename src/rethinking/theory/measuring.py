@@ -1,0 +1,172 @@
+"""From a `ComplexityConfig` to its result: the measures of `complexity` of a trained network.
+
+runs/<id>/config.yaml   the resolved configuration, the network's in it
+          result.json   written last: its presence means done
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.data.batches import Batches
+from rethinking.errors import InputError
+from rethinking.theory import complexity
+from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
+from rethinking.theory.trained import MeasurementConfig, trained
+from rethinking.training.evaluation import BATCH_SIZE
+from rethinking.training.memory import LIBRARIES, footprint
+from rethinking.training.optimizers import Optimizer
+from rethinking.training.preparation import input_shape, plain_training_set, untrained
+from rethinking.training.run_dir import RunDir, RunResult
+
+RADIUS = 0.01  # of the ball in which the sharpest point is looked for, relative to the norm of all weights
+SHARPNESS_IMAGES = 500  # the first of the training set, whose loss is looked at
+PERCENTILE = 10  # of the margins, the one that stands for all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComplexityConfig(MeasurementConfig):
+    """What a trained network is like. Raises `InputError` for a radius that is not positive.
+
+    radius: of the ball in which `sharpness` looks, relative to the norm of all weights
+    run: the folder of the finished run; without it, that of the network's configuration, trained where it is not yet
+    """
+
+    radius: float = RADIUS
+    run: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.radius < math.inf:
+            raise InputError(f"radius must be a positive number, not {self.radius:g}")
+
+    @property
+    def name(self) -> str:
+        return f"complexity-{self.network.model_name}"
+
+    def resolved(self, data: sources.ImageData) -> ComplexityConfig:
+        """A finished run's configuration is resolved, perhaps for a device that is not here."""
+        return super().resolved(data) if self.run is None else self
+
+    @classmethod
+    def of_run_folder(cls, path: Path, dataset: str | None = None, data_root: str | None = None) -> ComplexityConfig:
+        """Of the network in the folder of a finished run, `dataset` being where its data lies now, if elsewhere.
+
+        Raises `InputError` where the folder is not that of a trained network, or its run is not finished.
+        """
+        config = ExperimentConfig.from_yaml(path / "config.yaml")
+        if not RunDir(path).is_finished:
+            raise InputError(f"{path} is not finished; train.py --config {path / 'config.yaml'} goes on with it")
+        if dataset is not None or data_root is not None:
+            config = replace(config, dataset=dataset or config.dataset, data_root=data_root)
+        return cls.of(replace(config, runs_dir=str(path.parent)), run=str(path))
+
+
+def measures(
+    model: nn.Module, initial: nn.Module, images: Batches, radius: float, advanced: Callable[[float], None]
+) -> dict[str, Any]:
+    """Everything that `complexity` measures, of a network and the training set it was trained on.
+
+    margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: that by the product of spectral norms
+    """
+    shape = images.images(torch.zeros(1, dtype=torch.int64, device=images.labels.device)).shape
+    image_shape = (shape[1], shape[2], shape[3])
+    outputs = _outputs(model, images, lambda share: advanced(0.3 * share))
+    percentiles = torch.quantile(
+        complexity.margins(outputs, images.labels).double(), torch.linspace(0, 1, 101).double()
+    )
+    spectral = complexity.spectral_norms(model, image_shape)
+    advanced(0.5)
+    product = math.prod(spectral)
+    few, labels = next(images.in_order(SHARPNESS_IMAGES))
+    facts = {
+        "train_loss": float(F.cross_entropy(outputs.double(), images.labels)),
+        "margin": float(percentiles[PERCENTILE]),
+        "normalized_margin": float(percentiles[PERCENTILE]) / product,
+        "frobenius_norm": complexity.frobenius_norm(model),
+        "spectral_product": product,
+        "path_norm": complexity.path_norm(model, image_shape),
+        "distance": complexity.distance_from_initialization(model, initial),
+        "sharpness": complexity.sharpness(model, few, labels, radius),
+        "margins": percentiles.tolist(),
+        "spectral_norms": spectral,
+    }
+    advanced(1.0)
+    return facts
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None]) -> Tensor:
+    """In evaluation mode, float32 (n, classes)."""
+    found: list[Tensor] = []
+    for batch, _ in images.in_order(BATCH_SIZE):
+        found.append(model.eval()(batch))
+        advanced(len(found) * BATCH_SIZE / len(images))
+    return torch.cat(found)
+
+
+def check(config: ComplexityConfig) -> tuple[float, float]:
+    """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
+    data = sources.load(config.dataset, config.data_root)
+    network = config.resolved(data).network
+    images, run = footprint(network, data)
+    memory = LIBRARIES + 2 * images + 2 * run * max(1.0, SHARPNESS_IMAGES / network.batch_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        untrained(network, data)(torch.zeros(1, *input_shape(network, data)))
+    forward = float(counter.get_total_flops())
+    passes = (network.train_subset or len(data.train)) + 2 * 4 * complexity.ASCENTS * SHARPNESS_IMAGES  # in float64
+    return memory, forward * passes
+
+
+def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
+    """Measure the network, trained where it is not yet, or find the run that did.
+
+    Raises `InputError` where the data is not what it was trained on, and what `train` raises.
+    """
+    if found := find(config):
+        return found
+    data = sources.load(config.dataset, config.data_root)
+    config = config.resolved(data)
+    network = config.network
+    folder = run_dir(config, data)
+    with folder.lock():
+        folder.write("config.yaml", config.to_yaml().encode())
+        run = RunDir(Path(config.run)).result(network) if config.run else _trained(network, begin)
+        if run.result["provenance"]["fingerprint"] != data.fingerprint:
+            raise InputError(
+                f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies"
+            )
+        advanced, began = begin("margins, norms and sharpness"), time.perf_counter()
+        model = untrained(network, data)
+        RunDir(run.path).restore(model, Optimizer(model, network))
+        images = plain_training_set(replace(network, device=config.device), data)
+        facts = measures(model, untrained(network, data), images, config.radius, advanced)
+        reached = ("exact_train_accuracy", "test_accuracy", "generalization_gap")
+        result = {
+            **about(config, data, "fp64"),
+            "network": run.path.name,
+            "epochs": run.final["epoch"],
+            **{name: run.final[name] for name in reached},
+            **facts,
+        }
+        return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})
+
+
+def _trained(network: ExperimentConfig, begin: Steps) -> RunResult:
+    advanced = begin("the network")
+    (run,) = trained([network])
+    advanced(1.0)
+    return run

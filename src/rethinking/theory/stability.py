@@ -1,0 +1,123 @@
+"""Section 2.2's uniform stability: how far the loss at fresh points moves when one training example is replaced.
+
+A training algorithm A is uniformly beta-stable where |l(A(S), z) - l(A(S'), z)| <= beta for all points z and all
+training sets S and S' that differ in one example: Bousquet & Elisseeff 2002, "Stability and generalization"; with the
+seed fixed, which is theirs of Hardt, Recht & Singer 2016, "Train faster, generalize better". For a bounded loss the
+expected gap of training and test loss is at most beta. What is measured on some S, S' and z is a lower bound on beta.
+
+The loss is the cross-entropy, unbounded, in nats, or 1 - p with p the probability of the right class, from 0 to 1.
+
+runs/<id>/config.yaml   the resolved `StabilityConfig`
+          result.json   written last: its presence means done
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.errors import InputError
+from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
+from rethinking.theory.trained import MeasurementConfig, trained
+from rethinking.training.memory import LIBRARIES
+from rethinking.training.run_dir import RunDir, RunResult
+
+
+class Change(NamedTuple):
+    """Of the loss at fresh points by one replaced example, after every epoch: float64 (epochs,) each.
+
+    mean, largest: |change| of the cross-entropy over the points, nats
+    mean_of_probability, largest_of_probability: |change| of the probability of the right class, 0-1
+    """
+
+    mean: Tensor
+    largest: Tensor
+    mean_of_probability: Tensor
+    largest_of_probability: Tensor
+
+
+def change(before: Tensor, after: Tensor) -> Change:
+    """From the losses of two networks at the same points, float (epochs, points) each, in nats."""
+    losses = (before.double() - after.double()).abs()
+    probabilities = (before.double().neg().exp() - after.double().neg().exp()).abs()
+    return Change(losses.mean(1), losses.amax(1), probabilities.mean(1), probabilities.amax(1))
+
+
+def stability(config: ExperimentConfig, replacements: int, *, at_once: int | None = None) -> list[Change]:
+    """What each of the first `replacements` training examples changes when a test image stands in its place.
+
+    Trains as `config` says on all examples and once for each replacement, with the same initial weights, order and
+    augmentation. Fresh points are the test images but the replacement. Raises what `train` raises.
+    """
+    if replacements < 1:
+        raise InputError(f"replacements must be a whole number from 1 on, not {replacements}")
+    first, *others = trained([neighbour(config), *(neighbour(config, n) for n in range(replacements))], at_once)
+    return [_between(first, other, replaced) for replaced, other in enumerate(others)]
+
+
+def neighbour(config: ExperimentConfig, replaced: int | None = None) -> ExperimentConfig:
+    """`config` trained with one example replaced, or none, and the losses at the test images kept."""
+    return replace(config, keep_test_losses=True, replaced_example=replaced)
+
+
+def _between(first: RunResult, other: RunResult, replaced: int) -> Change:
+    """As far as both have come; the test image that stood in training is no fresh point."""
+    before, after = (RunDir(result.path).test_losses() for result in (first, other))
+    epochs = min(len(before), len(after))
+    fresh = torch.arange(before.shape[1]) != replaced
+    return change(before[:epochs, fresh], after[:epochs, fresh])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig(MeasurementConfig):
+    """What one replaced example changes.
+
+    replaced: which, as `ExperimentConfig.replaced_example`
+    """
+
+    replaced: int
+
+    @property
+    def name(self) -> str:
+        return f"replacing_{self.replaced}-{self.network.model_name}"
+
+    def networks(self) -> Iterator[ExperimentConfig]:
+        """The network of all examples, and its neighbour."""
+        yield neighbour(self.network)
+        yield neighbour(self.network, self.replaced)
+
+
+def check(config: StabilityConfig) -> tuple[float, float]:
+    """Bytes of memory it takes, and operations. Raises `InputError` where the network cannot be trained."""
+    data = sources.load(config.dataset, config.data_root)
+    for network in config.networks():
+        MeasurementConfig.of(network).resolved(data)
+    values = 4.0 * config.network.num_epochs * (len(data.test) if data.test else 0)
+    return LIBRARIES + 12 * values, 10 * values
+
+
+def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
+    """Compare the two networks, trained where they are not yet, or find the run that did."""
+    if found := find(config):
+        return found
+    data = sources.load(config.dataset, config.data_root)
+    config = config.resolved(data)
+    folder = run_dir(config, data)
+    with folder.lock():
+        folder.write("config.yaml", config.to_yaml().encode())
+        advanced = begin("networks with and without the example")
+        first, other = trained(list(config.networks()))
+        advanced(1.0)
+        began = time.perf_counter()
+        facts = {name: values.tolist() for name, values in _between(first, other, config.replaced)._asdict().items()}
+        network = {"networks": [first.path.name, other.path.name], "gap": first.final["generalization_gap"]}
+        result = {**about(config, data, config.network.precision), **network, **facts}
+        return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})

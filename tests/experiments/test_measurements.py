@@ -1,0 +1,133 @@
+"""`reproduce.py stability` and `complexity` as a person runs them, on the digits at demo scale."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rethinking.experiments import archive, complexity, complexity_margins, stability
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.report import page, tables
+from rethinking.theory.measuring import ComplexityConfig
+from rethinking.theory.stability import StabilityConfig
+from tests.conftest import DEMO, OUT, reproduce
+
+
+def results_of(folder: Path, runs: tuple[str, ...]) -> list[dict]:
+    return [json.loads((folder / "runs" / run / "result.json").read_text()) for run in runs]
+
+
+def test_stability_is_the_mean_over_replacements_epoch_by_epoch(reproduced: tuple[Path, str]):
+    folder, printed = reproduced
+    cells, _, _ = tables.read_csv(folder / OUT / "stability.csv")
+    assert {dict(cell.labels)["labels"] for cell in cells} == {"true", "random"}
+    assert {cell.quantity for cell in cells} == set(stability.QUANTITIES)
+    for cell in cells:
+        found = results_of(folder, cell.runs)
+        values = [each[stability.QUANTITIES[cell.quantity]][int(cell.x) - 1] for each in found]
+        assert cell.ours == pytest.approx(statistics.mean(values), rel=1e-5)
+        assert cell.ours > 0
+        assert "probability" not in cell.quantity or cell.ours <= 1
+    firsts = [cell for cell in cells if cell.x == 1]
+    assert {cell.seeds for cell in firsts} == {2}
+    assert "Uniform stability" in printed
+    assert "1 to 2 replacements" in " ".join(printed.split()) or "2 replacements" in " ".join(printed.split())
+
+
+def test_the_measures_stand_along_the_corruption_axis_beside_the_gap(reproduced: tuple[Path, str]):
+    folder, _ = reproduced
+    cells, _, _ = tables.read_csv(folder / OUT / "complexity.csv")
+    at = {(cell.quantity, cell.x): cell for cell in cells}
+    assert {quantity for quantity, _ in at} == set(complexity.QUANTITIES)
+    assert {x for _, x in at} == {0.0, 0.5, 1.0}
+    for (quantity, _), cell in at.items():
+        (found,) = results_of(folder, cell.runs)
+        assert cell.ours == pytest.approx(found[complexity.QUANTITIES[quantity]], rel=1e-5)
+    for grows in ("generalization gap", "Frobenius norm", "distance from initialization", "path norm"):
+        assert at[grows, 0.0].ours < at[grows, 0.5].ours < at[grows, 1.0].ours
+    assert at["normalized margin", 0.0].ours > at["normalized margin", 1.0].ours > 0, "all labels are fitted"
+
+
+def test_the_distribution_of_margins_rises_from_the_least_to_the_largest(reproduced: tuple[Path, str]):
+    folder, _ = reproduced
+    cells, _, _ = tables.read_csv(folder / OUT / "complexity_margins.csv")
+    for level in complexity_margins.LEVELS:
+        curve = [cell for cell in cells if dict(cell.labels)["label_corruption"] == level]
+        assert [cell.x for cell in curve] == pytest.approx([percent / 100 for percent in range(0, 101, 5)])
+        assert [cell.ours for cell in curve] == sorted(cell.ours for cell in curve)
+        assert curve[0].ours > 0, "fitted"
+    table = (folder / OUT / "complexity_margins.md").read_text()
+    assert "share of training images below" in table
+
+
+@pytest.mark.parametrize("name", ["stability", "complexity", "complexity_margins", "rademacher"])
+def test_each_has_a_figure(reproduced: tuple[Path, str], name):
+    with Image.open(reproduced[0] / OUT / f"{name}.png") as picture:
+        assert picture.width > 600
+        assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 50
+
+
+def test_the_page_says_what_is_behind_each_and_the_command_that_runs_it_again(reproduced: tuple[Path, str]):
+    folder, _ = reproduced
+    kept = archive.read(folder / OUT)
+    commands = {page.command(run) for run in kept.values() if run.kind == "replacements"}
+    assert commands == {"python reproduce.py stability --dataset digits --scale demo --models mlp_1x512"}
+    measured = [run for run in kept.values() if run.kind == "measures"]
+    assert len(measured) == 3
+    for run in measured:
+        assert page.command(run).endswith(f"&& python reproduce.py complexity runs/{run.facts['network']}")
+        train, _, _ = page.command(run).partition(" && ")
+        assert "radius" not in train
+    html = (folder / OUT / "report.html").read_text()
+    assert "Measures of complexity" in html
+    assert "mean of probability change" in html
+
+
+def test_they_answer_again_without_their_run_folders(reproduced: tuple[Path, str], tmp_path: Path):
+    folder, _ = reproduced
+    out = folder / OUT
+    for name in ("stability", "complexity"):
+        before = (out / f"{name}.csv").read_text()
+        printed = reproduce(tmp_path, name, *DEMO, "--out", str(out))
+        assert "finished:" not in printed
+        assert (out / f"{name}.csv").read_text() == before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str], tmp_path: Path):
+    folder, _ = reproduced
+    runs = sorted(path for path in (folder / "runs").glob("mlp_1x512-digits-*") if (path / "result.json").exists())[:2]
+    printed = reproduce(tmp_path, "complexity", *map(str, runs))
+    cells, _, _ = tables.read_csv(tmp_path / "reproduced" / "complexity" / "complexity.csv")
+    assert {dict(cell.labels)["run"] for cell in cells} == {run.name for run in runs}
+    for quantity in complexity.QUANTITIES:
+        assert quantity in " ".join(printed.split())
+    names = {path.name for path in (tmp_path / "reproduced" / "complexity").iterdir()}
+    assert "complexity_margins.png" in names
+    assert "complexity.png" not in names, "without an axis there is no figure"
+    again = reproduce(tmp_path, "complexity", *map(str, runs))
+    assert "finished:" not in again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("table1", "table3"), "table1 takes no folders of runs, such as 'table3'; one table or figure a command"),
+        (("complexity", "no_such_run"), "cannot read"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, arguments, said):
+    printed = reproduce(tmp_path, *arguments, status=2)
+    assert said in printed
+    assert len([line for line in printed.splitlines() if line]) == 1
+
+
+def test_seeds_are_the_networks_too():
+    for name, kind in (("stability", StabilityConfig), ("complexity", ComplexityConfig)):
+        asked = Reproduction(experiment=name, scale="demo", models=("mlp_1x512",), seeds=(0, 2))
+        seeds = {(config.seed, config.network.seed) for config in asked.configs() if isinstance(config, kind)}
+        assert seeds == {(0, 0), (2, 2)}

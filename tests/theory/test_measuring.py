@@ -1,0 +1,132 @@
+"""Measures of a trained network as a run: the numbers of `complexity`, of the network and images it was trained on."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rethinking import ExperimentConfig, InputError, train
+from rethinking.data import sources
+from rethinking.data.randomization import corrupt_labels
+from rethinking.models import build_model, initialize
+from rethinking.seeding import generator
+from rethinking.theory import complexity, kinds
+from rethinking.theory.measuring import RADIUS, ComplexityConfig
+from rethinking.training.optimizers import Optimizer
+from rethinking.training.run_dir import RunDir
+
+
+def network(runs: Path, **options) -> ExperimentConfig:
+    return ExperimentConfig(
+        **{
+            "model_name": "mlp_1x512",
+            "dataset": "digits",
+            "randomization": "random_labels",
+            "train_subset": 150,
+            "runs_dir": str(runs),
+            "use_tensorboard": False,
+            "num_epochs": 2,
+            **options,
+        }
+    )
+
+
+def test_the_measures_are_those_of_the_network_and_the_labels_it_was_trained_on(tmp_path: Path):
+    asked = network(tmp_path)
+    found = kinds.carry_out(ComplexityConfig.of(asked)).result
+    run = train(asked)
+    model, initial = (build_model("mlp_1x512", 10, (1, 28, 28)) for _ in range(2))
+    initialize(initial, "he", generator(0, "init"))
+    RunDir(run.path).restore(model, Optimizer(model, run.config))
+    data = sources.load("digits")
+    rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[:150]
+    images = torch.from_numpy(data.train.images[rows.numpy()]).double()
+    labels = corrupt_labels(torch.from_numpy(data.train.labels[rows.numpy()]), 10, 1.0, 0)
+    flat = images.flatten(1)
+    whitened = ((flat - flat.mean(1, keepdim=True)) / flat.std(1, correction=0, keepdim=True)).view_as(images).float()
+    with torch.no_grad():
+        outputs = model.eval()(whitened)
+    others = np.where(np.arange(10) == labels[:, None].numpy(), -np.inf, outputs.numpy()).max(axis=1)
+    margins = outputs[torch.arange(150), labels].numpy() - others
+    product = math.prod(
+        float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2)) for layer in complexity.weighted(model)
+    )
+    assert found["margins"] == pytest.approx(np.percentile(margins, np.arange(101)).tolist(), rel=1e-4, abs=1e-5)
+    assert found["margin"] == pytest.approx(np.percentile(margins, 10), rel=1e-4, abs=1e-5)
+    assert found["spectral_product"] == pytest.approx(product, rel=1e-6)
+    assert found["normalized_margin"] == pytest.approx(found["margin"] / product, rel=1e-6)
+    assert found["frobenius_norm"] == complexity.frobenius_norm(model)
+    assert found["path_norm"] == complexity.path_norm(model, (1, 28, 28))
+    assert found["distance"] == complexity.distance_from_initialization(model, initial) > 0
+    assert found["sharpness"] == pytest.approx(complexity.sharpness(model, whitened, labels, RADIUS), rel=1e-4)
+    assert found["generalization_gap"] == run.final["generalization_gap"]
+    assert (found["epochs"], found["network"]) == (2, run.path.name)
+
+
+def test_it_trains_the_network_where_it_is_not_yet_and_answers_again(tmp_path: Path):
+    asked = ComplexityConfig.of(network(tmp_path))
+    found = kinds.carry_out(asked)
+    assert (tmp_path / found.result["network"] / "result.json").exists()
+    assert kinds.carry_out(asked).result == found.result
+    assert kinds.read(found.path).config == found.config
+    assert kinds.read(found.path).question == found.question
+
+
+def test_a_run_given_by_its_folder_has_the_measures_of_its_configuration(tmp_path: Path):
+    run = train(network(tmp_path))
+    by_folder = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+    assert kinds.carry_out(ComplexityConfig.of(network(tmp_path))).path == by_folder.path, "the same question"
+
+
+def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
+    """As one trained on CUDA, its folder copied to a machine without."""
+    run = train(network(tmp_path))
+    here = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+    copied = tmp_path / "elsewhere" / run.path.name
+    shutil.copytree(run.path, copied)
+    text = (copied / "config.yaml").read_text()
+    (copied / "config.yaml").write_text(text.replace("device: cpu", "device: cuda"))
+    there = kinds.carry_out(ComplexityConfig.of_run_folder(copied))
+    assert there.result["margins"] == here.result["margins"]
+    assert there.result["provenance"]["device"] == "cpu", "of the measurement"
+    assert there.question == here.question
+
+
+def test_without_test_images_there_is_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    alone = replace(sources.load("digits"), test=None)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: alone)
+    found = kinds.carry_out(ComplexityConfig.of(network(tmp_path))).result
+    assert found["generalization_gap"] is None
+    assert found["sharpness"] > 0
+
+
+def test_folders_that_hold_no_finished_network_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"cannot read .*config\.yaml"):
+        ComplexityConfig.of_run_folder(tmp_path)
+    run = train(network(tmp_path))
+    (run.path / "result.json").unlink()
+    with pytest.raises(InputError, match=r"is not finished; train\.py --config"):
+        ComplexityConfig.of_run_folder(run.path)
+    with pytest.raises(InputError, match="radius must be a positive number"):
+        ComplexityConfig.of(network(tmp_path), radius=0.0)
+
+
+def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = train(network(tmp_path))
+    other = replace(sources.load("digits"), fingerprint="another")
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: other)
+    with pytest.raises(InputError, match="was trained on other data than digits"):
+        kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+
+
+def test_it_is_planned_for_from_the_network_and_the_number_of_images(tmp_path: Path):
+    memory, operations = kinds.check(ComplexityConfig.of(network(tmp_path)))
+    more_memory, more = kinds.check(ComplexityConfig.of(network(tmp_path, train_subset=1400)))
+    assert 0 < memory < more_memory
+    assert more - operations == pytest.approx((1400 - 150) * 2 * (784 * 512 + 512 * 10))

@@ -1,0 +1,144 @@
+"""What one replaced training example changes, against sums written out and networks looked at directly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from rethinking import ExperimentConfig, InputError, train
+from rethinking.data import sources
+from rethinking.theory import kinds
+from rethinking.theory import stability as room
+from rethinking.theory.run import question
+from rethinking.theory.stability import StabilityConfig, change, neighbour, stability
+from rethinking.training.optimizers import Optimizer
+from rethinking.training.preparation import plain_training_set, resolve, untrained
+from rethinking.training.run_dir import RunDir
+
+
+def network(runs: Path, **options) -> ExperimentConfig:
+    return ExperimentConfig(
+        **{
+            "model_name": "mlp_1x512",
+            "dataset": "digits",
+            "train_subset": 120,
+            "runs_dir": str(runs),
+            "use_tensorboard": False,
+            "num_epochs": 3,
+            "precision": "fp32",
+            "device": "cpu",
+            **options,
+        }
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30)), min_size=1, max_size=20))
+def test_a_change_is_taken_point_by_point(losses):
+    before, after = torch.tensor(losses, dtype=torch.float64).T
+    found = change(before[None], after[None])
+    each = [abs(a - b) for a, b in losses]
+    of_probability = [abs(math.exp(-a) - math.exp(-b)) for a, b in losses]
+    assert float(found.mean) == pytest.approx(sum(each) / len(each))
+    assert float(found.largest) == pytest.approx(max(each))
+    assert float(found.mean_of_probability) == pytest.approx(sum(of_probability) / len(each), abs=1e-12)
+    assert float(found.largest_of_probability) == pytest.approx(max(of_probability), abs=1e-12)
+    assert float(found.largest_of_probability) <= 1
+
+
+def test_nothing_changes_when_nothing_is_replaced(tmp_path: Path):
+    """Two trainings in folders of their own, so that the second is no answer of the first."""
+    first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
+    found = room._between(first, second, replaced=0)
+    assert all(torch.equal(values, torch.zeros(3, dtype=torch.float64)) for values in found)
+
+
+@pytest.mark.parametrize("randomization", ["none", "random_labels"])
+def test_stability_is_the_change_between_the_two_networks_themselves(tmp_path: Path, randomization):
+    """After the last epoch, by what each network says of the test images but the one that stood in training."""
+    asked = network(tmp_path, randomization=randomization)
+    found = stability(asked, 2)
+    assert len(found) == 2
+    data = sources.load("digits")
+    config = resolve(asked, data)
+    tested = replace(data, train=data.test)  # so that the test images come through the same pipeline
+    images = plain_training_set(replace(config, train_subset=None, randomization="none"), tested)
+    rows = torch.arange(len(data.test))
+    losses = []
+    for example in (None, 1):
+        result = train(neighbour(asked, example))
+        model = untrained(config, data)
+        RunDir(result.path).restore(model, Optimizer(model, config))
+        with torch.no_grad():
+            logits = model.eval()(images.images(rows)).double()
+        losses.append(F.cross_entropy(logits, images.labels, reduction="none"))
+    fresh = [row for row in rows.tolist() if row != 1]
+    difference = (losses[0] - losses[1]).abs()[fresh]
+    assert float(found[1].mean[-1]) == pytest.approx(float(difference.mean()), rel=1e-2, abs=1e-6)
+    assert float(found[1].largest[-1]) == pytest.approx(float(difference.max()), rel=1e-2, abs=1e-6)
+    assert float(found[1].mean[-1]) > 0
+    assert not torch.equal(found[0].mean, found[1].mean), "the same example twice"
+
+
+def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
+    losses = RunDir.test_losses(RunDir(first.path))
+    spoiled = losses.clone()
+    spoiled[:, 5] += 100
+    kept = {first.path: losses, second.path: spoiled}
+    monkeypatch.setattr(RunDir, "test_losses", lambda self: kept[self.path])
+    assert float(room._between(first, second, replaced=5).largest.max()) == 0
+    assert float(room._between(first, second, replaced=4).largest.max()) == pytest.approx(100, rel=1e-4)
+
+
+def test_networks_that_stopped_apart_are_compared_as_far_as_both_came(tmp_path: Path):
+    short, long = (train(neighbour(network(tmp_path, num_epochs=epochs))) for epochs in (2, 3))
+    assert room._between(short, long, 0).mean.shape == (2,)
+
+
+def test_stability_as_a_run(tmp_path: Path):
+    asked = StabilityConfig.of(network(tmp_path), replaced=1)
+    found = kinds.carry_out(asked)
+    (expected,) = stability(network(tmp_path), 2)[1:]
+    assert found.result["mean"] == expected.mean.tolist()
+    assert found.result["largest_of_probability"] == expected.largest_of_probability.tolist()
+    assert len(found.result["networks"]) == 2
+    assert all((tmp_path / name / "result.json").exists() for name in found.result["networks"])
+    assert kinds.carry_out(asked).result == found.result
+    assert kinds.read(found.path).question == found.question
+    assert kinds.read(found.path).config == found.config
+
+
+def test_the_question_is_the_same_in_any_precision_and_another_for_another_example_or_seed(tmp_path: Path):
+    data = sources.load("digits")
+
+    def asked(replaced: int = 0, **options) -> str:
+        config = StabilityConfig.of(network(tmp_path, **options), replaced=replaced).resolved(data)
+        return question(config, data.name, data.fingerprint)
+
+    assert asked() == asked(precision="bf16") == asked(learning_rate=0.01)
+    others = {asked(replaced=1), asked(seed=1), asked(num_epochs=4), asked(randomization="random_labels")}
+    assert len({asked(), *others}) == 5
+
+
+def test_a_seed_given_to_the_measurement_is_the_networks(tmp_path: Path):
+    moved = replace(StabilityConfig.of(network(tmp_path), replaced=0), seed=3, randomization_seed=4)
+    assert (moved.network.seed, moved.network.randomization_seed) == (3, 4)
+    assert {each.seed for each in moved.networks()} == {3}
+
+
+def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path):
+    with pytest.raises(InputError, match="replacements must be a whole number from 1 on"):
+        stability(network(tmp_path), 0)
+    with pytest.raises(InputError, match="replaced_example must be below 120"):
+        kinds.check(StabilityConfig.of(network(tmp_path), replaced=120))
+    with pytest.raises(InputError, match="replaced_example goes with"):
+        kinds.check(StabilityConfig.of(network(tmp_path, randomization="random_pixels"), replaced=0))
+    assert not list(tmp_path.iterdir())
