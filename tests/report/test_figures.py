@@ -104,3 +104,27 @@ def test_the_same_numbers_draw_the_same_file(tmp_path: Path):
         (tmp_path / name).mkdir()
         paper_figure(EXPERIMENTS["figure1c"], cells("figure1c", 0.5), tmp_path / name / "c", "d", full_scale=True)
     assert (tmp_path / "one/c.svg").read_bytes() == (tmp_path / "two/c.svg").read_bytes()
+
+
+def test_several_quantities_have_axes_of_their_own_with_a_curve_a_model_in_each(tmp_path: Path):
+    experiment = EXPERIMENTS["complexity"]
+    quantities = experiment.plot.quantities
+    values = {"mlp_1x512": 1.0, "small_alexnet": 2.0}
+    points = [
+        Cell((("model", model), ("label_corruption", f"{x}")), quantity, x, value * (place + x), None, 1, None, "", ())
+        for place, quantity in enumerate(quantities, start=1)
+        for model, value in values.items()
+        for x in (0.0, 0.5, 1.0)
+        if (model, x) != ("mlp_1x512", 0.5)
+    ]
+    drawn = paper_figure(experiment, points, tmp_path / "c", "some_data", full_scale=True)
+    assert [axes.get_title() for axes in drawn.axes[: len(quantities)]] == list(quantities)
+    for place, axes in enumerate(drawn.axes[: len(quantities)], start=1):
+        mlp, alexnet = axes.lines
+        np.testing.assert_array_equal(mlp.get_ydata(), [place, np.nan, place + 1])
+        np.testing.assert_array_equal(alexnet.get_ydata(), [2 * place, 2 * place + 1, 2 * place + 2])
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mlp 1x512", "small alexnet"]
+    assert "some_data" in drawn.get_suptitle()
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width > 1500

@@ -91,3 +91,25 @@ def test_cells_survive_the_way_through_csv(tmp_path: Path):
         first = next(csv.DictReader(file))
     assert float(first["difference"]) == pytest.approx(0.9786 - 0.9934, abs=1e-6)
     assert (first["model"], first["dataset"], first["runs"]) == ("mlp_1x512", "digits", "a b c")
+
+
+def test_means_over_draws_have_their_standard_error_and_other_means_the_deviation():
+    labels = (("model", "linear class"), ("examples", "100"))
+    drawn = cell("correlation", 0.41, labels=labels, x=100.0, std=0.06, seeds=9, paper=None)
+    (row,) = tables.grid(EXPERIMENTS["rademacher"], [drawn]).rows
+    assert row[-1].text == "0.41 ± 0.02"
+    assert tables.repeats(EXPERIMENTS["rademacher"], [drawn]) == "9 draws with the standard error"
+    assert tables.repeats(EXPERIMENTS["stability"], [drawn]) == "9 replacements"
+    assert tables.repeats(EXPERIMENTS["table1"], [cell(), cell(seeds=3)]) == "1 to 3 seeds"
+    assert tables.repeats(EXPERIMENTS["table1"], [cell()]) == "1 seed"
+
+
+def test_a_place_on_the_axis_has_a_column_where_no_label_tells_it():
+    labels = (("model", "mlp_1x512"), ("labels", "true"))
+    curve = [cell("normalized margin", 0.1 + x, labels=labels, x=x, paper=None) for x in (0.0, 0.05)]
+    grid = tables.grid(EXPERIMENTS["complexity_margins"], curve)
+    assert grid.headings == ["model", "labels", "share of training images below", "normalized margin"]
+    assert [[entry.text for entry in row] for row in grid.rows] == [
+        ["mlp_1x512", "true", "0", "0.10"],
+        ["mlp_1x512", "true", "0.05", "0.15"],
+    ]

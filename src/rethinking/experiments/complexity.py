@@ -18,8 +18,8 @@ from rethinking.theory.measuring import ComplexityConfig
 
 QUANTITIES = {
     "generalization gap": "generalization_gap",
-    "margin": "margin",
-    "normalized margin": "normalized_margin",
+    "margin, 10th percentile": "margin",
+    "normalized margin, 10th percentile": "normalized_margin",
     "Frobenius norm": "frobenius_norm",
     "product of spectral norms": "spectral_product",
     "path norm": "path_norm",

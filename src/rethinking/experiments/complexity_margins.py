@@ -10,13 +10,20 @@ from rethinking.experiments import complexity, figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
 
-LEVELS = ("0", "0.5", "1")
+LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
 QUANTITY = "normalized margin"
 
 
 def rows(study: Study) -> list[Row]:
     """Those of `complexity` at `LEVELS`; of given runs all."""
-    return [row for row in complexity.rows(study) if dict(row.labels).get("label_corruption", "0") in LEVELS]
+    if study.runs:
+        return complexity.rows(study)
+    levels = [(dict(row.labels), row) for row in complexity.rows(study)]
+    return [
+        row._replace(labels=(("model", labels["model"]), ("labels", LEVELS[labels["label_corruption"]])))
+        for labels, row in levels
+        if labels["label_corruption"] in LEVELS
+    ]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
@@ -42,7 +49,7 @@ EXPERIMENT = Experiment(
     ours_only=(QUANTITY,),
     plot=Plot(
         (QUANTITY,),
-        "label_corruption",
+        "labels",
         {},
         "share of training images below",
         "normalized margin",
