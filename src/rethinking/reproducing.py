@@ -49,8 +49,9 @@ class Reproducing:
         summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters, by the runs before
         rate = 0.0  # of matrix products, once it is needed
         kept = archive.read(self._reproduction.folder())
+        missing = {*self._reproduction.missing(kept)}
         found = [
-            (config, self._reproduction.finished_answer(config, kept) or result)
+            (config, (None if config in missing else self._reproduction.finished_answer(config, kept)) or result)
             for config, result in self._reproduction.found()
         ]
         left = collections.Counter(
@@ -167,7 +168,7 @@ class Reproducing:
         cells = self._reproduction.cells(name, self._kept)
         if not cells:
             return ""
-        caption = results.caption(EXPERIMENTS[name], cells, self._kept, self._reproduction.scale)
+        caption = results.caption(EXPERIMENTS[name], cells, self._kept, self._reproduction.scale_in_words)
         return tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
 
     def _left_out(self) -> None:
@@ -204,6 +205,8 @@ def _words_of_network(config: ExperimentConfig) -> list[str]:
     words += [name for name in ("weight_decay", "random_crop", "augment_flip_rotate") if getattr(config, name)]
     if config.replaced_example is not None:
         words.append(f"example {config.replaced_example} replaced")
+    elif config.keep_test_losses:
+        words.append("test losses kept")
     return words + ([f"draw {config.randomization_seed}"] if config.randomization == "random_signs" else [])
 
 

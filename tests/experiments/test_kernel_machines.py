@@ -76,7 +76,7 @@ def test_jitter_is_told_beside_the_residual(solved, jitter, said):
     row = Row(labels, KernelMachineConfig(dataset="digits"), {"test error": 0.006})
     answer = Answer(row, 0, replace(run, facts={**run.facts, "jitter": jitter, "residual": 2e-5}))
     *_, residual = experiment.cells(table3.numbers([answer]))
-    assert tables.ours(residual) == f"2e-05{said}"
+    assert tables.ours(residual, None) == f"2e-05{said}"
 
 
 def test_the_digits_show_what_the_paper_says(solved):

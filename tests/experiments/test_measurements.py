@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from rethinking import ExperimentConfig, RunError, train, train_many
+from rethinking.data import sources
+from rethinking.data.sources import ImageSet
 from rethinking.experiments import archive, complexity, complexity_margins, stability
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
@@ -35,7 +39,8 @@ def test_stability_is_the_mean_over_replacements_epoch_by_epoch(reproduced: tupl
     firsts = [cell for cell in cells if cell.x == 1]
     assert {cell.seeds for cell in firsts} == {2}
     assert "Uniform stability" in printed
-    assert "1 to 2 replacements" in " ".join(printed.split()) or "2 replacements" in " ".join(printed.split())
+    assert {cell.x for cell in cells} == set(range(1, 71)), "all of them, whether the labels are fitted before or not"
+    assert "2 replacements" in " ".join(printed.split())
 
 
 def test_the_measures_stand_along_the_corruption_axis_beside_the_gap(reproduced: tuple[Path, str]):
@@ -58,6 +63,7 @@ def test_the_distribution_of_margins_rises_from_the_least_to_the_largest(reprodu
     cells, _, _ = tables.read_csv(folder / OUT / "complexity_margins.csv")
     for kind in complexity_margins.LEVELS.values():
         curve = [cell for cell in cells if dict(cell.labels)["labels"] == kind]
+        assert {cell.quantity for cell in curve} == {"normalized margin, mlp_1x512"}
         assert [cell.x for cell in curve] == pytest.approx([percent / 100 for percent in range(0, 101, 5)])
         assert [cell.ours for cell in curve] == sorted(cell.ours for cell in curve)
         assert curve[0].ours > 0, "fitted"
@@ -101,10 +107,17 @@ def test_they_answer_again_without_their_run_folders(reproduced: tuple[Path, str
 
 def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str], tmp_path: Path):
     folder, _ = reproduced
-    runs = sorted(path for path in (folder / "runs").glob("mlp_1x512-digits-*") if (path / "result.json").exists())[:2]
+    runs = sorted((folder / "runs").glob("mlp_1x512-digits-*-seed0-*"))[:2]
+    other = ExperimentConfig(
+        model_name="mlp_1x512", dataset="digits", seed=3, num_epochs=1, runs_dir=str(tmp_path / "a")
+    )
+    runs.append(train(other).path)
     printed = reproduce(tmp_path, "complexity", *map(str, runs))
-    cells, _, _ = tables.read_csv(tmp_path / "reproduced" / "complexity" / "complexity.csv")
+    cells, _, scale = tables.read_csv(tmp_path / "reproduced" / "complexity" / "complexity.csv")
+    assert scale == "their own"
     assert {dict(cell.labels)["run"] for cell in cells} == {run.name for run in runs}
+    assert {(cell.seeds, cell.std, len(cell.runs)) for cell in cells} == {(1, None, 1)}
+    assert len({cell.runs for cell in cells}) == 3, "each has its own measures"
     for quantity in complexity.QUANTITIES:
         assert quantity in " ".join(printed.split())
     names = {path.name for path in (tmp_path / "reproduced" / "complexity").iterdir()}
@@ -118,13 +131,78 @@ def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str
     ("arguments", "said"),
     [
         (("table1", "table3"), "table1 takes no folders of runs, such as 'table3'; one table or figure a command"),
-        (("complexity", "no_such_run"), "cannot read"),
+        (
+            ("complexity", f"no_such_{'very_' * 30}long_run"),
+            f"no_such_{'very_' * 30}long_run/config.yaml: No such file",
+        ),
+        (("complexity", "one/run", "two/run"), "runs must have different names"),
+        (("complexity", "run", "--scale", "demo"), "runs are measured as they are: leave out --scale"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments, said):
     printed = reproduce(tmp_path, *arguments, status=2)
     assert said in printed
     assert len([line for line in printed.splitlines() if line]) == 1
+
+
+def test_a_measurement_without_evidence_needs_its_networks_again_where_their_folders_are_gone(
+    reproduced: tuple[Path, str], tmp_path: Path
+):
+    folder, _ = reproduced
+    kept = archive.read(folder / OUT)
+    fewer = {name: run for name, run in kept.items() if run.kind != "replacements"}
+    options = {"experiment": "stability", "scale": "demo", "models": ("mlp_1x512",)}
+    gone, there = (Reproduction(runs_dir=str(runs), **options) for runs in (tmp_path, folder / "runs"))
+    assert gone.missing(kept) == []
+    assert sum(isinstance(config, StabilityConfig) for config in gone.missing(fewer)) == 4
+    assert sum(isinstance(config, ExperimentConfig) for config in gone.missing(fewer)) == 6
+    assert all(isinstance(config, StabilityConfig) for config in there.missing(fewer))
+
+
+def test_a_precision_that_is_asked_for_is_that_of_the_measurements_too(reproduced: tuple[Path, str]):
+    kept = archive.read(reproduced[0] / OUT)
+    for precision, answered in (("auto", True), ("fp32", True), ("bf16", False)):
+        asked = Reproduction(experiment="stability", scale="demo", models=("mlp_1x512",), precision=precision)
+        changes = [config for config in asked.configs() if isinstance(config, StabilityConfig)]
+        assert {asked.finished_answer(config, kept) is not None for config in changes} == {answered}
+
+
+def test_what_is_measured_of_a_network_that_failed_fails_with_it_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = Reproduction(
+        experiment="stability", scale="demo", models=("mlp_1x512",), runs_dir=str(tmp_path), dataset="digits"
+    )
+
+    def one_fails(configs, **options):
+        quick = [replace(config, num_epochs=1) for config in configs]
+        for config, (_, outcome) in zip(configs, train_many(quick), strict=True):
+            yield config, RuntimeError("a fault of the device") if config.replaced_example == 1 else outcome
+
+    carried_out = []
+    monkeypatch.setattr("rethinking.experiments.reproduction.train_many", one_fails)
+    monkeypatch.setattr(
+        "rethinking.experiments.reproduction.kinds.carry_out", lambda config, _: carried_out.append(config) or config
+    )
+    outcomes = dict(asked.train({}))
+    failed = {config: str(outcome) for config, outcome in outcomes.items() if isinstance(outcome, RunError)}
+    assert sorted(failed.values()) == 2 * ["a fault of the device"] + 2 * ["its network failed"]
+    assert {config.replaced for config in carried_out} == {0}
+    assert len(carried_out) == 2
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_all_goes_on_without_test_images_to_replace_examples_with(tmp_path: Path, monkeypatch, images):
+    digits = sources.load("digits")
+    few = ImageSet(digits.test.images[:images], digits.test.labels[:images]) if images else None
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: replace(digits, test=few))
+    asked = Reproduction(experiment="all", scale="demo", models=("mlp_1x512",), runs_dir=str(tmp_path))
+    found = dict(asked.found())
+    failing = {config for config, outcome in found.items() if isinstance(outcome, RunError)}
+    assert failing
+    assert all(isinstance(config, StabilityConfig) or config.keep_test_losses for config in failing)
+    assert asked.missing({}) == asked.configs()
+    assert asked.cells("stability", {}) == []
 
 
 def test_seeds_are_the_networks_too():

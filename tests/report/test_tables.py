@@ -106,10 +106,10 @@ def test_means_over_draws_have_their_standard_error_and_other_means_the_deviatio
 
 def test_a_place_on_the_axis_has_a_column_where_no_label_tells_it():
     labels = (("model", "mlp_1x512"), ("labels", "true"))
-    curve = [cell("normalized margin", 0.1 + x, labels=labels, x=x, paper=None) for x in (0.0, 0.05)]
+    curve = [cell("normalized margin, mlp_1x512", 0.001 * (1 + x), labels=labels, x=x, paper=None) for x in (0.0, 0.05)]
     grid = tables.grid(EXPERIMENTS["complexity_margins"], curve)
-    assert grid.headings == ["model", "labels", "share of training images below", "normalized margin"]
+    assert grid.headings == ["model", "labels", "share of training images below", "normalized margin, mlp_1x512"]
     assert [[entry.text for entry in row] for row in grid.rows] == [
-        ["mlp_1x512", "true", "0", "0.10"],
-        ["mlp_1x512", "true", "0.05", "0.15"],
+        ["mlp_1x512", "true", "0", "0.001"],
+        ["mlp_1x512", "true", "0.05", "0.0011"],
     ]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rethinking import ExperimentConfig, InputError, train
+from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.models import build_model, initialize
@@ -78,10 +78,23 @@ def test_it_trains_the_network_where_it_is_not_yet_and_answers_again(tmp_path: P
     assert kinds.read(found.path).question == found.question
 
 
-def test_a_run_given_by_its_folder_has_the_measures_of_its_configuration(tmp_path: Path):
-    run = train(network(tmp_path))
-    by_folder = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
-    assert kinds.carry_out(ComplexityConfig.of(network(tmp_path))).path == by_folder.path, "the same question"
+def test_runs_given_by_their_folders_are_measured_each_for_itself(tmp_path: Path):
+    """Of the same configuration, trained again and in another precision."""
+    asked = network(tmp_path, precision="fp32")
+    runs = [train(asked), train(asked, force=True), train(replace(asked, precision="bf16"))]
+    by_folder = [kinds.carry_out(ComplexityConfig.of_run_folder(run.path)) for run in runs]
+    assert [each.result["network"] for each in by_folder] == [run.path.name for run in runs]
+    assert len({each.question for each in by_folder}) == len({each.path for each in by_folder}) == 3
+    of_configuration = kinds.carry_out(ComplexityConfig.of(asked))
+    assert of_configuration.result["margins"] == by_folder[1].result["margins"]
+    assert kinds.read(by_folder[1].path).config == by_folder[1].config
+
+
+def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
+    run = train(network(tmp_path, num_epochs=1))
+    (run.path / "checkpoint.safetensors").unlink()
+    with pytest.raises(RunError, match=r"has no checkpoint\.safetensors any more"):
+        kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
 
 
 def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
@@ -110,6 +123,9 @@ def test_folders_that_hold_no_finished_network_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot read .*config\.yaml"):
         ComplexityConfig.of_run_folder(tmp_path)
     run = train(network(tmp_path))
+    measured = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+    with pytest.raises(InputError, match="is not the folder of a trained network"):
+        ComplexityConfig.of_run_folder(measured.path)
     (run.path / "result.json").unlink()
     with pytest.raises(InputError, match=r"is not finished; train\.py --config"):
         ComplexityConfig.of_run_folder(run.path)

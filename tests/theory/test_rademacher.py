@@ -122,6 +122,11 @@ def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_t
     assert torch.equal(kept["labels"], random_signs(50, 2000))
 
 
+def test_a_mean_needs_a_draw(tmp_path: Path):
+    with pytest.raises(InputError, match="draws must be a whole number from 1 on"):
+        empirical_rademacher(network(tmp_path), draws=0)
+
+
 def test_too_short_a_training_shows_as_less_correlation(tmp_path: Path):
     hurried = ExperimentConfig(**{**vars(network(tmp_path)), "num_epochs": 1})
     found = empirical_rademacher(hurried, draws=2)

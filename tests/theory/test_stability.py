@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from rethinking import ExperimentConfig, InputError, train
+from rethinking import ExperimentConfig, InputError, RunError, train, train_many
 from rethinking.data import sources
 from rethinking.theory import kinds
 from rethinking.theory import stability as room
@@ -89,11 +89,11 @@ def test_stability_is_the_change_between_the_two_networks_themselves(tmp_path: P
 
 def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
-    losses = RunDir.test_losses(RunDir(first.path))
+    losses = RunDir(first.path).test_losses(3)
     spoiled = losses.clone()
     spoiled[:, 5] += 100
     kept = {first.path: losses, second.path: spoiled}
-    monkeypatch.setattr(RunDir, "test_losses", lambda self: kept[self.path])
+    monkeypatch.setattr(RunDir, "test_losses", lambda self, _: kept[self.path])
     assert float(room._between(first, second, replaced=5).largest.max()) == 0
     assert float(room._between(first, second, replaced=4).largest.max()) == pytest.approx(100, rel=1e-4)
 
@@ -101,6 +101,30 @@ def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.M
 def test_networks_that_stopped_apart_are_compared_as_far_as_both_came(tmp_path: Path):
     short, long = (train(neighbour(network(tmp_path, num_epochs=epochs))) for epochs in (2, 3))
     assert room._between(short, long, 0).mean.shape == (2,)
+
+
+def test_what_only_is_computed_otherwise_changes_far_less_than_an_example_does(tmp_path: Path):
+    """The same network in a stack with others, whose sums are taken in another order, and so in every epoch."""
+    options = {"randomization": "random_labels", "num_epochs": 25, "precision": "auto"}
+    alone = train(neighbour(network(tmp_path / "alone", **options)))
+    assert alone.config.precision == "fp32", "unless another is asked for"
+    stack = [neighbour(network(tmp_path / "stack", **options), example) for example in (None, 0, 1)]
+    found = dict(train_many(stack, at_once=3, stacked=True))
+    otherwise = room._between(alone, found[stack[0]], 2)
+    replaced = room._between(alone, found[stack[1]], 0)
+    assert float(otherwise.mean.max()) < 1e-3 * float(replaced.mean.min())
+
+
+def test_a_finished_run_without_its_losses_is_told_with_its_file(tmp_path: Path):
+    first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
+    (second.path / "checkpoint.safetensors").unlink()
+    with pytest.raises(RunError, match=r"two.*checkpoint\.safetensors is damaged or missing"):
+        room._between(first, second, 0)
+
+
+def test_a_measurement_asks_the_same_whatever_losses_and_examples_its_network_names(tmp_path: Path):
+    plain = StabilityConfig.of(network(tmp_path), replaced=1)
+    assert StabilityConfig.of(network(tmp_path, keep_test_losses=True, replaced_example=3), replaced=1) == plain
 
 
 def test_stability_as_a_run(tmp_path: Path):

@@ -1,17 +1,18 @@
 """Distribution of normalized margins: how sure trained networks are of their training labels, true and random.
 
-Expect all curves above 0 where the labels are fitted, and those of random labels, once divided by the product of the
-network's spectral norms as in Bartlett, Foster & Telgarsky 2017, nearer to 0 than those of true labels.
+Expect all curves above 0 where the labels are fitted, and those of random labels, divided by the product of the
+network's spectral norms after Bartlett, Foster & Telgarsky 2017, nearer to 0 than those of true labels.
 
 Of the same runs as `complexity`, at the ends and in the middle of the corruption axis, or of the given ones.
 """
 
+from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments import complexity, figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
 
 LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
-QUANTITY = "normalized margin"
+QUANTITIES = {model: f"normalized margin, {model}" for model in MODEL_DEFAULTS}
 
 
 def rows(study: Study) -> list[Row]:
@@ -20,7 +21,7 @@ def rows(study: Study) -> list[Row]:
         return complexity.rows(study)
     levels = [(dict(row.labels), row) for row in complexity.rows(study)]
     return [
-        row._replace(labels=(("model", labels["model"]), ("labels", LEVELS[labels["label_corruption"]])))
+        row._replace(labels=(("labels", LEVELS[labels["label_corruption"]]),))
         for labels, row in levels
         if labels["label_corruption"] in LEVELS
     ]
@@ -32,8 +33,9 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in answers:
         if answer.evidence.kind == "measures":
             margins, product = answer.evidence.facts["margins"], answer.evidence.facts["spectral_product"]
+            quantity = QUANTITIES[answer.evidence.configuration["model_name"]]
             found += [
-                Number(answer, QUANTITY, margin / product, None, percent / 100)
+                Number(answer, quantity, margin / product, None, percent / 100)
                 for percent, margin in enumerate(margins)
                 if percent % 5 == 0
             ]
@@ -46,9 +48,9 @@ EXPERIMENT = Experiment(
     models=figure1b.MODELS,
     rows=rows,
     numbers=numbers,
-    ours_only=(QUANTITY,),
+    ours_only=tuple(QUANTITIES.values()),
     plot=Plot(
-        (QUANTITY,),
+        tuple(QUANTITIES.values()),
         "labels",
         {},
         "share of training images below",
@@ -56,5 +58,6 @@ EXPERIMENT = Experiment(
         (0, 1),
         (0.0, 0.1),
         tabled=True,
+        panels=True,
     ),
 )

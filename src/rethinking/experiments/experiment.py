@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -142,7 +143,7 @@ class Plot(NamedTuple):
     y_limits: tuple[float, float]
     shaded: str | None = None  # a quantity drawn as an area under its curve
     points: bool = False  # few points: mark them
-    x_per_epoch: float | None = None  # at full scale the axis shows thousand steps, else epochs
+    x_per_epoch: float | None = None  # a point an epoch: what an epoch is on the paper's axis at full scale
     log_x: bool = False
     log_y: bool = False
     panels: bool = False  # axes of its own for each quantity
@@ -175,6 +176,12 @@ class Experiment:
     companions: tuple[str, ...] = ()
     repeats: str = "seed"
     standard_error: bool = False
+
+    def spread(self, cell: Cell) -> float | None:
+        """What is shown beside a mean: the deviation of what it is of, or its standard error; None for a single one."""
+        if cell.std is None or not self.standard_error:
+            return cell.std
+        return cell.std / math.sqrt(cell.seeds)
 
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:

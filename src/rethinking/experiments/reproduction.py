@@ -6,7 +6,7 @@ import functools
 import statistics
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -90,6 +90,12 @@ class Reproduction:
             raise InputError(
                 f"{self.experiment} takes no folders of runs, such as '{self.runs[0]}'; one table or figure a command"
             )
+        taken = ("experiment", "runs", "dataset", "data_root", "out", "dry_run", "show_only")
+        for spec in fields(self) if self.runs else ():
+            if spec.name not in taken and getattr(self, spec.name) != spec.default:
+                raise InputError(f"runs are measured as they are: leave out --{spec.name}")
+        if len({Path(run).resolve().name for run in self.runs}) < len(self.runs):
+            raise InputError("runs must have different names, which their measures go by")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
@@ -100,7 +106,7 @@ class Reproduction:
         networks = [name for name in self.wanted if EXPERIMENTS[name].models]
         if not networks and self.models:
             raise InputError(f"{self.experiment} has no network that is trained; leave out --models")
-        if networks and not any(self._rows(name) for name in networks):
+        if networks and not self.runs and not any(self._rows(name) for name in networks):
             takes = ", ".join(EXPERIMENTS[networks[0]].models)
             raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
 
@@ -169,6 +175,10 @@ class Reproduction:
         return ("mnist",) if channels == 1 else ("cifar10",)
 
     @property
+    def scale_in_words(self) -> str:
+        return "their own" if self.runs else self.scale
+
+    @property
     def left_out(self) -> list[str]:
         """Experiments of `all` without a run at this scale or of these models."""
         return [name for name in EXPERIMENTS if name not in self.rows] if self.experiment == "all" else []
@@ -201,6 +211,28 @@ class Reproduction:
             except InputError as error:
                 yield config, self._survived(config, error)
 
+    def missing(self, kept: Mapping[str, Evidence]) -> list[Config]:
+        """What is still to be carried out: what the evidence does not answer.
+
+        Networks that it answers too, where something is still to be measured of them and their folders are gone.
+        """
+        asked = self.configs()
+        missing = {config for config in asked if not self.finished_answer(config, kept)}
+        measured = [config for config in missing if isinstance(config, MeasurementConfig) and config not in self._given]
+        for network in {network for config in measured for network in config.networks()} - missing:
+            try:
+                found = find(network)
+            except RunError:  # damaged
+                found = None
+            if found is None or not found.finished:
+                missing.add(network)
+        return [config for config in asked if config in missing]
+
+    @functools.cached_property
+    def _given(self) -> set[Config]:
+        """What is measured of runs that were given by their folders."""
+        return {row.config for rows in self.rows.values() for row in rows if row.own_seed}
+
     def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The finished run of the evidence that answers `config`, on whatever machine it was trained."""
         answer = self._answer(config, kept)
@@ -214,7 +246,7 @@ class Reproduction:
         A failed run is given back, the rest go on. Raises `InputError` where the data or the options do not fit, which
         no run would survive.
         """
-        missing = [config for config in self.configs() if not self.finished_answer(config, kept)]
+        missing = self.missing(kept)
         theory = [config for config in missing if isinstance(config, TheoryConfig)]
         for asked in list(theory):
             try:
@@ -223,16 +255,23 @@ class Reproduction:
                 theory.remove(asked)
                 yield asked, self._survived(asked, error)
         networks = [config for config in missing if isinstance(config, ExperimentConfig)]
+        failed: set[Config] = set()
         for config in list(networks):
             if self.experiment == "all" and self._lacks_images(config):
                 networks.remove(config)
-                yield config, RunError("it takes more images than there are")
+                failed.add(config)
+                yield config, RunError("it takes more training or test images than there are")
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
-            if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
-                outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
+            if isinstance(outcome, Exception):
+                failed.add(config)
+                if not isinstance(outcome, RunError):
+                    outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
             yield config, outcome
         # Sums over filters go on from one number to the next.
         for asked in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
+            if isinstance(asked, MeasurementConfig) and failed & {*asked.networks()}:
+                yield asked, RunError("its network failed")
+                continue
             try:
                 yield asked, kinds.carry_out(asked, watch(asked))
             except (RunError, InputError) as error:  # such as for memory that is no longer there
@@ -248,10 +287,11 @@ class Reproduction:
         raise error
 
     def _lacks_images(self, config: ExperimentConfig) -> bool:
-        """Whether the data has fewer training images than the run takes, or no test image where it takes some."""
+        """Whether the data has fewer training or test images than the run takes."""
         data = self.data()
-        too_few = config.train_subset is not None and config.train_subset > len(data.train)
-        return too_few or (config.keep_test_losses and not data.test)
+        train_images, test_images = len(data.train), len(data.test) if data.test else 0
+        replaced = 0 if config.replaced_example is None else config.replaced_example + 1
+        return (config.train_subset or replaced) > train_images or max(config.keep_test_losses, replaced) > test_images
 
     @property
     def _asked_at_once(self) -> int | None:
@@ -263,7 +303,8 @@ class Reproduction:
         resolved = resolve(config, data)
         at_once = min(runs, self._asked_at_once or at_once_that_fit(resolved))
         images, run = footprint(resolved, data)
-        peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * run
+        own = images if resolved.redraws_pixels else 0
+        peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * (own + run)
         return at_once, peak
 
     def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
@@ -274,7 +315,8 @@ class Reproduction:
         seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
         answers = []
         for row in self._rows(name, besides=EXPERIMENTS[name].models, kept=kept):
-            found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in seeds)
+            own = [row.config.seed] if row.own_seed else seeds
+            found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in own)
             those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
             answers += [answer for answer in those if answer.evidence.finished] or those
         return answers
@@ -291,9 +333,13 @@ class Reproduction:
         data = self.data()
         if self.experiment == "all" and self._lacks_images(config):
             return None
-        wanted = {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
-        eligible = {name: run for name, run in kept.items() if wanted.items() <= run.configuration.items()}
+        eligible = {name: run for name, run in kept.items() if self._wanted.items() <= run.configuration.items()}
         return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
+
+    @property
+    def _wanted(self) -> dict[str, str]:
+        """Device and precision, where they were asked for."""
+        return {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
 
     def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """Of the data asked for, or that its network is trained on, else of the data of that name in the evidence."""
@@ -307,8 +353,11 @@ class Reproduction:
         except InputError as error:
             self._survived(config, error)
             data = None
+        wanted = dict(self._wanted)
+        if not isinstance(config, MeasurementConfig):
+            wanted.pop("precision", None)  # which is for training
         for run in kept.values():
-            if self.device not in ("auto", run.configuration["device"]):
+            if not wanted.items() <= run.configuration.items():
                 continue
             name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
             same = (name, fingerprint) == (data.name, data.fingerprint) if data else name == config.dataset

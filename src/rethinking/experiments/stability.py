@@ -10,6 +10,8 @@ order; mean and standard deviation are over these. The largest change is that of
 scale 60 runs of 70 epochs.
 """
 
+from typing import Any
+
 from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
@@ -24,13 +26,16 @@ QUANTITIES = {
 assert tuple(QUANTITIES.values()) == Change._fields
 
 
+EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
+
+
 def rows(study: Study) -> list[Row]:
     """For each model and kind of labels the networks, and what each replacement changes, all under one heading."""
     made = []
     for model in (model for model in MODEL_DEFAULTS if model in study.models):
         for kind, randomization in (("true", "none"), ("random", "random_labels")):
             labels = (("model", model), ("labels", kind))
-            config = study.config(model, randomization=randomization)
+            config = study.config(model, randomization=randomization, **EPOCHS)
             changes = [StabilityConfig.of(config, replaced=n) for n in range(study.scale.replaced)]
             networks = dict.fromkeys(network for change in changes for network in change.networks())
             made += [Row(labels, network) for network in networks] + [Row(labels, change) for change in changes]

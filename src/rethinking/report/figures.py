@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -14,8 +15,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rethinking.experiments.experiment import Cell, Experiment, Plot
+from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
 from rethinking.training.run_dir import RunResult
+
+SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
 
 
 def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
@@ -45,6 +48,7 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     plot = experiment.plot
     assert plot is not None, "a figure"
     title = f"{experiment.title}\nours on {dataset}"
+    cells = [replace(cell, std=experiment.spread(cell)) for cell in cells]
     figure = _panels(plot, cells, title) if plot.panels else _beside_the_paper(plot, cells, title, full_scale)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
@@ -54,16 +58,18 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
 
 def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     """Axes for each quantity, with the same curves in each."""
-    columns = min(len(plot.quantities), 4 if len(plot.quantities) > 4 else 3 if len(plot.quantities) == 3 else 2)
-    rows = math.ceil(len(plot.quantities) / columns)
+    quantities = [name for name in plot.quantities if any(cell.quantity == name for cell in cells)]
+    columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(quantities), 4)
+    rows = math.ceil(len(quantities) / columns)
     figure = Figure(figsize=(3.4 * columns, 2.8 * rows + 0.8), layout="constrained")
-    names = list(dict.fromkeys(_series_name(plot, cell, cells) for cell in cells))
+    named = _series_names(plot, cells)
+    names = list(dict.fromkeys(named.values()))
     colours = dict(zip(names, itertools.cycle(_palette(len(names))), strict=False))
-    for axes, quantity in zip(figure.subplots(rows, columns, squeeze=False).flat, plot.quantities, strict=False):
+    for axes, quantity in zip(figure.subplots(rows, columns, squeeze=False).flat, quantities, strict=False):
         of_quantity = [cell for cell in cells if cell.quantity == quantity]
         places = sorted({cell.x or 0.0 for cell in of_quantity})
         for name in names:
-            found = {cell.x: cell for cell in of_quantity if _series_name(plot, cell, cells) == name}
+            found = {cell.x: cell for cell in of_quantity if named[cell.labels] == name}
             points = [found.get(place) for place in places]
             _draw_curve(axes, places, points, colours[name], name, "o" if plot.points else "")
         axes.set_title(quantity, fontsize="medium")
@@ -71,8 +77,11 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
         axes.grid(alpha=0.3)
         if plot.log_x:
             _log_x(axes, plot, places)
-        if plot.log_y:
+        values = [cell.ours for cell in of_quantity if cell.ours is not None]
+        if plot.log_y or (min(values, default=0) > 0 and max(values) > SPAN * min(values)):
             axes.set_yscale("log")
+    for axes in figure.axes[len(quantities) :]:
+        axes.remove()
     lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=lines, fontsize="small", loc="outside lower center", ncols=min(len(names), 4))
     figure.suptitle(title, fontsize="medium")
@@ -88,9 +97,10 @@ def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale:
     unit = plot.x_per_epoch if in_steps and plot.x_per_epoch else 1.0
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
+    named = _series_names(plot, cells)
     curves: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        curves.setdefault((_series_name(plot, cell, cells), cell.quantity), []).append(cell)
+        curves.setdefault((named[cell.labels], cell.quantity), []).append(cell)
     drawn = [key for key in curves if key[1] in plot.quantities]
     colours = dict(zip(drawn, itertools.cycle(_palette(len(drawn))), strict=False))
     places = sorted({cell.x or 0.0 for cell in cells})  # what one curve has and another lacks is a gap in that one
@@ -124,7 +134,7 @@ def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale:
     if plot.log_y:
         axes.set_yscale("log")
     # More than the paper's axis only where it must.
-    axes.set_ylim(low if low <= lowest else 0.95 * lowest, high if highest <= high else 1.05 * highest)
+    axes.set_ylim(low if low <= lowest else lowest - 0.05 * abs(lowest), high if highest <= high else 1.05 * highest)
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
@@ -143,26 +153,40 @@ def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
         axes.minorticks_off()
 
 
-def _series_name(plot: Plot, cell: Cell, cells: Sequence[Cell]) -> str:
-    """The curve a cell belongs to; where several models or data sets share a figure, with its own."""
-    labels = dict(cell.labels)
-    name = labels.get(plot.series, next(iter(labels.values()))).replace("_", " ")
-    for beside in ("model", "data"):
-        if beside in labels and beside != plot.series and len({dict(other.labels).get(beside) for other in cells}) > 1:
-            name = f"{name}, {labels[beside]}"
-    return name
+def _series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
+    """The curve that each row belongs to; where several models or data sets share a figure, with its own."""
+    rows = {cell.labels: dict(cell.labels) for cell in cells}
+    beside = [
+        name
+        for name in ("model", "data")
+        if name != plot.series and len({labels.get(name) for labels in rows.values()}) > 1
+    ]
+    return {
+        row: ", ".join(
+            [
+                labels.get(plot.series, row[0][1]).replace("_", " "),  # of given runs its name
+                *(labels[name] for name in beside if name in labels),
+            ]
+        )
+        for row, labels in rows.items()
+    }
 
 
 def _draw_curve(
-    axes: Axes, x: Sequence[float], points: Sequence[Cell | None], colour: str, label: str, marker: str
+    axes: Axes,
+    x: Sequence[float],
+    points: Sequence[Cell | None],
+    colour: str,
+    label: str,
+    marker: str,
 ) -> None:
-    """Ours, with its standard deviation over seeds as a band; a gap where there is no cell."""
+    """Ours, with its spread as a band; a gap where there is no cell."""
     ours = np.array([np.nan if cell is None or cell.ours is None else cell.ours for cell in points])
     axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
     unfinished = [bool(cell and cell.note) for cell in points]
     if marker and any(unfinished):
         places = np.array(x)[unfinished]
         axes.plot(places, ours[unfinished], marker, color=colour, markerfacecolor="white", markersize=4, zorder=4)
-    std = np.array([(cell and cell.std) or 0.0 for cell in points])
-    if std.any():
-        axes.fill_between(x, ours - std, ours + std, color=colour, alpha=0.2, linewidth=0)
+    spread = np.array([(cell and cell.std) or 0.0 for cell in points])
+    if spread.any():
+        axes.fill_between(x, ours - spread, ours + spread, color=colour, alpha=0.2, linewidth=0)

@@ -226,14 +226,16 @@ def _command_of_theory(run: Evidence) -> str:
 
 def _scales(run: Evidence) -> list[str]:
     """The scale other than the full one that has such a run on so many images, if there is one."""
+    if run.kind == "replacements":
+        of_run = [run.configuration[name] for name in ("train_subset", "lr_decay")]
+        those = (name for name, scale in SCALES.items() if [scale.options.get("train_subset"), scale.decay] == of_run)
+        return [name for name in those if name != "full"]
     if run.facts["dataset"] == "digits":
         return ["demo"]
     images = run.configuration["train_subset"]
     for name, scale in SCALES.items():
         sizes: tuple[int | None, ...] = (scale.machine_images, scale.interpolated, scale.linear)
-        if run.kind == "replacements":
-            sizes = (scale.options.get("train_subset"),)
-        elif run.kind == "linear_classes":
+        if run.kind == "linear_classes":
             sizes = scale.examples
         elif run.kind == "memorization":
             of_any_depth = run.configuration["points"] != "gaussian" and run.configuration["randomization"] != "none"

@@ -17,7 +17,6 @@ from rethinking.errors import RunError
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 from rethinking.experiments.reproduction import Reproduction
-from rethinking.experiments.scale import SCALES
 from rethinking.experiments.time_to_overfit import DEFINITION, SENSITIVITY, time_to_overfit
 from rethinking.report import page, tables
 from rethinking.report.figures import paper_figure
@@ -32,7 +31,7 @@ def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
         for name in reproduction.wanted:
             cells = reproduction.cells(name, kept)
             if cells:
-                _write_experiment(folder, name, cells, kept, reproduction.scale)
+                _write_experiment(folder, name, cells, kept, reproduction.scale_in_words)
         page.write(folder, kept)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from None
@@ -57,8 +56,11 @@ def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[
     table = tables.markdown(tables.grid(experiment, cells))
     text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    if experiment.plot is not None and cells[0].x is not None:
-        as_in_the_paper = SCALES[scale] is SCALES["full"] and facts["train_images"] == 50_000
+    if experiment.plot is not None and cells[0].x is None:  # runs without an axis: what was drawn before is not of them
+        for suffix in ("png", "svg"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    elif experiment.plot is not None:
+        as_in_the_paper = scale == "full" and facts["train_images"] == 50_000
         paper_figure(experiment, cells, folder / name, dataset, as_in_the_paper)
     if name == "figure1b":
         (folder / "time_to_overfit.md").write_text(sensitivity(cells, kept), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +61,7 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
         row = [Entry(value) for _, value in labels] + ([Entry(f"{x:g}")] if along else [])
         for quantity in quantities:
             cell = places.get(quantity)
-            row.append(Entry(ours(cell, experiment.standard_error), cell) if cell else Entry(""))
+            row.append(Entry(ours(cell, experiment.spread(cell)), cell) if cell else Entry(""))
             if not _ours_only(experiment, quantity):
                 row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
@@ -83,21 +82,17 @@ def shown(quantity: str, value: float | str | None) -> str:
         return f"{value:.3g}"
     if quantity in WHOLE:
         return f"{value:,.0f}"
-    if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS:
+    if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS or quantity.startswith("normalized margin"):
         return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity in THREE_DIGITS else f"{value:.2g}"
     return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
 
 
-def ours(cell: Cell, standard_error: bool = False) -> str:
-    """Mean, with the standard deviation over seeds where there are several, and what is to be known about it.
-
-    With the standard error of the mean instead where that is asked for.
-    """
+def ours(cell: Cell, spread: float | None) -> str:
+    """Mean, with its spread where there is one, and what is to be known about it."""
     if cell.ours is None:
         return cell.note or "-"
     mean = shown(cell.quantity, cell.ours)
-    if cell.std is not None:
-        spread = cell.std / math.sqrt(cell.seeds) if standard_error else cell.std
+    if spread is not None:
         mean = f"{mean.removesuffix('%')} ± {shown(cell.quantity, spread)}"
     return f"{mean} ({cell.note})" if cell.note else mean
 

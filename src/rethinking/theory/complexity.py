@@ -19,6 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from rethinking.models.alexnet import LocalResponseNorm
 from rethinking.seeding import generator
 
+Weighted = nn.Conv2d | nn.Linear
+
 ITERATIONS = 300  # of Lanczos' method at most
 SETTLED = 1e-12  # relative change of the square of a spectral norm from which on it stays
 ASCENTS = 20  # steps of gradient ascent to the sharpest point in reach
@@ -36,7 +38,7 @@ def folded(model: nn.Module) -> nn.Module:
     return made
 
 
-def weighted(model: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
+def weighted(model: nn.Module) -> Iterator[Weighted]:
     """The layers with weights, in their order."""
     return (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
@@ -44,9 +46,9 @@ def weighted(model: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
 def margins(outputs: Tensor, labels: Tensor) -> Tensor:
     """f_y - max_{j != y} f_j of each example, (n,), of outputs (n, classes) and labels int64 (n,).
 
-    Negative where the example is mistaken. Divided by the product of `spectral_norms` it is the normalized margin of
-    Bartlett, Foster & Telgarsky 2017, "Spectrally-normalized margin bounds for neural networks", but for the norm of
-    the data.
+    Negative where the example is mistaken. Divided by the product of `spectral_norms` it is a normalized margin after
+    Bartlett, Foster & Telgarsky 2017, "Spectrally-normalized margin bounds for neural networks", without the norm of
+    the data and the correction by the norms of columns, which their bound has as factors.
     """
     of_label = outputs.gather(1, labels[:, None])[:, 0]
     others = outputs.scatter(1, labels[:, None], -math.inf)
@@ -64,10 +66,10 @@ def spectral_norms(model: nn.Module, image_shape: tuple[int, int, int]) -> list[
     Of a convolution that of its whole map with padding and stride, not of its kernel as a matrix. In the bound of
     Bartlett, Foster & Telgarsky 2017.
     """
-    return [_spectral_norm(layer, shape) for layer, shape in _inputs(folded(model), image_shape)]
+    return [_spectral_norm(layer, shape) for layer, shape in inputs_of_layers(folded(model), image_shape)]
 
 
-def _spectral_norm(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> float:
+def _spectral_norm(layer: Weighted, shape: tuple[int, ...]) -> float:
     """By Lanczos' method on A'A, every vector orthogonalized: of A it needs no more than what it does to an input."""
     right = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator(0, "lanczos"))
     basis = (right / right.norm())[None]
@@ -94,9 +96,9 @@ def _spectral_norm(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> floa
     return math.sqrt(max(0.0, largest))
 
 
-def _inputs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[nn.Conv2d | nn.Linear, tuple[int, ...]]]:
-    """Each layer with weights and the shape of its input for one image."""
-    found: list[tuple[nn.Conv2d | nn.Linear, tuple[int, ...]]] = []
+def inputs_of_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[Weighted, tuple[int, ...]]]:
+    """Each layer with weights, of a network in float64, and the shape of its input for one image."""
+    found: list[tuple[Weighted, tuple[int, ...]]] = []
     hooks = [
         layer.register_forward_hook(lambda layer, inputs, _: found.append((layer, tuple(inputs[0].shape))))
         for layer in weighted(model)
@@ -107,7 +109,7 @@ def _inputs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[n
     return found
 
 
-def _without_bias(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
+def _without_bias(layer: Weighted, inputs: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return F.linear(inputs, layer.weight)
     return F.conv2d(inputs, layer.weight, None, layer.stride, layer.padding)

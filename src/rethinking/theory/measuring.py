@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from rethinking.config import ExperimentConfig
+from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.data import sources
 from rethinking.data.batches import Batches
-from rethinking.errors import InputError
+from rethinking.errors import InputError, RunError
 from rethinking.theory import complexity
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
@@ -42,7 +42,8 @@ class ComplexityConfig(MeasurementConfig):
     """What a trained network is like. Raises `InputError` for a radius that is not positive.
 
     radius: of the ball in which `sharpness` looks, relative to the norm of all weights
-    run: the folder of the finished run; without it, that of the network's configuration, trained where it is not yet
+    run: the folder of the finished run, whose name is then part of the question; without it, that of the network's
+        configuration, trained where it is not yet
     """
 
     radius: float = RADIUS
@@ -57,6 +58,10 @@ class ComplexityConfig(MeasurementConfig):
     def name(self) -> str:
         return f"complexity-{self.network.model_name}"
 
+    def identity(self) -> dict[str, Any]:
+        run = {} if self.run is None else {"run": Path(self.run).name}
+        return super().identity() | run
+
     def resolved(self, data: sources.ImageData) -> ComplexityConfig:
         """A finished run's configuration is resolved, perhaps for a device that is not here."""
         return super().resolved(data) if self.run is None else self
@@ -67,11 +72,13 @@ class ComplexityConfig(MeasurementConfig):
 
         Raises `InputError` where the folder is not that of a trained network, or its run is not finished.
         """
+        if "model_name" not in read_config_file(path / "config.yaml"):
+            raise InputError(f"{path} is not the folder of a trained network")
         config = ExperimentConfig.from_yaml(path / "config.yaml")
         if not RunDir(path).is_finished:
             raise InputError(f"{path} is not finished; train.py --config {path / 'config.yaml'} goes on with it")
         if dataset is not None or data_root is not None:
-            config = replace(config, dataset=dataset or config.dataset, data_root=data_root)
+            config = replace(config, dataset=dataset or config.dataset, data_root=data_root or config.data_root)
         return cls.of(replace(config, runs_dir=str(path.parent)), run=str(path))
 
 
@@ -80,7 +87,8 @@ def measures(
 ) -> dict[str, Any]:
     """Everything that `complexity` measures, of a network and the training set it was trained on.
 
-    margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: that by the product of spectral norms
+    margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: by the product of spectral norms.
+    These and the training loss are of outputs in float32, all else is in float64.
     """
     shape = images.images(torch.zeros(1, dtype=torch.int64, device=images.labels.device)).shape
     image_shape = (shape[1], shape[2], shape[3])
@@ -114,7 +122,7 @@ def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None
     found: list[Tensor] = []
     for batch, _ in images.in_order(BATCH_SIZE):
         found.append(model.eval()(batch))
-        advanced(len(found) * BATCH_SIZE / len(images))
+        advanced(min(1.0, len(found) * BATCH_SIZE / len(images)))
     return torch.cat(found)
 
 
@@ -123,9 +131,12 @@ def check(config: ComplexityConfig) -> tuple[float, float]:
     data = sources.load(config.dataset, config.data_root)
     network = config.resolved(data).network
     images, run = footprint(network, data)
-    memory = LIBRARIES + 2 * images + 2 * run * max(1.0, SHARPNESS_IMAGES / network.batch_size)
+    model, shape = untrained(network, data), input_shape(network, data)
+    layers = complexity.inputs_of_layers(complexity.folded(model), shape)
+    basis = 2 * 8 * complexity.ITERATIONS * max(math.prod(inputs) for _, inputs in layers)  # Lanczos'
+    memory = LIBRARIES + 2 * images + max(basis, 2 * run * max(1.0, SHARPNESS_IMAGES / network.batch_size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        untrained(network, data)(torch.zeros(1, *input_shape(network, data)))
+        model(torch.zeros(1, *shape))
     forward = float(counter.get_total_flops())
     passes = (network.train_subset or len(data.train)) + 2 * 4 * complexity.ASCENTS * SHARPNESS_IMAGES  # in float64
     return memory, forward * passes
@@ -141,17 +152,16 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
     network = config.network
+    run = RunDir(Path(config.run)).result(network) if config.run else _trained(network, begin)
+    if run.result["provenance"]["fingerprint"] != data.fingerprint:
+        raise InputError(f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies")
     folder = run_dir(config, data)
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
-        run = RunDir(Path(config.run)).result(network) if config.run else _trained(network, begin)
-        if run.result["provenance"]["fingerprint"] != data.fingerprint:
-            raise InputError(
-                f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies"
-            )
         advanced, began = begin("margins, norms and sharpness"), time.perf_counter()
         model = untrained(network, data)
-        RunDir(run.path).restore(model, Optimizer(model, network))
+        if not RunDir(run.path).restore(model, Optimizer(model, network)):
+            raise RunError(f"{run.path} has no checkpoint.safetensors any more, so that there is nothing to measure")
         images = plain_training_set(replace(network, device=config.device), data)
         facts = measures(model, untrained(network, data), images, config.radius, advanced)
         reached = ("exact_train_accuracy", "test_accuracy", "generalization_gap")

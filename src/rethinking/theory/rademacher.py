@@ -24,6 +24,7 @@ from torch import Tensor
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.randomization import random_signs
+from rethinking.errors import InputError
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, keep, run_dir
@@ -57,6 +58,8 @@ def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int |
 
     n is `config.train_subset`, or all training images. Raises what `train` raises.
     """
+    if draws < 1:
+        raise InputError(f"draws must be a whole number from 1 on, not {draws}")
     runs = trained([on_random_signs(config, draw) for draw in range(draws)], at_once)
     return estimate([correlation_reached(run) for run in runs])
 

@@ -1,11 +1,15 @@
 """Section 2.2's uniform stability: how far the loss at fresh points moves when one training example is replaced.
 
 A training algorithm A is uniformly beta-stable where |l(A(S), z) - l(A(S'), z)| <= beta for all points z and all
-training sets S and S' that differ in one example: Bousquet & Elisseeff 2002, "Stability and generalization"; with the
-seed fixed, which is theirs of Hardt, Recht & Singer 2016, "Train faster, generalize better". For a bounded loss the
-expected gap of training and test loss is at most beta. What is measured on some S, S' and z is a lower bound on beta.
+training sets S and S' that differ in one example, and its expected gap of training and test loss is then at most beta:
+Hardt, Recht & Singer 2016, "Train faster, generalize better", who take the expectation over A's randomness; after
+Bousquet & Elisseeff 2002, "Stability and generalization", where an example is left out. Here A's randomness is that of
+a seed, the same for S and S'. What is measured on some S, S' and z is a lower bound on the beta of A with that seed.
 
 The loss is the cross-entropy, unbounded, in nats, or 1 - p with p the probability of the right class, from 0 to 1.
+
+Unless a precision is asked for, these networks are trained in fp32: that sums are taken in another order, with other
+threads or in another stack, then changes the loss far less than an example does. In bf16 it changes about as much.
 
 runs/<id>/config.yaml   the resolved `StabilityConfig`
           result.json   written last: its presence means done
@@ -65,12 +69,13 @@ def stability(config: ExperimentConfig, replacements: int, *, at_once: int | Non
 
 def neighbour(config: ExperimentConfig, replaced: int | None = None) -> ExperimentConfig:
     """`config` trained with one example replaced, or none, and the losses at the test images kept."""
-    return replace(config, keep_test_losses=True, replaced_example=replaced)
+    precision = "fp32" if config.precision == "auto" else config.precision
+    return replace(config, keep_test_losses=True, replaced_example=replaced, precision=precision)
 
 
 def _between(first: RunResult, other: RunResult, replaced: int) -> Change:
     """As far as both have come; the test image that stood in training is no fresh point."""
-    before, after = (RunDir(result.path).test_losses() for result in (first, other))
+    before, after = (RunDir(result.path).test_losses(len(result.metrics)) for result in (first, other))
     epochs = min(len(before), len(after))
     fresh = torch.arange(before.shape[1]) != replaced
     return change(before[:epochs, fresh], after[:epochs, fresh])
@@ -85,13 +90,17 @@ class StabilityConfig(MeasurementConfig):
 
     replaced: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "network", neighbour(self.network))
+
     @property
     def name(self) -> str:
         return f"replacing_{self.replaced}-{self.network.model_name}"
 
     def networks(self) -> Iterator[ExperimentConfig]:
         """The network of all examples, and its neighbour."""
-        yield neighbour(self.network)
+        yield self.network
         yield neighbour(self.network, self.replaced)
 
 
@@ -111,11 +120,11 @@ def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
     folder = run_dir(config, data)
+    advanced = begin("networks with and without the example")
+    first, other = trained(list(config.networks()))
+    advanced(1.0)
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
-        advanced = begin("networks with and without the example")
-        first, other = trained(list(config.networks()))
-        advanced(1.0)
         began = time.perf_counter()
         facts = {name: values.tolist() for name, values in _between(first, other, config.replaced)._asdict().items()}
         network = {"networks": [first.path.name, other.path.name], "gap": first.final["generalization_gap"]}

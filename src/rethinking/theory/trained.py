@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -37,6 +37,10 @@ class MeasurementConfig(TheoryConfig):
     def of(cls, network: ExperimentConfig, **options: Any) -> Self:
         """Of this network, `options` being those that a network does not have."""
         return cls(network=network, **{name: getattr(network, name) for name in _shared()}, **options)
+
+    def networks(self) -> Iterator[ExperimentConfig]:
+        """Those that have to be trained first."""
+        yield self.network
 
     def resolved(self, data: sources.ImageData) -> Self:
         """With all that the network's training leaves to model, data and machine. Raises `InputError` as it does."""

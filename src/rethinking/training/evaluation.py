@@ -16,7 +16,7 @@ BATCH_SIZE = 500  # images; large enough to be fast, small enough for the activa
 class Evaluation(NamedTuple):
     loss: float  # mean cross-entropy, nats
     accuracy: float  # 0-1
-    losses: Tensor  # float32 (n,), of each image in the stored order
+    losses: Tensor  # float32 (n,), of each image in the stored order, on the CPU
 
 
 @torch.no_grad()
@@ -30,8 +30,8 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
             logits = model(images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             correct += (logits.argmax(dim=1) == labels).sum()
-    each = torch.cat(losses)
-    return Evaluation(each.mean(dtype=torch.float64).item(), correct.item() / len(batches), each)
+    each = torch.cat(losses).cpu()
+    return Evaluation(each.double().mean().item(), correct.item() / len(batches), each)
 
 
 def fraction(true: Tensor) -> float:

@@ -74,7 +74,7 @@ class Training:
             return
         self.metrics = self.folder.restore(self.model, self.optimizer)
         if self.config.keep_test_losses:
-            self.test_losses = self.folder.test_losses()
+            self.test_losses = self.folder.test_losses(len(self.metrics))
         self.observers = self.observe()
         for observer in self.observers:
             observer.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
@@ -108,7 +108,7 @@ class Training:
         record["seconds"] = seconds + time.perf_counter() - started
         self.metrics.append(record)
         if self.test_losses is not None and test is not None:
-            self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses.cpu()[None]])
+            self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses[None]])
         self.folder.save_epoch(self.metrics, self.model, self.optimizer, self.test_losses)
         for observer in self.observers:
             observer.epoch(record)

@@ -188,9 +188,7 @@ class RunDir:
             if len(self._read_metrics()) > 1:  # of one epoch alone the checkpoint may never have come to be written
                 raise self._damaged("checkpoint.safetensors")
             return []
-        tensors, metadata = self._read_tensors("checkpoint.safetensors")
-        if metadata.get("crc32") != _checksum(tensors):
-            raise self._damaged("checkpoint.safetensors")
+        tensors, metadata = self._read_checkpoint()
         try:
             epoch = int(metadata.get("epoch", ""))
             tensors.pop(TEST_LOSSES, None)
@@ -199,15 +197,15 @@ class RunDir:
             raise self._damaged("checkpoint.safetensors") from None
         return self._read_metrics(epoch)
 
-    def test_losses(self) -> Tensor:
-        """Of a run that keeps them, float32 (epochs, test images), in nats; none before the first epoch.
+    def test_losses(self, epochs: int) -> Tensor:
+        """Of a run that keeps them and has come so far, float32 (epochs, test images), in nats.
 
-        Raises `RunError` where the checkpoint is damaged or has none.
+        Raises `RunError` where the checkpoint is damaged or has not those of so many epochs.
         """
-        if not (self.path / "checkpoint.safetensors").exists():
+        if not epochs:
             return torch.empty(0, 0)
-        tensors, _ = self._read_tensors("checkpoint.safetensors")
-        if TEST_LOSSES not in tensors:
+        tensors, _ = self._read_checkpoint()
+        if TEST_LOSSES not in tensors or len(tensors[TEST_LOSSES]) != epochs:
             raise self._damaged("checkpoint.safetensors")
         return tensors[TEST_LOSSES]
 
@@ -282,6 +280,12 @@ class RunDir:
         if not complete:
             raise self._damaged("metrics.jsonl")
         return metrics
+
+    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors, metadata = self._read_tensors("checkpoint.safetensors")
+        if metadata.get("crc32") != _checksum(tensors):
+            raise self._damaged("checkpoint.safetensors")
+        return tensors, metadata
 
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
