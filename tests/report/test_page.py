@@ -74,7 +74,7 @@ def test_every_table_and_figure_is_there(page: Page):
         assert section.locator("figure img").count() == name.startswith("figure")
     for image in page.query_selector_all("figure img"):
         assert image.evaluate("image => image.complete && image.naturalWidth") > 300, "a figure does not draw"
-    assert page.locator("nav a").count() == len(NAMES) + 1, "and Rademacher complexity"
+    assert page.locator("nav a").count() == len(NAMES) + 4, "and Rademacher complexity, stability, measures and margins"
 
 
 def test_a_number_of_a_kernel_machine_opens_its_solution(browser: Browser, solved: tuple[Path, str]):

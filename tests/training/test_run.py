@@ -274,7 +274,7 @@ def test_the_losses_kept_are_those_of_every_test_image_after_every_epoch(tmp_pat
     """Their means are the test losses; the last ones are what the network itself gives."""
     asked = config(tmp_path, num_epochs=3, keep_test_losses=True)
     result = train(asked)
-    kept = RunDir(result.path).test_losses()
+    kept = RunDir(result.path).test_losses(3)
     assert kept.shape == (3, 355)
     assert kept.double().mean(dim=1).tolist() == pytest.approx([record["test_loss"] for record in result.metrics])
     model, data = build_model("mlp_1x512", 10, (1, 28, 28)), sources.load("digits")

@@ -61,7 +61,7 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     quantities = [name for name in plot.quantities if any(cell.quantity == name for cell in cells)]
     columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(quantities), 4)
     rows = math.ceil(len(quantities) / columns)
-    figure = Figure(figsize=(3.4 * columns, 2.8 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 3.4 * columns), max(4.4, 2.8 * rows + 0.8)), layout="constrained")
     named = _series_names(plot, cells)
     names = list(dict.fromkeys(named.values()))
     colours = dict(zip(names, itertools.cycle(_palette(len(names))), strict=False))

@@ -97,7 +97,11 @@ class MemorizingNetwork(nn.Module):
         """Float64 (m,) at points of any dtype, (m, d) or (m, ...) of d values each; in chunks, O(m + n) memory."""
         along = project(points, self.direction)
         rows = max(1, VALUES // self.width)
-        return torch.cat([torch.relu(some[:, None] - self.thresholds) @ self.weights for some in along.split(rows)])
+        values = torch.empty_like(along)  # beforehand: small tensors kept between the large ones fragment the memory
+        for start in range(0, len(along), rows):
+            some = slice(start, start + rows)
+            values[some] = (along[some, None] - self.thresholds).relu_() @ self.weights
+        return values
 
 
 def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> MemorizingNetwork:
