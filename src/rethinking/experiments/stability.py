@@ -1,7 +1,7 @@
 """Uniform stability (Section 2.2): what replacing one training example changes of the loss at fresh points.
 
 Expect true and random labels to differ little at first, and changes on random labels to grow as the network comes to
-fit them, in nats far more than in the probability of the right class, which is bounded as the theory asks. The paper's
+fit them, in nats far more than in the probability of the right class, which is bounded. The paper's
 point is that uniform stability, a worst case over all training sets and so over all labels, is one number for both and
 cannot tell them apart; what is measured here, of particular sets, is a lower bound on it.
 
@@ -24,8 +24,6 @@ QUANTITIES = {
     "largest change of probability": "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
-
-
 EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
 
 
