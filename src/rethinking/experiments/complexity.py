@@ -1,8 +1,8 @@
 """Measures of complexity under label corruption: what trained networks are like. Beyond the paper.
 
 Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap of training and test
-accuracy does, and normalized margins to fall: within one network and data set these measures follow the labels. Across
-networks they do not follow the gap, so that none of them alone explains it.
+accuracy does, and normalized margins to fall: by less than the gap, most of it by the time half of the labels are
+random, and sharpness not at every step. Margins that are not normalized say nothing.
 
 The networks are Figure 1b's, after their last epoch. `reproduce.py complexity RUN ...` measures finished runs, given by
 their folders, instead. Where each measure is defined: `rethinking.theory.complexity`.
