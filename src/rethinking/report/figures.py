@@ -161,24 +161,15 @@ def _series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
         for name in ("model", "data")
         if name != plot.series and len({labels.get(name) for labels in rows.values()}) > 1
     ]
-    return {
-        row: ", ".join(
-            [
-                labels.get(plot.series, row[0][1]).replace("_", " "),  # of given runs its name
-                *(labels[name] for name in beside if name in labels),
-            ]
-        )
-        for row, labels in rows.items()
-    }
+    names = {}
+    for row, labels in rows.items():
+        of_curve = labels.get(plot.series, row[0][1]).replace("_", " ")  # of given runs the folder's name
+        names[row] = ", ".join([of_curve, *(labels[name] for name in beside if name in labels)])
+    return names
 
 
 def _draw_curve(
-    axes: Axes,
-    x: Sequence[float],
-    points: Sequence[Cell | None],
-    colour: str,
-    label: str,
-    marker: str,
+    axes: Axes, x: Sequence[float], points: Sequence[Cell | None], colour: str, label: str, marker: str
 ) -> None:
     """Ours, with its spread as a band; a gap where there is no cell."""
     ours = np.array([np.nan if cell is None or cell.ours is None else cell.ours for cell in points])

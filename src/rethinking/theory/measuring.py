@@ -25,12 +25,12 @@ from rethinking.errors import InputError, RunError
 from rethinking.theory import complexity
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
-from rethinking.theory.trained import MeasurementConfig, trained
+from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.memory import LIBRARIES, footprint
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import input_shape, plain_training_set, untrained
-from rethinking.training.run_dir import RunDir, RunResult
+from rethinking.training.run_dir import RunDir
 
 RADIUS = 0.01  # of the ball in which the sharpest point is looked for, relative to the norm of all weights
 SHARPNESS_IMAGES = 500  # the first of the training set, whose loss is looked at
@@ -90,8 +90,8 @@ def measures(
     margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: by the product of spectral norms.
     These and the training loss are of outputs in float32, all else is in float64.
     """
-    shape = images.images(torch.zeros(1, dtype=torch.int64, device=images.labels.device)).shape
-    image_shape = (shape[1], shape[2], shape[3])
+    few, labels = next(images.in_order(SHARPNESS_IMAGES))
+    image_shape = (few.shape[1], few.shape[2], few.shape[3])
     outputs = _outputs(model, images, lambda share: advanced(0.3 * share))
     percentiles = torch.quantile(
         complexity.margins(outputs, images.labels).double(), torch.linspace(0, 1, 101).double()
@@ -99,7 +99,6 @@ def measures(
     spectral = complexity.spectral_norms(model, image_shape)
     advanced(0.5)
     product = math.prod(spectral)
-    few, labels = next(images.in_order(SHARPNESS_IMAGES))
     facts = {
         "train_loss": float(F.cross_entropy(outputs.double(), images.labels)),
         "margin": float(percentiles[PERCENTILE]),
@@ -152,7 +151,7 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
     network = config.network
-    run = RunDir(Path(config.run)).result(network) if config.run else _trained(network, begin)
+    (run,) = [RunDir(Path(config.run)).result(network)] if config.run else trained_for(config, begin)
     if run.result["provenance"]["fingerprint"] != data.fingerprint:
         raise InputError(f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies")
     folder = run_dir(config, data)
@@ -173,10 +172,3 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
             **facts,
         }
         return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})
-
-
-def _trained(network: ExperimentConfig, begin: Steps) -> RunResult:
-    advanced = begin("the network")
-    (run,) = trained([network])
-    advanced(1.0)
-    return run

@@ -30,7 +30,7 @@ from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
-from rethinking.theory.trained import MeasurementConfig, trained
+from rethinking.theory.trained import MeasurementConfig, trained, trained_for
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunDir, RunResult
 
@@ -120,9 +120,7 @@ def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
     data = sources.load(config.dataset, config.data_root)
     config = config.resolved(data)
     folder = run_dir(config, data)
-    advanced = begin("networks with and without the example")
-    first, other = trained(list(config.networks()))
-    advanced(1.0)
+    first, other = trained_for(config, begin)
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
         began = time.perf_counter()

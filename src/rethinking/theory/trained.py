@@ -11,6 +11,7 @@ import yaml
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.theory.interpolation import Steps
 from rethinking.theory.run import NOT_IN_IDENTITY, TheoryConfig
 from rethinking.training import train_many
 from rethinking.training.preparation import resolve
@@ -62,6 +63,14 @@ class MeasurementConfig(TheoryConfig):
 def _shared() -> set[str]:
     """The options that a network and its measurement both have."""
     return TheoryConfig.options() - {"device"}
+
+
+def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
+    """The runs of what is to be measured, as a step of its own. Raises what `train` raises."""
+    advanced = begin("the networks")
+    runs = trained(list(config.networks()))
+    advanced(1.0)
+    return runs
 
 
 def trained(networks: Sequence[ExperimentConfig], at_once: int | None = None) -> list[RunResult]:
