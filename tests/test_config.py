@@ -108,6 +108,7 @@ def test_randomization_changes_no_other_hyperparameter():
             "replaced_example goes with randomization none, random_labels, partial_corrupt, not random_pixels",
         ),
         ({"keep_test_losses": True, "randomization": "random_signs"}, "keep_test_losses takes a test set"),
+        ({"keep_test_losses": True, "eval_test_every": 2}, "leave eval_test_every out"),
         ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
         ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
         ({"dataset": ""}, "dataset must be a text that is not empty"),
@@ -177,6 +178,7 @@ def test_an_option_added_later_changes_the_identity_only_away_from_its_default()
         "weight_decay_on",
         "replaced_example",
         "keep_test_losses",
+        "eval_test_every",
     }
     assert not {spec.name for spec in later} & ExperimentConfig().identity().keys()
     assert ExperimentConfig(pixel_noise=5.0).identity()["pixel_noise"] == 5.0

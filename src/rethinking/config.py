@@ -304,6 +304,15 @@ class ExperimentConfig:
         metavar="K",
         default_text="never",
     )
+    eval_test_every: int = option(
+        1,
+        "measure test accuracy and loss every K epochs and after the last, in place of every epoch: most of the time of"
+        " a run on few images",
+        group="optimization",
+        check=at_least(1),
+        metavar="K",
+        added_later=True,
+    )
     stop_when_fit: bool = option(
         False, "end at the first epoch with an exact training accuracy of 100%", group="optimization"
     )
@@ -373,6 +382,8 @@ class ExperimentConfig:
             )
         if self.keep_test_losses and self.randomization == "random_signs":
             raise InputError("keep_test_losses takes a test set, of which randomization random_signs has none")
+        if self.keep_test_losses and self.eval_test_every > 1:
+            raise InputError("keep_test_losses keeps those of every epoch; leave eval_test_every out")
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
             raise InputError(
                 f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}; leave it out, or set it to None"

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.report import tables
 from rethinking.training.preparation import resolve
@@ -84,6 +85,15 @@ def test_a_second_table_reuses_the_firsts_runs_and_a_finished_one_answers_at_onc
     assert trained(folder) == before
     assert "epoch" not in printed.split("Figure 1c")[0]
     assert time.monotonic() - started < 30
+
+
+def test_an_epoch_that_spares_the_test_set_is_planned_to_be_shorter():
+    config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", train_subset=10, device="cpu")
+    measured: dict[str, tuple[float, float]] = {}
+    epochs = [seconds_per_epoch(replace(config, eval_test_every=every), 10, 1, measured) for every in (1, 2, 1000)]
+    assert epochs[0] > epochs[1] > epochs[2] > 0
+    seconds_per_epoch(replace(config, randomization="random_signs"), 10, 1, measured)
+    assert len(measured) == 2, "random signs, which have no test set, are measured apart"
 
 
 def test_a_dry_run_lists_what_is_done_and_trains_nothing(reproduced, tmp_path: Path):

@@ -13,6 +13,7 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
+from rethinking.training import loop
 from rethinking.training.evaluation import evaluate, label_metrics
 from rethinking.training.loop import Training, exact_accuracy_is_due, learning_rate, train_epoch
 from rethinking.training.optimizers import Optimizer
@@ -187,6 +188,21 @@ def test_label_metrics_by_hand():
 def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, epoch, online, due):
     config = ExperimentConfig(num_epochs=10, **options)
     assert exact_accuracy_is_due(config, epoch, online) is due
+
+
+@pytest.mark.parametrize(
+    ("options", "epoch", "exact", "due"),
+    [
+        ({}, 1, None, True),
+        ({"eval_test_every": 3}, 6, None, True),
+        ({"eval_test_every": 3}, 7, 1.0, False),
+        ({"eval_test_every": 3}, 10, None, True),
+        ({"eval_test_every": 3, "stop_when_fit": True}, 7, 0.99, False),
+        ({"eval_test_every": 3, "stop_when_fit": True}, 7, 1.0, True),
+    ],
+)
+def test_the_test_set_is_measured_every_k_epochs_and_after_the_last(options, epoch, exact, due):
+    assert loop.test_is_due(ExperimentConfig(num_epochs=10, **options), epoch, exact) is due
 
 
 def test_time_to_overfit_is_the_first_epoch_at_each_threshold():

@@ -231,6 +231,24 @@ def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
     assert result.final["exact_train_accuracy"] is not None
 
 
+def test_a_spared_test_set_changes_nothing_else(tmp_path: Path):
+    """Tested in the third epoch and the last; weights and all else as if it were tested in every one."""
+    often, rarely = (train(config(tmp_path, num_epochs=5, eval_test_every=every)) for every in (1, 3))
+    for record, other in zip(often.metrics, rarely.metrics, strict=True):
+        differing = {name for name in record if record[name] != other[name]} - {"seconds", "images_per_second"}
+        spared = set() if record["epoch"] in (3, 5) else {"test_loss", "test_accuracy", "generalization_gap"}
+        assert differing == spared
+    weights = [safetensors.torch.load_file(result.path / "checkpoint.safetensors") for result in (often, rarely)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_that_ends_because_it_fits_is_tested_there(tmp_path: Path):
+    result = train(config(tmp_path, train_subset=50, num_epochs=300, eval_test_every=299, stop_when_fit=True))
+    assert result.final["epoch"] < 299
+    tested = [record["epoch"] for record in result.metrics if record["test_accuracy"] is not None]
+    assert tested == [len(result.metrics)]
+
+
 @pytest.mark.parametrize("model_name", ["mlp_1x512", "small_alexnet", "small_inception"])
 @pytest.mark.parametrize("options", [{}, {"random_crop": True, "augment_flip_rotate": True}])
 def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, model_name, options):

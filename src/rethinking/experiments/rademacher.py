@@ -8,6 +8,7 @@ A correlation is the mean over draws of signs, with its standard error; that of 
 lower bound on the supremum. At full scale 150 runs of 500 epochs at most, each until it fits.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from rethinking.config import MODEL_DEFAULTS
@@ -17,6 +18,7 @@ from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 
 # Until it fits: a hundred examples are one step an epoch.
 LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
+RARELY = 50  # epochs from one look at the test set to the next: it has a hundred times the images
 
 
 def rows(study: Study) -> list[Row]:
@@ -27,7 +29,7 @@ def rows(study: Study) -> list[Row]:
             labels = (("model", model), ("examples", f"{examples}"))
             config = study.config(model, train_subset=examples, **LONG)
             draws = (on_random_signs(config, draw) for draw in range(study.scale.draws))
-            made += [Row(labels, drawn) for drawn in draws] + [Row(labels, config)]
+            made += [Row(labels, drawn) for drawn in draws] + [Row(labels, replace(config, eval_test_every=RARELY))]
     for examples in study.scale.examples:
         labels = (("model", "linear class"), ("examples", f"{examples}"))
         made += [Row(labels, study.linear_class(examples, APART * draw)) for draw in range(study.scale.draws)]

@@ -374,19 +374,21 @@ def seconds_per_epoch(
 ) -> float:
     """How long an epoch on `images` should take here, from a few training steps and one pass over the test set.
 
-    Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model and its
-    augmentation, for the next run of the kind.
+    Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model, its
+    augmentation and whether it has a test set, for the next run of the kind.
     """
-    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate} {at_once}"
+    tested = config.randomization != "random_signs"
+    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate} {tested} {at_once}"
     if kind not in measured:
         few = min(images, MEASURED_BATCHES * config.batch_size)
         with tempfile.TemporaryDirectory() as folder:
             trial = replace(
                 config,
-                randomization="none",
+                randomization="none" if tested else "random_signs",
                 corruption_prob=None,
                 train_subset=few,
                 num_epochs=2,
+                eval_test_every=1,
                 stop_when_fit=False,
                 runs_dir=folder,
                 use_tensorboard=False,
@@ -402,4 +404,4 @@ def seconds_per_epoch(
         rest = statistics.mean(result.final["seconds"] for result in results) - few * training
         measured[kind] = training / side_by_side, rest / side_by_side
     training, evaluation = measured[kind]
-    return images * training + evaluation
+    return images * training + evaluation / config.eval_test_every

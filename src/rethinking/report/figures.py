@@ -30,8 +30,8 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
         epochs = [record["epoch"] for record in result.metrics]
         loss_axes.plot(epochs, [record["train_loss"] for record in result.metrics], color=colour, label=name)
         for metric, style, split in (("train_accuracy", "-", "training"), ("test_accuracy", "--", "test")):
-            values = [record[metric] for record in result.metrics]
-            accuracy_axes.plot(epochs, values, style, color=colour, label=f"{name}, {split}")
+            measured = {record["epoch"]: record[metric] for record in result.metrics if record[metric] is not None}
+            accuracy_axes.plot(measured.keys(), measured.values(), style, color=colour, label=f"{name}, {split}")
     datasets = sorted({result.result["dataset"] for result in results.values()})
     for axes, title in ((loss_axes, "training loss"), (accuracy_axes, "accuracy")):
         axes.set(xlabel="epoch", title=f"{title} on {', '.join(datasets)}")
