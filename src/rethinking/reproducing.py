@@ -18,13 +18,10 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Config, Evidence
 from rethinking.experiments.reproduction import Reproduction, Result, seconds_per_epoch
 from rethinking.report import results, tables
-from rethinking.theory import kinds
+from rethinking.theory import fitting, kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
-from rethinking.theory.memorization import MemorizationConfig
-from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.room import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
-from rethinking.theory.stability import StabilityConfig
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.hardware import resolve_device
 
@@ -68,12 +65,16 @@ class Reproducing:
                     table.add_row(_named(config), "", "done")
                     continue
                 try:
-                    memory, operations = kinds.check(config, summed[config.dataset, config.seed])
+                    if isinstance(config, KernelMachineConfig):
+                        by_then = summed[config.dataset, config.seed]
+                        memory, operations = fitting.check(config, by_then)
+                        if config.solution == "minimum_norm":
+                            summed[config.dataset, config.seed] = max(by_then, config.filters or 0)
+                    else:
+                        memory, operations = kinds.check(config)
                 except InputError as error:
                     table.add_row(_named(config), "", f"fails: {error}")
                     continue
-                if isinstance(config, KernelMachineConfig) and config.solution == "minimum_norm":
-                    summed[config.dataset, config.seed] = max(summed[config.dataset, config.seed], config.filters or 0)
                 rate = rate or product_rate(resolve_device(config.device), size=2048)
                 seconds = operations / rate
                 total, peak = total + seconds, max(peak, int(memory))
@@ -190,10 +191,10 @@ def _named(config: Config) -> str:
     if isinstance(config, ExperimentConfig):
         words = _words_of_network(config)
     elif isinstance(config, MeasurementConfig):
-        measured = f"change by example {config.replaced}" if isinstance(config, StabilityConfig) else "measures"
-        words = [f"{measured} of {config.network.model_name}", *_words_of_network(config.network)[1:]]
+        model, *words = _words_of_network(config.network)
+        words = [f"{' '.join(config.words)} of {model}", *words]
     else:
-        words = [Path(config.dataset).name, *_words_of_theory(config)]
+        words = [Path(config.dataset).name, *config.words]
     images = [f"{config.train_subset:,} images"] if config.train_subset else []
     return ", ".join([*words, f"seed {config.seed}", *images])
 
@@ -208,21 +209,3 @@ def _words_of_network(config: ExperimentConfig) -> list[str]:
     elif config.keep_test_losses:
         words.append("test losses kept")
     return words + ([f"draw {config.randomization_seed}"] if config.randomization == "random_signs" else [])
-
-
-def _words_of_theory(config: TheoryConfig) -> list[str]:
-    if isinstance(config, RademacherConfig):
-        return ["linear class", f"draw {config.randomization_seed}"]
-    randomized = [config.randomization.replace("_", " ")] if config.randomization != "none" else []
-    if isinstance(config, MemorizationConfig):
-        apart = [] if config.gap is None else [f"{config.gap:g} apart"]
-        return [f"memorizing {config.points}", *apart, f"depth {config.depth}", *randomized]
-    assert isinstance(config, KernelMachineConfig), "there is no other kind"
-    words = [config.features.replace("_", " ")]
-    if config.filters:
-        words.append(f"{config.filters:,} filters")
-    elif config.kernel == "linear":
-        words.append("linear")
-    if config.solution != "minimum_norm":
-        words.append(config.solution.replace("_", " "))
-    return [*words, *randomized, *(["l2"] if config.l2 else [])]

@@ -20,7 +20,7 @@ from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
 from rethinking.reproducing import _named
-from rethinking.theory import fitting
+from rethinking.theory import fitting, kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from tests.conftest import OUT, on_a_terminal, reproduce
 
@@ -194,7 +194,7 @@ def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path:
             raise InputError("this takes 7 GiB on the disk, of which 1 is free")
         return fit(config, begin)
 
-    monkeypatch.setattr(fitting, "fit", full_at_first)
+    monkeypatch.setitem(kinds.KINDS, KernelMachineConfig, kinds.Kind(full_at_first, fitting.check))
     outcomes = dict(asked.train({}))
     assert "of which 1 is free" in str(outcomes.pop(refused[0]))
     assert outcomes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rethinking.config import ExperimentConfig
@@ -131,16 +131,17 @@ class Cell:
         return self.ours - self.paper if self.ours is not None and isinstance(self.paper, float) else None
 
 
-class Plot(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Plot:
     """How a figure is drawn: the paper's axes, order and curves."""
 
     quantities: tuple[str, ...]  # a curve each
     series: str  # the label that names a curve
-    paper: Mapping[tuple[str, str], Mapping[float, float]]  # by series and quantity: the paper's y by x, all of it
+    paper: Mapping[tuple[str, str], Mapping[float, float]] = field(default_factory=dict)  # y by x, by series, quantity
     x_label: str
-    y_label: str
-    x_limits: tuple[float, float]
-    y_limits: tuple[float, float]
+    y_label: str = ""  # but for panels, which are headed by their quantity
+    x_limits: tuple[float, float] | None = None
+    y_limits: tuple[float, float] | None = None  # ours may go beyond
     shaded: str | None = None  # a quantity drawn as an area under its curve
     points: bool = False  # few points: mark them
     x_per_epoch: float | None = None  # a point an epoch: what an epoch is on the paper's axis at full scale
@@ -148,7 +149,9 @@ class Plot(NamedTuple):
     log_y: bool = False
     panels: bool = False  # axes of its own for each quantity
     tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has
-    levels: Mapping[str, float] = {}  # the paper's single numbers by series, drawn as dashed lines across
+    levels: Mapping[str, float] = field(
+        default_factory=dict
+    )  # the paper's single numbers by series, drawn as dashed lines across
 
 
 @dataclass(frozen=True)

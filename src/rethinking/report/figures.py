@@ -126,15 +126,17 @@ def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale:
         axes.plot([], [], "--", color="grey", linewidth=1, label="the paper, CIFAR-10")
     if plot.log_x:
         _log_x(axes, plot, places)
-    elif in_steps or plot.x_per_epoch is None:
+    elif plot.x_limits and (in_steps or plot.x_per_epoch is None):
         axes.set_xlim(*plot.x_limits)
-    low, high = plot.y_limits
-    ours = [cell.ours for cell in cells if cell.quantity in plot.quantities and cell.ours is not None]
-    lowest, highest = min(ours, default=low), max(ours, default=high)
     if plot.log_y:
         axes.set_yscale("log")
-    # More than the paper's axis only where it must.
-    axes.set_ylim(low if low <= lowest else lowest - 0.05 * abs(lowest), high if highest <= high else 1.05 * highest)
+    if plot.y_limits:  # the paper's axis, and more only where it must
+        low, high = plot.y_limits
+        ours = [cell.ours for cell in cells if cell.quantity in plot.quantities and cell.ours is not None]
+        lowest, highest = min(ours, default=low), max(ours, default=high)
+        axes.set_ylim(
+            low if low <= lowest else lowest - 0.05 * abs(lowest), high if highest <= high else 1.05 * highest
+        )
     axes.set(xlabel=plot.x_label if in_steps or plot.x_per_epoch is None else "epoch", ylabel=plot.y_label)
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)

@@ -61,10 +61,10 @@ log = logging.getLogger(__name__)
 LONG = 10.0  # seconds of factorizing from which on its speed is worth comparing
 
 
-def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Plan, float]:
+def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, float]:
     """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
 
-    The memory and disk it takes, and its floating-point operations, less those of the filters that are summed or, as
+    Bytes of memory it takes, and its floating-point operations, less those of the filters that are summed or, as
     `summed_by_then`, will be.
     """
     data = sources.load(config.dataset, config.data_root)
@@ -78,7 +78,8 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[room.Pl
     done = summed(home / "sums")
     if home != own and summed_by_then:
         done = max(done, summed_by_then) if summed_by_then <= (config.filters or 0) else 0
-    return room.plan(config, shape, test, own / "factor", home), room.operations(config, shape, test, done)
+    memory = room.plan(config, shape, test, own / "factor", home).memory
+    return memory, room.operations(config, shape, test, done)
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:

@@ -66,6 +66,17 @@ class KernelMachineConfig(TheoryConfig):
     def name(self) -> str:
         return "-".join([self.features, *([f"{self.filters}"] if self.filters else []), self.solution])
 
+    @property
+    def words(self) -> list[str]:
+        words = [self.features.replace("_", " ")]
+        if self.filters:
+            words.append(f"{self.filters:,} filters")
+        elif self.kernel == "linear":
+            words.append("linear")
+        if self.solution != "minimum_norm":
+            words.append(self.solution.replace("_", " "))
+        return [*words, *super().words, *(["l2"] if self.l2 else [])]
+
     def resolved(self, data: sources.ImageData) -> Self:
         resolved = super().resolved(data)
         if self.filters is not None:

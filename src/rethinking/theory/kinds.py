@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rethinking.config import read_config_file
 from rethinking.errors import InputError
@@ -16,40 +18,36 @@ from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.stability import StabilityConfig
 
 
+class Kind(NamedTuple):
+    """carry_out, check: of a configuration of this kind, what the functions below do of any"""
+
+    carry_out: Callable[[Any, Steps], TheoryResult]
+    check: Callable[[Any], tuple[float, float]]
+
+
+KINDS: dict[type[TheoryConfig], Kind] = {
+    KernelMachineConfig: Kind(fitting.fit, fitting.check),
+    MemorizationConfig: Kind(memorization.memorize, memorization.check),
+    RademacherConfig: Kind(rademacher.measure, rademacher.check),
+    StabilityConfig: Kind(stability.measure, stability.check),
+    ComplexityConfig: Kind(measuring.measure, measuring.check),
+}
+
+
 def carry_out(config: TheoryConfig, begin: Steps = unwatched) -> TheoryResult:
     """The result, or that of the run that found it before. Raises `InputError` and `RunError`."""
-    if isinstance(config, KernelMachineConfig):
-        return fitting.fit(config, begin)
-    if isinstance(config, MemorizationConfig):
-        return memorization.memorize(config, begin)
-    if isinstance(config, StabilityConfig):
-        return stability.measure(config, begin)
-    if isinstance(config, ComplexityConfig):
-        return measuring.measure(config, begin)
-    assert isinstance(config, RademacherConfig), "there is no other kind"
-    return rademacher.measure(config, begin)
+    return KINDS[type(config)].carry_out(config, begin)
 
 
-def check(config: TheoryConfig, summed_by_then: int = 0) -> tuple[float, float]:
+def check(config: TheoryConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and floating-point operations. Raises `InputError` where it cannot be carried out."""
-    if isinstance(config, KernelMachineConfig):
-        plan, operations = fitting.check(config, summed_by_then)
-        return plan.memory, operations
-    if isinstance(config, MemorizationConfig):
-        return memorization.check(config)
-    if isinstance(config, StabilityConfig):
-        return stability.check(config)
-    if isinstance(config, ComplexityConfig):
-        return measuring.check(config)
-    assert isinstance(config, RademacherConfig), "there is no other kind"
-    return rademacher.check(config)
+    return KINDS[type(config)].check(config)
 
 
 def read(path: Path) -> TheoryResult:
     """The finished run in a folder. Raises `InputError` where it is none of these, `RunError` where it is damaged."""
     written = read_config_file(path / "config.yaml")
-    kinds = (KernelMachineConfig, MemorizationConfig, RademacherConfig, StabilityConfig, ComplexityConfig)
-    kind = next((kind for kind in kinds if kind.options() == set(written)), None)
+    kind = next((kind for kind in KINDS if kind.options() == set(written)), None)
     if kind is None:
         raise InputError(f"{path} does not hold the options of a run, or those of another version")
     return run.read(path, kind(**written))

@@ -58,6 +58,10 @@ class ComplexityConfig(MeasurementConfig):
     def name(self) -> str:
         return f"complexity-{self.network.model_name}"
 
+    @property
+    def words(self) -> list[str]:
+        return ["measures"]
+
     def identity(self) -> dict[str, Any]:
         run = {} if self.run is None else {"run": Path(self.run).name}
         return super().identity() | run

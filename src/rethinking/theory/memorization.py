@@ -72,6 +72,11 @@ class MemorizationConfig(TheoryConfig):
     def name(self) -> str:
         return f"memorizing_{self.points}-depth{self.depth}"
 
+    @property
+    def words(self) -> list[str]:
+        apart = [] if self.gap is None else [f"{self.gap:g} apart"]
+        return [f"memorizing {self.points}", *apart, f"depth {self.depth}", *super().words]
+
 
 def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResult:
     """Write the network down and look what it says of its points, or find the run that did.

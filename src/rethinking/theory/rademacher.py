@@ -131,6 +131,10 @@ class RademacherConfig(TheoryConfig):
     def name(self) -> str:
         return "rademacher_linear"
 
+    @property
+    def words(self) -> list[str]:
+        return ["linear class", f"draw {self.randomization_seed}"]
+
 
 def check(config: RademacherConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""

@@ -53,6 +53,11 @@ class TheoryConfig:
         """What it is, in the name of its folder."""
         raise NotImplementedError
 
+    @property
+    def words(self) -> list[str]:
+        """What sets it apart from other runs on the same data, for people to read."""
+        return [self.randomization.replace("_", " ")] if self.randomization != "none" else []
+
     def resolved(self, data: sources.ImageData) -> Self:
         """With the device written out. Raises `InputError` where it does not fit the data."""
         if self.train_subset is not None and not 0 < self.train_subset <= len(data.train):

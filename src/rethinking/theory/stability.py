@@ -98,6 +98,10 @@ class StabilityConfig(MeasurementConfig):
     def name(self) -> str:
         return f"replacing_{self.replaced}-{self.network.model_name}"
 
+    @property
+    def words(self) -> list[str]:
+        return [f"change by example {self.replaced}"]
+
     def networks(self) -> Iterator[ExperimentConfig]:
         """The network of all examples, and its neighbour."""
         yield self.network
