@@ -63,12 +63,16 @@ def test_every_training_command_in_the_readme_is_understood(command):
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    one, many = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    one, many, memorizing = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(one, {})
     assert "mlp_1x512-digits-random_labels-seed0" in capsys.readouterr().out
     exec(many, {})
     assert sorted(line[0] for line in capsys.readouterr().out.splitlines()) == list("0123")
+    exec(memorizing, names := {})
+    assert capsys.readouterr().out.splitlines() == ["tensor(True)"] * 2
+    first = names["memorizing_network"](names["points"], names["targets"])
+    assert f"{sum(weights.numel() for weights in first.parameters()):,} weights" in memorizing
 
 
 def test_the_readmes_models_are_table_1s():

@@ -384,6 +384,8 @@ class ExperimentConfig:
             raise InputError("keep_test_losses takes a test set, of which randomization random_signs has none")
         if self.keep_test_losses and self.eval_test_every > 1:
             raise InputError("keep_test_losses keeps those of every epoch; leave eval_test_every out")
+        if self.eval_test_every > 1 and self.randomization == "random_signs":
+            raise InputError("eval_test_every takes a test set, of which randomization random_signs has none")
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
             raise InputError(
                 f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}; leave it out, or set it to None"

@@ -162,7 +162,7 @@ class Reproducing:
         return ""
 
     def _tables(self) -> RenderableType:
-        return Group(*(self._table(name) for name in self._reproduction.rows))
+        return Group(*(self._table(name) for name in self._reproduction.rows if not _is_curve(name)))
 
     def _table(self, name: str) -> RenderableType:
         """As far as there are runs to fill it."""
@@ -170,7 +170,7 @@ class Reproducing:
         if not cells:
             return ""
         caption = results.caption(EXPERIMENTS[name], cells, self._kept, self._reproduction.scale_in_words)
-        return tables.terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
+        return tables.Terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
 
     def _left_out(self) -> None:
         for name in self._reproduction.left_out:
@@ -180,6 +180,12 @@ class Reproducing:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_curve(name: str) -> bool:
+    """Whether its table is long, and its figure what shows it."""
+    plot = EXPERIMENTS[name].plot
+    return plot is not None and plot.tabled
 
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +30,20 @@ def test_stability_is_the_mean_over_replacements_epoch_by_epoch(reproduced: tupl
     folder, printed = reproduced
     cells, _, _ = tables.read_csv(folder / OUT / "stability.csv")
     assert {dict(cell.labels)["labels"] for cell in cells} == {"true", "random"}
-    assert {cell.quantity for cell in cells} == set(stability.QUANTITIES)
+    assert {cell.quantity for cell in cells} == {*stability.QUANTITIES, stability.TRAINED}
     for cell in cells:
         found = results_of(folder, cell.runs)
+        if cell.quantity == stability.TRAINED:
+            (network,) = cell.runs
+            lines = (folder / "runs" / network / "metrics.jsonl").read_text().splitlines()
+            assert cell.ours == pytest.approx(json.loads(lines[int(cell.x) - 1])["train_accuracy"], rel=1e-5)
+            assert "replaced_example: null" in (folder / "runs" / network / "config.yaml").read_text()
+            continue
         values = [each[stability.QUANTITIES[cell.quantity]][int(cell.x) - 1] for each in found]
         assert cell.ours == pytest.approx(statistics.mean(values), rel=1e-5)
         assert cell.ours > 0
         assert "probability" not in cell.quantity or cell.ours <= 1
-    firsts = [cell for cell in cells if cell.x == 1]
+    firsts = [cell for cell in cells if cell.x == 1 and cell.quantity != stability.TRAINED]
     assert {cell.seeds for cell in firsts} == {2}
     assert "Uniform stability" in printed
     assert {cell.x for cell in cells} == set(range(1, 71)), "all of them, whether the labels are fitted before or not"
@@ -47,11 +54,11 @@ def test_the_measures_stand_along_the_corruption_axis_beside_the_gap(reproduced:
     folder, _ = reproduced
     cells, _, _ = tables.read_csv(folder / OUT / "complexity.csv")
     at = {(cell.quantity, cell.x): cell for cell in cells}
-    assert {quantity for quantity, _ in at} == set(complexity.QUANTITIES)
+    assert {quantity for quantity, _ in at} == set(complexity.SHOWN)
     assert {x for _, x in at} == {0.0, 0.5, 1.0}
     for (quantity, _), cell in at.items():
         (found,) = results_of(folder, cell.runs)
-        assert cell.ours == pytest.approx(found[complexity.QUANTITIES[quantity]], rel=1e-5)
+        assert cell.ours == pytest.approx(found[(complexity.TRAINED | complexity.QUANTITIES)[quantity]], rel=1e-5)
     for grows in ("generalization gap", "Frobenius norm", "distance from initialization", "path norm"):
         assert at[grows, 0.0].ours < at[grows, 0.5].ours < at[grows, 1.0].ours
     margin = "normalized margin, 10th percentile"
@@ -113,18 +120,34 @@ def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str
         model_name="mlp_1x512", dataset="digits", seed=3, num_epochs=1, runs_dir=str(tmp_path / "a")
     )
     runs.append(train(other).path)
-    reproduce(tmp_path, "complexity", *map(str, runs))
-    cells, _, scale = tables.read_csv(tmp_path / "reproduced" / "complexity" / "complexity.csv")
+    printed = reproduce(tmp_path, "complexity", *map(str, runs))
+    assert "share of training images below" not in printed, "the margins of each run are long"
+    cells, _, scale = tables.read_csv(tmp_path / "reproduced" / "complexity" / "complexity_runs.csv")
     assert scale == "their own"
     assert {dict(cell.labels)["run"] for cell in cells} == {run.name for run in runs}
     assert {(cell.seeds, cell.std, len(cell.runs)) for cell in cells} == {(1, None, 1)}
     assert len({cell.runs for cell in cells}) == 3, "each has its own measures"
-    assert {cell.quantity for cell in cells} == set(complexity.QUANTITIES)
+    assert {cell.quantity for cell in cells} == set(complexity.SHOWN)
+    trained = {dict(cell.labels)["run"]: cell.ours for cell in cells if cell.quantity == "epochs"}
+    assert trained[runs[-1].name] == 1
+    assert {dict(cell.labels)["labels"] for cell in cells if runs[-1].name in dict(cell.labels)["run"]} == {"true"}
     names = {path.name for path in (tmp_path / "reproduced" / "complexity").iterdir()}
-    assert "complexity_margins.png" in names
-    assert "complexity.png" not in names, "without an axis there is no figure"
+    assert "complexity_runs_margins.png" in names
+    assert not {"complexity.csv", "complexity_runs.png"} & names, "without an axis there is no figure"
     again = reproduce(tmp_path, "complexity", *map(str, runs))
     assert "finished:" not in again
+
+
+def test_measured_runs_leave_the_tables_of_a_scale_as_they_are(reproduced: tuple[Path, str], tmp_path: Path):
+    folder, _ = reproduced
+    out = tmp_path / "results"
+    shutil.copytree(folder / OUT, out)
+    before = {path.name: path.read_bytes() for path in out.glob("complexity*")}
+    (run, *_) = sorted((folder / "runs").glob("mlp_1x512-digits-none-*"))
+    reproduce(tmp_path, "complexity", str(run), "--out", str(out))
+    assert (out / "complexity_runs.md").exists()
+    assert all((out / name).read_bytes() == content for name, content in before.items())
+    assert "Measures of complexity of single runs" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +156,11 @@ def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str
         (("table1", "table3"), "table1 takes no folders of runs, such as 'table3'; one table or figure a command"),
         (
             ("complexity", f"no_such_{'very_' * 30}long_run"),
-            f"no_such_{'very_' * 30}long_run/config.yaml: No such file",
+            f"no_such_{'very_' * 30}long_run",
         ),
+        (("complexity", "no_such_run"), "there is no run folder"),
         (("complexity", "one/run", "two/run"), "runs must have different names"),
+        (("complexity_runs", "run"), "experiment must be one of"),
         (("complexity", "run", "--scale", "demo"), "runs are measured as they are: leave out --scale"),
     ],
 )

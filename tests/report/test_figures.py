@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rethinking import get_baseline_config, get_random_labels_config, train
@@ -93,6 +94,37 @@ def test_levels_that_were_not_run_are_a_gap_and_no_line_across(tmp_path: Path):
         np.testing.assert_array_equal(np.isfinite(ends), [True] + 9 * [False] + [True])
 
 
+def panels(name: str, series: list[str], heights: dict[str, float], path: Path) -> Figure:
+    """A figure of an experiment with the same values for all of `series` in each panel."""
+    experiment = EXPERIMENTS[name]
+    points = [
+        Cell(((experiment.plot.series, label), ("n", "3")), quantity, x, height * x, None, 1, None, "", ())
+        for quantity, height in heights.items()
+        for label in series
+        for x in (10.0, 100.0)
+    ]
+    return paper_figure(experiment, points, path, "some_data", full_scale=True)
+
+
+def test_quantities_to_be_compared_share_an_axis_that_holds_all_of_them(tmp_path: Path):
+    heights = {"correlation": 0.01, "bound on the gap": 0.015, "gap measured": 0.002}
+    drawn = panels("rademacher", ["one", "other"], heights, tmp_path / "r")
+    assert [axes.get_ylim() for axes in drawn.axes] == [(0, pytest.approx(1.08 * 1.5))] * 3
+    one, other = drawn.axes[0].lines
+    assert one.get_markersize() > other.get_markersize(), "which it would be hidden by"
+
+
+def test_a_long_legend_lies_within_the_picture(tmp_path: Path):
+    names = [f"mlp_1x512-some_data-partial_corrupt-seed0-{place:010d}" for place in range(25)]
+    drawn = panels("complexity_runs_margins", names, {"normalized margin, mlp_1x512": 0.1}, tmp_path / "m")
+    box = drawn.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
+    assert 0 <= box.y0 < box.y1 <= drawn.bbox.height
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == names
+    styles = {(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].lines}
+    assert len(styles) == 25, "two runs look the same"
+
+
 def test_a_slower_run_than_the_papers_axis_has_room_for_is_not_cut_off(tmp_path: Path):
     points = [dataclasses.replace(cell, ours=9.0) for cell in cells("figure1b", 0.99)]
     drawn = paper_figure(EXPERIMENTS["figure1b"], points, tmp_path / "b", "d", full_scale=True)
@@ -125,6 +157,7 @@ def test_several_quantities_have_axes_of_their_own_with_a_curve_a_model_in_each(
         np.testing.assert_array_equal(alexnet.get_ydata(), [2 * place, 2 * place + 1, 2 * place + 2])
     (legend,) = drawn.legends
     assert [text.get_text() for text in legend.get_texts()] == ["mlp 1x512", "small alexnet"]
+    assert all(axes.get_ylim()[0] == 0 for axes in drawn.axes[: len(quantities)]), "little looks little"
     assert "some_data" in drawn.get_suptitle()
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.width > 1500

@@ -65,9 +65,21 @@ def test_deviations_and_notes_are_whole_on_a_narrow_terminal():
     assert "…" not in text
 
 
+def test_a_table_too_wide_for_the_terminal_goes_on_in_another_with_the_same_rows():
+    labels = (("model", "mlp_1x512"), ("label_corruption", "0.5"))
+    quantities = EXPERIMENTS["complexity"].ours_only
+    numbers = [cell(name, 0.5 + place, labels=labels, x=0.5, paper=None) for place, name in enumerate(quantities)]
+    text = on_a_terminal_of_80(tables.grid(EXPERIMENTS["complexity"], numbers))
+    for name in quantities:
+        assert all(word in text.split() for word in name.split()), f"{name} is cut"
+    assert text.count("mlp_1x512") == 2
+    assert text.count("Ours: digits.") == text.count("Table 1") == 1
+    assert "…" not in text
+
+
 def on_a_terminal_of_80(grid: tables.Grid) -> str:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables.terminal("Table 1", grid, "Ours: digits."))
+    console.print(tables.Terminal("Table 1", grid, "Ours: digits."))
     text = console.export_text()
     assert max(len(line) for line in text.splitlines()) <= 80
     return text

@@ -310,6 +310,15 @@ def test_before_and_after_all_points_the_deep_network_is_0():
 
 def test_what_is_no_set_of_points_with_targets_is_refused():
     points, targets = problem(5, 2)
+    for wrong in (torch.arange(5.0), [[0.0], [1.0]], torch.randn(5, 2).numpy()):
+        with pytest.raises(InputError, match="points must be a tensor of shape"):
+            memorizing_network(wrong, torch.arange(5.0))
+    with pytest.raises(InputError, match="targets must be a tensor of n numbers"):
+        memorizing_network(torch.randn(5, 2), [1.0] * 5)
+    with pytest.raises(InputError, match=r"targets must be \(n,\), one number for each point, not \(5, 3\)"):
+        memorizing_network(torch.randn(5, 2), torch.randn(5, 3))
+    with pytest.raises(InputError, match="depth must be a whole number from 2 on, not 2"):
+        deep_memorizing_network(torch.randn(5, 2), torch.randn(5), 2.5)
     with pytest.raises(InputError, match="not 4 for 5"):
         memorizing_network(points, targets[:4], random())
     with pytest.raises(InputError, match="not 0 for 0"):

@@ -123,6 +123,10 @@ def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_t
 
 
 def test_a_mean_needs_a_draw(tmp_path: Path):
+    with pytest.raises(InputError, match="leave out randomization random_labels"):
+        empirical_rademacher(network(tmp_path, randomization="random_labels"), 1)
+    with pytest.raises(InputError, match="draws must be a whole number from 1 on, not 1"):
+        empirical_rademacher(network(tmp_path), 1.5)
     with pytest.raises(InputError, match="draws must be a whole number from 1 on"):
         empirical_rademacher(network(tmp_path), draws=0)
 

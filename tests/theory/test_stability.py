@@ -159,6 +159,8 @@ def test_a_seed_given_to_the_measurement_is_the_networks(tmp_path: Path):
 
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path):
+    with pytest.raises(InputError, match="leave out replaced_example"):
+        stability(network(tmp_path, replaced_example=5), 1)
     with pytest.raises(InputError, match="replacements must be a whole number from 1 on"):
         stability(network(tmp_path), 0)
     with pytest.raises(InputError, match="replaced_example must be below 120"):

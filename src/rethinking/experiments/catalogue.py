@@ -3,6 +3,7 @@
 from rethinking.experiments import (
     complexity,
     complexity_margins,
+    complexity_runs,
     expressivity,
     expressivity_depth,
     expressivity_gap,
@@ -33,6 +34,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "stability": stability.EXPERIMENT,
     "complexity": complexity.EXPERIMENT,
     "complexity_margins": complexity_margins.EXPERIMENT,
+    "complexity_runs": complexity_runs.MEASURES,
+    "complexity_runs_margins": complexity_runs.MARGINS,
     "expressivity": expressivity.EXPERIMENT,
     "expressivity_depth": expressivity_depth.EXPERIMENT,
     "expressivity_gap": expressivity_gap.EXPERIMENT,

@@ -4,11 +4,10 @@ Expect norms, distance from initialization and sharpness to grow with label corr
 accuracy does, and normalized margins to fall: by less than the gap, most of it by the time half of the labels are
 random, and sharpness not at every step. Margins that are not normalized say nothing.
 
-The networks are Figure 1b's, after their last epoch. `reproduce.py complexity RUN ...` measures finished runs, given by
-their folders, instead. Where each measure is defined: `rethinking.theory.complexity`.
+The networks are Figure 1b's, after their last epoch; at demo scale, where a run ends when it fits, those of random
+labels are trained for longer, which is part of the distance they go. `reproduce.py complexity RUN ...` measures
+finished runs, given by their folders, instead. Where each measure is defined: `rethinking.theory.complexity`.
 """
-
-from pathlib import Path
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import figure1b
@@ -26,20 +25,15 @@ QUANTITIES = {
     "distance from initialization": "distance",
     "sharpness": "sharpness",
 }
+TRAINED = {"epochs": "epochs", "train accuracy": "exact_train_accuracy"}  # how far: in the table alone
+SHOWN = (*TRAINED, *QUANTITIES)
 
 
 def rows(study: Study) -> list[Row]:
-    """Figure 1b's networks and the measures of each; or those of single runs, by the names of their folders."""
-    if study.runs:
-        return [_row_of_run(Path(run), study) for run in study.runs]
+    """Figure 1b's networks and the measures of each."""
     networks = figure1b.rows(study)
     of_each = [(row.labels, row.config) for row in networks if isinstance(row.config, ExperimentConfig)]
     return networks + [Row(labels, ComplexityConfig.of(network)) for labels, network in of_each]
-
-
-def _row_of_run(path: Path, study: Study) -> Row:
-    where = {name: study.options[name] for name in ("dataset", "data_root") if study.options.get(name) is not None}
-    return Row((("run", path.resolve().name),), ComplexityConfig.of_run_folder(path.resolve(), **where), own_seed=True)
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
@@ -48,7 +42,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in answers:
         if answer.evidence.kind == "measures":
             level = dict(answer.row.labels).get("label_corruption")
-            for quantity, name in QUANTITIES.items():
+            for quantity, name in (TRAINED | QUANTITIES).items():
                 place = None if level is None else float(level)
                 found.append(Number(answer, quantity, answer.evidence.facts[name], None, place))
     return found
@@ -60,7 +54,7 @@ EXPERIMENT = Experiment(
     models=figure1b.MODELS,
     rows=rows,
     numbers=numbers,
-    ours_only=tuple(QUANTITIES),
+    ours_only=SHOWN,
     companions=("complexity_margins",),
     plot=Plot(
         quantities=tuple(QUANTITIES),

@@ -3,7 +3,7 @@
 Expect all curves above 0 where the labels are fitted, and those of random labels, divided by the product of the
 network's spectral norms after Bartlett, Foster & Telgarsky 2017, nearer to 0 than those of true labels.
 
-Of the same runs as `complexity`, at the ends and in the middle of the corruption axis, or of the given ones.
+Of the same runs as `complexity`, at the ends and in the middle of the corruption axis.
 """
 
 from rethinking.config import MODEL_DEFAULTS
@@ -16,9 +16,7 @@ QUANTITIES = {model: f"normalized margin, {model}" for model in MODEL_DEFAULTS}
 
 
 def rows(study: Study) -> list[Row]:
-    """Those of `complexity` at `LEVELS`; of given runs all."""
-    if study.runs:
-        return complexity.rows(study)
+    """Those of `complexity` at `LEVELS`."""
     levels = [(dict(row.labels), row) for row in complexity.rows(study)]
     return [
         row._replace(labels=(("labels", LEVELS[labels["label_corruption"]]),))
@@ -55,5 +53,6 @@ EXPERIMENT = Experiment(
         x_label="share of training images below",
         tabled=True,
         panels=True,
+        share_y=True,
     ),
 )

@@ -148,7 +148,8 @@ class Plot:
     log_x: bool = False
     log_y: bool = False
     panels: bool = False  # axes of its own for each quantity
-    tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has
+    share_y: bool = False  # of the panels, since their quantities are to be compared
+    tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has; not on a terminal
     levels: Mapping[str, float] = field(
         default_factory=dict
     )  # the paper's single numbers by series, drawn as dashed lines across
@@ -166,6 +167,7 @@ class Experiment:
     companions: what is made along with it
     repeats: what a number is the mean over, besides its standard deviation
     standard_error: of that mean, shown in place of the deviation
+    of_runs: of finished runs that are given by their folders, and of nothing else
     """
 
     title: str
@@ -179,6 +181,7 @@ class Experiment:
     companions: tuple[str, ...] = ()
     repeats: str = "seed"
     standard_error: bool = False
+    of_runs: bool = False
 
     def spread(self, cell: Cell) -> float | None:
         """What is shown beside a mean: the deviation of what it is of, or its standard error; None for a single one."""

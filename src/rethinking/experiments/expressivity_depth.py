@@ -41,7 +41,6 @@ EXPERIMENT = Experiment(
         series="images",
         x_label="depth",
         y_label="largest difference of output and label",
-        y_limits=(1e-12, 1e-2),
         points=True,
         log_x=True,
         log_y=True,

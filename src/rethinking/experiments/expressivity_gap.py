@@ -42,7 +42,6 @@ EXPERIMENT = Experiment(
         series="depth",
         x_label="distance of the points of a pair, in units of the largest pixel",
         y_label="largest difference of output and label",
-        y_limits=(1e-12, 10.0),
         points=True,
         log_x=True,
         log_y=True,

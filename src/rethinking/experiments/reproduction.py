@@ -80,7 +80,7 @@ class Reproduction:
 
     def __post_init__(self) -> None:
         for what, value, known in (
-            ("experiment", self.experiment, [*EXPERIMENTS, "all"]),
+            ("experiment", self.experiment, [*(name for name in EXPERIMENTS if not EXPERIMENTS[name].of_runs), "all"]),
             ("scale", self.scale, list(SCALES)),
             *(("models", model, list(MODEL_DEFAULTS)) for model in self.models),
         ):
@@ -114,8 +114,9 @@ class Reproduction:
     def wanted(self) -> list[str]:
         """The experiments asked for and what is made along with them."""
         if self.experiment == "all":
-            return list(EXPERIMENTS)
-        return [self.experiment, *EXPERIMENTS[self.experiment].companions]
+            return [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]
+        name = "complexity_runs" if self.runs else self.experiment
+        return [name, *EXPERIMENTS[name].companions]
 
     @functools.cached_property
     def rows(self) -> dict[str, list[Row]]:
@@ -181,7 +182,7 @@ class Reproduction:
     @property
     def left_out(self) -> list[str]:
         """Experiments of `all` without a run at this scale or of these models."""
-        return [name for name in EXPERIMENTS if name not in self.rows] if self.experiment == "all" else []
+        return [name for name in self.wanted if name not in self.rows] if self.experiment == "all" else []
 
     def configs(self) -> list[Config]:
         """Every run needed, each once however many tables and figures share it, seed by seed."""

@@ -19,12 +19,13 @@ from rethinking.experiments.scale import Study
 from rethinking.theory.stability import Change, StabilityConfig
 
 QUANTITIES = {
-    "mean change of loss": "mean",
-    "largest change of loss": "largest",
+    "mean change of loss, nats": "mean",
+    "largest change of loss, nats": "largest",
     "mean change of probability": "mean_of_probability",
     "largest change of probability": "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
+TRAINED = "train accuracy"  # in the table alone
 EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
 
 
@@ -42,13 +43,19 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """An epoch a point, of what was measured; the networks themselves have no number here."""
+    """An epoch a point: what was measured, and how far the network of all examples has come by then."""
     found = []
     for answer in answers:
-        if answer.evidence.kind == "replacements":
+        evidence = answer.evidence
+        if evidence.kind == "replacements":
             for quantity, name in QUANTITIES.items():
-                changes = enumerate(answer.evidence.facts[name], start=1)
+                changes = enumerate(evidence.facts[name], start=1)
                 found += [Number(answer, quantity, value, None, float(epoch)) for epoch, value in changes]
+        elif evidence.configuration.get("replaced_example") is None:
+            for record in evidence.metrics:
+                found.append(
+                    Number(answer, TRAINED, record["train_accuracy"], None, float(record["epoch"]), settled=True)
+                )
     return found
 
 
@@ -58,7 +65,7 @@ EXPERIMENT = Experiment(
     models=tuple(MODEL_DEFAULTS),
     rows=rows,
     numbers=numbers,
-    ours_only=tuple(QUANTITIES),
+    ours_only=(*QUANTITIES, TRAINED),
     repeats="replacement",
     plot=Plot(
         quantities=tuple(QUANTITIES),

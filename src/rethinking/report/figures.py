@@ -13,12 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
 from rethinking.training.run_dir import RunResult
 
 SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
+LINES = ("-", "--", ":")
+LETTERS = 13  # of a legend's, in an inch
 
 
 def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
@@ -58,34 +60,56 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
 
 def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     """Axes for each quantity, with the same curves in each."""
+    cells = [cell for cell in cells if cell.quantity in plot.quantities]
     quantities = [name for name in plot.quantities if any(cell.quantity == name for cell in cells)]
     columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(quantities), 4)
     rows = math.ceil(len(quantities) / columns)
-    figure = Figure(figsize=(max(6.4, 3.4 * columns), max(4.4, 2.8 * rows + 0.8)), layout="constrained")
     named = _series_names(plot, cells)
     names = list(dict.fromkeys(named.values()))
+    width = max(6.4, 3.4 * columns)
+    beside = max(1, min(4, int(width * LETTERS / (8 + max(map(len, names))))))  # entries in a line of the legend
+    height = max(4.4, 2.8 * rows + 0.8) + 0.2 * (len(names) // beside)
+    figure = Figure(figsize=(width, height), layout="constrained")
     colours = dict(zip(names, itertools.cycle(_palette(len(names))), strict=False))
-    for axes, quantity in zip(figure.subplots(rows, columns, squeeze=False).flat, quantities, strict=False):
+    # Of curves that coincide each is seen: the later ones have smaller markers, or dashes.
+    markers = {name: 4 + 4 * (len(names) - 1 - place) / len(names) for place, name in enumerate(names)}
+    lines = dict(zip(names, itertools.cycle(LINES), strict=False))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=plot.share_y).flat
+    for axes, quantity in zip(panels, quantities, strict=False):
         of_quantity = [cell for cell in cells if cell.quantity == quantity]
         places = sorted({cell.x or 0.0 for cell in of_quantity})
         for name in names:
             found = {cell.x: cell for cell in of_quantity if named[cell.labels] == name}
             points = [found.get(place) for place in places]
-            _draw_curve(axes, places, points, colours[name], name, "o" if plot.points else "")
+            line = "-" if plot.points else lines[name]
+            marker = "o" if plot.points else ""
+            _draw_curve(axes, places, points, colours[name], name, marker, line, markers[name])
         axes.set_title(quantity, fontsize="medium")
         axes.set_xlabel(plot.x_label)
         axes.grid(alpha=0.3)
         if plot.log_x:
             _log_x(axes, plot, places)
-        values = [cell.ours for cell in of_quantity if cell.ours is not None]
-        if plot.log_y or (min(values, default=0) > 0 and max(values) > SPAN * min(values)):
-            axes.set_yscale("log")
+        shown = cells if plot.share_y else of_quantity
+        _scale_y(axes, [cell.ours for cell in shown if cell.ours is not None], plot)
     for axes in figure.axes[len(quantities) :]:
         axes.remove()
-    lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=lines, fontsize="small", loc="outside lower center", ncols=min(len(names), 4))
+    handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, title=plot.series, fontsize="small", loc="outside lower center", ncols=beside)
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _scale_y(axes: Axes, values: Sequence[float], plot: Plot) -> None:
+    """Of a panel: logarithmic where values are of several magnitudes, else from 0 on, so that little looks little."""
+    least, largest = min(values, default=0.0), max(values, default=0.0)
+    if least > 0 and (plot.log_y or largest > SPAN * least):
+        axes.set_yscale("log")
+        if largest < SPAN * least:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif least >= 0:
+        axes.set_ylim(0, 1.08 * largest or None)
 
 
 def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale: bool) -> Figure:
@@ -165,21 +189,28 @@ def _series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
     ]
     names = {}
     for row, labels in rows.items():
-        of_curve = labels.get(plot.series, row[0][1]).replace("_", " ")  # of given runs the folder's name
+        of_curve = labels[plot.series] if plot.series == "run" else labels[plot.series].replace("_", " ")
         names[row] = ", ".join([of_curve, *(labels[name] for name in beside if name in labels)])
     return names
 
 
 def _draw_curve(
-    axes: Axes, x: Sequence[float], points: Sequence[Cell | None], colour: str, label: str, marker: str
+    axes: Axes,
+    x: Sequence[float],
+    points: Sequence[Cell | None],
+    colour: str,
+    label: str,
+    marker: str,
+    line: str = "-",
+    size: float = 4,
 ) -> None:
     """Ours, with its spread as a band; a gap where there is no cell."""
     ours = np.array([np.nan if cell is None or cell.ours is None else cell.ours for cell in points])
-    axes.plot(x, ours, color=colour, marker=marker, markersize=4, label=label, zorder=3)
+    axes.plot(x, ours, line, color=colour, marker=marker, markersize=size, label=label, zorder=3)
     unfinished = [bool(cell and cell.note) for cell in points]
     if marker and any(unfinished):
         places = np.array(x)[unfinished]
-        axes.plot(places, ours[unfinished], marker, color=colour, markerfacecolor="white", markersize=4, zorder=4)
+        axes.plot(places, ours[unfinished], marker, color=colour, markerfacecolor="white", markersize=size, zorder=4)
     spread = np.array([(cell and cell.std) or 0.0 for cell in points])
     if spread.any():
         axes.fill_between(x, ours - spread, ours + spread, color=colour, alpha=0.2, linewidth=0)

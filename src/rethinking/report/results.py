@@ -56,10 +56,7 @@ def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[
     table = tables.markdown(tables.grid(experiment, cells))
     text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    if experiment.plot is not None and cells[0].x is None:  # runs without an axis: what was drawn before is not of them
-        for suffix in ("png", "svg"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-    elif experiment.plot is not None:
+    if experiment.plot is not None and any(cell.quantity in experiment.plot.quantities for cell in cells):
         as_in_the_paper = scale == "full" and facts["train_images"] == 50_000
         paper_figure(experiment, cells, folder / name, dataset, as_in_the_paper)
     if name == "figure1b":

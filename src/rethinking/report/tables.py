@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ SMALL_OR_LARGE = (
 )
 THREE_DIGITS = ("norm", *complexity.QUANTITIES)
 WHOLE = ("weights", "width")
+HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
 
@@ -124,22 +126,60 @@ def _in_words(heading: str, value: str) -> str:
     return f"{heading} {value}" if value.replace(".", "").isdigit() else value
 
 
-def terminal(title: str, made: Grid, caption: str) -> Table:
-    """A row's heading, then its numbers. Headings and notes may wrap, nothing is cut off."""
+class Terminal(NamedTuple):
+    """A table for people: a row's heading, then its numbers. Headings and notes may wrap, nothing is cut off.
+
+    What the terminal is too narrow for follows in further tables with the same rows.
+    """
+
+    title: str
+    made: Grid
+    caption: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        headed = with_row_headings(self.made)
+        headings = ["diff." if heading == "difference" else heading for heading in headed.headings]
+        columns = [[heading, *texts] for heading, *texts in zip(headings, *_texts(headed), strict=True)]
+        first, *numbers = columns
+        word = min(_longest_word(first), options.max_width // 2)  # such as a run's name
+        left = options.max_width - max(word, min(HEADING_WIDTH, max(map(len, first)))) - 1
+        pieces: list[list[list[str]]] = [[]]
+        room = left
+        for column in numbers:
+            width = 1 + _longest_word(column)
+            if width > room and pieces[-1]:
+                pieces.append([])
+                room = left
+            pieces[-1].append(column)
+            room -= width
+        for place, piece in enumerate(pieces):
+            last = place == len(pieces) - 1
+            yield _table(self.title if place == 0 else "", [first, *piece], self.caption if last else "")
+
+
+def _longest_word(texts: list[str]) -> int:
+    return max(len(word) for text in texts for word in text.split())
+
+
+def _texts(made: Grid) -> list[list[str]]:
+    return [[entry.text for entry in row] for row in made.rows]
+
+
+def _table(title: str, columns: list[list[str]], caption: str) -> Table:
     table = Table(
-        title=title,
-        caption=caption,
+        title=title or None,
+        caption=caption or None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    headed = with_row_headings(made)
-    table.add_column(headed.headings[0], overflow="fold")
-    for heading in headed.headings[1:]:
-        table.add_column("diff." if heading == "difference" else heading, justify="right")
-    for row in headed.rows:
-        table.add_row(*(Text(entry.text) for entry in row))
+    first, *numbers = columns
+    table.add_column(first[0], overflow="fold")
+    for column in numbers:
+        table.add_column(column[0], justify="right", min_width=_longest_word(column))
+    for row in zip(*(texts for _, *texts in columns), strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 

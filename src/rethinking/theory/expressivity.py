@@ -93,6 +93,9 @@ class MemorizingNetwork(nn.Module):
     def width(self) -> int:
         return len(self.thresholds)
 
+    def extra_repr(self) -> str:
+        return f"{len(self.direction)} -> {self.width} -> 1"
+
     def forward(self, points: Tensor) -> Tensor:
         """Float64 (m,) at points of any dtype, (m, d) or (m, ...) of d values each; in chunks, O(m + n) memory."""
         along = project(points, self.direction)
@@ -131,6 +134,9 @@ class Projection(nn.Module):
         super().__init__()
         self.direction = nn.Parameter(direction, requires_grad=False)
 
+    def extra_repr(self) -> str:
+        return f"{len(self.direction)} -> 1"
+
     def forward(self, points: Tensor) -> Tensor:
         return project(points, self.direction)[:, None]
 
@@ -151,6 +157,9 @@ class SparseLinear(nn.Module):
         self.register_buffer("connections", torch.tensor(places, dtype=torch.int64).T)
         self.weights = nn.Parameter(torch.tensor(weights, dtype=torch.float64), requires_grad=False)
         self.bias = nn.Parameter(torch.tensor([bias for _, bias in units], dtype=torch.float64), requires_grad=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.size[1]} -> {self.size[0]}, {len(self.weights)} connections"
 
     @property
     def matrix(self) -> Tensor:
@@ -196,7 +205,7 @@ def deep_memorizing_network(
     Widest layer: ceil(n / (depth - 2)) + 6 units. Weights: d + 5 n + 21 depth at most. Depth 2 is Theorem 1's network.
     Otherwise as `memorizing_network`. Raises `InputError` for a depth below 2, besides.
     """
-    if depth < 2:
+    if depth < 2 or not isinstance(depth, int):
         raise InputError(f"depth must be a whole number from 2 on, not {depth}")
     if depth == 2:
         return memorizing_network(points, targets, generator)
@@ -259,8 +268,13 @@ class _Line:
     """The different points in their order along a direction, and their targets: float64 (n,)."""
 
     def __init__(self, points: Tensor, targets: Tensor, generator: torch.Generator | None) -> None:
+        for what, given, least in (("points", points, 2), ("targets", targets, 1)):
+            if not isinstance(given, Tensor) or given.dim() < least:
+                raise InputError(f"{what} must be a tensor of {'shape (n, d)' if least == 2 else 'n numbers'}")
         points, generator = points.flatten(1), generator or seeding.generator(0, "direction")
-        if len(points) == 0 or len(points) != len(targets) or targets.dim() != 1:
+        if targets.dim() != 1:
+            raise InputError(f"targets must be (n,), one number for each point, not {tuple(targets.shape)}")
+        if len(points) == 0 or len(points) != len(targets):
             raise InputError(f"each point needs a target, and there must be one: not {len(targets)} for {len(points)}")
         if not targets.isfinite().all():
             raise InputError("targets must be finite numbers")

@@ -76,6 +76,8 @@ class ComplexityConfig(MeasurementConfig):
 
         Raises `InputError` where the folder is not that of a trained network, or its run is not finished.
         """
+        if not path.is_dir():
+            raise InputError(f"there is no run folder {path}")
         if "model_name" not in read_config_file(path / "config.yaml"):
             raise InputError(f"{path} is not the folder of a trained network")
         config = ExperimentConfig.from_yaml(path / "config.yaml")

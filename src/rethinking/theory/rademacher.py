@@ -58,8 +58,10 @@ def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int |
 
     n is `config.train_subset`, or all training images. Raises what `train` raises.
     """
-    if draws < 1:
+    if draws < 1 or not isinstance(draws, int):
         raise InputError(f"draws must be a whole number from 1 on, not {draws}")
+    if config.randomization not in ("none", "random_signs"):
+        raise InputError(f"random signs take the place of the labels; leave out randomization {config.randomization}")
     runs = trained([on_random_signs(config, draw) for draw in range(draws)], at_once)
     return estimate([correlation_reached(run) for run in runs])
 

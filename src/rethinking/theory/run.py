@@ -61,7 +61,10 @@ class TheoryConfig:
     def resolved(self, data: sources.ImageData) -> Self:
         """With the device written out. Raises `InputError` where it does not fit the data."""
         if self.train_subset is not None and not 0 < self.train_subset <= len(data.train):
-            raise InputError(f"train_subset must be from 1 to {len(data.train)}, all of {data.name}'s training images")
+            raise InputError(
+                f"train_subset must be from 1 to {len(data.train)}, all of {data.name}'s training images, not"
+                f" {self.train_subset}"
+            )
         device = resolve_device(self.device).type
         return replace(self, device="cpu" if device == "mps" else device)  # which has no float64
 

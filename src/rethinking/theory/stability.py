@@ -61,8 +61,10 @@ def stability(config: ExperimentConfig, replacements: int, *, at_once: int | Non
     Trains as `config` says on all examples and once for each replacement, with the same initial weights, order and
     augmentation. Fresh points are the test images but the replacement. Raises what `train` raises.
     """
-    if replacements < 1:
+    if replacements < 1 or not isinstance(replacements, int):
         raise InputError(f"replacements must be a whole number from 1 on, not {replacements}")
+    if config.replaced_example is not None:
+        raise InputError("the first examples are replaced, one a network; leave out replaced_example")
     first, *others = trained([neighbour(config), *(neighbour(config, n) for n in range(replacements))], at_once)
     return [_between(first, other, replaced) for replaced, other in enumerate(others)]
 

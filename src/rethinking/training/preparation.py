@@ -129,7 +129,10 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
     if crop_size > 224:
         raise InputError(f"the images of {data.name} have {smallest} pixels a side; choose a crop_size up to 224")
     if config.train_subset is not None and config.train_subset > len(data.train):
-        raise InputError(f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images")
+        raise InputError(
+            f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images, not"
+            f" {config.train_subset}"
+        )
     _check_test_set(config, data)
     local = config.dataset not in sources.NAMES
     return replace(
