@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # else it writes into the repository
+settings.register_profile("shared", deadline=None)  # how long an example takes says nothing beside other tests
+settings.load_profile("shared")
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

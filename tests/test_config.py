@@ -109,7 +109,6 @@ def test_randomization_changes_no_other_hyperparameter():
         ),
         ({"keep_test_losses": True, "randomization": "random_signs"}, "keep_test_losses takes a test set"),
         ({"keep_test_losses": True, "eval_test_every": 2}, "leave eval_test_every out"),
-        ({"eval_test_every": 2, "randomization": "random_signs"}, "eval_test_every takes a test set"),
         ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
         ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
         ({"dataset": ""}, "dataset must be a text that is not empty"),

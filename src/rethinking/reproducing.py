@@ -156,13 +156,19 @@ class Reproducing:
 
     def _table_at_work(self) -> RenderableType:
         """The first table or figure that misses runs which have not failed."""
-        for name in self._reproduction.rows:
+        for name in self._tabled():
             if set(self._reproduction.misses(name, self._kept)) - self._failed:
                 return self._table(name)
         return ""
 
     def _tables(self) -> RenderableType:
-        return Group(*(self._table(name) for name in self._reproduction.rows if not _is_curve(name)))
+        return Group(*(self._table(name) for name in self._tabled()))
+
+    def _tabled(self) -> list[str]:
+        """What was asked for, but for long tables of curves that are made along with others."""
+        first, *others = self._reproduction.rows
+        plots = {name: EXPERIMENTS[name].plot for name in others}
+        return [first, *(name for name, plot in plots.items() if plot is None or not plot.tabled)]
 
     def _table(self, name: str) -> RenderableType:
         """As far as there are runs to fill it."""
@@ -180,12 +186,6 @@ class Reproducing:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _is_curve(name: str) -> bool:
-    """Whether its table is long, and its figure what shows it."""
-    plot = EXPERIMENTS[name].plot
-    return plot is not None and plot.tabled
 
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:

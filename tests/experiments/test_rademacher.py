@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rethinking.experiments import archive
+from rethinking.config import ExperimentConfig
+from rethinking.experiments import archive, rademacher
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.scale import SCALES, Study
 from rethinking.report import page, tables
 from rethinking.theory.rademacher import RademacherConfig, gap_bound
 from tests.conftest import DEMO, OUT, reproduce
@@ -55,6 +57,17 @@ def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, 
     assert "finished:" not in again
     commands = {page.command(run) for run in kept.values() if run.kind == "linear_classes"}
     assert commands == {"python reproduce.py rademacher --dataset digits --scale demo"}
+
+
+def test_networks_train_as_they_fit_best_and_seldom_look_at_the_test_set():
+    study = Study(SCALES["small"], ("small_inception_no_bn", "mlp_1x512"), {})
+    networks = [row.config for row in rademacher.rows(study) if isinstance(row.config, ExperimentConfig)]
+    assert {(config.model_name, config.optimizer) for config in networks} == {
+        ("small_inception_no_bn", "adam"),
+        ("mlp_1x512", "sgd"),
+    }
+    looks = {(config.randomization, config.eval_test_every) for config in networks}
+    assert looks == {("random_signs", 1), ("none", rademacher.RARELY)}, "signs have no test set"
 
 
 def test_other_seeds_draw_other_signs():

@@ -101,7 +101,7 @@ def panels(name: str, series: list[str], heights: dict[str, float], path: Path) 
         Cell(((experiment.plot.series, label), ("n", "3")), quantity, x, height * x, None, 1, None, "", ())
         for quantity, height in heights.items()
         for label in series
-        for x in (10.0, 100.0)
+        for x in (1.0, 200.0)
     ]
     return paper_figure(experiment, points, path, "some_data", full_scale=True)
 
@@ -109,18 +109,32 @@ def panels(name: str, series: list[str], heights: dict[str, float], path: Path) 
 def test_quantities_to_be_compared_share_an_axis_that_holds_all_of_them(tmp_path: Path):
     heights = {"correlation": 0.01, "bound on the gap": 0.015, "gap measured": 0.002}
     drawn = panels("rademacher", ["one", "other"], heights, tmp_path / "r")
-    assert [axes.get_ylim() for axes in drawn.axes] == [(0, pytest.approx(1.08 * 1.5))] * 3
+    assert [axes.get_ylim() for axes in drawn.axes] == [(0, pytest.approx(1.08 * 3))] * 3
     one, other = drawn.axes[0].lines
     assert one.get_markersize() > other.get_markersize(), "which it would be hidden by"
+    alone = panels(
+        "complexity", ["one"], {"path norm": 0.02, "sharpness": -1.0, "distance from initialization": 0.0}, tmp_path
+    )
+    scales = {axes.get_title(): axes.get_yscale() for axes in alone.axes}
+    assert scales == {"path norm": "log", "sharpness": "linear", "distance from initialization": "linear"}
+
+
+def test_a_band_lies_within_its_panel(tmp_path: Path):
+    labels = (("model", "m"), ("label_corruption", "0"))
+    points = [Cell(labels, "sharpness", x, 3.0, 1.0, 3, None, "", ()) for x in (0.0, 1.0)]
+    drawn = paper_figure(EXPERIMENTS["complexity"], points, tmp_path / "c", "some_data", full_scale=True)
+    assert drawn.axes[0].get_ylim() == (0, pytest.approx(1.08 * 4))
 
 
 def test_a_long_legend_lies_within_the_picture(tmp_path: Path):
-    names = [f"mlp_1x512-some_data-partial_corrupt-seed0-{place:010d}" for place in range(25)]
+    names = ["_mine", *(f"mlp_1x512-some_data-partial_corrupt-seed0-{place:010d}" for place in range(24))]
     drawn = panels("complexity_runs_margins", names, {"normalized margin, mlp_1x512": 0.1}, tmp_path / "m")
     box = drawn.legends[0].get_window_extent()
     assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
     assert 0 <= box.y0 < box.y1 <= drawn.bbox.height
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == names
+    (handle, *_), (curve, *_) = drawn.legends[0].legend_handles, drawn.axes[0].lines
+    assert handle.get_color() == curve.get_color()
     styles = {(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].lines}
     assert len(styles) == 25, "two runs look the same"
 

@@ -69,19 +69,26 @@ def test_a_table_too_wide_for_the_terminal_goes_on_in_another_with_the_same_rows
     labels = (("model", "mlp_1x512"), ("label_corruption", "0.5"))
     quantities = EXPERIMENTS["complexity"].ours_only
     numbers = [cell(name, 0.5 + place, labels=labels, x=0.5, paper=None) for place, name in enumerate(quantities)]
-    text = on_a_terminal_of_80(tables.grid(EXPERIMENTS["complexity"], numbers))
-    for name in quantities:
-        assert all(word in text.split() for word in name.split()), f"{name} is cut"
-    assert text.count("mlp_1x512") == 2
-    assert text.count("Ours: digits.") == text.count("Table 1") == 1
-    assert "…" not in text
+    grid = tables.grid(EXPERIMENTS["complexity"], numbers)
+    for width in range(60, 161):
+        text = on_a_terminal(grid, width)
+        for whole in (*" ".join(quantities).split(), *(entry.text for entry in grid.rows[0][2:])):
+            assert whole in text.split(), f"{whole} is cut at {width}"
+        assert text.count("Ours: digits.") == text.count("Table 1") == 1
+        assert "…" not in text
+    assert on_a_terminal(grid, 80).count("mlp_1x512") == 3
+    assert on_a_terminal(grid, 200).count("mlp_1x512") == 1
 
 
 def on_a_terminal_of_80(grid: tables.Grid) -> str:
-    console = Console(width=80, record=True, file=io.StringIO())
+    return on_a_terminal(grid, 80)
+
+
+def on_a_terminal(grid: tables.Grid, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(tables.Terminal("Table 1", grid, "Ours: digits."))
     text = console.export_text()
-    assert max(len(line) for line in text.splitlines()) <= 80
+    assert max(len(line) for line in text.splitlines()) <= width
     return text
 
 
@@ -112,6 +119,9 @@ def test_means_over_draws_have_their_standard_error_and_other_means_the_deviatio
     assert row[-1].text == "0.41 ± 0.02"
     assert tables.repeats(EXPERIMENTS["rademacher"], [drawn]) == "9 draws with the standard error"
     assert tables.repeats(EXPERIMENTS["stability"], [drawn]) == "9 replacements"
+    changed = cell("mean change of loss, nats", 0.1, labels=labels, x=1.0, std=0.06, seeds=3, paper=None)
+    trained = cell("online train accuracy", 0.9, labels=labels, x=1.0, paper=None)
+    assert tables.repeats(EXPERIMENTS["stability"], [trained, changed]) == "3 replacements"
     assert tables.repeats(EXPERIMENTS["table1"], [cell(), cell(seeds=3)]) == "1 to 3 seeds"
     assert tables.repeats(EXPERIMENTS["table1"], [cell()]) == "1 seed"
 

@@ -310,6 +310,9 @@ def test_before_and_after_all_points_the_deep_network_is_0():
 
 def test_what_is_no_set_of_points_with_targets_is_refused():
     points, targets = problem(5, 2)
+    for depth in ("4", None, 2.5):
+        with pytest.raises(InputError, match="depth must be a whole number from 2 on"):
+            deep_memorizing_network(torch.randn(5, 2), torch.randn(5), depth)
     for wrong in (torch.arange(5.0), [[0.0], [1.0]], torch.randn(5, 2).numpy()):
         with pytest.raises(InputError, match="points must be a tensor of shape"):
             memorizing_network(wrong, torch.arange(5.0))
@@ -317,8 +320,6 @@ def test_what_is_no_set_of_points_with_targets_is_refused():
         memorizing_network(torch.randn(5, 2), [1.0] * 5)
     with pytest.raises(InputError, match=r"targets must be \(n,\), one number for each point, not \(5, 3\)"):
         memorizing_network(torch.randn(5, 2), torch.randn(5, 3))
-    with pytest.raises(InputError, match="depth must be a whole number from 2 on, not 2"):
-        deep_memorizing_network(torch.randn(5, 2), torch.randn(5), 2.5)
     with pytest.raises(InputError, match="not 4 for 5"):
         memorizing_network(points, targets[:4], random())
     with pytest.raises(InputError, match="not 0 for 0"):
@@ -330,3 +331,11 @@ def test_what_is_no_set_of_points_with_targets_is_refused():
     points[2, 1] = torch.inf
     with pytest.raises(InputError, match="points must be finite"):
         memorizing_network(points, targets, random())
+
+
+def test_a_network_says_how_wide_it_is():
+    points, targets = torch.randn(8, 3, generator=random()), torch.arange(8.0)
+    assert repr(memorizing_network(points, targets)) == "MemorizingNetwork(3 -> 8 -> 1)"
+    deep = deep_memorizing_network(points, targets, 4)
+    assert "Projection(3 -> 1)" in repr(deep)
+    assert all(f"-> {layer.size[0]}, {len(layer.weights)} connections" in repr(deep) for layer in deep.linear)

@@ -30,6 +30,7 @@ from rethinking.theory.rademacher import (
     measure,
     on_random_signs,
 )
+from rethinking.theory.stability import neighbour
 from rethinking.training import train
 
 
@@ -120,6 +121,12 @@ def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_t
 
     kept = safetensors.torch.load_file(result.path / "randomization.safetensors")
     assert torch.equal(kept["labels"], random_signs(50, 2000))
+
+
+def test_what_is_asked_of_other_runs_stands_in_no_ones_way(tmp_path: Path):
+    rarely = network(tmp_path, eval_test_every=50)
+    assert on_random_signs(rarely, 0) == on_random_signs(network(tmp_path), 0)
+    assert neighbour(rarely) == neighbour(network(tmp_path))
 
 
 def test_a_mean_needs_a_draw(tmp_path: Path):

@@ -13,9 +13,8 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
-from rethinking.training import loop
 from rethinking.training.evaluation import evaluate, label_metrics
-from rethinking.training.loop import Training, exact_accuracy_is_due, learning_rate, train_epoch
+from rethinking.training.loop import Training, evaluation_is_due, exact_accuracy_is_due, learning_rate, train_epoch
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import RunDir, epochs_to_fit
 from rethinking.training.step import Step
@@ -202,7 +201,7 @@ def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, e
     ],
 )
 def test_the_test_set_is_measured_every_k_epochs_and_after_the_last(options, epoch, exact, due):
-    assert loop.test_is_due(ExperimentConfig(num_epochs=10, **options), epoch, exact) is due
+    assert evaluation_is_due(ExperimentConfig(num_epochs=10, **options), epoch, exact) is due
 
 
 def test_time_to_overfit_is_the_first_epoch_at_each_threshold():

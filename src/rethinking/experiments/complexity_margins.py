@@ -53,6 +53,5 @@ EXPERIMENT = Experiment(
         x_label="share of training images below",
         tabled=True,
         panels=True,
-        share_y=True,
     ),
 )

@@ -1,7 +1,8 @@
-"""Measures of complexity of single runs: `reproduce.py complexity RUN ...`, each row a finished run.
+"""Measures of complexity of single runs: what finished runs, given by their folders, are like. Beyond the paper.
 
-They may differ in network, data, labels and how far they were trained, and are to be compared with that in mind. Where
-each measure is defined: `rethinking.theory.complexity`.
+Expect of runs that differ in their labels alone what `complexity` expects. They may differ in network, data and how far
+they were trained as well, and are to be compared with that in mind. Where each measure is defined:
+`rethinking.theory.complexity`.
 """
 
 from pathlib import Path
@@ -14,22 +15,20 @@ from rethinking.theory.measuring import ComplexityConfig
 
 
 def rows(study: Study) -> list[Row]:
-    """By the name of its folder, with the labels and images it was trained on; none where no runs are given."""
+    """By the name of its folder, with what it was trained on; none where no runs are given."""
     where = {name: study.options[name] for name in ("dataset", "data_root") if study.options.get(name) is not None}
     made = []
     for path in (Path(run).resolve() for run in study.runs):
         config = ComplexityConfig.of_run_folder(path, **where)
-        images = config.network.train_subset
-        labels = (("run", path.name), ("labels", _labels(config.network)), ("images", f"{images or 'all'}"))
-        made.append(Row(labels, config, own_seed=True))
+        made.append(Row((("run", path.name), ("trained on", _trained_on(config.network))), config, own_seed=True))
     return made
 
 
-def _labels(network: ExperimentConfig) -> str:
-    if network.randomization == "none":
-        return "true"
+def _trained_on(network: ExperimentConfig) -> str:
+    randomized = "true labels" if network.randomization == "none" else network.randomization.replace("_", " ")
     level = "" if network.corruption_prob is None else f" {network.corruption_prob:g}"
-    return network.randomization.replace("_", " ") + level
+    images = "all" if network.train_subset is None else f"{network.train_subset:,}"
+    return f"{randomized}{level}, {images} images"
 
 
 MEASURES = Experiment(
@@ -44,7 +43,8 @@ MEASURES = Experiment(
 )
 MARGINS = Experiment(
     title="Distribution of normalized margins of single runs",
-    about="Normalized margins: as `complexity_margins` has them, of runs given by their folders.",
+    about="Distribution of normalized margins of single runs: how sure networks are of the labels they were trained on."
+    " Expect a curve above 0 where all are fitted.",
     models=tuple(MODEL_DEFAULTS),
     rows=rows,
     numbers=complexity_margins.numbers,
@@ -55,7 +55,6 @@ MARGINS = Experiment(
         x_label="share of training images below",
         tabled=True,
         panels=True,
-        share_y=True,
     ),
     of_runs=True,
 )

@@ -150,9 +150,7 @@ class Plot:
     panels: bool = False  # axes of its own for each quantity
     share_y: bool = False  # of the panels, since their quantities are to be compared
     tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has; not on a terminal
-    levels: Mapping[str, float] = field(
-        default_factory=dict
-    )  # the paper's single numbers by series, drawn as dashed lines across
+    levels: Mapping[str, float] = field(default_factory=dict)  # the paper's single numbers by series: dashed lines
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Reproduction:
     show_only: bool = False
     """train nothing: show and write what the runs so far say"""
     out: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
-    """folder of the results (default: reproduced/<data>-<scale>)"""
+    """folder of the results (default: reproduced/<data>-<scale>, of RUN reproduced/complexity)"""
     runs_dir: str = "runs"
     """where run folders are kept and found again, those of train.py included"""
     device: str = "auto"
@@ -375,11 +375,12 @@ def seconds_per_epoch(
 ) -> float:
     """How long an epoch on `images` should take here, from a few training steps and one pass over the test set.
 
-    Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model, its
-    augmentation and whether it has a test set, for the next run of the kind.
+    Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model, optimizer,
+    augmentation and test set or none, for the next run of the kind.
     """
     tested = config.randomization != "random_signs"
-    kind = f"{config.model_name} {config.random_crop} {config.augment_flip_rotate} {tested} {at_once}"
+    augmented = f"{config.random_crop} {config.augment_flip_rotate}"
+    kind = f"{config.model_name} {config.optimizer} {augmented} {tested} {at_once}"
     if kind not in measured:
         few = min(images, MEASURED_BATCHES * config.batch_size)
         with tempfile.TemporaryDirectory() as folder:

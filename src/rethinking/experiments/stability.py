@@ -25,7 +25,7 @@ QUANTITIES = {
     "largest change of probability": "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
-TRAINED = "train accuracy"  # in the table alone
+TRAINED = "online train accuracy"  # in the table alone
 EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
 
 

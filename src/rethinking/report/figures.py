@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
@@ -33,7 +34,9 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
         loss_axes.plot(epochs, [record["train_loss"] for record in result.metrics], color=colour, label=name)
         for metric, style, split in (("train_accuracy", "-", "training"), ("test_accuracy", "--", "test")):
             measured = {record["epoch"]: record[metric] for record in result.metrics if record[metric] is not None}
-            accuracy_axes.plot(measured.keys(), measured.values(), style, color=colour, label=f"{name}, {split}")
+            marker = "" if len(measured) == len(epochs) else "."
+            label = f"{name}, {split}"
+            accuracy_axes.plot(measured.keys(), measured.values(), style, color=colour, marker=marker, label=label)
     datasets = sorted({result.result["dataset"] for result in results.values()})
     for axes, title in ((loss_axes, "training loss"), (accuracy_axes, "accuracy")):
         axes.set(xlabel="epoch", title=f"{title} on {', '.join(datasets)}")
@@ -68,14 +71,16 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     names = list(dict.fromkeys(named.values()))
     width = max(6.4, 3.4 * columns)
     beside = max(1, min(4, int(width * LETTERS / (8 + max(map(len, names))))))  # entries in a line of the legend
-    height = max(4.4, 2.8 * rows + 0.8) + 0.2 * (len(names) // beside)
+    height = max(4.4, 2.8 * rows + 0.8) + 0.2 * (math.ceil(len(names) / beside) - 1)
     figure = Figure(figsize=(width, height), layout="constrained")
     colours = dict(zip(names, itertools.cycle(_palette(len(names))), strict=False))
     # Of curves that coincide each is seen: the later ones have smaller markers, or dashes.
     markers = {name: 4 + 4 * (len(names) - 1 - place) / len(names) for place, name in enumerate(names)}
     lines = dict(zip(names, itertools.cycle(LINES), strict=False))
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=plot.share_y).flat
-    for axes, quantity in zip(panels, quantities, strict=False):
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=plot.share_y).flatten()
+    drawn, unused = panels[: len(quantities)], panels[len(quantities) :]
+    curves = {}
+    for axes, quantity in zip(drawn, quantities, strict=True):
         of_quantity = [cell for cell in cells if cell.quantity == quantity]
         places = sorted({cell.x or 0.0 for cell in of_quantity})
         for name in names:
@@ -83,17 +88,18 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
             points = [found.get(place) for place in places]
             line = "-" if plot.points else lines[name]
             marker = "o" if plot.points else ""
-            _draw_curve(axes, places, points, colours[name], name, marker, line, markers[name])
+            curves[name] = _draw_curve(axes, places, points, colours[name], name, marker, line, markers[name])
         axes.set_title(quantity, fontsize="medium")
         axes.set_xlabel(plot.x_label)
         axes.grid(alpha=0.3)
         if plot.log_x:
             _log_x(axes, plot, places)
-        shown = cells if plot.share_y else of_quantity
-        _scale_y(axes, [cell.ours for cell in shown if cell.ours is not None], plot)
-    for axes in figure.axes[len(quantities) :]:
+        _scale_y(axes, [cell.ours for cell in of_quantity if cell.ours is not None], plot)
+    if plot.share_y:
+        drawn[0].set_ylim(top=1.08 * max(axes.dataLim.ymax for axes in drawn))
+    for axes in unused:
         axes.remove()
-    handles, _ = figure.axes[0].get_legend_handles_labels()
+    handles = [curves[name] for name in names]
     figure.legend(handles, names, title=plot.series, fontsize="small", loc="outside lower center", ncols=beside)
     figure.suptitle(title, fontsize="medium")
     return figure
@@ -102,14 +108,14 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
 def _scale_y(axes: Axes, values: Sequence[float], plot: Plot) -> None:
     """Of a panel: logarithmic where values are of several magnitudes, else from 0 on, so that little looks little."""
     least, largest = min(values, default=0.0), max(values, default=0.0)
-    if least > 0 and (plot.log_y or largest > SPAN * least):
+    if least > 0 and (plot.log_y or (largest > SPAN * least and not plot.share_y)):
         axes.set_yscale("log")
         if largest < SPAN * least:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter("{x:g}")
     elif least >= 0:
-        axes.set_ylim(0, 1.08 * largest or None)
+        axes.set_ylim(0, 1.08 * axes.dataLim.ymax if largest > 0 else 1)
 
 
 def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale: bool) -> Figure:
@@ -203,10 +209,10 @@ def _draw_curve(
     marker: str,
     line: str = "-",
     size: float = 4,
-) -> None:
+) -> Line2D:
     """Ours, with its spread as a band; a gap where there is no cell."""
     ours = np.array([np.nan if cell is None or cell.ours is None else cell.ours for cell in points])
-    axes.plot(x, ours, line, color=colour, marker=marker, markersize=size, label=label, zorder=3)
+    (curve,) = axes.plot(x, ours, line, color=colour, marker=marker, markersize=size, label=label, zorder=3)
     unfinished = [bool(cell and cell.note) for cell in points]
     if marker and any(unfinished):
         places = np.array(x)[unfinished]
@@ -214,3 +220,4 @@ def _draw_curve(
     spread = np.array([(cell and cell.std) or 0.0 for cell in points])
     if spread.any():
         axes.fill_between(x, ours - spread, ours + spread, color=colour, alpha=0.2, linewidth=0)
+    return curve

@@ -128,7 +128,9 @@ def _found(run: Evidence) -> dict[str, str]:
         return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
     if run.kind == "measures":
         return {
-            name: f"{run.facts[key]:.6g}" for name, key in complexity.QUANTITIES.items() if run.facts[key] is not None
+            name: f"{run.facts[key]:.6g}"
+            for name, key in (complexity.TRAINED | complexity.QUANTITIES).items()
+            if run.facts[key] is not None
         }
     if run.kind == "linear_classes":
         return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}

@@ -25,7 +25,7 @@ SMALL_OR_LARGE = (
     "largest weight",
     *stability.QUANTITIES,
 )
-THREE_DIGITS = ("norm", *complexity.QUANTITIES)
+THREE_DIGITS = ("norm", *complexity.QUANTITIES, "correlation", "closed form", "bound on its mean")
 WHOLE = ("weights", "width")
 HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
@@ -81,7 +81,7 @@ def shown(quantity: str, value: float | str | None) -> str:
     if "accuracy" in quantity or "error" in quantity:
         return f"{value:.2%}"
     if quantity.startswith("epochs"):
-        return f"{value:.3g}"
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     if quantity in WHOLE:
         return f"{value:,.0f}"
     if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS or quantity.startswith("normalized margin"):
@@ -142,11 +142,11 @@ class Terminal(NamedTuple):
         columns = [[heading, *texts] for heading, *texts in zip(headings, *_texts(headed), strict=True)]
         first, *numbers = columns
         word = min(_longest_word(first), options.max_width // 2)  # such as a run's name
-        left = options.max_width - max(word, min(HEADING_WIDTH, max(map(len, first)))) - 1
+        left = options.max_width - max(word, min(HEADING_WIDTH, max(map(len, first)))) - 3  # what rich puts around
         pieces: list[list[list[str]]] = [[]]
         room = left
         for column in numbers:
-            width = 1 + _longest_word(column)
+            width = 2 + _longest_word(column)
             if width > room and pieces[-1]:
                 pieces.append([])
                 room = left
@@ -154,7 +154,8 @@ class Terminal(NamedTuple):
             room -= width
         for place, piece in enumerate(pieces):
             last = place == len(pieces) - 1
-            yield _table(self.title if place == 0 else "", [first, *piece], self.caption if last else "")
+            title, caption = self.title if place == 0 else "", self.caption if last else ""
+            yield _table(title, [first, *piece], caption, options.max_width)
 
 
 def _longest_word(texts: list[str]) -> int:
@@ -165,7 +166,9 @@ def _texts(made: Grid) -> list[list[str]]:
     return [[entry.text for entry in row] for row in made.rows]
 
 
-def _table(title: str, columns: list[list[str]], caption: str) -> Table:
+def _table(title: str, columns: list[list[str]], caption: str, max_width: int) -> Table:
+    """Where it is narrower than its texts, a number column is as wide as its longest word, which rich would cut."""
+    narrow = 3 + sum(2 + max(map(len, column)) for column in columns) > max_width
     table = Table(
         title=title or None,
         caption=caption or None,
@@ -177,7 +180,7 @@ def _table(title: str, columns: list[list[str]], caption: str) -> Table:
     first, *numbers = columns
     table.add_column(first[0], overflow="fold")
     for column in numbers:
-        table.add_column(column[0], justify="right", min_width=_longest_word(column))
+        table.add_column(column[0], justify="right", width=_longest_word(column) if narrow else None)
     for row in zip(*(texts for _, *texts in columns), strict=True):
         table.add_row(*map(Text, row))
     return table
@@ -192,7 +195,9 @@ def papers(runs: Sequence[Evidence]) -> str:
 
 def repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """How many seeds, or what else there is several of, a number is the mean of, such as '1 to 3 seeds'."""
-    few, many, of = min(cell.seeds for cell in cells), max(cell.seeds for cell in cells), experiment.repeats
+    plotted = () if experiment.plot is None else experiment.plot.quantities
+    counts = {cell.seeds for cell in cells if cell.quantity in plotted} or {cell.seeds for cell in cells}
+    few, many, of = min(counts), max(counts), experiment.repeats
     said = f"1 {of}" if many == 1 else f"{many} {of}s" if few == many else f"{few} to {many} {of}s"
     return f"{said} with the standard error" if experiment.standard_error and many > 1 else said
 

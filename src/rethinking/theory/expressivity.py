@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -205,7 +206,7 @@ def deep_memorizing_network(
     Widest layer: ceil(n / (depth - 2)) + 6 units. Weights: d + 5 n + 21 depth at most. Depth 2 is Theorem 1's network.
     Otherwise as `memorizing_network`. Raises `InputError` for a depth below 2, besides.
     """
-    if depth < 2 or not isinstance(depth, int):
+    if not isinstance(depth, Integral) or depth < 2:
         raise InputError(f"depth must be a whole number from 2 on, not {depth}")
     if depth == 2:
         return memorizing_network(points, targets, generator)

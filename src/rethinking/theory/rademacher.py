@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int |
 
     n is `config.train_subset`, or all training images. Raises what `train` raises.
     """
-    if draws < 1 or not isinstance(draws, int):
+    if not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"draws must be a whole number from 1 on, not {draws}")
     if config.randomization not in ("none", "random_signs"):
         raise InputError(f"random signs take the place of the labels; leave out randomization {config.randomization}")
@@ -68,7 +69,13 @@ def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int |
 
 def on_random_signs(config: ExperimentConfig, draw: int) -> ExperimentConfig:
     """`config` trained on the signs of one draw in place of labels."""
-    return replace(config, randomization="random_signs", corruption_prob=None, randomization_seed=APART * draw)
+    return replace(
+        config,
+        randomization="random_signs",
+        corruption_prob=None,
+        randomization_seed=APART * draw,
+        eval_test_every=1,  # there is no test set, whatever is asked of the other runs
+    )
 
 
 def correlation_reached(result: RunResult) -> float:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -61,7 +62,7 @@ def stability(config: ExperimentConfig, replacements: int, *, at_once: int | Non
     Trains as `config` says on all examples and once for each replacement, with the same initial weights, order and
     augmentation. Fresh points are the test images but the replacement. Raises what `train` raises.
     """
-    if replacements < 1 or not isinstance(replacements, int):
+    if not isinstance(replacements, Integral) or replacements < 1:
         raise InputError(f"replacements must be a whole number from 1 on, not {replacements}")
     if config.replaced_example is not None:
         raise InputError("the first examples are replaced, one a network; leave out replaced_example")
@@ -72,7 +73,8 @@ def stability(config: ExperimentConfig, replacements: int, *, at_once: int | Non
 def neighbour(config: ExperimentConfig, replaced: int | None = None) -> ExperimentConfig:
     """`config` trained with one example replaced, or none, and the losses at the test images kept."""
     precision = "fp32" if config.precision == "auto" else config.precision
-    return replace(config, keep_test_losses=True, replaced_example=replaced, precision=precision)
+    kept = replace(config, eval_test_every=1, keep_test_losses=True)
+    return replace(kept, replaced_example=replaced, precision=precision)
 
 
 def _between(first: RunResult, other: RunResult, replaced: int) -> Change:

@@ -87,7 +87,7 @@ class Training:
         online = fraction(predictions == self.train_batches.labels)
         due = exact_accuracy_is_due(self.config, self.epoch, online)
         exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
-        due = test_is_due(self.config, self.epoch, exact.accuracy if exact else None)
+        due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
         test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
         for evaluated in (exact, test):
             check_finite(evaluated.loss if evaluated else 0.0, self.config, self.epoch)
@@ -243,7 +243,7 @@ def exact_accuracy_is_due(config: ExperimentConfig, epoch: int, online_accuracy:
     return asked_for or epoch == config.num_epochs or online_accuracy >= ONLINE_ACCURACY_NEAR_FIT
 
 
-def test_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:
+def evaluation_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:
     """Whether to measure on the test set after `epoch`: every K-th, and the last, be it because the run fits."""
     fitted = config.stop_when_fit and exact_accuracy == 1.0
     return fitted or epoch == config.num_epochs or epoch % config.eval_test_every == 0
