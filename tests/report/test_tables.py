@@ -116,7 +116,7 @@ def test_means_over_draws_have_their_standard_error_and_other_means_the_deviatio
     labels = (("model", "linear class"), ("examples", "100"))
     drawn = cell("correlation", 0.41, labels=labels, x=100.0, std=0.06, seeds=9, paper=None)
     (row,) = tables.grid(EXPERIMENTS["rademacher"], [drawn]).rows
-    assert row[-1].text == "0.41 ± 0.02"
+    assert row[-1].text == "0.410 ± 0.020"
     assert tables.repeats(EXPERIMENTS["rademacher"], [drawn]) == "9 draws with the standard error"
     assert tables.repeats(EXPERIMENTS["stability"], [drawn]) == "9 replacements"
     changed = cell("mean change of loss, nats", 0.1, labels=labels, x=1.0, std=0.06, seeds=3, paper=None)

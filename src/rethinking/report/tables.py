@@ -25,7 +25,8 @@ SMALL_OR_LARGE = (
     "largest weight",
     *stability.QUANTITIES,
 )
-THREE_DIGITS = ("norm", *complexity.QUANTITIES, "correlation", "closed form", "bound on its mean")
+THREE_DIGITS = ("norm", *complexity.QUANTITIES)
+THREE_DECIMALS = ("correlation", "closed form", "bound on its mean")
 WHOLE = ("weights", "width")
 HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
@@ -86,7 +87,7 @@ def shown(quantity: str, value: float | str | None) -> str:
         return f"{value:,.0f}"
     if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS or quantity.startswith("normalized margin"):
         return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity in THREE_DIGITS else f"{value:.2g}"
-    return f"{value:.3f}" if "loss" in quantity else f"{value:.2f}"
+    return f"{value:.3f}" if "loss" in quantity or quantity in THREE_DECIMALS else f"{value:.2f}"
 
 
 def ours(cell: Cell, spread: float | None) -> str:
