@@ -130,7 +130,9 @@ def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str
     assert {cell.quantity for cell in cells} == set(complexity.SHOWN)
     trained = {dict(cell.labels)["run"]: cell.ours for cell in cells if cell.quantity == "epochs"}
     assert trained[runs[-1].name] == 1
-    assert {dict(cell.labels)["labels"] for cell in cells if runs[-1].name in dict(cell.labels)["run"]} == {"true"}
+    assert {dict(cell.labels)["trained on"] for cell in cells if runs[-1].name == dict(cell.labels)["run"]} == {
+        "true labels, all images"
+    }
     names = {path.name for path in (tmp_path / "reproduced" / "complexity").iterdir()}
     assert "complexity_runs_margins.png" in names
     assert not {"complexity.csv", "complexity_runs.png"} & names, "without an axis there is no figure"
