@@ -84,7 +84,7 @@ def test_spectral_norms_of_a_network_are_those_of_its_layers_in_order():
 def test_the_frobenius_norm_is_of_all_weights():
     model = network("mlp_3x512")
     everything = torch.cat([layer.weight.flatten() for layer in weighted(model)])
-    assert frobenius_norm(model) == pytest.approx(float(everything.double().norm()), rel=1e-6)
+    assert frobenius_norm(model) == pytest.approx(float(everything.detach().double().norm()), rel=1e-6)
 
 
 def test_the_path_norm_is_the_sum_over_paths():
