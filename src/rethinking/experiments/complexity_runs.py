@@ -16,10 +16,10 @@ from rethinking.theory.measuring import ComplexityConfig
 
 def rows(study: Study) -> list[Row]:
     """By the name of its folder, with what it was trained on; none where no runs are given."""
-    where = {name: study.options[name] for name in ("dataset", "data_root") if study.options.get(name) is not None}
+    where = study.options.get("dataset"), study.options.get("data_root")
     made = []
     for path in (Path(run).resolve() for run in study.runs):
-        config = ComplexityConfig.of_run_folder(path, **where)
+        config = ComplexityConfig.of_run_folder(path, *where)
         made.append(Row((("run", path.name), ("trained on", _trained_on(config.network))), config, own_seed=True))
     return made
 

@@ -35,6 +35,7 @@ from rethinking.training.run_dir import RunResult, question
 Result = RunResult | TheoryResult
 Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
 
+BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # all but those of given runs
 MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
 
 
@@ -80,7 +81,7 @@ class Reproduction:
 
     def __post_init__(self) -> None:
         for what, value, known in (
-            ("experiment", self.experiment, [*(name for name in EXPERIMENTS if not EXPERIMENTS[name].of_runs), "all"]),
+            ("experiment", self.experiment, [*BY_NAME, "all"]),
             ("scale", self.scale, list(SCALES)),
             *(("models", model, list(MODEL_DEFAULTS)) for model in self.models),
         ):
@@ -114,7 +115,7 @@ class Reproduction:
     def wanted(self) -> list[str]:
         """The experiments asked for and what is made along with them."""
         if self.experiment == "all":
-            return [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]
+            return BY_NAME
         name = "complexity_runs" if self.runs else self.experiment
         return [name, *EXPERIMENTS[name].companions]
 

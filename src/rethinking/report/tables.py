@@ -140,7 +140,8 @@ class Terminal(NamedTuple):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         headed = with_row_headings(self.made)
         headings = ["diff." if heading == "difference" else heading for heading in headed.headings]
-        columns = [[heading, *texts] for heading, *texts in zip(headings, *_texts(headed), strict=True)]
+        texts = ([entry.text for entry in row] for row in headed.rows)
+        columns = [list(column) for column in zip(headings, *texts, strict=True)]
         first, *numbers = columns
         word = min(_longest_word(first), options.max_width // 2)  # such as a run's name
         left = options.max_width - max(word, min(HEADING_WIDTH, max(map(len, first)))) - 3  # what rich puts around
@@ -161,10 +162,6 @@ class Terminal(NamedTuple):
 
 def _longest_word(texts: list[str]) -> int:
     return max(len(word) for text in texts for word in text.split())
-
-
-def _texts(made: Grid) -> list[list[str]]:
-    return [[entry.text for entry in row] for row in made.rows]
 
 
 def _table(title: str, columns: list[list[str]], caption: str, max_width: int) -> Table:
