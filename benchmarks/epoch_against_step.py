@@ -29,7 +29,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
-from workload import STEPS, Machine, bare_steps, epoch_seconds, random_split, runs_at_work, seconds, write_csv
+from workload import (
+    Machine,
+    bare_steps,
+    epoch_seconds,
+    random_split,
+    runs_at_work,
+    seconds,
+    steps_of_an_epoch,
+    write_csv,
+)
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.models import build_model
@@ -130,10 +139,11 @@ def stock_epoch(name: str, device: torch.device) -> Iterator[Timed]:
 
 def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> None:
     """The loader's workers persist between epochs, so that their start costs nothing here."""
+    count = 128 * steps_of_an_epoch(name, device)
     model = build_model(name).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     loader = torch.utils.data.DataLoader(
-        StockDataset(128 * STEPS[name]), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True
+        StockDataset(count), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True
     )
     while orders.recv() == "run":
         started = time.perf_counter()
@@ -143,7 +153,7 @@ def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> N
             loss.backward()
             optimizer.step()
         loss.item()
-        orders.send(128 * STEPS[name] / (time.perf_counter() - started))
+        orders.send(count / (time.perf_counter() - started))
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:

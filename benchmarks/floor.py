@@ -19,7 +19,7 @@ import torch
 import tyro
 from rich import print
 from torch.utils.flop_counter import FlopCounterMode
-from workload import STEPS, Machine, bare_steps, keep, runs_at_work, seconds
+from workload import Machine, bare_steps, keep, runs_at_work, seconds, steps_of_an_epoch
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.models import build_model, count_parameters
@@ -48,7 +48,7 @@ def main(arguments: Arguments) -> None:
         config = ExperimentConfig(model_name=model)
         runs = runs_at_work(config, machine)
         steps = bare_steps(step_of(runs), runs)
-        took = fastest(steps, machine, arguments.rounds) / STEPS[model]
+        took = fastest(steps, machine, arguments.rounds) / steps_of_an_epoch(model, machine.device)
         computing = operations(model, config.batch_size) / rate
         moving = moved(model, config.batch_size, machine.precision) / bandwidth
         floor = max(computing, moving)

@@ -22,6 +22,7 @@ from rethinking.report import page, tables
 from rethinking.reproducing import _named
 from rethinking.theory import fitting, kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.training.hardware import resolve_device
 from tests.conftest import OUT, on_a_terminal, reproduce
 
 FILTERS = ("--filters", "25", "400")
@@ -116,7 +117,7 @@ def test_the_evidence_holds_provenance_and_comes_back(solved):
         assert row["hardware"]
         assert row["commit"]
         assert float(row["seconds"]) > 0
-        assert float(row["peak_gib"]) > 0.1
+        assert float(row["peak_gib"]) > 0.01  # on CUDA of the device alone
     kept = archive.read(folder / OUT)
     assert all(run.kind == "kernel_machines" and run.finished for run in kept.values())
     assert {run.run for run in kept.values()} == {row["run"] for row in rows}
@@ -153,7 +154,8 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
 def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
     folder, _ = solved
     kept = archive.read(folder / OUT)
-    for device, answered in (("auto", True), ("cpu", True), ("cuda", False)):
+    here = resolve_device("auto").type
+    for device, answered in (("auto", True), (here, True), ("cpu" if here == "cuda" else "cuda", False)):
         asked = Reproduction(experiment="minimum_norm", scale="demo", device=device)
         found = [asked.finished_answer(config, kept) for config in asked.configs()]
         assert all(found) is answered

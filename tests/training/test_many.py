@@ -146,14 +146,15 @@ def test_only_runs_that_fit_together_are_stacked(tmp_path: Path, monkeypatch: py
     sizes = []
     fit = running.fit
     monkeypatch.setattr(running, "fit", lambda runs: (sizes.append(len(runs)), fit(runs))[1])
+    signs = {"randomization": "random_signs"}  # two outputs, not ten
     configs = [
         config(tmp_path, num_epochs=1, **options)
-        for options in ({}, {"model_name": "mlp_3x512"}, {"seed": 1}, {"batch_size": 64}, {"seed": 2})
+        for options in ({}, {"model_name": "mlp_3x512"}, {"seed": 1}, {"batch_size": 64}, {"seed": 2}, signs)
     ]
-    assert len(trained(configs, at_once=2, stacked=True)) == 5
-    assert sizes == [2, 1, 1, 1]
+    assert len(trained(configs, at_once=2, stacked=True)) == 6
+    assert sizes == [2, 1, 1, 1, 1]
     sizes.clear()
-    assert len(trained([*configs, *configs], at_once=2, stacked=True)) == 5, "found again"
+    assert len(trained([*configs, *configs], at_once=2, stacked=True)) == 6, "found again"
     assert sum(sizes) == 0
 
 

@@ -42,7 +42,8 @@ class Asked:
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
         shared = ("model_name", "train_subset", "crop_size", "batch_size", "device", "precision", "compile")
-        kind = (folder.is_finished, data.fingerprint, *(getattr(config, name) for name in shared))
+        network = (config.outputs(len(data.class_names)), *(getattr(config, name) for name in shared))
+        kind = (folder.is_finished, data.fingerprint, *network)
         return cls(given, config, folder, kind)
 
 

@@ -206,12 +206,12 @@ class Stack:
         self._parameters = [dict(model.named_parameters()) for model in models]
         self._skeleton = copy.deepcopy(models[0]).train()
         self._lowered = set()
-        for name, module in self._skeleton.named_modules():
+        for name, module in [*self._skeleton.named_modules()]:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 self._lowered |= {f"{name}.weight", f"{name}.bias"}
                 module.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(module.weight.dtype),))
-            elif isinstance(module, nn.BatchNorm2d):  # which takes no bfloat16 where the statistics are stacked
-                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+            elif isinstance(module, nn.BatchNorm2d):
+                self._skeleton.set_submodule(name, StackableBatchNorm(module.num_features, module.eps, module.momentum))
         states = [model.state_dict(keep_vars=True) for model in models]
         self._stacked = {name: stack([state[name] for state in states]) for name in states[0]}
 
@@ -249,6 +249,22 @@ class Stack:
         """Tell the compiler that the stacked tensors do, so that a graph need not copy them in."""
         for whole in self._stacked.values():
             torch._dynamo.mark_static_address(whole)
+
+
+class StackableBatchNorm(nn.BatchNorm2d):
+    """As it is in training, in float32: with stacked statistics PyTorch's takes no bfloat16.
+
+    Nor does it take CUDA's channels-last images: in its choice of a library it asks for their memory format, which
+    `vmap` does not tell. PyTorch's own kernel is named here.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        statistics = (self.running_mean, self.running_var, True, self.momentum, self.eps)
+        normalized, _, _ = torch.native_batch_norm(images.float(), self.weight, self.bias, *statistics)
+        return normalized
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
