@@ -21,6 +21,7 @@ bench: .venv/.installed
 # Runs at once, growth and floor; about as long. Writes results/performance.csv, and the documents' tables from it.
 bench-more: .venv/.installed
 	$(RUN) benchmarks/many_at_once.py --out results/performance.csv
+	$(RUN) benchmarks/stacked_epochs.py --out results/performance.csv
 	$(RUN) benchmarks/whole_reproduction.py --out results/performance.csv
 	$(RUN) benchmarks/forms_of_the_step.py --out results/performance.csv
 	$(RUN) benchmarks/growth.py --out results/performance.csv

@@ -10,6 +10,7 @@ longer of both times, as if they overlapped wholly. A profile says where the tim
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +108,11 @@ def profile(work: Callable[[], object], device: str) -> list[tuple[str, float]]:
     with torch.profiler.profile() as profiler:
         work()
     own = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
-    times = {event.key: float(getattr(event, own)) for event in profiler.key_averages()}
-    longest = sorted(times, key=lambda name: -times[name])[:OPERATIONS]
-    return [(name, times[name] / sum(times.values())) for name in longest]
+    times: Counter[str] = Counter()
+    for event in profiler.key_averages():
+        name = event.key if device == "cpu" else event.key.split("<")[0].split("::")[-1]  # without a kernel's types
+        times[name] += getattr(event, own)
+    return [(name, time / times.total()) for name, time in times.most_common(OPERATIONS)]
 
 
 if __name__ == "__main__":

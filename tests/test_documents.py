@@ -112,7 +112,15 @@ def test_the_account_of_differences_comes_from_results_too():
     assert with_tables(text, ROOT / "results") == text, "run `make docs`"
 
 
-PERFORMANCE = ("forms_of_the_step", "many_at_once", "whole_reproduction", "growth", "floor", "profile")
+PERFORMANCE = (
+    "forms_of_the_step",
+    "many_at_once",
+    "stacked_epochs",
+    "whole_reproduction",
+    "growth",
+    "floor",
+    "profile",
+)
 
 
 def test_the_account_of_performance_comes_from_results():
@@ -187,20 +195,22 @@ def test_every_committed_table_is_what_its_evidence_says(tmp_path: Path, monkeyp
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_: data)
     results.write(Reproduction(experiment="all", dataset="cifar10_jpeg", out=str(tmp_path)), kept)
     made = {path.name for path in tmp_path.iterdir()}
-    assert made == {path.name for path in (ROOT / "results").iterdir() if path not in OTHER_SCALES} - OTHER_RESULTS
+    assert made == {path.name for path in (ROOT / "results").iterdir() if path not in OTHER_FOLDERS} - OTHER_RESULTS
     for name in made:
         if name.endswith((".csv", ".md")):
             assert (tmp_path / name).read_text() == (ROOT / "results" / name).read_text(), name
 
 
-OTHER_SCALES = sorted(path for path in (ROOT / "results").iterdir() if path.name.endswith(("-small", "-demo")))
+OTHER_FOLDERS = sorted(
+    path for path in (ROOT / "results").iterdir() if path.name.endswith(("-small", "-demo", "-h200"))
+)
 
 
-@pytest.mark.parametrize("folder", OTHER_SCALES, ids=[path.name for path in OTHER_SCALES])
-def test_every_committed_table_of_another_scale_is_what_its_evidence_says(
+@pytest.mark.parametrize("folder", OTHER_FOLDERS, ids=[path.name for path in OTHER_FOLDERS])
+def test_every_committed_table_of_another_scale_or_machine_is_what_its_evidence_says(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    dataset, scale = folder.name.rsplit("-", 1)
+    dataset, scale = folder.name.replace("h200", "full").rsplit("-", 1)
     kept = read(folder)
     assert {run.facts["dataset"] for run in kept.values()} == {dataset}
     if dataset != "digits":

@@ -322,10 +322,12 @@ def test_how_many_fit_is_what_the_memory_holds(tmp_path: Path, monkeypatch):
     assert at_once_that_fit(inception) == 1, "slower side by side on a CPU"
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 0.0)
     assert at_once_that_fit(mlp) == 1
-    on_cuda = replace(inception, device="cuda")
+    alexnet = running.Asked.of(config(tmp_path, model_name="small_alexnet")).config
+    on_cuda = replace(alexnet, device="cuda")
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 80e9)
     many = at_once_that_fit(on_cuda)
-    assert 20 < many < 300
+    assert 20 < many < 1000
+    assert at_once_that_fit(replace(inception, device="cuda")) == 1, "slower stacked"
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 40e9)
     assert at_once_that_fit(on_cuda) == pytest.approx(many / 2, abs=1)
 

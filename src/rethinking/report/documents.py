@@ -17,6 +17,7 @@ from rethinking.report import differences, tables
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md", ROOT / "docs" / "performance.md")
+ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
 Row = dict[str, str]
 
 
@@ -48,12 +49,23 @@ def startup_and_memory(results: Path) -> str:
 
 def many_at_once(results: Path) -> str:
     """Runs at once against the same runs one after the other."""
-    columns = ["model", "runs", "way", "images/s, all runs", "to one after the other"]
+    columns = ["model", "runs", "images", "way", "images/s, all runs", "to one after the other"]
 
     def line(row: Row) -> list[str]:
-        return [f"`{row['model']}`", row["runs"], row["setting"], _whole(row["images_per_second"]), _ratio(row)]
+        speed = [_whole(row["images_per_second"]), _ratio(row)]
+        return [f"`{row['model']}`", row["runs"], row["images"], row["setting"], *speed]
 
     return _machine_by_machine(_rows_of(results, "many_at_once"), columns, line)
+
+
+def stacked_epochs(results: Path) -> str:
+    """Training epochs of stacked runs against those of one alone."""
+    columns = ["model", "runs", "images/s, all runs", "to one alone"]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", row["runs"], _whole(row["images_per_second"]), _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, "stacked_epochs"), columns, line)
 
 
 def whole_reproduction(results: Path) -> str:
@@ -121,7 +133,8 @@ def kernel_machines(results: Path) -> str:
             seconds = f"over {seconds}"  # what came before an interruption is not counted
         return [row["data"], features, row["ridge"], seconds, f"{float(row['peak_gib']):.1f} GiB", speed]
 
-    rows = [row for row in _rows(results / "kernel_machines.csv") if not row["train_subset"]]
+    found = [row for folder in (results, results / ON_A_GPU) for row in _rows(folder / "kernel_machines.csv")]
+    rows = [row for row in found if not row["train_subset"]]
     rows.sort(key=lambda row: (row["dataset"], row["features"], int(row["filters"] or 0)))
     other = {"cpu_threads": "threads", "dataset": "data"}  # so that a machine's data sets share one table
     named = [{other.get(name, name): value for name, value in row.items()} for row in rows]
@@ -132,6 +145,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "startup_and_memory": startup_and_memory,
     "many_at_once": many_at_once,
+    "stacked_epochs": stacked_epochs,
     "whole_reproduction": whole_reproduction,
     "forms_of_the_step": forms_of_the_step,
     "growth": growth,

@@ -19,6 +19,7 @@ from rethinking.training.preparation import input_shape
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
 SPARE = 0.9  # of what is free, to plan with
+SLOWER_STACKED = ("small_inception", "small_inception_no_bn")  # on CUDA (`benchmarks/stacked_epochs.py`)
 
 
 class Footprint(NamedTuple):
@@ -90,9 +91,14 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
 
     On a CPU, where runs go side by side, no more than there are computing threads, and of a convolutional network
     one: its operations are long enough to keep all threads at work, and two would share the caches
-    (`benchmarks/many_at_once.py`). On MPS one.
+    (`benchmarks/many_at_once.py`). On CUDA, where runs are stacked, one Inception. On MPS one.
     """
-    if config.device == "mps" or (config.device == "cpu" and _has_convolutions(config.model_name)):
+    one_by_one = {
+        "cpu": _has_convolutions(config.model_name),
+        "cuda": config.model_name in SLOWER_STACKED,
+        "mps": True,
+    }
+    if one_by_one[str(config.device)]:
         return 1
     images, run = footprint(config, sources.load(config.dataset, config.data_root))
     free = free_memory(config.device) * SPARE
