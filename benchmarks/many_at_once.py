@@ -3,7 +3,7 @@
 For each model, `train_many` on the same runs from their first line to their last file, evaluation and checkpoints
 included, in images a second of training over all of them:
   one after the other   as `--at_once 1`
-  stacked               as one computation, the way of `--at_once auto` on CUDA
+  stacked               as one computation, the way of `--at_once auto` on CUDA for all but the Inceptions
   side by side          a thread for each of the processor's cores, the way of `--at_once auto` for MLPs on a CPU
   stock pipeline        one run as `epoch_against_step.py` has it: training alone, nothing evaluated or saved
 All are timed in turn; the ratio to the first is the median over the rounds.
@@ -65,8 +65,8 @@ def main(arguments: Arguments) -> None:
             ratio = median(one / other for one, other in pairs)
             runs = arguments.runs if way in ways else 1
             row = {"benchmark": "many_at_once", "model": model, "setting": way, "runs": runs}
-            row |= {"images": arguments.images or "all", "images_per_second": median(measured), "ratio": ratio}
-            rows.append(row | machine.columns())
+            row |= {"images": arguments.images or "all", "epochs": arguments.epochs if way in ways else ""}
+            rows.append(row | {"images_per_second": median(measured), "ratio": ratio} | machine.columns())
             print(f"{model}, {runs} runs, {way}: {median(measured):,.0f} images/s, {ratio:.2f}")
         keep(rows, arguments.out)
 

@@ -26,8 +26,8 @@ from rethinking.training.step import CapturedStep, Step
 
 CPU_STEPS = {"small_inception": 4, "small_inception_no_bn": 4, "small_alexnet": 24, "mlp_1x512": 200, "mlp_3x512": 200}
 CUDA_STEPS = 391  # an epoch of CIFAR-10
-COLUMNS = ("benchmark", "model", "setting", "runs", "images", "images_per_second", "ratio", "seconds", "precision",
-           "threads", "hardware", "torch")  # fmt: skip
+COLUMNS = ("benchmark", "model", "setting", "runs", "images", "epochs", "images_per_second", "ratio", "seconds",
+           "precision", "threads", "hardware", "torch")  # fmt: skip
 
 
 @dataclass(frozen=True)

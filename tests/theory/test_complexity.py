@@ -60,10 +60,19 @@ def test_margins_are_the_distance_to_the_best_other_class():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (3, 2, 1), (1, 1, 0)], ids=["3x3", "5x5", "stride 2", "1x1"]
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 5, "padding": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 1},
+        {"kernel_size": 3, "dilation": 2},
+        {"kernel_size": 3, "groups": 2},
+    ],
+    ids=["3x3", "5x5", "stride 2", "1x1", "dilated", "in groups"],
 )
-def test_the_spectral_norm_of_a_convolution_is_that_of_its_dense_matrix(kernel, stride, padding):
-    layer = nn.Conv2d(2, 3, kernel, stride, padding).double()
+def test_the_spectral_norm_of_a_convolution_is_that_of_its_dense_matrix(options):
+    layer = nn.Conv2d(2, 4, **options).double()
     with torch.no_grad():
         basis = torch.eye(2 * 7 * 7, dtype=torch.float64).view(-1, 2, 7, 7)
         dense = (layer(basis) - layer(torch.zeros_like(basis))).flatten(1)

@@ -61,6 +61,7 @@ def test_its_mean_over_all_signs_is_below_jensens_bound_and_near_it():
     ]
     mean = sum(every) / len(every)
     assert 0.8 * linear_bound(at, 2.0) < mean <= linear_bound(at, 2.0)
+    assert ascend(torch.ones(2, 1).double(), torch.tensor([1.0, -1.0]).double(), 1.0, generator(0, "start")) == 0
     drawn = estimate([linear_supremum(at, signs(12, seed), 2.0) for seed in range(400)])
     assert abs(drawn.mean - mean) < 4 * drawn.standard_error
 
@@ -158,5 +159,6 @@ def test_a_linear_class_as_a_run(tmp_path: Path):
     assert found.result["correlation"] < 1
     assert measure(asked).result == found.result
     assert kinds.read(found.path).question == found.question
+    assert RademacherConfig(dataset="digits", device="cuda").device == "cpu", "where it is computed"
     with pytest.raises(InputError, match="randomization must be one of random_signs"):
         RademacherConfig(dataset="digits", randomization="none")

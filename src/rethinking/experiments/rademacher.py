@@ -7,10 +7,11 @@ examples there are.
 
 A correlation is the mean over draws of signs, with its standard error; that of networks, which are trained, is a
 lower bound on the supremum; so they may train as they fit best, and the Inception without batch normalization does
-with Adam. The bound on the gap, for functions to +1 and -1, is the correlation + 3 sqrt(log(2 / 0.05) / 2n) with n
-examples, which a gap exceeds with a probability of 0.05 at most (Bartlett & Mendelson 2002). The gap measured beside
-it is that of one network of the kind on all of the data's classes. The linear class is of x -> <w, x> with |w| <= 1 /
-max |x_i|, of pixels from 0 to 1, so that its values are from -1 to 1; the closed form is the supremum for the same
+with Adam. The bound on the gap, of the error of functions to +1 and -1, is the correlation + 3 sqrt(log(2 / 0.05) / 2n)
+with n examples, which a gap exceeds with a probability of 0.05 at most (Bartlett & Mendelson 2002). The gap measured
+beside it is that of one network of the kind on all of the data's classes; of the linear class, which tells two classes
+apart, there is none, and its bound is that of the loss (1 - y h(x)) / 2. The linear class is of x -> <w, x> with |w| <=
+1 / max |x_i|, of pixels from 0 to 1, so that its values are from -1 to 1; the closed form is the supremum for the same
 signs, which gradient ascent is to reach, and the bound on its mean that of Jensen, 1 / (n max |x_i|) sqrt(sum
 |x_i|^2). At full scale 150 runs of 500 epochs at most, each until it fits.
 """

@@ -7,7 +7,8 @@ with true labels. The paper's point is that uniform stability, a worst case over
 labels, is one number for both; what is measured here, of particular sets, is a lower bound on it.
 
 A network is trained on all examples, and again with each of several replaced by a test image, with the same seed and
-order; mean and standard deviation are over these. The largest change is that of one point of the test set. At full
+order; mean and standard deviation are over these. Fresh points are the test images with their true labels, whatever
+labels were trained on. The largest change is that of one point of the test set. At full
 scale 60 runs of 70 epochs.
 """
 

@@ -37,8 +37,9 @@ def numbers(answers: list[Answer]) -> list[Number]:
         last = answer.evidence.metrics[-1]
         exact = last["exact_train_accuracy"]
         train = last["train_accuracy"] if exact is None else exact
+        note = f"online, {answer.evidence.progress}" if exact is None else ""
         found += [
-            Number(answer, "train accuracy", train, answer.row.paper["train accuracy"]),
+            Number(answer, "train accuracy", train, answer.row.paper["train accuracy"], note=note),
             Number(answer, "test accuracy", last["test_accuracy"], answer.row.paper["test accuracy"]),
         ]
     return found

@@ -49,11 +49,12 @@ def startup_and_memory(results: Path) -> str:
 
 def many_at_once(results: Path) -> str:
     """Runs at once against the same runs one after the other."""
-    columns = ["model", "runs", "images", "way", "images/s, all runs", "to one after the other"]
+    columns = ["model", "runs", "images", "epochs", "way", "images/s, all runs", "to one after the other"]
 
     def line(row: Row) -> list[str]:
+        images = row["images"] if row["images"] == "all" else _whole(row["images"])
         speed = [_whole(row["images_per_second"]), _ratio(row)]
-        return [f"`{row['model']}`", row["runs"], row["images"], row["setting"], *speed]
+        return [f"`{row['model']}`", row["runs"], images, row["epochs"], row["setting"], *speed]
 
     return _machine_by_machine(_rows_of(results, "many_at_once"), columns, line)
 

@@ -64,7 +64,7 @@ def spectral_norms(model: nn.Module, image_shape: tuple[int, int, int]) -> list[
     """The largest singular value of each layer with weights, as the linear map it is on inputs of its size.
 
     Of a convolution that of its whole map with padding and stride, not of its kernel as a matrix. In the bound of
-    Bartlett, Foster & Telgarsky 2017.
+    Bartlett, Foster & Telgarsky 2017. `image_shape` is (channels, height, width).
     """
     return [_spectral_norm(layer, shape) for layer, shape in inputs_of_layers(folded(model), image_shape)]
 
@@ -112,7 +112,7 @@ def inputs_of_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> lis
 def _without_bias(layer: Weighted, inputs: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return F.linear(inputs, layer.weight)
-    return F.conv2d(inputs, layer.weight, None, layer.stride, layer.padding)
+    return F.conv2d(inputs, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def path_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
@@ -120,7 +120,8 @@ def path_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
 
     By one pass of ones through the network with its weights and biases squared: Neyshabur, Salakhutdinov & Srebro 2015,
     "Path-SGD". Maximum pooling takes the larger of what arrives, as there; averages are weights 1/k; local response
-    normalization, which is no weight and lets at most all through, is left out.
+    normalization, which is no weight and lets at most all through, is left out. `image_shape` is (channels, height,
+    width).
     """
     squared = folded(model)
     for layer in weighted(squared):
@@ -147,6 +148,7 @@ def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
     """The norm of the difference of all trainable parameters: Nagarajan & Kolter 2019.
 
     "Generalization in deep networks: the role of distance from initialization". `initial` is the network untrained.
+    Raises `ValueError` where the two have not as many parameters.
     """
     pairs = zip(model.parameters(), initial.parameters(), strict=True)
     trained = [(p.detach().double(), q.detach().double()) for p, q in pairs if p.requires_grad]
@@ -156,7 +158,8 @@ def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
 def sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: float) -> float:
     """How far the loss rises within the ball |d| <= size |w| around the weights w, biases among them, in nats.
 
-    max L(w + d) - L(w), L the mean cross-entropy of `images`, float (n, channels, height, width), in evaluation mode;
+    max L(w + d) - L(w), L the mean cross-entropy of `images`, float (n, channels, height, width), and `labels`, int64
+    (n,), in evaluation mode; `size` is a number relative to the norm of the weights. It is
     found by gradient ascent from w, so a lower bound. After Keskar et al. 2017, "On large-batch training for deep
     learning", with the ball of Foret et al. 2021, "Sharpness-aware minimization".
     """

@@ -45,7 +45,8 @@ def ramp_weights(points: Tensor, thresholds: Tensor, targets: Tensor) -> Tensor:
     """The w, float64 (n,), with sum_j w_j max(x_i - b_j, 0) = y_i, for x and b as in Lemma 1 and y, float64 (n,).
 
     By a recurrence over the slopes s_i = w_1 + ... + w_i in O(n): from (x_{i-1}, y_{i-1}) the function goes on with
-    slope s_{i-1} as far as b_i, and with s_i from there to (x_i, y_i).
+    slope s_{i-1} as far as b_i, and with s_i from there to (x_i, y_i). Raises `ZeroDivisionError` where b_i = x_i and
+    `ValueError` where the three have not the same length.
     """
     weights = []
     before, value, slope = float(thresholds[0]), 0.0, 0.0
@@ -61,7 +62,8 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
 
     lambda is Lemma 1's smallest eigenvalue, min_i x_i - b_i, D the largest |y_i - y_{i-1}| (y_0 = 0), and r the largest
     (b_i - x_{i-1}) / (x_i - b_i): the recurrence has |s_i| <= D / lambda + r |s_{i-1}|. The eigenvalue alone bounds
-    nothing, since A is not symmetric: thresholds past the middle, r > 1, can make the weights grow like r^n.
+    nothing, since A is not symmetric: thresholds past the middle, r > 1, can make the weights grow like r^n. All are
+    float64 (n,), n from 1 on.
     """
     rises = torch.cat([targets[:1], targets.diff()]).abs().max()
     above = points - thresholds
@@ -129,7 +131,10 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
 
 
 class Projection(nn.Module):
-    """x -> <a, x> with a (d,): the rows of Corollary 1's first layer are this one, as those of Theorem 1 are."""
+    """x -> <a, x> with a (d,): the rows of Corollary 1's first layer are this one, as those of Theorem 1 are.
+
+    Points of any dtype, (m, d) or (m, ...) of d values each, to float64 (m, 1).
+    """
 
     def __init__(self, direction: Tensor) -> None:
         super().__init__()
@@ -146,7 +151,7 @@ Unit = tuple[dict[int, float], float]  # the inputs of a unit with their weights
 
 
 class SparseLinear(nn.Module):
-    """x -> W x + b, float64, with a weight for each connection there is: one of `units` for each output."""
+    """x -> W x + b, float64 (m, inputs) to (m, units), with a weight for each connection there is."""
 
     connections: Tensor
 

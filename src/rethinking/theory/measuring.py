@@ -94,7 +94,7 @@ def measures(
     """Everything that `complexity` measures, of a network and the training set it was trained on.
 
     margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: by the product of spectral norms.
-    These and the training loss are of outputs in float32, all else is in float64.
+    These and the training loss, in nats, are of outputs in float32, all else is in float64; sharpness is in nats.
     """
     few, labels = next(images.in_order(SHARPNESS_IMAGES))
     image_shape = (few.shape[1], few.shape[2], few.shape[3])

@@ -48,7 +48,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(correlations: Sequence[float]) -> Estimate:
-    """Of one correlation a draw; with a single draw the standard error is not known, nan."""
+    """Of one correlation a draw, at least one; with a single draw the standard error is not known, nan."""
     draws = len(correlations)
     error = statistics.stdev(correlations) / math.sqrt(draws) if draws > 1 else math.nan
     return Estimate(statistics.mean(correlations), error, tuple(correlations))
@@ -57,7 +57,8 @@ def estimate(correlations: Sequence[float]) -> Estimate:
 def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int | None = None) -> Estimate:
     """A lower bound on R_n of a network's class, by training it on random signs as `config` says, once a draw.
 
-    n is `config.train_subset`, or all training images. Raises what `train` raises.
+    n is `config.train_subset`, or all training images. Raises `InputError` for less than one draw and for a `config`
+    that randomizes something else, and what `train` raises.
     """
     if not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"draws must be a whole number from 1 on, not {draws}")
@@ -86,15 +87,18 @@ def correlation_reached(result: RunResult) -> float:
 def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:
     """What the gap of training and test error of every h exceeds with probability `delta` at most.
 
-    R_n(H) + 3 sqrt(log(2 / delta) / 2n), for the error of functions to +1 and -1: Bartlett & Mendelson 2002,
-    "Rademacher and Gaussian complexities", as Mohri, Rostamizadeh & Talwalkar state it with the complexity measured on
-    the sample ("Foundations of machine learning", Theorem 3.5).
+    R_n(H) + 3 sqrt(log(2 / delta) / 2n), for the error of functions to +1 and -1 and, of functions h to [-1, 1], the
+    loss (1 - y h(x)) / 2, which for the former is the error: Bartlett & Mendelson 2002, "Rademacher and Gaussian
+    complexities", as Mohri, Rostamizadeh & Talwalkar state it with the complexity measured on the sample ("Foundations
+    of machine learning", Theorem 3.5).
     """
     return complexity + 3 * math.sqrt(math.log(2 / delta) / (2 * examples))
 
 
 def linear_supremum(points: Tensor, signs: Tensor, norm: float) -> float:
-    """sup over |w| <= norm of (1/n) sum_i sigma_i <w, x_i>: norm / n |sum_i sigma_i x_i|, by Cauchy and Schwarz.
+    """Equation 1's supremum for one draw and a linear class, sup over |w| <= norm of (1/n) sum_i sigma_i <w, x_i>.
+
+    It is norm / n |sum_i sigma_i x_i|, by Cauchy and Schwarz.
 
     points: (n, d) and signs: (n,), float64
     """
@@ -102,7 +106,10 @@ def linear_supremum(points: Tensor, signs: Tensor, norm: float) -> float:
 
 
 def linear_bound(points: Tensor, norm: float) -> float:
-    """What the mean over signs of `linear_supremum` does not exceed: norm / n sqrt(sum_i |x_i|^2), by Jensen."""
+    """What Equation 1's mean over signs of `linear_supremum` does not exceed: norm / n sqrt(sum_i |x_i|^2), by Jensen.
+
+    points: (n, d), float64
+    """
     return norm * float(points.norm()) / len(points)
 
 
@@ -112,6 +119,8 @@ def ascend(points: Tensor, signs: Tensor, norm: float, start: torch.Generator) -
     points: (n, d) and signs: (n,), float64. The rate is one at which a step moves w by a tenth of `norm`.
     """
     gradient = points.T @ signs / len(points)
+    if not gradient.any():
+        return 0.0  # of every w
     weights = torch.randn(points.shape[1], dtype=torch.float64, generator=start)
     weights *= norm / weights.norm()
     reached = -math.inf
@@ -129,12 +138,14 @@ class RademacherConfig(TheoryConfig):
     """A linear class x -> <w, x> of pixels from 0 to 1, with |w| <= 1 / max_i |x_i|, so that its values are in [-1, 1].
 
     randomization_seed: of the signs
+    device: always the CPU
     """
 
     randomization: str = "random_signs"
 
     def __post_init__(self) -> None:
         self._one_of("randomization", ("random_signs",))
+        object.__setattr__(self, "device", "cpu")
 
     @property
     def name(self) -> str:
@@ -153,7 +164,10 @@ def check(config: RademacherConfig) -> tuple[float, float]:
 
 
 def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
-    """The correlation of a linear class with one draw of signs, by ascent and in closed form."""
+    """The correlation of a linear class with one draw of signs, by ascent and in closed form.
+
+    Raises `InputError` where there are fewer training images than `train_subset`.
+    """
     if found := find(config):
         return found
     data = sources.load(config.dataset, config.data_root)

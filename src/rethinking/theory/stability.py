@@ -60,7 +60,9 @@ def stability(config: ExperimentConfig, replacements: int, *, at_once: int | Non
     """What each of the first `replacements` training examples changes when a test image stands in its place.
 
     Trains as `config` says on all examples and once for each replacement, with the same initial weights, order and
-    augmentation. Fresh points are the test images but the replacement. Raises what `train` raises.
+    augmentation. Fresh points are the test images but the replacement, always with their true labels; the replacement
+    has a label of the kind that `config` trains on. Raises `InputError` for less than one replacement and where
+    `config` replaces an example itself, and what `train` raises.
     """
     if not isinstance(replacements, Integral) or replacements < 1:
         raise InputError(f"replacements must be a whole number from 1 on, not {replacements}")
@@ -122,7 +124,10 @@ def check(config: StabilityConfig) -> tuple[float, float]:
 
 
 def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Compare the two networks, trained where they are not yet, or find the run that did."""
+    """Compare the two networks, trained where they are not yet, or find the run that did.
+
+    Raises what `train` raises.
+    """
     if found := find(config):
         return found
     data = sources.load(config.dataset, config.data_root)

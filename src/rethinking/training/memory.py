@@ -19,7 +19,8 @@ from rethinking.training.preparation import input_shape
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
 SPARE = 0.9  # of what is free, to plan with
-SLOWER_STACKED = ("small_inception", "small_inception_no_bn")  # on CUDA (`benchmarks/stacked_epochs.py`)
+# On CUDA: the first as measured by `benchmarks/stacked_epochs.py`, the other has the same convolutions.
+SLOWER_STACKED = ("small_inception", "small_inception_no_bn")
 
 
 class Footprint(NamedTuple):
