@@ -2,7 +2,8 @@
 
 Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap of training and test
 accuracy does, and normalized margins to fall: by less than the gap, most of it by the time half of the labels are
-random, and sharpness not at every step. Margins that are not normalized say nothing.
+random, in small AlexNet not at every step; sharpness, which is noisier, about as much there. Margins that are not
+normalized say nothing.
 
 The networks are Figure 1b's, after their last epoch; at demo scale, where a run ends when it fits, those of random
 labels are trained for longer, which is part of the distance they go. `reproduce.py complexity RUN ...` measures
