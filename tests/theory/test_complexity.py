@@ -106,12 +106,12 @@ def test_the_path_norm_is_the_sum_over_paths():
         if start == 0:
             for path in itertools.product(*map(range, sizes)):
                 total += math.prod(
-                    float(layer.weight[b, a]) ** 2 for layer, a, b in zip(layers, path, path[1:], strict=False)
+                    float(layer.weight.detach()[b, a]) ** 2 for layer, a, b in zip(layers, path, path[1:], strict=False)
                 )
         for path in itertools.product(*map(range, sizes[1:])):
             after = zip(layers[start + 1 :], path, path[1:], strict=False)
-            rest = math.prod(float(layer.weight[b, a]) ** 2 for layer, a, b in after)
-            total += float(layers[start].bias[path[0]]) ** 2 * rest
+            rest = math.prod(float(layer.weight.detach()[b, a]) ** 2 for layer, a, b in after)
+            total += float(layers[start].bias.detach()[path[0]]) ** 2 * rest
     assert path_norm(model, (1, 2, 2)) == pytest.approx(math.sqrt(total), rel=1e-6)
 
 
