@@ -18,7 +18,7 @@ bench: .venv/.installed
 	$(RUN) benchmarks/epoch_against_step.py --out results/bench.csv
 	$(RUN) -m rethinking.report.documents
 
-# Runs at once, growth and floor; about half an hour on two cores. Writes results/performance.csv, and the documents' tables from it.
+# Runs at once, growth and floor; longer. Writes results/performance.csv, and the documents' tables from it.
 bench-more: .venv/.installed
 	$(RUN) benchmarks/many_at_once.py --out results/performance.csv
 	$(RUN) benchmarks/stacked_epochs.py --out results/performance.csv

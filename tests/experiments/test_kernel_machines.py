@@ -117,7 +117,8 @@ def test_the_evidence_holds_provenance_and_comes_back(solved):
         assert row["hardware"]
         assert row["commit"]
         assert float(row["seconds"]) > 0
-        assert float(row["peak_gib"]) > 0.01  # on CUDA of the device alone
+        of_process = resolve_device("auto").type != "cuda"  # there of the device alone
+        assert float(row["peak_gib"]) > (0.1 if of_process else 0.0)
     kept = archive.read(folder / OUT)
     assert all(run.kind == "kernel_machines" and run.finished for run in kept.values())
     assert {run.run for run in kept.values()} == {row["run"] for row in rows}
