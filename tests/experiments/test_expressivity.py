@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rethinking.experiments import archive
+from rethinking.experiments.expressivity_points import QUANTITIES
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
 from rethinking.reproducing import _named
@@ -41,7 +42,7 @@ def test_tables_figures_and_evidence_are_there(memorized):
 
 def test_every_number_is_that_of_its_run_folder(memorized):
     folder, _ = memorized
-    for name in ("expressivity", "expressivity_depth", "expressivity_gap"):
+    for name in ("expressivity", "expressivity_points", "expressivity_depth", "expressivity_gap"):
         cells, dataset, scale = tables.read_csv(folder / OUT / f"{name}.csv")
         assert (dataset, scale) == ("digits", "demo")
         assert cells
@@ -61,6 +62,15 @@ def test_every_label_is_right_with_2n_plus_d_weights_and_at_every_depth(memorize
     widths = {cell.x: cell.ours for cell in depths if cell.quantity == "width" and "1,000" in str(cell.labels)}
     assert widths[2.0] == 1000
     assert widths[64.0] < 30
+
+
+def test_the_more_points_the_smaller_the_eigenvalue_and_the_larger_the_weights_below_their_bound(memorized):
+    cells = tables.read_csv(memorized[0] / OUT / "expressivity_points.csv")[0]
+    found = {quantity: [cell.ours for cell in cells if cell.quantity == quantity] for quantity in QUANTITIES}
+    assert {cell.x for cell in cells} == {30, 100, 300, 1000, 1442}
+    assert found["smallest eigenvalue"] == sorted(found["smallest eigenvalue"], reverse=True)
+    assert found["largest weight"] == sorted(found["largest weight"])
+    assert all(weight <= bound for weight, bound in zip(found["largest weight"], found["weight bound"], strict=True))
 
 
 def test_the_gap_at_which_float64_gives_out_is_said(memorized):

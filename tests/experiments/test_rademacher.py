@@ -27,7 +27,7 @@ def test_a_network_fits_random_signs_and_a_linear_class_less_the_more_there_are(
         network, linear = found["mlp_1x512", examples, "correlation"], found["linear class", examples, "correlation"]
         assert (network.ours, network.seeds, linear.seeds) == (1.0, 3, 3), "a draw each"
         assert linear.ours == pytest.approx(found["linear class", examples, "closed form"].ours, rel=1e-6)
-        bound = found["mlp_1x512", examples, "bound on the gap"]
+        bound = found["mlp_1x512", examples, rademacher.BOUND]
         assert bound.ours == pytest.approx(gap_bound(1.0, int(examples)), rel=1e-5)
         assert found["mlp_1x512", examples, "gap measured"].ours < 0.5 < 1 < bound.ours
     assert found["linear class", 300.0, "correlation"].ours < found["linear class", 30.0, "correlation"].ours < 0.5

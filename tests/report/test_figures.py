@@ -107,7 +107,7 @@ def panels(name: str, series: list[str], heights: dict[str, float], path: Path) 
 
 
 def test_quantities_to_be_compared_share_an_axis_that_holds_all_of_them(tmp_path: Path):
-    heights = {"correlation": 0.01, "bound on the gap": 0.015, "gap measured": 0.002}
+    heights = {"correlation": 0.01, "bound on the gap, at least": 0.015, "gap measured": 0.002}
     drawn = panels("rademacher", ["one", "other"], heights, tmp_path / "r")
     assert [axes.get_ylim() for axes in drawn.axes] == [(0, pytest.approx(1.08 * 3))] * 3
     one, other = drawn.axes[0].lines

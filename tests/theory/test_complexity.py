@@ -135,6 +135,15 @@ def test_an_average_counts_every_path_once():
     assert path_norm(model, (1, 3, 3)) == pytest.approx(math.sqrt(9 * (2 / 9) ** 2))
 
 
+def test_of_maximum_pooling_the_paths_of_the_largest_count():
+    """3x3 places and a kernel of ones as large: nine paths to the middle, four or six to the others."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(1, 1))
+    nn.init.ones_(model[0].weight)
+    nn.init.constant_(model[3].weight, 2.0)
+    nn.init.constant_(model[3].bias, 3.0)
+    assert path_norm(model, (1, 3, 3)) == pytest.approx(math.sqrt(9 * 2**2 + 3**2))
+
+
 def test_the_distance_from_initialization_is_of_what_is_trained():
     model, initial = network("small_inception", 0), network("small_inception", 0)
     assert distance_from_initialization(model, initial) == 0

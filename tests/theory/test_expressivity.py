@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -18,10 +19,12 @@ from rethinking.seeding import generator
 from rethinking.theory import expressivity
 from rethinking.theory.expressivity import (
     DeepMemorizingNetwork,
+    TooCloseError,
     deep_memorizing_network,
     memorizing_network,
     ramp_matrix,
     ramp_weights,
+    smallest_eigenvalue,
     weight_bound,
 )
 from tests.conftest import ROOT
@@ -62,9 +65,10 @@ def test_lemma_1_the_matrix_of_interleaving_sequences_is_triangular_with_its_dia
     matrix = ramp_matrix(points, thresholds)
     assert not matrix.triu(1).any()
     assert (matrix.diagonal() > 0).all()
-    smallest, n = (points - thresholds).min(), len(points)
+    n = len(points)
     if n <= 8:  # rounding hides the eigenvalues and the rank of larger ones
-        assert torch.linalg.eigvals(matrix).abs().min() == pytest.approx(float(smallest), rel=1e-4)
+        smallest = smallest_eigenvalue(points, thresholds)
+        assert float(torch.linalg.eigvals(matrix).abs().min()) == pytest.approx(smallest, rel=1e-4)
         assert torch.linalg.matrix_rank(matrix) == n
 
 
@@ -115,6 +119,18 @@ def test_images_and_whole_labels_are_fitted_right_after_rounding(real_root, dtyp
         network = deep_memorizing_network(images, labels, depth, random())
         assert torch.equal(network(images).round().long(), labels)
     assert count(memorizing_network(images, labels, random())) == 2 * len(images) + 3 * 32 * 32
+
+
+def test_as_many_images_as_cifar_10_has_are_memorized_within_seconds():
+    """50,000 of 3,072 values with random labels: constructed in less than 5 seconds, every label right."""
+    stream = generator(0, "images")
+    images = torch.randint(256, (50_000, 3 * 32 * 32), generator=stream, dtype=torch.uint8)
+    labels = torch.randint(10, (50_000,), generator=stream)
+    began = time.perf_counter()
+    network = memorizing_network(images, labels, random())
+    assert time.perf_counter() - began < 5
+    assert count(network) == 2 * 50_000 + 3072
+    assert torch.equal(network(images).round().long(), labels)
 
 
 def test_many_points_take_little_memory_and_every_label_is_right():
@@ -172,6 +188,29 @@ def test_points_that_share_projections_and_coordinates_are_fitted(side, seed):
     assert (memorizing_network(grid, targets, random(seed))(grid) - targets).abs().max() < 1e-6
 
 
+INTEGERS = st.integers(-3, 3)
+
+
+@given(st.lists(st.tuples(INTEGERS, INTEGERS), min_size=1, max_size=12), st.integers(0, 1000))
+def test_copies_and_points_that_meet_in_some_directions_are_fitted_or_refused_if_they_meet_in_all(drawn, seed):
+    """Directions along which grid points meet: two along its sides and two across it."""
+    among = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -2.0))
+    values = dict(zip(set(drawn), torch.randn(len(drawn), generator=generator(seed, "targets")).tolist(), strict=False))
+    points = torch.tensor(drawn, dtype=torch.float64)
+    targets = torch.tensor([values[point] for point in drawn], dtype=torch.float64)
+    apart = [a for a in among if len({a[0] * x + a[1] * y for x, y in values}) == len(values)]
+    with pytest.MonkeyPatch.context() as patch:
+        directions(patch, *map(list, among))
+        if not apart:
+            with pytest.raises(TooCloseError, match="are too close for float64"):
+                memorizing_network(points, targets, random())
+            return
+        network = memorizing_network(points, targets, random())
+    assert count(network) == 2 * len(values) + 2
+    assert any(torch.allclose(network.direction * math.hypot(*a), torch.tensor(a).double()) for a in apart)
+    assert (network(points) - targets).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("depth", [2, 5])
 @pytest.mark.parametrize(("points_at", "targets_at"), [(1e-310, 1.0), (1.0, 1e307), (1e-200, 1e200)])
 def test_what_overflows_is_refused_and_gives_no_nan(points_at, targets_at, depth):
@@ -180,6 +219,7 @@ def test_what_overflows_is_refused_and_gives_no_nan(points_at, targets_at, depth
         deep_memorizing_network(points * points_at, targets * targets_at, depth, random())
     points, thresholds = interleaved([1.0] * 500, [0.9] * 500)
     assert weight_bound(points, thresholds, torch.ones(500, dtype=torch.float64)) == math.inf
+    assert weight_bound(points, thresholds, torch.zeros(500, dtype=torch.float64)) == 0
 
 
 def test_other_types_and_no_generator():
@@ -242,12 +282,12 @@ def test_close_points_are_fitted_down_to_what_float64_resolves(depth):
         assert error < 0.01
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 97, 1000])
+@pytest.mark.parametrize("n", [1, 2, 5, 97, 1000, 10_000])
 @pytest.mark.parametrize("depth", [2, 3, 4, 9, 64])
 def test_corollary_1_fits_with_its_width_and_weights(n, depth):
     points, targets = problem(n, 7)
     network = deep_memorizing_network(points, targets, depth, random())
-    assert (network(points) - targets).abs().max() < 1e-6
+    assert (network(points) - targets).abs().max() < (1e-6 if n <= 1000 else 1e-3)
     if depth == 2:
         assert count(network) == 2 * n + 7
         return
@@ -255,15 +295,15 @@ def test_corollary_1_fits_with_its_width_and_weights(n, depth):
     assert network.width <= math.ceil(n / (depth - 2)) + 6
     assert count(network) <= 7 + 5 * n + 21 * depth
     intervals = min(depth - 2, n)
-    if intervals == depth - 2:
-        ramps = n + intervals  # one more an interval, that goes back to 0
-        last = math.floor(n / intervals) + 1
-        from_ramps = 2 * (ramps - last) + last  # to both parts of the sum, in the end to the output alone
-        parts = 2 * (intervals - 1)  # positive and negative, read by the next two, in the end by the output alone
-        reads = 2 * parts - 2 * (intervals > 1)
-        carried = 3 * (intervals - 1)
-        hidden_biases = 2 + ramps + parts + carried
-        assert count(network) == 7 + 2 + 2 * ramps + from_ramps + reads + carried + hidden_biases + 1
+    without = depth - 2 - intervals  # layers without an interval, which hand on the sum
+    ramps = n + intervals  # one more an interval, that goes back to 0
+    last = math.floor(n / intervals) + 1
+    from_ramps = 2 * ramps - (0 if without else last)  # to both parts of the sum, in the end to the output alone
+    parts = 2 * (intervals - 1 + without)  # positive and negative, read by the next two, in the end by the output alone
+    reads = 2 * parts - 2 * (parts > 0)
+    carried = 3 * (intervals - 1)
+    hidden_biases = 2 + ramps + parts + carried
+    assert count(network) == 7 + 2 + 2 * ramps + from_ramps + reads + carried + hidden_biases + 1
 
 
 def test_corollary_1_is_an_ordinary_network_of_so_many_layers():

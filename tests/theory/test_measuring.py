@@ -90,6 +90,32 @@ def test_runs_given_by_their_folders_are_measured_each_for_itself(tmp_path: Path
     assert kinds.read(by_folder[1].path).config == by_folder[1].config
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_name": "small_alexnet", "randomization": "random_signs"},
+        {"model_name": "small_inception", "randomization": "shuffled_pixels"},
+        {"model_name": "mlp_1x512", "randomization": "gaussian_pixels"},
+        {"model_name": "mlp_3x512", "randomization": "partial_corrupt", "corruption_prob": 0.5, "random_crop": True},
+    ],
+    ids=lambda options: f"{options['model_name']}-{options['randomization']}",
+)
+def test_any_finished_run_is_measured_on_what_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options
+):
+    """By the signs of the margins; how exact norms and sharpness are is no matter here."""
+    monkeypatch.setattr(complexity, "ITERATIONS", 2)
+    monkeypatch.setattr(complexity, "ASCENTS", 1)
+    fitting = {"optimizer": "adam", "learning_rate": 0.001, "num_epochs": 30, "eval_test_every": 30}
+    run = train(network(tmp_path, train_subset=20, **fitting, **options))
+    found = kinds.carry_out(ComplexityConfig.of_run_folder(run.path)).result
+    right = sum(margin > 0 for margin in found["margins"]) / 101
+    assert right == pytest.approx(run.final["exact_train_accuracy"], abs=0.05)
+    assert right > 0.7, "far above a guess, so that others' images or labels would show"
+    assert all(found[name] > 0 for name in ("frobenius_norm", "spectral_product", "path_norm", "distance"))
+    assert found["sharpness"] >= 0
+
+
 def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
     run = train(network(tmp_path, num_epochs=1))
     (run.path / "checkpoint.safetensors").unlink()

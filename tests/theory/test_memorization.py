@@ -12,7 +12,7 @@ import torch
 from rethinking.data import sources
 from rethinking.errors import InputError, RunError
 from rethinking.seeding import generator
-from rethinking.theory import kinds
+from rethinking.theory import expressivity, kinds
 from rethinking.theory.expressivity import memorizing_network
 from rethinking.theory.memorization import MemorizationConfig, memorize
 from rethinking.theory.run import question
@@ -36,6 +36,8 @@ def test_a_run_says_what_the_network_does(tmp_path: Path):
     assert (result["points"], result["dimensions"], result["depth"]) == (1442, 784, 2)
     assert (result["width"], result["weights"]) == (1442, 2 * 1442 + 784)
     assert result["largest_weight"] == float(network.weights.abs().max()) <= result["weight_bound"]
+    along = expressivity.project(images, network.direction).sort().values
+    assert result["smallest_eigenvalue"] == pytest.approx(float((along - network.thresholds).min()), rel=1e-12)
     assert result["provenance"]["precision"] == "fp64"
 
 

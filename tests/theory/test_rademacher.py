@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +34,9 @@ from rethinking.theory.rademacher import (
 )
 from rethinking.theory.stability import neighbour
 from rethinking.training import train
+from rethinking.training.optimizers import Optimizer
+from rethinking.training.preparation import untrained
+from rethinking.training.run_dir import RunDir
 
 
 def points(count: int, features: int, seed: int = 0) -> Tensor:
@@ -116,12 +121,25 @@ def test_a_network_fits_random_signs(tmp_path: Path):
 def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_test_set(tmp_path: Path):
     result = train(on_random_signs(network(tmp_path, train_subset=50), draw=2))
     assert result.result["parameters"] == 28 * 28 * 512 + 512 + 512 * 2 + 2
-    assert correlation_reached(result) == 2 * result.final["exact_train_accuracy"] - 1
     assert result.final["test_accuracy"] is None
-    import safetensors.torch
-
     kept = safetensors.torch.load_file(result.path / "randomization.safetensors")
     assert torch.equal(kept["labels"], random_signs(50, 2000))
+
+
+def test_the_correlation_is_the_mean_product_of_signs_and_what_the_network_says(tmp_path: Path):
+    """Of networks that do not fit all: weights from the folder, signs and images drawn here."""
+    config = replace(on_random_signs(network(tmp_path, train_subset=200), draw=1), num_epochs=3)
+    result, data = train(config), sources.load("digits")
+    model = untrained(result.config, data)
+    RunDir(result.path).restore(model, Optimizer(model, result.config))
+    rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[:200]
+    images = torch.from_numpy(data.train.images[rows.numpy()]).float()
+    whitened = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), correction=0, keepdim=True)
+    with torch.no_grad():
+        said = 2.0 * model.eval()(whitened).argmax(dim=1).double() - 1
+    mean = float((signs(200, 1000) * said).mean())
+    assert correlation_reached(result) == pytest.approx(mean, abs=1e-12)
+    assert 0 < mean < 1
 
 
 def test_what_is_asked_of_other_runs_stands_in_no_ones_way(tmp_path: Path):
@@ -152,11 +170,11 @@ def test_a_linear_class_as_a_run(tmp_path: Path):
     data = sources.load("digits")
     rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[:80]
     at = torch.from_numpy(data.train.images[rows.numpy()]).flatten(1).double() / 255
-    norm = 1 / at.norm(dim=1).max()
-    expected = float(norm * (signs(80, 1000) @ at).norm() / 80)
+    expected = float((signs(80, 1000) @ at).norm() / 28 / 80)
     assert found.result["supremum"] == pytest.approx(expected, rel=1e-12)
     assert found.result["correlation"] == pytest.approx(expected, rel=1e-6)
     assert found.result["correlation"] < 1
+    assert found.result["bound"] == pytest.approx(float(at.norm() / 28 / 80), rel=1e-12)
     assert measure(asked).result == found.result
     assert kinds.read(found.path).question == found.question
     assert RademacherConfig(dataset="digits", device="cuda").device == "cpu", "where it is computed"

@@ -31,19 +31,14 @@ def numbers(answers: list[Answer]) -> list[Number]:
 
 
 def of_facts(answers: list[Answer], quantities: tuple[str, ...], place: str | None = None) -> list[Number]:
-    """What each run found, in a figure at the label `place`; where points were too close for it, that."""
-    return [
-        Number(
-            answer,
-            quantity,
-            answer.evidence.facts.get(quantity.replace(" ", "_")),
-            None,
-            None if place is None else float(dict(answer.row.labels)[place]),
-            note="too close" if "too_close" in answer.evidence.facts else "",
-        )
-        for answer in answers
-        for quantity in quantities
-    ]
+    """What each run found, in a figure at its option or fact `place`; where points were too close for it, that."""
+    found = []
+    for answer in answers:
+        known = {**answer.evidence.configuration, **answer.evidence.facts}
+        x, note = None if place is None else float(known[place]), "too close" if "too_close" in known else ""
+        for quantity in quantities:
+            found.append(Number(answer, quantity, known.get(quantity.replace(" ", "_")), None, x, note))
+    return found
 
 
 QUANTITIES = ("weights", "train error", "largest difference", "test error", "largest weight")
@@ -54,5 +49,5 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     ours_only=QUANTITIES,
-    companions=("expressivity_depth", "expressivity_gap"),
+    companions=("expressivity_points", "expressivity_depth", "expressivity_gap"),
 )

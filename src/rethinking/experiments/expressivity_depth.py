@@ -1,8 +1,8 @@
 """Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights fit n points as well.
 
-Expect the width to fall as one over the depth less 2 while the weights stay below 5 n and some for each layer (two
-layers have 2 n, as they need no clipping), every label right at every depth, and the worst output closer to its label
-than in two layers: a point passes through the ramps of its own interval alone.
+Expect the width to fall as one over the depth less 2 while the weights stay below d + 5 n and some for each layer (two
+layers have d + 2 n, as they need no clipping), every label right at every depth, and the worst output closer to its
+label than in two layers: a point passes through the ramps of its own interval alone.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row

@@ -26,7 +26,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    return of_facts(answers, QUANTITIES, "distance")
+    return of_facts(answers, QUANTITIES, "gap")
 
 
 QUANTITIES = ("train error", "largest difference")

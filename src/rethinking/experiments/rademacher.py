@@ -1,19 +1,20 @@
 """Rademacher complexity (Section 2.2, Equation 1): how well networks fit random signs of so many examples.
 
-Expect every network to reach a correlation of 1, or nearly, on every number of examples, so that the bound on the gap
-of training and test error is 1 or more and says nothing, while the gap on true labels is smaller, on easy data far
-smaller. A linear class with bounded weights, whose complexity is known in closed form, does not, and less the more
-examples there are.
+Expect networks to reach a correlation of 1, or nearly, on every number of examples, the Inception without batch
+normalization not with every draw, so that the bound on the gap of training and test error is 1 or more and says
+nothing, while the gap on true labels is smaller, on easy data far smaller. A linear class with bounded weights, whose
+complexity is known in closed form, does not, and less the more examples there are.
 
 A correlation is the mean over draws of signs, with its standard error; that of networks, which are trained, is a
 lower bound on the supremum; so they may train as they fit best, and the Inception without batch normalization does
-with Adam. The bound on the gap, of the error of functions to +1 and -1, is the correlation + 3 sqrt(log(2 / 0.05) / 2n)
-with n examples, which a gap exceeds with a probability of 0.05 at most (Bartlett & Mendelson 2002). The gap measured
-beside it is that of one network of the kind on all of the data's classes; of the linear class, which tells two classes
-apart, there is none, and its bound is that of the loss (1 - y h(x)) / 2. The linear class is of x -> <w, x> with |w| <=
-1 / max |x_i|, of pixels from 0 to 1, so that its values are from -1 to 1; the closed form is the supremum for the same
-signs, which gradient ascent is to reach, and the bound on its mean that of Jensen, 1 / (n max |x_i|) sqrt(sum
-|x_i|^2). At full scale 150 runs of 500 epochs at most, each until it fits.
+with Adam. The bound on the gap, of the error of functions to +1 and -1, is the complexity + 3 sqrt(log(2 / 0.05) / 2n)
+with n examples, which a gap exceeds with a probability of 0.05 at most (Bartlett & Mendelson 2002). What is shown has
+the correlation for the complexity, so the bound is at least that, and no more where the correlation is 1, which nothing
+exceeds. The gap measured beside it is that of one network of the kind on all of the data's classes; of the linear
+class, which tells two classes apart, there is none, and its bound is that of the loss (1 - y h(x)) / 2. The linear
+class is of x -> <w, x> with |w| <= 1 / sqrt(d), of d pixels from 0 to 1, so that its values are from -1 to 1; the
+closed form is the supremum for the same signs, which gradient ascent is to reach, and the bound on its mean that of
+Jensen, sqrt(sum |x_i|^2 / d) / n. At full scale 150 runs of 500 epochs at most, each until it fits.
 """
 
 from typing import Any
@@ -27,6 +28,7 @@ from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
 # On so few images gradient descent stays at one class for all for long, where its loss stays finite; Adam leaves it.
 OF_MODEL: dict[str, dict[str, Any]] = {"small_inception_no_bn": {"optimizer": "adam", "learning_rate": 0.001}}
+BOUND = "bound on the gap, at least"
 RARELY = 50  # epochs from one look at the test set to the next: it has up to a hundred times the images
 
 
@@ -72,11 +74,11 @@ def _of_signs(answer: Answer, correlation: float | None, examples: int) -> list[
     bound = None if correlation is None else gap_bound(correlation, examples)
     return [
         Number(answer, "correlation", correlation, None, float(examples)),
-        Number(answer, "bound on the gap", bound, None, float(examples)),
+        Number(answer, BOUND, bound, None, float(examples)),
     ]
 
 
-QUANTITIES = ("correlation", "closed form", "bound on the gap", "gap measured", "bound on its mean")
+QUANTITIES = ("correlation", "closed form", BOUND, "gap measured", "bound on its mean")
 EXPERIMENT = Experiment(
     title="Rademacher complexity: correlation with random signs",
     about=__doc__,
@@ -87,7 +89,7 @@ EXPERIMENT = Experiment(
     repeats="draw",
     standard_error=True,
     plot=Plot(
-        quantities=("correlation", "bound on the gap", "gap measured"),
+        quantities=("correlation", BOUND, "gap measured"),
         series="model",
         x_label="training examples",
         points=True,

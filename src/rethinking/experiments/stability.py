@@ -1,10 +1,12 @@
 """Uniform stability (Section 2.2): what replacing one training example changes of the loss at fresh points.
 
-Expect one example to change much the same with true and with random labels where the gap is large on both, as on
-some thousand images of CIFAR-10: in nats two to three times as much with random ones, whose losses are larger, in the
-probability of the right class, which is bounded, about as much on average. On the digits, nearly solved, it changes far
-less with true labels. The paper's point is that uniform stability, a worst case over all training sets and so over all
-labels, is one number for both; what is measured here, of particular sets, is a lower bound on it.
+Expect one example to change much the same with true and with random labels once both are fitted and the gap is large
+on both, as on some thousand images of CIFAR-10: on average in nats about two to three times as much with random ones,
+whose losses are larger, and in the probability of the right class, which is bounded, about as much. While a network
+does not fit random labels yet, as small AlexNet in its first epochs, it changes less with them. On the digits, nearly
+solved, it changes far less with true labels. The paper's point is that uniform stability, a worst case over all
+training sets and so over all labels, is one number for both; what is measured here, of particular sets, is a lower
+bound on it.
 
 A network is trained on all examples, and again with each of several replaced by a test image, with the same seed and
 order; mean and standard deviation are over these. Fresh points are the test images with their true labels, whatever

@@ -21,6 +21,7 @@ from rethinking.training.run_dir import RunResult
 
 SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
 LINES = ("-", "--", ":")
+LABELS = 7  # of places on an axis beside each other at most
 LETTERS = 13  # of a legend's, in an inch
 
 
@@ -179,9 +180,15 @@ def _palette(curves: int) -> list[str]:
 
 
 def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
+    """`places` in ascending order."""
     axes.set_xscale("log")
     if plot.points and all(place.is_integer() for place in places):  # such as numbers of filters
-        axes.set_xticks(places, [f"{place:,.0f}" for place in places])
+        factor, last = (max(places) / min(places)) ** (1 / LABELS), 0.0
+        labels = []
+        for place in places:
+            labels.append(f"{place:,.0f}" if place >= factor * last else "")
+            last = place if labels[-1] else last
+        axes.set_xticks(places, labels)
         axes.minorticks_off()
 
 

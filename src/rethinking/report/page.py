@@ -240,9 +240,14 @@ def _scales(run: Evidence) -> list[str]:
         if run.kind == "linear_classes":
             sizes = scale.examples
         elif run.kind == "memorization":
-            of_any_depth = run.configuration["points"] != "gaussian" and run.configuration["randomization"] != "none"
-            of_any_depth |= run.configuration["points"] == "pairs"
-            sizes = (scale.machine_images, *(scale.memorized if of_any_depth else ()))
+            kind = run.configuration["points"], run.configuration["randomization"]
+            of_any_depth = kind == ("images", "random_labels") or kind[0] == "pairs"
+            of_any_size = kind == ("images", "random_labels") and run.configuration["depth"] == 2
+            sizes = (
+                scale.machine_images,
+                *(scale.memorized if of_any_depth else ()),
+                *(scale.examples if of_any_size else ()),
+            )
         if images in sizes:
             return [] if name == "full" else [name]
     return []

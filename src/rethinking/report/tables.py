@@ -23,6 +23,8 @@ SMALL_OR_LARGE = (
     "Hessian's difference",
     "largest difference",
     "largest weight",
+    "weight bound",
+    "smallest eigenvalue",
     *stability.QUANTITIES,
 )
 THREE_DIGITS = ("norm", *complexity.QUANTITIES)

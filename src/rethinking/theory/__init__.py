@@ -1,1 +1,1 @@
-"""Sections 4 and 5 as functions: networks that memorize, kernels and the solutions that interpolate."""
+"""Sections 2.2, 4 and 5 as functions: complexity measured, networks that memorize, solutions that interpolate."""

@@ -48,7 +48,8 @@ def margins(outputs: Tensor, labels: Tensor) -> Tensor:
 
     Negative where the example is mistaken. Divided by the product of `spectral_norms` it is a normalized margin after
     Bartlett, Foster & Telgarsky 2017, "Spectrally-normalized margin bounds for neural networks", without the norm of
-    the data and the correction by the norms of columns, which their bound has as factors.
+    the data and the correction by the norms of columns, which their bound has as factors. Theirs is of layers one after
+    the other: where branches run side by side, as in an Inception, the product of all norms is no Lipschitz constant.
     """
     of_label = outputs.gather(1, labels[:, None])[:, 0]
     others = outputs.scatter(1, labels[:, None], -math.inf)
@@ -119,9 +120,9 @@ def path_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
     """sqrt(sum over paths from inputs and biases to outputs of the product of squared weights on the path).
 
     By one pass of ones through the network with its weights and biases squared: Neyshabur, Salakhutdinov & Srebro 2015,
-    "Path-SGD". Maximum pooling takes the larger of what arrives, as there; averages are weights 1/k; local response
-    normalization, which is no weight and lets at most all through, is left out. `image_shape` is (channels, height,
-    width).
+    "Path-SGD", whose networks have layers of weights and ReLUs alone. Of the rest: of what comes to a place of maximum
+    pooling, the paths of the one with the largest sum count; averages are weights 1/k; local response normalization,
+    which is no weight and lets at most all through, is left out. `image_shape` is (channels, height, width).
     """
     squared = folded(model)
     for layer in weighted(squared):

@@ -66,9 +66,16 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
     float64 (n,), n from 1 on.
     """
     rises = torch.cat([targets[:1], targets.diff()]).abs().max()
+    if rises == 0:
+        return 0.0
     above = points - thresholds
     ratio = float(((thresholds[1:] - points[:-1]) / above[1:]).max()) if len(points) > 1 else 0.0
-    return float(2 * rises / above.min()) * _geometric(ratio, len(points))
+    return 2 * float(rises) / smallest_eigenvalue(points, thresholds) * _geometric(ratio, len(points))
+
+
+def smallest_eigenvalue(points: Tensor, thresholds: Tensor) -> float:
+    """Lemma 1's, of `ramp_matrix`: min_i x_i - b_i, of x and b, float64 (n,), n from 1 on."""
+    return float((points - thresholds).min())
 
 
 def _geometric(ratio: float, terms: int) -> float:
@@ -82,12 +89,21 @@ def _geometric(ratio: float, terms: int) -> float:
 class MemorizingNetwork(nn.Module):
     """Theorem 1's c(x) = sum_j w_j max(<a, x> - b_j, 0), with a (d,), b (n,) and w (n,): 2n + d weights, float64.
 
-    bound: what no |w_j| exceeds (`weight_bound`)
+    weight_bound: what no |w_j| exceeds (the function of that name)
+    smallest_eigenvalue: Lemma 1's, of the system that w solves
     """
 
-    def __init__(self, direction: Tensor, thresholds: Tensor, weights: Tensor, bound: float = math.inf) -> None:
+    def __init__(
+        self,
+        direction: Tensor,
+        thresholds: Tensor,
+        weights: Tensor,
+        weight_bound: float = math.inf,
+        smallest_eigenvalue: float = math.nan,
+    ) -> None:
         super().__init__()
-        self.weight_bound = bound
+        self.weight_bound = weight_bound
+        self.smallest_eigenvalue = smallest_eigenvalue
         self.direction = nn.Parameter(direction, requires_grad=False)
         self.thresholds = nn.Parameter(thresholds, requires_grad=False)
         self.weights = nn.Parameter(weights, requires_grad=False)
@@ -126,8 +142,8 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
     line = _Line(points, targets, generator)
     thresholds = _between(line.first_threshold, line.along)
     weights = ramp_weights(line.along, thresholds, line.targets)
-    bound = weight_bound(line.along, thresholds, line.targets)
-    return _finite(MemorizingNetwork(line.direction, thresholds, weights, bound))
+    bound, smallest = weight_bound(line.along, thresholds, line.targets), smallest_eigenvalue(line.along, thresholds)
+    return _finite(MemorizingNetwork(line.direction, thresholds, weights, bound, smallest))
 
 
 class Projection(nn.Module):

@@ -171,6 +171,7 @@ def _facts(
     if isinstance(network, MemorizingNetwork):
         facts["largest_weight"] = float(network.weights.abs().max())
         facts["weight_bound"] = network.weight_bound
+        facts["smallest_eigenvalue"] = network.smallest_eigenvalue
     return facts
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,12 +85,15 @@ def correlation_reached(result: RunResult) -> float:
 
 
 def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:
-    """What the gap of training and test error of every h exceeds with probability `delta` at most.
+    """What the gap of training and test error of any h exceeds with probability `delta` at most.
+
+    Of a lower bound on the complexity, such as `empirical_rademacher`, it is no more than a lower bound on that; at a
+    complexity of 1, which none exceeds, it is the bound.
 
     R_n(H) + 3 sqrt(log(2 / delta) / 2n), for the error of functions to +1 and -1 and, of functions h to [-1, 1], the
     loss (1 - y h(x)) / 2, which for the former is the error: Bartlett & Mendelson 2002, "Rademacher and Gaussian
     complexities", as Mohri, Rostamizadeh & Talwalkar state it with the complexity measured on the sample ("Foundations
-    of machine learning", Theorem 3.5).
+    of machine learning", second edition, Theorem 3.5). The class is one fixed before the sample is seen.
     """
     return complexity + 3 * math.sqrt(math.log(2 / delta) / (2 * examples))
 
@@ -135,7 +138,7 @@ def ascend(points: Tensor, signs: Tensor, norm: float, start: torch.Generator) -
 
 @dataclass(frozen=True, kw_only=True)
 class RademacherConfig(TheoryConfig):
-    """A linear class x -> <w, x> of pixels from 0 to 1, with |w| <= 1 / max_i |x_i|, so that its values are in [-1, 1].
+    """A linear class x -> <w, x> of d pixels from 0 to 1, with |w| <= 1 / sqrt(d), so that its values are in [-1, 1].
 
     randomization_seed: of the signs
     device: always the CPU
@@ -154,6 +157,9 @@ class RademacherConfig(TheoryConfig):
     @property
     def words(self) -> list[str]:
         return ["linear class", f"draw {self.randomization_seed}"]
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"norm": "1/sqrt(d)"}
 
 
 def check(config: RademacherConfig) -> tuple[float, float]:
@@ -178,7 +184,7 @@ def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
         advanced, began = begin("gradient ascent"), time.perf_counter()
         points = problem.train.flatten(1).double() / 255
         signs = 2.0 * random_signs(len(points), config.randomization_seed).double() - 1
-        norm = 1 / float(points.norm(dim=1).max())
+        norm = points.shape[1] ** -0.5
         facts = {
             "correlation": ascend(points, signs, norm, generator(config.seed, "ascent")),
             "supremum": linear_supremum(points, signs, norm),
