@@ -83,6 +83,20 @@ def test_the_papers_curve_is_whole_where_ours_has_just_begun(tmp_path: Path):
     assert [length for length in lengths if length] == [63] * 5
 
 
+def test_curves_with_places_of_their_own_have_no_gap_where_another_has_one(tmp_path: Path):
+    experiment = EXPERIMENTS["expressivity_points"]
+    own = [
+        Cell((("data", data), ("images", f"{x} images")), quantity, x, x, None, 1, None, "", ("run",))
+        for quantity in experiment.plot.quantities
+        for data, places in (("mnist", (100.0, 10_000.0, 60_000.0)), ("cifar10", (100.0, 10_000.0, 50_000.0)))
+        for x in places
+    ]
+    drawn = paper_figure(experiment, own, tmp_path / "points", "d", full_scale=True)
+    for axes in drawn.axes:
+        assert [list(line.get_xdata()) for line in axes.lines] == [[100, 10_000, 60_000], [100, 10_000, 50_000]]
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["100", "10,000", "50,000", ""]
+
+
 def test_levels_that_were_not_run_are_a_gap_and_no_line_across(tmp_path: Path):
     points = [
         cell for cell in cells("figure1c", 0.5) if dict(cell.labels)["model"] == "mlp_1x512" or cell.x in (0.0, 1.0)

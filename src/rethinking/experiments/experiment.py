@@ -148,6 +148,7 @@ class Plot:
     log_x: bool = False
     log_y: bool = False
     panels: bool = False  # axes of its own for each quantity
+    own_places: bool = False  # panels' curves each have places of their own, and no gap where others have some
     share_y: bool = False  # of the panels, since their quantities are to be compared
     tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has; not on a terminal
     levels: Mapping[str, float] = field(default_factory=dict)  # the paper's single numbers by series: dashed lines

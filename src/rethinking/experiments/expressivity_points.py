@@ -44,5 +44,6 @@ EXPERIMENT = Experiment(
         log_x=True,
         log_y=True,
         panels=True,
+        own_places=True,
     ),
 )

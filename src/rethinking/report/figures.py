@@ -21,7 +21,7 @@ from rethinking.training.run_dir import RunResult
 
 SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
 LINES = ("-", "--", ":")
-LABELS = 7  # of places on an axis beside each other at most
+LABELS = 9  # of places on an axis beside each other at most
 LETTERS = 13  # of a legend's, in an inch
 
 
@@ -85,11 +85,12 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
         of_quantity = [cell for cell in cells if cell.quantity == quantity]
         places = sorted({cell.x or 0.0 for cell in of_quantity})
         for name in names:
-            found = {cell.x: cell for cell in of_quantity if named[cell.labels] == name}
-            points = [found.get(place) for place in places]
+            found = {cell.x or 0.0: cell for cell in of_quantity if named[cell.labels] == name}
+            along = sorted(found) if plot.own_places else places
+            points = [found.get(place) for place in along]
             line = "-" if plot.points else lines[name]
             marker = "o" if plot.points else ""
-            curves[name] = _draw_curve(axes, places, points, colours[name], name, marker, line, markers[name])
+            curves[name] = _draw_curve(axes, along, points, colours[name], name, marker, line, markers[name])
         axes.set_title(quantity, fontsize="medium")
         axes.set_xlabel(plot.x_label)
         axes.grid(alpha=0.3)
@@ -188,7 +189,7 @@ def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
         for place in places:
             labels.append(f"{place:,.0f}" if place >= factor * last else "")
             last = place if labels[-1] else last
-        axes.set_xticks(places, labels)
+        axes.set_xticks(places, labels, fontsize="small" if plot.panels else None)
         axes.minorticks_off()
 
 
