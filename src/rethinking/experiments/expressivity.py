@@ -35,7 +35,8 @@ def of_facts(answers: list[Answer], quantities: tuple[str, ...], place: str | No
     found = []
     for answer in answers:
         known = {**answer.evidence.configuration, **answer.evidence.facts}
-        x, note = None if place is None else float(known[place]), "too close" if "too_close" in known else ""
+        x = None if place is None else float(known[place])
+        note = "too close" if "too_close" in known else ""
         for quantity in quantities:
             found.append(Number(answer, quantity, known.get(quantity.replace(" ", "_")), None, x, note))
     return found

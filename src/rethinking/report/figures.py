@@ -184,11 +184,11 @@ def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
     """`places` in ascending order."""
     axes.set_xscale("log")
     if plot.points and all(place.is_integer() for place in places):  # such as numbers of filters
-        factor, last = (max(places) / min(places)) ** (1 / LABELS), 0.0
-        labels = []
-        for place in places:
-            labels.append(f"{place:,.0f}" if place >= factor * last else "")
-            last = place if labels[-1] else last
+        apart, labelled = (places[-1] / places[0]) ** (1 / LABELS), [places[0]]
+        for place in places[1:]:
+            if place >= apart * labelled[-1]:
+                labelled.append(place)
+        labels = [f"{place:,.0f}" if place in labelled else "" for place in places]
         axes.set_xticks(places, labels, fontsize="small" if plot.panels else None)
         axes.minorticks_off()
 

@@ -240,14 +240,12 @@ def _scales(run: Evidence) -> list[str]:
         if run.kind == "linear_classes":
             sizes = scale.examples
         elif run.kind == "memorization":
-            kind = run.configuration["points"], run.configuration["randomization"]
-            of_any_depth = kind == ("images", "random_labels") or kind[0] == "pairs"
-            of_any_size = kind == ("images", "random_labels") and run.configuration["depth"] == 2
-            sizes = (
-                scale.machine_images,
-                *(scale.memorized if of_any_depth else ()),
-                *(scale.examples if of_any_size else ()),
-            )
+            points, labels = run.configuration["points"], run.configuration["randomization"]
+            sizes = (scale.machine_images,)
+            if (points, labels) == ("images", "random_labels") or points == "pairs":
+                sizes += scale.memorized
+            if (points, labels, run.configuration["depth"]) == ("images", "random_labels", 2):
+                sizes += scale.examples
         if images in sizes:
             return [] if name == "full" else [name]
     return []

@@ -70,7 +70,7 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
         return 0.0
     above = points - thresholds
     ratio = float(((thresholds[1:] - points[:-1]) / above[1:]).max()) if len(points) > 1 else 0.0
-    return 2 * float(rises) / smallest_eigenvalue(points, thresholds) * _geometric(ratio, len(points))
+    return float(2 * rises / smallest_eigenvalue(points, thresholds)) * _geometric(ratio, len(points))
 
 
 def smallest_eigenvalue(points: Tensor, thresholds: Tensor) -> float:
