@@ -179,6 +179,12 @@ def test_an_option_added_later_changes_the_identity_only_away_from_its_default()
         "replaced_example",
         "keep_test_losses",
         "eval_test_every",
+        "resize",
+        "colour",
+        "holdout",
+        "skip_unlabelled",
+        "image_column",
+        "label_column",
     }
     assert not {spec.name for spec in later} & ExperimentConfig().identity().keys()
     assert ExperimentConfig(pixel_noise=5.0).identity()["pixel_noise"] == 5.0

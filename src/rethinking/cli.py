@@ -1,4 +1,4 @@
-"""The command line: `rethinking train`, `rethinking reproduce`, `rethinking keep`, `rethinking demo`.
+"""The command line: `rethinking train`, `reproduce`, `keep`, `cache` and `demo`.
 
 Every option is a field of `ExperimentConfig` or of `Reproduction`.
 
@@ -32,11 +32,12 @@ FORCE_HELP = "train a finished run again, in a folder beside the old one"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """`rethinking COMMAND ...`"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "reproduce": reproduce, "keep": keep, "demo": demo}
+    commands = {"train": train, "reproduce": reproduce, "keep": keep, "cache": cache, "demo": demo}
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
         print("       rethinking reproduce NAME    a table or figure beside the paper's; --help lists them")
         print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
+        print("       rethinking cache             the decoded data sets; --remove NAME ... or --remove_all")
         print("       rethinking demo              true against random labels on the built-in digits")
         sys.exit(0)
     if arguments[0] not in commands:
@@ -53,10 +54,15 @@ def train(arguments: Sequence[str] | None = None) -> None:
         else:
             config, force = parse(list(arguments), prog="rethinking train")
         with _whole_imports():  # PyTorch, once the options are known to be right
-            from rethinking.console import Progress, summary
+            from rethinking.console import Progress, StepsInWords, say, summary
+            from rethinking.data import sources
             from rethinking.training import train as run
+            from rethinking.training.preparation import accepting, cut
 
         console = _console()
+        with contextlib.closing(StepsInWords(console)) as steps:
+            data = sources.load_for(config, accepting(config), steps.of("data"))
+        say(console, [*data.described(), *cut(config, data)])
         result = run(config, force=force, observers=Progress(console).observers())
         console.print(summary(result))
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
@@ -93,6 +99,30 @@ def keep(arguments: Sequence[str] | None = None) -> None:
 
         archive.add(Path(folder), [archive.of_run_folder(Path(run)) for run in runs])
         print(f"{len(runs)} kept in {folder}")
+
+
+def cache(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking cache`: decoded data sets with their sizes; `--remove NAME ...` and `--remove_all` delete them."""
+    with _one_line_errors():
+        from rethinking.data import cache as kept
+
+        option, *names = arguments or [""]
+        option = option.replace("-", "_").replace("__", "--", 1)
+        if option == "--remove_all" and not names:
+            names = list(kept.entries())
+        elif option == "--remove" and not names:
+            raise InputError("--remove takes the names of entries; rethinking cache lists them")
+        elif option not in ("", "--remove"):
+            raise InputError(f"cache takes --remove NAME ... or --remove_all, not '{' '.join(arguments or [])}'")
+        if option:
+            for name in names:
+                kept.remove(name)
+            print(f"{len(names)} removed from {kept.folder()}")
+            return
+        sizes = kept.entries()
+        for name, size in sizes.items():
+            print(f"{size / 2**20:10,.1f} MiB  {name}")
+        print(f"{sum(sizes.values()) / 2**20:10,.1f} MiB in {kept.folder()}")
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:

@@ -77,6 +77,10 @@ def within(low: float, high: float) -> Check:
     return lambda value: None if low <= value <= high else f"between {low} and {high}"
 
 
+def share(value: float) -> str | None:
+    return None if 0 <= value < 1 else "a share from 0 to below 1"
+
+
 def number_or(word: str, check: Check) -> Check:
     def checked(value: float | str) -> str | None:
         expected = None if value == word else "a number" if isinstance(value, str) else check(value)
@@ -153,10 +157,10 @@ class ExperimentConfig:
 
     dataset: str = option(
         "cifar10",
-        "digits (built in), cifar10, cifar100, mnist, fashion_mnist, or the path of a local folder that"
-        " `datasets.load_dataset` reads (Section 2: CIFAR-10)",
+        "digits (built in), cifar10, cifar100, mnist, fashion_mnist, the path of a folder or .npz file, or owner/name"
+        " of the Hub; docs/data.md has what is read (Section 2: CIFAR-10)",
         group="data",
-        metavar="NAME|PATH",
+        metavar="NAME|PATH|OWNER/NAME",
     )
     data_root: str | None = option(
         None,
@@ -164,6 +168,47 @@ class ExperimentConfig:
         group="data",
         metavar="FOLDER",
         changes_numbers=False,
+    )
+    resize: int | None = option(
+        None,
+        "scale every image's shorter side to N pixels, antialiased, and take the centre square",
+        group="data",
+        check=within(28, 1024),
+        metavar="N",
+        default_text="images must have one size",
+        added_later=True,
+    )
+    colour: str | None = option(
+        None,
+        "convert every image to 'rgb' or 'grey'",
+        group="data",
+        choices=("rgb", "grey"),
+        default_text="images must be 8-bit grey or RGB",
+        added_later=True,
+    )
+    holdout: float = option(
+        0.0,
+        "share of each class's training images that becomes the test set, of data without one; the same for every seed",
+        group="data",
+        check=share,
+        added_later=True,
+    )
+    skip_unlabelled: bool = option(False, "leave out images without a label", group="data", added_later=True)
+    image_column: str | None = option(
+        None,
+        "the column of a table that has the images",
+        group="data",
+        metavar="NAME",
+        default_text="the only one, or 'image'",
+        added_later=True,
+    )
+    label_column: str | None = option(
+        None,
+        "the column of a table or metadata file that has the labels",
+        group="data",
+        metavar="NAME",
+        default_text="the only one, or 'label'",
+        added_later=True,
     )
     train_subset: int | None = option(
         None,

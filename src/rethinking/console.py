@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from rethinking.config import ExperimentConfig
 from rethinking.experiments.paper import table1_row
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunResult
+
+
+def say(console: Console, lines: Iterable[str]) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Progress:

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from rethinking.config import ExperimentConfig
-from rethinking.console import Progress, StepsInWords, duration
+from rethinking.console import Progress, StepsInWords, duration, say
 from rethinking.errors import InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
@@ -39,6 +39,7 @@ class Reproducing:
 
     def dry_run(self) -> None:
         """The list of runs, which are done, and how long and how much memory the rest should take here."""
+        self._describe_data()
         title = self._reproduction.folder().name
         table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
@@ -102,6 +103,7 @@ class Reproducing:
 
     def run(self) -> None:
         """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
+        self._describe_data()
         folder = self._reproduction.folder()
         self._keep(folder, self._so_far())  # before the first run, so that a folder that cannot be written shows now
         failed: list[str] = []
@@ -119,6 +121,12 @@ class Reproducing:
             self._print("no run so far")
         if failed:
             raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
+
+    def _describe_data(self) -> None:
+        with contextlib.closing(StepsInWords(self._console)) as steps:
+            found = self._reproduction.all_data(steps.of("data"))
+        for data in found:
+            say(self._console, data.described())
 
     def _train(self, folder: Path) -> list[str]:
         """What is missing, its evidence into `folder`; returns what failed, in words."""

@@ -1,404 +1,335 @@
-"""Images from anywhere: built in, from the Hub, or from a local folder; decoded once into a cache of our own.
-
-A cache entry is a folder of `.npy` files that later runs memory-map, so they import neither `datasets` nor an image
-decoder. It is built under another name and renamed when complete, so two processes may build it at once.
-"""
+"""`load`: a data set by name, by path or from the Hub, decoded once into the cache and memory-mapped from then on."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
-import hashlib
-import http.client
-import io
-import json
+import dataclasses
 import logging
-import os
 import re
-import shutil
-import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
-import platformdirs
 
 from rethinking.config import nearest
-from rethinking.errors import InputError, RunError
+from rethinking.data import cache, readers
+from rethinking.data.decoding import decode_to_file, shape_of
+from rethinking.data.images import ImageData, ImageSet
+from rethinking.data.known import KNOWN, NAMES, folder_of, named
+from rethinking.data.labels import Classes, classify
+from rethinking.data.readers import digits, hub
+from rethinking.data.readers.contents import ArrayImages, Contents, Found, Labels, ReadOptions, Split
+from rethinking.errors import InputError
 
-Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
+__all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "load", "load_for"]
 
-CACHE_FORMAT = 1
-STALE = 24 * 3600.0  # seconds after which an unfinished entry can no longer be at work
-HUB_TIMEOUT = 2.0  # seconds; with the import of `datasets` the whole answer stays under 5
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+Shape = tuple[int, int, int]
+Accept = Callable[[Shape], None]  # raises `InputError` for images of a shape that is of no use
+Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes time; what it gives is told the share done
 
 log = logging.getLogger(__name__)
 
 
-class HubSource(NamedTuple):
-    repository: str
-    label_column: str
-
-
-HUB_SOURCES = {
-    "cifar10": HubSource("uoft-cs/cifar10", "label"),
-    "cifar100": HubSource("uoft-cs/cifar100", "fine_label"),
-    "mnist": HubSource("ylecun/mnist", "label"),
-    "fashion_mnist": HubSource("zalando-datasets/fashion_mnist", "label"),
-}
-NAMES = ("digits", *HUB_SOURCES)
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """One split: `images` uint8 (n, channels, height, width), `labels` int64 (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A data set: its splits (`test` is None where the source has none), class names and SHA-256 fingerprint."""
-
-    name: str
-    class_names: tuple[str, ...]
-    fingerprint: str
-    train: ImageSet
-    test: ImageSet | None
+class Asks(Protocol):
+    """A configuration that names a data set and how it is read."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def dataset(self) -> str: ...
+    @property
+    def data_root(self) -> str | None: ...
 
 
-def load(dataset: str, data_root: str | Path | None = None) -> ImageData:
-    """The data set named `dataset` (one of `NAMES`) or in the folder of that path.
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is.
 
-    A named data set is taken from `data_root` where a folder of that name lies there, else from the Hub. The images
-    are memory-mapped from the cache (`RETHINKING_CACHE`, else the user's cache folder), which is built where missing.
-
-    Raises `InputError` for an unknown name, a folder that is no image data set or a Hub out of reach, and `RunError`
-    for a damaged cache.
+    name: in results; origin: in words; place: what is known of its files is kept under
+    known: the data set in `KNOWN` that it should be; renamed: whether it goes by another name where it is not
     """
-    folder = _local_folder(dataset, data_root)
-    name = re.sub(r"[^\w.-]+", "_", folder.name) if folder else dataset
-    entry = cache_folder() / f"{name}-{_cache_key(dataset, folder)}"
-    if not entry.exists():
-        _build(entry, dataset, folder, data_root)
-    return _open(entry, name)
+
+    name: str
+    origin: str
+    place: str
+    found: Found
+    known: str | None = None
+    renamed: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def cache_folder() -> Path:
-    """Where decoded data sets are kept."""
-    return Path(os.environ.get("RETHINKING_CACHE") or platformdirs.user_cache_dir("rethinking"))
+def accept_any(shape: Shape) -> None:
+    """Images of any shape."""
 
 
-def _local_folder(dataset: str, data_root: str | Path | None) -> Path | None:
-    """The local folder that `dataset` stands for; None for the embedded digits and for the Hub."""
+def unwatched(step: str) -> Callable[[float], None]:
+    """Steps that nobody watches."""
+    return lambda share: None
+
+
+def load_for(config: Asks, accept: Accept = accept_any, begin: Begin = unwatched) -> ImageData:
+    """The data set of a configuration: its `dataset`, `data_root`, and those of its options that `ReadOptions` has."""
+    names = [spec.name for spec in dataclasses.fields(ReadOptions) if hasattr(config, spec.name)]
+    options = ReadOptions(**{name: getattr(config, name) for name in names})
+    return load(config.dataset, config.data_root, options, accept, begin)
+
+
+def load(
+    dataset: str,
+    data_root: str | Path | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
+    accept: Accept = accept_any,
+    begin: Begin = unwatched,
+) -> ImageData:
+    """The data set named `dataset` (one of `NAMES`), at that path, or of that repository of the Hub.
+
+    A named data set is taken from `data_root` where it lies there, else from the Hub. A path may end in
+    `:configuration`, as may `owner/name`. The images are memory-mapped from the cache, which is filled where it lacks
+    them.
+
+    Raises `InputError` for an unknown name, for files that are no image data, images that `accept` refuses or a Hub out
+    of reach, and `RunError` for a damaged or unreadable cache.
+    """
+    source = _source(dataset, data_root)
+    if options.suffix and source.known:  # other images than the known ones, made from those that were checked
+        source = _derived(load(dataset, data_root, dataclasses.replace(options, **PLAIN), accept_any, begin), source)
+    name = source.name + options.suffix
+    kept = [options.skip_unlabelled, options.image_column, options.label_column, options.suffix]
+    files = cache.content_of(source.found.files, source.place)
+    path = cache.entry_path(name, [*kept, files or source.place])
+    if not cache.exists(path):
+        log.info("decoding %s into %s, once", source.origin, path)
+        cache.build(path, lambda folder: _write(folder, source, options, accept, begin(f"decoding {name}")))
+    entry = cache.read(path)
+    data = ImageData(
+        name,
+        tuple(entry.info["class_names"]),
+        entry.info["fingerprint"],
+        entry.splits["train"],
+        entry.splits.get("test"),
+        source.origin,
+        (*source.notes, *source.found.notes, *entry.info["notes"]),
+    )
+    accept(data.image_shape)
+    return _checked(data, source, entry.info["known"], bool(options.suffix))
+
+
+PLAIN: Mapping[str, Any] = {"resize": None, "colour": None, "holdout": 0.0}
+
+
+def _checked(data: ImageData, source: Source, known: str | None, derived: bool) -> ImageData:
+    """With what is to be said of a data set that is, or should be, one of `KNOWN`."""
+    if derived and source.known:
+        return data
+    if known is not None:
+        note = f"{KNOWN[known].title} itself, bit for bit"
+    elif source.known is not None:
+        note = f"not {KNOWN[source.known].title}: other images, labels or order"
+        if source.renamed:
+            name = f"{data.name}-{data.fingerprint[:8]}"
+            data = dataclasses.replace(data, name=name)
+            note += f"; results call it {name}"
+    else:
+        return data
+    return dataclasses.replace(data, notes=(note, *data.notes))
+
+
+# Where a data set is
+
+
+def _source(dataset: str, data_root: str | Path | None) -> Source:
     if data_root is not None and not Path(data_root).is_dir():
         raise InputError(f"data_root {data_root} is no folder")
-    if dataset == "digits":
-        return None
-    if dataset in HUB_SOURCES:
-        named = Path(data_root) / dataset if data_root is not None else None
-        return named.resolve() if named is not None and named.is_dir() else None
-    if Path(dataset).is_dir():
-        return Path(dataset).resolve()
+    name, path, configuration = _asked(dataset)
+    if name is not None:
+        return _named_source(name, data_root)
+    if Path(path).exists():
+        return _local_source(Path(path).resolve(), configuration or None)
+    if HUB_NAME.fullmatch(path):
+        tried = [f"the folder {path}"]
+        found = hub.find(path, configuration or None, tried)
+        return Source(_plain_name(dataset), f"the Hub, {dataset}", dataset, found)
     raise InputError(
-        f"dataset must be one of {', '.join(NAMES)}, or the path of an existing folder, not '{dataset}'"
-        f"{nearest(dataset, NAMES)}"
+        f"dataset must be one of {', '.join(NAMES)}, the path of an existing folder or .npz file, or owner/name on the"
+        f" Hub, not '{dataset}'{nearest(dataset, NAMES)}"
     )
 
 
-def _cache_key(dataset: str, folder: Path | None) -> str:
-    """Changes when a local folder's files do, so an edited folder is decoded again."""
-    content: list[Any] = [CACHE_FORMAT, dataset] if folder is None else [CACHE_FORMAT, str(folder), *_stamps(folder)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+def _asked(dataset: str) -> tuple[str | None, str, str]:
+    """The name that is meant, or none; else the path or repository, and its configuration or ''."""
+    path, _, configuration = (dataset, "", "") if Path(dataset).exists() else dataset.partition(":")
+    name = dataset if dataset in NAMES else None if Path(path).exists() else named(dataset)
+    return name, path, configuration
 
 
-def _stamps(folder: Path) -> Stamps:
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    return tuple((str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+def absolute(dataset: str) -> str:
+    """The same data set from whatever folder: its name, or its path from the root."""
+    name, path, configuration = _asked(dataset)
+    if name is not None or not Path(path).exists():
+        return name or dataset
+    return f"{Path(path).resolve()}:{configuration}" if configuration else str(Path(path).resolve())
 
 
-# Building a cache entry
+def _named_source(name: str, data_root: str | Path | None) -> Source:
+    beside = f"./{name} here is not used: --dataset ./{name} means that folder"
+    notes = (beside,) if Path(name).is_dir() else ()
+    if name == "digits":
+        return Source(name, "scikit-learn", name, digits.find(), notes=notes)
+    folder = None if data_root is None else _folder_under(Path(data_root), name)
+    if folder is not None:
+        local = _local_source(folder.resolve(), None)
+        return dataclasses.replace(local, name=name, known=name, renamed=True, notes=notes)
+    repository = KNOWN[name].repository
+    tried = [] if data_root is None else [f"the folder {Path(data_root) / name}"]
+    return Source(name, f"the Hub, {repository}", name, hub.find(repository, None, tried), name, True, notes)
 
 
-def _build(entry: Path, dataset: str, folder: Path | None, data_root: str | Path | None) -> None:
+def _folder_under(root: Path, name: str) -> Path | None:
+    """Where a known data set lies in a folder, under any of its usual names; or that folder itself."""
+    if (root / name).is_dir():
+        return root / name
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".unfinished", dir=entry.parent))
+        inner = sorted(path for path in root.iterdir() if folder_of(path.name) == name)
     except OSError as error:
-        raise InputError(f"cannot write the cache {entry.parent}: {error.strerror}; set RETHINKING_CACHE") from None
-    for left in entry.parent.glob("*.unfinished"):  # by a process that was killed
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE:
-                shutil.rmtree(left)
-    try:
-        if dataset == "digits":
-            class_names = _write_digits(unfinished)
-        else:
-            splits = _load_dataset(dataset, folder, data_root, unfinished / "arrow")
-            log.info("decoding %s into %s, once", dataset, entry)
-            class_names = _decode(unfinished, splits, dataset)
-            shutil.rmtree(unfinished / "arrow", ignore_errors=True)
-        info = {"class_names": class_names, "fingerprint": _fingerprint(_read_splits(unfinished), class_names)}
-        (unfinished / "info.json").write_text(json.dumps(info), encoding="utf-8")
-        try:
-            unfinished.rename(entry)
-        except OSError:
-            if not entry.exists():  # where it does another process was first, and its entry is as good as ours
-                raise
-    except OSError as error:
-        raise RunError(f"cannot write the cache {entry.parent}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        raise InputError(f"cannot read {root}: {error.strerror}") from None
+    inner = [path for path in inner if path.is_dir() or path.suffix == ".npz"]
+    return next(iter(inner), root if folder_of(root.resolve().name) == name else None)
 
 
-def _write_digits(folder: Path) -> list[str]:
-    """scikit-learn's 1,797 handwritten digits, 8x8, enlarged to 28x28; every fifth of a class is for testing."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    enlarge = _bilinear(8, 28)
-    images = np.rint(enlarge @ (bunch.images * (255 / 16)) @ enlarge.T).astype(np.uint8)[:, None]
-    labels = bunch.target.astype(np.int64)
-    rank = np.empty_like(labels)  # a digit's position among those of its class
-    for digit in range(10):
-        members = np.flatnonzero(labels == digit)
-        rank[members] = np.arange(len(members))
-    for split, rows in (("train", rank % 5 != 4), ("test", rank % 5 == 4)):
-        np.save(folder / f"{split}_images.npy", images[rows])
-        np.save(folder / f"{split}_labels.npy", labels[rows])
-    return [str(digit) for digit in range(10)]
+def _local_source(path: Path, configuration: str | None) -> Source:
+    name = path.name if path.is_dir() else path.stem
+    name = f"{name}-{configuration}" if configuration else name
+    known = folder_of(path.name)
+    origin = f"{path}:{configuration}" if configuration else str(path)
+    found = readers.find(path, configuration)
+    return Source(_plain_name(name), origin, origin, found, known, known is not None and known == named(path.name))
 
 
-def _bilinear(size: int, enlarged: int) -> np.ndarray:
-    """The (enlarged, size) matrix of bilinear interpolation along one axis, edges repeated."""
-    position = np.clip((np.arange(enlarged) + 0.5) * size / enlarged - 0.5, 0, size - 1)
-    return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _load_dataset(dataset: str, folder: Path | None, data_root: str | Path | None, scratch: Path) -> Any:
-    """The `datasets.DatasetDict` of a local folder, or of the Hub.
+def _derived(base: ImageData, source: Source) -> Source:
+    """The images of a data set that is decoded already, to be read again with other options."""
+    splits = {"train": base.train} | ({"test": base.test} if base.test else {})
 
-    A Hub out of reach is told within `HUB_TIMEOUT`; `datasets` itself would retry for half a minute.
-    """
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    asked_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    if folder is None and not asked_offline:
-        described = f"{endpoint}/api/datasets/{HUB_SOURCES[dataset].repository}"
-        if not server_answers(described, HUB_TIMEOUT, "GET"):  # a portal in between may answer, but not this
-            raise _unreachable(dataset, data_root, endpoint)
-    import datasets
-    import huggingface_hub
-
-    datasets.disable_progress_bars()
-    huggingface_hub.logging.set_verbosity_error()
-    try:
-        if folder is None:
-            return datasets.load_dataset(HUB_SOURCES[dataset].repository)
-        return datasets.load_dataset(str(folder), cache_dir=str(scratch))
-    except Exception as error:  # the library raises many types of its own and of its readers
-        if full := _disk_error(error):
-            raise full from None
-        if folder is None:
-            raise _unreachable(dataset, data_root, endpoint) from None
-        raise InputError(f"cannot read {folder} as a data set: {_first_line(error.__cause__ or error)}") from None
-
-
-def _unreachable(dataset: str, data_root: str | Path | None, endpoint: str) -> InputError:
-    tried = [] if data_root is None else [f"the folder {Path(data_root) / dataset}"]
-    tried.append(f"{endpoint}/datasets/{HUB_SOURCES[dataset].repository}")
-    return InputError(
-        f"{dataset}: the Hub is out of reach (tried {' and '.join(tried)}); use --dataset digits, --data_root FOLDER"
-        " with a folder of that name in it, or --dataset PATH; HF_HUB_OFFLINE=1 takes what the Hub's own cache holds"
-    )
-
-
-def server_answers(url: str, timeout: float, method: str = "HEAD") -> bool:
-    """Whether a working server answers in full at `url` in `timeout` seconds, the name's look-up included."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=timeout) as answer:
-                answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code in (403, 407) or error.code >= 500:  # a proxy's or a broken server's answer
-                return
-        except (OSError, ValueError, http.client.HTTPException):
-            return
-        answered.set()
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout)
-    return answered.is_set()
-
-
-def _decode(folder: Path, splits: Mapping[str, Any], dataset: str) -> list[str]:
-    """Write the splits of a `DatasetDict` as `.npy` files; returns the class names."""
-    if "train" not in splits:
-        raise InputError(f"{dataset} has no split 'train', only {', '.join(map(str, splits))}")
-    test = next((name for name in ("test", "validation") if name in splits), None)
-    used = {"train": splits["train"]} | ({"test": splits[test]} if test else {})
-    image_column, label_column = _columns(splits["train"].features, dataset)
-    class_names = _class_names(splits["train"], label_column, dataset)
-
-    shape = None
-    for split, rows in used.items():
-        if not len(rows):
-            raise InputError(f"{dataset}: the split '{split}' is empty")
-        with (folder / f"{split}_images.npy").open("wb") as file:
-            for index, (image, described) in enumerate(_images(rows, image_column, split)):
-                if shape is None:
-                    shape, first = image.shape, described
-                if image.shape != shape:
-                    raise InputError(
-                        f"images must have one size and mode: {described} is {_shape_text(image.shape)},"
-                        f" but {first} is {_shape_text(shape)}"
-                    )
-                if index == 0:
-                    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *shape)}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(image.tobytes())
-        np.save(folder / f"{split}_labels.npy", _labels(rows, label_column, class_names, dataset, split))
-    return [str(name) for name in class_names]
-
-
-def _columns(features: Mapping[str, Any], dataset: str) -> tuple[str, str]:
-    """The one image column and the one label column."""
-    import datasets
-
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if not labels:
-        labels = [
-            name
-            for name, kind in features.items()
-            if isinstance(kind, datasets.Value) and (kind.dtype == "string" or "int" in kind.dtype)
-        ]
-    if dataset in HUB_SOURCES and HUB_SOURCES[dataset].label_column in labels:
-        labels = [HUB_SOURCES[dataset].label_column]
-    if len(images) != 1 or len(labels) != 1:
-        listing = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-        raise InputError(
-            f"{dataset} must have one image and one label column (class subfolders: two at least); its columns are"
-            f" {listing}"
+    def read(_: ReadOptions) -> Contents:
+        return Contents(
+            {
+                name: Split(
+                    ArrayImages(split.images.transpose(0, 2, 3, 1), name),
+                    Labels(split.labels, base.class_names),
+                    f"the split '{name}'",
+                )
+                for name, split in splits.items()
+            }
         )
-    return images[0], labels[0]
+
+    return dataclasses.replace(source, name=base.name, place=base.fingerprint, found=Found({}, read), notes=base.notes)
 
 
-def _class_names(rows: Any, column: str, dataset: str) -> list[Any]:
-    names = getattr(rows.features[column], "names", None)
-    if names is None:
-        names = sorted(rows.unique(column), key=lambda value: (value is None, value))
-    if None in names:
-        raise InputError(f"{dataset}: column '{column}' has rows without a label")
-    return list(names)
+# Filling the cache
 
 
-def _labels(rows: Any, column: str, class_names: list[Any], dataset: str, split: str) -> np.ndarray:
-    """Class indices, int64 (n,)."""
-    values = rows[column][:]
-    if getattr(rows.features[column], "names", None) is None:
-        index = {name: position for position, name in enumerate(class_names)}
-        values = [index.get(value, -1) for value in values]
-    labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if len(wrong):
-        raise InputError(f"{dataset}: image {wrong[0]} of the split '{split}' has no label among the training classes")
-    return labels
-
-
-def _images(rows: Any, column: str, split: str) -> Iterator[tuple[np.ndarray, str]]:
-    """Every image, uint8 (channels, height, width), with the words that name its file."""
-    import datasets
-    from PIL import Image
-
-    index = 0
-    for batch in rows.cast_column(column, datasets.Image(decode=False)).select_columns(column).iter(batch_size=1000):
-        for stored in batch[column]:
-            described = (stored or {}).get("path") or f"image {index} of the split '{split}'"
-            index += 1
-            try:
-                content = stored["bytes"]
-                with Image.open(io.BytesIO(content) if content is not None else stored["path"]) as image:
-                    mode, pixels = image.mode, np.asarray(image)
-            except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
-                raise InputError(f"cannot decode {described}: {_first_line(error)}") from None
-            if mode not in ("L", "RGB"):
-                raise InputError(f"{described} has mode {mode}; convert the images to RGB or to 8-bit grey (L)")
-            yield (pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)), described
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """What kept the library behind `error` from writing, where that was the disk."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return error
-        if isinstance(error, OSError) and "Not enough disk space" in str(error):  # what `datasets` foresees
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-# Reading a cache entry
-
-
-def _open(entry: Path, name: str) -> ImageData:
+def _write(
+    folder: Path, source: Source, options: ReadOptions, accept: Accept, advanced: Callable[[float], None]
+) -> dict[str, Any]:
+    """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
     try:
-        info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
-        splits = _read_splits(entry)
-        intact = info["fingerprint"] == _fingerprint_on_disk(entry, _stamps(entry))
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise RunError(f"the cached data set {entry} is damaged: delete that folder, it is built again")
-    return ImageData(name, tuple(info["class_names"]), info["fingerprint"], splits["train"], splits.get("test"))
+        return _decoded(folder, source, options, accept, advanced)
+    except InputError as error:
+        told = str(error) if source.place in str(error) or not source.found.files else f"{source.origin}: {error}"
+        raise InputError(told) from None
 
 
-def _read_splits(entry: Path) -> dict[str, ImageSet]:
-    def read(file: str) -> np.ndarray:
-        return np.load(entry / file, mmap_mode="c")  # copy-on-write: torch wants writable memory, the file stays
+def _decoded(
+    folder: Path, source: Source, options: ReadOptions, accept: Accept, advanced: Callable[[float], None]
+) -> dict[str, Any]:
+    contents = source.found.read(options)
+    splits, notes = _used(contents)
+    class_names, classes, more = classify(splits, options.skip_unlabelled)
+    notes += more
+    if "test" in splits and not len(classes["test"].rows):
+        del splits["test"], classes["test"]
+    images = {name: split.images for name, split in splits.items()}
+    if options.holdout:
+        classes = _held_out(classes, options.holdout, source)
+        images["test"] = images["train"]
+    elif "test" not in splits:
+        notes.append(
+            "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 takes a fifth of the"
+            " training images for it"
+        )
+    first = next(images["train"].part(classes["train"].rows[:1]).stored())
+    accept(shape_of(first, options))
+    total, before = sum(len(of_split.rows) for of_split in classes.values()), 0
+    for name, of_split in classes.items():
+        began, count = before, len(of_split.rows)
+        used = images[name] if count == len(images[name]) else images[name].part(of_split.rows)
+        decode_to_file(
+            folder / f"{name}_images.npy",
+            used,
+            options,
+            first,
+            lambda share, began=began, count=count: advanced((began + share * count) / total),  # type: ignore[misc]
+        )
+        before += count
+        np.save(folder / f"{name}_labels.npy", of_split.labels)
+    held = None if options.suffix else _known_content(folder, source, classes)
+    if held is not None:
+        class_names = list(KNOWN[held].class_names)
+    return {"class_names": class_names, "notes": notes, "known": held, "origin": source.origin}
 
-    splits = [split for split in ("train", "test") if split == "train" or (entry / f"{split}_images.npy").exists()]
-    return {split: ImageSet(read(f"{split}_images.npy"), read(f"{split}_labels.npy")) for split in splits}
+
+def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
+    """The training split and the one to test on, called 'test' whichever it is, and what is said of the others."""
+    if "train" not in contents.splits:
+        raise InputError(f"there are no training images, only {' and '.join(sorted(contents.splits))}")
+    splits, notes = {"train": contents.splits["train"]}, list(contents.notes)
+    for name in ("test", "val"):
+        split = contents.splits.get(name)
+        if split is None:
+            continue
+        if not len(split.images):
+            raise InputError(f"{split.where} is empty")
+        if split.labels is None or not any(value not in (None, -1, "") for value in split.labels.values):
+            notes.append(f"not used: {len(split.images):,} images of {split.where}, which have no labels")
+        elif "test" in splits:
+            notes.append(f"not used: {len(split.images):,} images of {split.where}, beside the test set")
+        else:
+            splits["test"] = split
+            if name == "val":
+                notes.append(f"the test set is {split.where}, since there is no other with labels")
+    if not len(splits["train"].images):
+        raise InputError(f"{splits['train'].where} is empty")
+    return splits, notes
 
 
-@functools.lru_cache(maxsize=8)
-def _fingerprint_on_disk(entry: Path, stamps: Stamps) -> str:
-    """Computed once a process while the files' `stamps` stay: a reproduction asks for every run."""
-    info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
-    return _fingerprint(_read_splits(entry), info["class_names"])
+def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict[str, Classes]:
+    """Of every class that share as the test set, in a fixed shuffle; rows stay in their order."""
+    import torch
+
+    from rethinking.seeding import generator
+
+    if "test" in classes:
+        raise InputError(f"{source.origin} has a test set of {len(classes['test'].rows):,} images; leave holdout out")
+    rows, labels = classes["train"].rows, classes["train"].labels
+    held = np.zeros(len(rows), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(round(share * len(members)), len(members) - 1)
+        shuffled = torch.randperm(len(members), generator=generator(0, "holdout", int(label))).numpy()
+        held[members[shuffled[:count]]] = True
+    if not held.any():
+        raise InputError(f"holdout {share:g} of {len(rows):,} images in {len(np.unique(labels)):,} classes is no image")
+    return {name: Classes(rows[chosen], labels[chosen]) for name, chosen in (("train", ~held), ("test", held))}
 
 
-def _fingerprint(splits: Mapping[str, ImageSet], class_names: list[str]) -> str:
-    digest = hashlib.sha256(json.dumps(class_names).encode())
-    for name, split in splits.items():
-        digest.update(f"{name} {split.images.shape}".encode())
-        digest.update(split.images.data)
-        digest.update(split.labels.data)
-    return digest.hexdigest()
+def _known_content(folder: Path, source: Source, classes: Mapping[str, Classes]) -> str | None:
+    """The data set in `KNOWN` that was decoded into `folder`, whatever it is called."""
+    splits = {
+        name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), of_split.labels)
+        for name, of_split in classes.items()
+    }
+    return next((name for name, known in KNOWN.items() if known.is_in(splits)), None)

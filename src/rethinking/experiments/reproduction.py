@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import statistics
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -52,6 +53,18 @@ class Reproduction:
     """as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)"""
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """a folder to look for the named data set in, before the Hub"""
+    resize: Annotated[int | None, tyro.conf.arg(help_behavior_hint="", metavar="N")] = None
+    """as for train.py, as are the next five"""
+    colour: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="rgb|grey")] = None
+    """convert every image"""
+    holdout: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """of each class's training images, as the test set of data without one"""
+    skip_unlabelled: bool = False
+    """leave out images without a label"""
+    image_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
+    """of a table"""
+    label_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
+    """of a table or metadata file"""
     models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
     """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
     scale: str = "full"
@@ -104,6 +117,7 @@ class Reproduction:
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
         KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # their check
+        ExperimentConfig(**self._reading)  # likewise
         networks = [name for name in self.wanted if EXPERIMENTS[name].models]
         if not networks and self.models:
             raise InputError(f"{self.experiment} has no network that is trained; leave out --models")
@@ -143,6 +157,7 @@ class Reproduction:
             "data_root": self.data_root,
             "device": self.device,
             "precision": self.precision,
+            **self._reading,
         }
         if self.dataset is not None:
             options["dataset"] = self.dataset
@@ -150,7 +165,7 @@ class Reproduction:
 
     def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
         """What was asked for, and besides it the images and numbers of filters of the evidence."""
-        options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device}
+        options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device, **self._reading}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
         machines = [run.configuration for run in theory if run.kind == "kernel_machines"]
@@ -190,8 +205,30 @@ class Reproduction:
         everything = [row for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(row.with_seed(seed) for seed in self.seeds for row in everything))
 
-    def data(self) -> sources.ImageData:
-        return sources.load(self.dataset or SCALES[self.scale].dataset, self.data_root)
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """How images are read, by the names that all configurations have."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(sources.ReadOptions)}
+
+    def data(self, begin: sources.Begin = sources.unwatched) -> sources.ImageData:
+        return self._load(self.dataset or SCALES[self.scale].dataset, begin)
+
+    def all_data(self, begin: sources.Begin = sources.unwatched) -> list[sources.ImageData]:
+        """Every data set that rows are of, as far as it is there."""
+        if self.runs:
+            return []
+        of_networks = any(EXPERIMENTS[name].models for name in self.rows)
+        of_theory = any(not EXPERIMENTS[name].models for name in self.rows)
+        asked = [self.dataset or SCALES[self.scale].dataset] if of_networks else []
+        asked += [source.dataset for source in self._images()] if of_theory else []
+        found = []
+        for dataset in dict.fromkeys(asked):
+            with contextlib.suppress(InputError):  # told by the rows that need it
+                found.append(self._load(dataset, begin))
+        return found
+
+    def _load(self, dataset: str, begin: sources.Begin = sources.unwatched) -> sources.ImageData:
+        return sources.load(dataset, self.data_root, sources.ReadOptions(**self._reading), begin=begin)
 
     def folder(self) -> Path:
         """Where the results go: `--out`, else a folder for this data and scale."""
@@ -200,7 +237,8 @@ class Reproduction:
         if self.runs:
             return Path("reproduced") / "complexity"
         dataset = self.dataset or SCALES[self.scale].dataset
-        name = dataset if dataset in sources.NAMES else self.data().name
+        suffix = sources.ReadOptions(**self._reading).suffix
+        name = dataset + suffix if dataset in sources.NAMES else self.data().name
         return Path("reproduced") / f"{name}-{self.scale}"
 
     def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
@@ -349,7 +387,7 @@ class Reproduction:
             source.dataset for source in self._images()
         }
         try:
-            data = sources.load(config.dataset, config.data_root) if needed else None
+            data = sources.load_for(config) if needed else None
             if data is not None and isinstance(config, MeasurementConfig):
                 config = config.resolved(data)
         except InputError as error:

@@ -10,6 +10,7 @@ from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memorization import MemorizationConfig
 from rethinking.theory.rademacher import RademacherConfig
+from rethinking.theory.run import READ_OPTIONS
 
 MLPS_AND_ALEXNET = ("small_alexnet", "mlp_3x512", "mlp_1x512")
 
@@ -138,7 +139,7 @@ class Study:
 
     def linear_class(self, examples: int, draw_seed: int) -> RademacherConfig:
         """A linear class on random signs, of the data that networks are trained on."""
-        names = ("dataset", "data_root", "runs_dir", "device")
+        names = ("dataset", "data_root", "runs_dir", "device", *READ_OPTIONS)
         shared = {"dataset": self.scale.dataset, **{name: self.options[name] for name in names if name in self.options}}
         return RademacherConfig(**shared, train_subset=examples, randomization_seed=draw_seed)
 

@@ -67,7 +67,7 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, 
     Bytes of memory it takes, and its floating-point operations, less those of the filters that are summed or, as
     `summed_by_then`, will be.
     """
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     shape = (config.train_subset or len(data.train), *data.image_shape)
     test = len(data.test) if data.test else 0
@@ -91,7 +91,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     if found := find(config):
         _discard_matrices(found.path)  # where it was killed before it could
         return found
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     problem = Problem.of(config, data)
     folder = run_dir(config, data)

@@ -133,7 +133,7 @@ def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None
 
 def check(config: ComplexityConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     network = config.resolved(data).network
     images, run = footprint(network, data)
     model, shape = untrained(network, data), input_shape(network, data)
@@ -154,7 +154,7 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     """
     if found := find(config):
         return found
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     network = config.network
     (run,) = [RunDir(Path(config.run)).result(network)] if config.run else trained_for(config, begin)

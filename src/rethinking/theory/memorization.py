@@ -85,7 +85,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
     """
     if found := find(config):
         return found
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     _refuse(config, data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
@@ -110,7 +110,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
 
 def check(config: MemorizationConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations as if of matrix products. Raises `InputError` as `memorize` does."""
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     _refuse(config, data)
     images, test = config.train_subset or len(data.train), len(data.test) if data.test else 0

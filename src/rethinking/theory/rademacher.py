@@ -164,7 +164,7 @@ class RademacherConfig(TheoryConfig):
 
 def check(config: RademacherConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     values = (config.resolved(data).train_subset or len(data.train)) * math.prod(data.image_shape)
     return LIBRARIES + 3.0 * 8 * values, 4.0 * STEPS * values
 
@@ -176,7 +176,7 @@ def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
     """
     if found := find(config):
         return found
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
     with folder.lock():

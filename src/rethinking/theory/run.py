@@ -15,6 +15,7 @@ from torch import Tensor
 from rethinking.config import nearest
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
+from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import InputError, RunError
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import one_hot, refuse_conflicts
@@ -22,17 +23,24 @@ from rethinking.training.hardware import provenance, resolve_device
 from rethinking.training.run_dir import RunDir
 
 NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit", "run")
+READ_OPTIONS = {spec.name: spec.default for spec in fields(ReadOptions)}  # in the identity where they were given
 
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryConfig:
     """What every such run is of. Raises `InputError` for values that are wrong.
 
-    dataset, data_root, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
+    dataset to label_column, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
     """
 
     dataset: str
     data_root: str | None = None
+    resize: int | None = None
+    colour: str | None = None
+    holdout: float = 0.0
+    skip_unlabelled: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
     train_subset: int | None = None
     randomization: str = "none"
     seed: int = 0
@@ -70,7 +78,8 @@ class TheoryConfig:
 
     def identity(self) -> dict[str, Any]:
         """What can change the numbers; `dataset` is left to the data's name and fingerprint."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in NOT_IN_IDENTITY}
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in NOT_IN_IDENTITY}
+        return {name: value for name, value in values.items() if (name, value) not in READ_OPTIONS.items()}
 
     @classmethod
     def options(cls) -> set[str]:
@@ -179,7 +188,7 @@ def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData) -> 
 
 def find(config: TheoryConfig) -> TheoryResult | None:
     """The finished run of `config`. Raises `InputError` and `RunError` as carrying it out does."""
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     folder = run_dir(config, data)
     return read(folder.path, config) if folder.is_finished else None

@@ -116,7 +116,7 @@ class StabilityConfig(MeasurementConfig):
 
 def check(config: StabilityConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` where the network cannot be trained."""
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     for network in config.networks():
         MeasurementConfig.of(network).resolved(data)
     values = 4.0 * config.network.num_epochs * (len(data.test) if data.test else 0)
@@ -130,7 +130,7 @@ def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
     """
     if found := find(config):
         return found
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     config = config.resolved(data)
     folder = run_dir(config, data)
     first, other = trained_for(config, begin)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from rethinking.config import ExperimentConfig
-from rethinking.data.sources import server_answers
+from rethinking.data.readers.hub import server_answers
 from rethinking.training.run_dir import Record, RunResult
 
 FINISH_TIMEOUT = 10.0  # seconds that a finished run waits for each of its loggers

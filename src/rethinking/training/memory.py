@@ -101,7 +101,7 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
     }
     if one_by_one[str(config.device)]:
         return 1
-    images, run = footprint(config, sources.load(config.dataset, config.data_root))
+    images, run = footprint(config, sources.load_for(config))
     free = free_memory(config.device) * SPARE
     if config.device == "cuda":
         own = images if config.redraws_pixels else 0

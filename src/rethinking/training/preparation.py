@@ -38,7 +38,7 @@ class Asked:
 
     @classmethod
     def of(cls, given: ExperimentConfig, force: bool = False) -> Asked:
-        data = sources.load(given.dataset, given.data_root)
+        data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
         shared = ("model_name", "train_subset", "crop_size", "batch_size", "device", "precision", "compile")
@@ -53,7 +53,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     `images` has those that runs of its group brought to the device, and gets its own.
     """
     config, folder = asked.config, asked.folder
-    data = sources.load(config.dataset, config.data_root)
+    data = sources.load_for(config)
     device = torch.device(config.device)
     choose_products(config.precision)
     train_split, test_split = _randomized_splits(config, data)
@@ -79,6 +79,15 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         "dataset": data.name,
         "parameters": count_parameters(model),
         "train_images": len(train_split),
+        "labels_changed": int(train_split.changed.sum()),
+        "data": {
+            "origin": data.origin,
+            "train_images": len(data.train),
+            "test_images": len(data.test) if data.test else 0,
+            "class_names": list(data.class_names),
+            "image_shape": list(data.image_shape),
+            "notes": [*data.notes, *cut(config, data)],
+        },
         "provenance": provenance(device, config.precision)
         | {"fingerprint": data.fingerprint, "randomization": details},
     }
@@ -121,29 +130,54 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
     Raises `InputError` where they do not fit together.
     """
     device = resolve_device(config.device)
-    smallest, side = min(data.image_shape[1:]), max(data.image_shape[1:])
-    if smallest < 28:
-        raise InputError(f"the images of {data.name} have {smallest} pixels a side; the networks need at least 28")
-    crop_size = config.crop_size or (28 if side <= 32 else smallest)
-    if crop_size > smallest:
-        raise InputError(f"crop_size {crop_size} is larger than the images of {data.name}, {smallest} pixels")
-    if crop_size > 224:
-        raise InputError(f"the images of {data.name} have {smallest} pixels a side; choose a crop_size up to 224")
+    crop_size = crop_of(config, data.image_shape)
     if config.train_subset is not None and config.train_subset > len(data.train):
         raise InputError(
             f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images, not"
             f" {config.train_subset}"
         )
     _check_test_set(config, data)
-    local = config.dataset not in sources.NAMES
     return replace(
         config.resolved(),
-        dataset=str(Path(config.dataset).resolve()) if local else config.dataset,
+        dataset=sources.absolute(config.dataset),
         data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
         crop_size=crop_size,
         device=device.type,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def accepting(config: ExperimentConfig) -> sources.Accept:
+    """What refuses images that the networks do not take, before they are decoded."""
+
+    def accept(shape: tuple[int, int, int]) -> None:
+        crop_of(config, shape)
+
+    return accept
+
+
+def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> int:
+    """The side of the crop of images (channels, height, width). Raises `InputError` where networks do not take them."""
+    smallest, side = min(shape[1:]), max(shape[1:])
+    size = f"{shape[2]}x{shape[1]} pixels"
+    if smallest < 28:
+        raise InputError(f"the images have {size}; the networks need at least 28 a side: --resize 28 enlarges them")
+    crop_size = config.crop_size or (28 if side <= 32 else smallest)
+    if crop_size > smallest:
+        raise InputError(f"crop_size {crop_size} is larger than the images, which have {size}")
+    if crop_size > 224:
+        raise InputError(f"the images have {size}; choose a --crop_size up to 224, or --resize them")
+    return crop_size
+
+
+def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
+    """What is cut off from the images, in a sentence; nothing where they are used whole."""
+    _, height, width = data.image_shape
+    side = crop_of(config, data.image_shape)
+    if (height, width) == (side, side):
+        return []
+    where = "a random window in training, else the centre" if config.random_crop else "their centre"
+    return [f"of images of {width}x{height} pixels {side}x{side} are used: {where}"]
 
 
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:

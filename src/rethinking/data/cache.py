@@ -1,0 +1,200 @@
+"""Decoded data sets on disk: a folder of `.npy` files each, which later runs memory-map.
+
+An entry is built under another name and renamed when it is complete, so two processes may build it at once. Its name
+has a hash of the files that it was read from, by their content: neither a copied folder nor `touch` makes a second one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import platformdirs
+
+from rethinking.data.images import ImageSet, fingerprint
+from rethinking.errors import InputError, RunError
+
+FORMAT = 2
+INDEX = "files-"  # begins the name of what is known of a data set's files
+UNFINISHED = ".unfinished"
+INFO = "info.json"
+
+Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decoded data set: its folder, the content of `info.json`, and its splits, memory-mapped."""
+
+    path: Path
+    info: dict[str, Any]
+    splits: dict[str, ImageSet]
+
+
+def folder() -> Path:
+    """Where decoded data sets are kept: `RETHINKING_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("RETHINKING_CACHE") or platformdirs.user_cache_dir("rethinking"))
+
+
+def entry_path(name: str, content: list[Any]) -> Path:
+    """The entry of a data set called `name`; content: all that decides what is in it."""
+    digest = hashlib.sha256(json.dumps([FORMAT, *content]).encode()).hexdigest()[:12]
+    return folder() / f"{name}-{digest}"
+
+
+def content_of(files: Mapping[str, Path], place: str) -> list[tuple[str, str]]:
+    """Name and SHA-256 of each file.
+
+    Files whose size and time are as they were are not read again: what is known of those at `place` is kept.
+    """
+    if not files:
+        return []
+    index = folder() / f"{INDEX}{hashlib.sha256(place.encode()).hexdigest()[:12]}.json"
+    try:
+        known = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    stamps: dict[str, list[Any]] = {}
+    for name, file in files.items():
+        try:
+            status = file.stat()
+            before = known.get(name) if isinstance(known, dict) else None
+            if isinstance(before, list) and before[:2] == [status.st_size, status.st_mtime_ns] and len(before) == 3:
+                stamps[name] = before
+            else:
+                with file.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                stamps[name] = [status.st_size, status.st_mtime_ns, digest]
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from None
+    if stamps != known:
+        with contextlib.suppress(OSError):  # it only saves time
+            index.parent.mkdir(parents=True, exist_ok=True)
+            written = index.with_name(f"{index.name}.{secrets.token_hex(4)}.tmp")
+            written.write_text(json.dumps(stamps), encoding="utf-8")
+            os.replace(written, index)
+    return sorted((name, digest) for name, (_, _, digest) in stamps.items())
+
+
+def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
+    """Make the entry: `write` puts the arrays into the folder that it is given, and returns the rest of `info.json`.
+
+    Raises `InputError` where the cache cannot be written at all, `RunError` where the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished()
+        name = f"{path.name}.{secrets.token_hex(4)}"
+        lock = filelock.FileLock(path.parent / f"{name}.lock", mode=0o666)
+        lock.acquire()
+    except OSError as error:
+        raise InputError(f"cannot write the cache {path.parent}: {error.strerror}; set RETHINKING_CACHE") from None
+    unfinished = path.parent / f"{name}{UNFINISHED}"
+    try:
+        unfinished.mkdir()
+        info = write(unfinished)
+        info["fingerprint"] = fingerprint(_read_splits(unfinished), info["class_names"])
+        (unfinished / INFO).write_text(json.dumps(info), encoding="utf-8")
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if not path.exists():  # where it does another process was first, and its entry is as good as ours
+                raise
+    except OSError as error:
+        raise RunError(f"cannot write the cache {path.parent}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def remove_unfinished() -> None:
+    """Remove what killed builds left: those whose lock no process holds."""
+    for left in folder().glob(f"*{UNFINISHED}"):
+        lock = filelock.FileLock(left.with_name(f"{left.name.removesuffix(UNFINISHED)}.lock"), mode=0o666)
+        with contextlib.suppress(OSError, filelock.Timeout), lock.acquire(timeout=0):
+            shutil.rmtree(left)
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Raises `RunError` where that cannot be seen."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _cannot_read(path, error) from None
+
+
+def read(path: Path) -> Entry:
+    """An entry, checked against its fingerprint. Raises `RunError`: it cannot be read, or it is damaged."""
+    try:
+        info = json.loads((path / INFO).read_text(encoding="utf-8"))
+        splits = _read_splits(path)
+        intact = info["fingerprint"] == _fingerprint_on_disk(path, _stamps(path))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, None):  # a missing or cut file is damage, all else is not
+            raise _cannot_read(path, error) from None
+        intact = False
+    except (EOFError, ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise RunError(f"the cached data set {path} is damaged: delete that folder, it is built again")
+    return Entry(path, info, splits)
+
+
+def _cannot_read(path: Path, error: OSError) -> RunError:
+    return RunError(f"cannot read the cached data set {path}: {error.strerror}; it is not damaged")
+
+
+def _read_splits(path: Path) -> dict[str, ImageSet]:
+    def read(file: str) -> np.ndarray:
+        return np.load(path / file, mmap_mode="c")  # copy-on-write: torch wants writable memory, the file stays
+
+    splits = [split for split in ("train", "test") if split == "train" or (path / f"{split}_images.npy").exists()]
+    return {split: ImageSet(read(f"{split}_images.npy"), read(f"{split}_labels.npy")) for split in splits}
+
+
+def _stamps(path: Path) -> Stamps:
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.iterdir()))
+
+
+@functools.lru_cache(maxsize=8)
+def _fingerprint_on_disk(path: Path, stamps: Stamps) -> str:
+    """Computed once a process while the files' `stamps` stay: a reproduction asks for every run."""
+    info = json.loads((path / INFO).read_text(encoding="utf-8"))
+    return fingerprint(_read_splits(path), info["class_names"])
+
+
+# What `rethinking cache` shows and removes
+
+
+def entries() -> dict[str, int]:
+    """Every entry by name, with its size in bytes; unfinished ones too. Raises `RunError` for a folder out of reach."""
+    try:
+        found = sorted(path for path in folder().iterdir() if path.is_dir()) if folder().is_dir() else []
+        return {path.name: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in found}
+    except OSError as error:
+        raise RunError(f"cannot read the cache {folder()}: {error.strerror}") from None
+
+
+def remove(name: str) -> None:
+    """Remove an entry. Raises `InputError` where there is none of that name."""
+    path = folder() / name
+    if Path(name).name != name or not path.is_dir():
+        raise InputError(f"{folder()} has no entry '{name}'; rethinking cache lists them")
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunError(f"cannot remove {path}: {error.strerror}") from None

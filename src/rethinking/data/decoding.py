@@ -1,0 +1,238 @@
+"""From stored images to uint8 arrays in a file: one size and mode, on all cores.
+
+Worker processes import this module, so it needs neither PyTorch nor a reader's libraries.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rethinking.data.images import shape_in_words
+from rethinking.data.readers.contents import Images, ReadOptions, Stored
+from rethinking.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHUNK = 500  # images a task
+WORTH_PROCESSES = 2.0  # seconds of decoding, from which on starting processes pays
+ORIENTATION = 0x0112  # EXIF's tag
+TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
+SHIFT_16_BIT = 257  # 65535 / 255
+
+Advanced = Callable[[float], None]  # told the share that is done
+
+
+class Failure(NamedTuple):
+    """An image that cannot be decoded."""
+
+    described: str
+    reason: str
+
+
+class OtherShape(NamedTuple):
+    """The first image of a part whose size or mode is not that of the others."""
+
+    described: str
+    shape: tuple[int, ...]
+
+
+def shape_of(stored: Stored, options: ReadOptions) -> tuple[int, int, int]:
+    """(channels, height, width) that `decode` gives, from the header alone. Raises `InputError`."""
+    if isinstance(stored.content, np.ndarray):
+        return _with_options((_channels(stored.content), *stored.content.shape[:2]), options)
+    try:
+        with _opened(stored) as image:
+            channels = 1 if _mode(image, stored.described, options) == "L" else 3
+            width, height = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
+                width, height = height, width
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
+        raise InputError(_cannot_decode(stored.described, error)) from None
+    return _with_options((channels, height, width), options)
+
+
+def _with_options(shape: tuple[int, int, int], options: ReadOptions) -> tuple[int, int, int]:
+    channels, height, width = shape
+    if options.colour:
+        channels = 1 if options.colour == "grey" else 3
+    return (channels, options.resize, options.resize) if options.resize else (channels, height, width)
+
+
+def decode(stored: Stored, options: ReadOptions) -> np.ndarray:
+    """An image upright, in its colours and size after `options`: uint8 (channels, height, width).
+
+    Raises `InputError` for a mode that the options do not admit, and what decoders raise.
+    """
+    if isinstance(stored.content, np.ndarray) and _is_ready(stored.content, options):
+        return _channels_first(stored.content)
+    from PIL import ImageOps
+
+    with _opened(stored) as image:
+        mode = _mode(image, stored.described, options)
+        upright: Any = image
+        if image.getexif().get(ORIENTATION, 1) != 1:  # as the library `datasets` does
+            upright = ImageOps.exif_transpose(image)
+        converted = _converted(upright, mode)
+        if options.resize is not None:
+            converted = _resized(converted, options.resize)
+        return _channels_first(np.asarray(converted))
+
+
+def _is_ready(array: np.ndarray, options: ReadOptions) -> bool:
+    plain = options.resize is None and options.colour is None
+    return plain and array.dtype == np.uint8 and _channels(array) in (1, 3)
+
+
+def _channels(array: np.ndarray) -> int:
+    return 1 if array.ndim == 2 else array.shape[2]
+
+
+def _channels_first(pixels: np.ndarray) -> np.ndarray:
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _opened(stored: Stored) -> Image:
+    from PIL import Image
+
+    if isinstance(stored.content, np.ndarray):
+        return Image.fromarray(stored.content[..., 0] if stored.content.shape[2:] == (1,) else stored.content)
+    return Image.open(io.BytesIO(stored.content) if isinstance(stored.content, bytes) else stored.content)
+
+
+def _mode(image: Image, described: str, options: ReadOptions) -> str:
+    """'L' or 'RGB', which the image has or is converted to."""
+    if options.colour is not None:
+        if image.mode == "F":
+            raise InputError(f"{described} has mode F, numbers without a known range; convert the images to 8 bits")
+        return {"grey": "L", "rgb": "RGB"}[options.colour]
+    if image.mode not in ("L", "RGB"):
+        raise InputError(f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images")
+    return image.mode
+
+
+def _converted(image: Image, mode: str) -> Image:
+    """In 8-bit grey or RGB: transparent pixels over white, 16 bits scaled to 8, grey as luma (ITU-R 601)."""
+    from PIL import Image
+
+    if image.mode == mode:
+        return image
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("L", "RGB"):  # a palette has no luma of its own
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit grey, 0-65535, as 0-255, rounded."""
+    return ((values.clip(0, 65535).astype(np.uint32) + SHIFT_16_BIT // 2) // SHIFT_16_BIT).astype(np.uint8)
+
+
+def _resized(image: Image, side: int) -> Image:
+    """The shorter side to `side`, bilinear and antialiased, then the centre square."""
+    from PIL import Image
+
+    width, height = image.size
+    if min(width, height) != side:
+        shorter = min(width, height)
+        width, height = max(side, width * side // shorter), max(side, height * side // shorter)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def decode_to_file(file: Path, images: Images, options: ReadOptions, first: Stored, advanced: Advanced) -> None:
+    """Write all `images` as the `.npy` file of one uint8 array (n, channels, height, width).
+
+    first: the image whose shape all must have; advanced: told the share that is done.
+    Raises `InputError` that names the first image that is of another size or mode, or cannot be decoded, and counts
+    those that cannot.
+    """
+    shape = shape_of(first, options)
+    with file.open("wb") as header:
+        described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
+        np.lib.format.write_array_header_1_0(header, described)
+        begin = header.tell()
+    values = int(np.prod(shape))
+    parts = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
+    tasks = ((images.part(rows), options, shape, file, begin + int(rows[0]) * values) for rows in parts)
+    done, failures = 0, list[Failure]()
+    for rows, (failed, other) in zip(parts, _carried_out(tasks, len(parts)), strict=True):
+        if other is not None and not failures:
+            raise InputError(
+                f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
+                f" {first.described} is {shape_in_words(shape)}; {_mend(other.shape, shape)}"
+            )
+        failures += failed
+        done += len(rows)
+        advanced(done / len(images))
+    if failures:
+        more = f" ({len(failures) - 1:,} others of {len(images):,} images are refused too)"
+        raise InputError(f"{failures[0].reason}{more if len(failures) > 1 else ''}")
+
+
+def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:
+    options = ["--resize N"] if shape[1:] != first[1:] else []
+    options += ["--colour rgb or grey"] if shape[0] != first[0] else []
+    return f"{' and '.join(options)} makes them alike"
+
+
+def _carried_out(tasks: Iterator[tuple[Any, ...]], count: int) -> Iterator[tuple[list[Failure], OtherShape | None]]:
+    """Every task's outcome, in order: here while that is quick, else by as many processes as there are cores."""
+    began = time.perf_counter()
+    for done, task in enumerate(tasks, start=1):
+        yield _decode_part(*task)
+        left = (time.perf_counter() - began) / done * (count - done)
+        if left > WORTH_PROCESSES:
+            break
+    import joblib
+
+    processes = min(joblib.cpu_count(), count)
+    if processes > 1:
+        jobs = (joblib.delayed(_decode_part)(*task) for task in tasks)
+        yield from joblib.Parallel(n_jobs=processes, return_as="generator", max_nbytes=None)(jobs)
+    else:
+        yield from (_decode_part(*task) for task in tasks)
+
+
+def _decode_part(
+    images: Images, options: ReadOptions, shape: tuple[int, ...], file: Path, begin: int
+) -> tuple[list[Failure], OtherShape | None]:
+    """Decode a few images into their place in the file: those that cannot be decoded, or one of another shape."""
+    pixels = np.zeros((len(images), *shape), dtype=np.uint8)
+    failures = []
+    for row, stored in enumerate(images.stored()):
+        try:
+            image = decode(stored, options)
+        except InputError as error:
+            failures.append(Failure(stored.described, str(error)))
+            continue
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
+            failures.append(Failure(stored.described, _cannot_decode(stored.described, error)))
+            continue
+        if image.shape != shape:
+            return failures, OtherShape(stored.described, image.shape)
+        pixels[row] = image
+    with file.open("r+b") as out:
+        out.seek(begin)
+        out.write(pixels.data)
+    return failures, None
+
+
+def _cannot_decode(described: str, error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None:  # the file's fault, not its content's
+        return f"cannot read {described}: {error.strerror}"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"cannot decode {described}: {text}"

@@ -1,0 +1,70 @@
+"""What every reader ends in and every run begins with: images and labels as arrays, class names, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split: `images` uint8 (n, channels, height, width), `labels` int64 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: its splits (`test` is None where the source has none), class names and SHA-256 fingerprint.
+
+    origin: where it was read from, in words
+    notes: what was decided or left out on the way, a sentence each
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    fingerprint: str
+    train: ImageSet
+    test: ImageSet | None
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def described(self) -> list[str]:
+        """What a person should know of it before anything is trained on it, a line each."""
+        test = f"{len(self.test):,} test images" if self.test else "no test images"
+        classes = f"{len(self.class_names):,} classes"
+        origin = f", from {self.origin}" if self.origin else ""
+        return [
+            f"data: {self.name}{origin}",
+            f"{len(self.train):,} training and {test}, {classes}, {shape_in_words(self.image_shape)}",
+            *self.notes,
+        ]
+
+
+def fingerprint(splits: Mapping[str, ImageSet], class_names: Sequence[str]) -> str:
+    """SHA-256 of class names, images and labels."""
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode())
+    for name, split in splits.items():
+        digest.update(f"{name} {split.images.shape}".encode())
+        digest.update(split.images.data)
+        digest.update(split.labels.data)
+    return digest.hexdigest()
+
+
+def shape_in_words(shape: tuple[int, ...]) -> str:
+    """Of an image, (channels, height, width): '32x32 RGB'."""
+    channels, height, width = shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"

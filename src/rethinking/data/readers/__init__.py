@@ -1,0 +1,95 @@
+"""Where images are read from, a file a form of data; `find` tells which form a folder or file has by what is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rethinking.data.readers import cifar, idx, image_folder, numpy_files, tables
+from rethinking.data.readers.contents import Found
+from rethinking.errors import InputError
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+MOST_INNER = 50  # folders in which a data set of the field's usual files is looked for, one level below
+
+
+def find(path: Path, configuration: str | None = None) -> Found:
+    """The data set in a folder or file. `configuration` is that of a folder of tables, as on the Hub.
+
+    Raises `InputError` for what has none of the known forms, or more than one.
+    """
+    if path.is_file():
+        return _find_file(path)
+    names = _names(path)
+    found = _published(path, names) or tables.find(path, configuration) or _published_below(path)
+    if configuration is not None and found is None:
+        raise InputError(f"{path} has no configuration '{configuration}': it has no Parquet or Arrow files")
+    found = found or image_folder.find(path)
+    if found is None:
+        raise InputError(
+            f"cannot read {path} as a data set: it has neither image files in class folders nor Parquet, Arrow, .npz,"
+            " IDX or CIFAR files"
+        )
+    return found
+
+
+def _find_file(file: Path) -> Found:
+    ending = file.suffix.lower()
+    if ending == ".npz":
+        return numpy_files.find_npz(file)
+    if ending in tables.ENDINGS:
+        return tables.find_file(file)
+    if ending in ARCHIVES and not idx.NAMED.fullmatch(file.name):
+        raise InputError(f"{file} is an archive: unpack it, and give the folder")
+    raise InputError(f"{file} is one file of a data set at most; give the folder that it lies in")
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def _published(folder: Path, names: frozenset[str]) -> Found | None:
+    """A data set in the files in which CIFAR, MNIST, Keras, MedMNIST and `datasets` leave one."""
+    found = cifar.find(folder, names) or tables.find_saved(folder, names) or idx.find(folder, names)
+    if found is not None:
+        return found
+    archives = sorted(name for name in names if name.lower().endswith(".npz"))
+    if len(archives) > 1:
+        raise InputError(f"{folder} has {len(archives)} .npz files; name one, such as --dataset {folder / archives[0]}")
+    if archives:
+        return numpy_files.find_npz(folder / archives[0])
+    return numpy_files.find_npy(folder, names)
+
+
+def _published_below(folder: Path) -> Found | None:
+    """The one such data set in a folder's folders, as torchvision's root has them (`MNIST/raw`)."""
+    found = []
+    for inner in _inner_folders(folder):
+        names = _names(inner)
+        published = cifar.find(inner, names) or tables.find_saved(inner, names) or idx.find(inner, names)
+        if published is not None:
+            found.append((inner, published))
+    if len(found) > 1:
+        listing = ", ".join(str(inner) for inner, _ in found)
+        raise InputError(f"{folder} holds {len(found)} data sets; name one as --dataset: {listing}")
+    if not found:
+        return None
+    inner, published = found[0]
+    return dataclasses.replace(published, notes=(f"read from {inner.relative_to(folder)}/", *published.notes))
+
+
+def _inner_folders(folder: Path) -> Iterator[Path]:
+    """Visible folders of a folder, and `raw` in each; none where there are many, which are classes."""
+    inner = sorted(folder / name for name in _names(folder) if not name.startswith("."))
+    inner = [path for path in inner[: 10 * MOST_INNER] if path.is_dir()]
+    if len(inner) > MOST_INNER:
+        return
+    for path in inner:
+        yield path
+        if (path / "raw").is_dir():
+            yield path / "raw"

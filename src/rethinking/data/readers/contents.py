@@ -1,0 +1,165 @@
+"""What a reader finds: the files that decide it, then images that are not decoded yet, and their labels.
+
+A reader works in two steps. Listing opens no file and imports no decoder, so that a data set in the cache is found at
+once. Reading is done where the cache has nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+}
+
+
+def split_of(word: str) -> str | None:
+    """The split that a folder or file name stands for: 'train', 'test' or 'val', without regard to case."""
+    return SPLIT_WORDS.get(word.lower())
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How images are read, of `ExperimentConfig`'s options of the same names.
+
+    resize: the shorter side in pixels, then the centre square; None leaves sizes as they are
+    colour: 'rgb' or 'grey'; None takes 8-bit grey and RGB alone
+    holdout: share of the training images that becomes the test set; 0 for none
+    """
+
+    resize: int | None = None
+    colour: str | None = None
+    holdout: float = 0.0
+    skip_unlabelled: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What they add to the data set's name, since its images are others then."""
+        parts = [f"resize{self.resize}"] if self.resize else []
+        parts += [self.colour] if self.colour else []
+        parts += [f"holdout{self.holdout:g}"] if self.holdout else []
+        return "".join(f"-{part}" for part in parts)
+
+
+class Stored(NamedTuple):
+    """An image as it is stored: encoded in bytes, a file, or an array (height, width) or (height, width, channels)."""
+
+    described: str
+    content: bytes | Path | np.ndarray
+
+
+class Images(Protocol):
+    """A split's images in their order, not decoded."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, rows: np.ndarray) -> Images:
+        """Those of `rows`, int64 ascending, as something small to send to another process."""
+
+    def stored(self) -> Iterator[Stored]:
+        """One after the other. Raises `InputError` where one is missing."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A split's labels as read: numbers, texts, booleans or None; indices into `names` where there are any."""
+
+    values: Sequence[Any] | np.ndarray
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Split:
+    """labels: None where the source has none at all; where: in words"""
+
+    images: Images
+    labels: Labels | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """splits: by 'train', 'test' and 'val'; notes: what reading decided and left out, a sentence each"""
+
+    splits: dict[str, Split]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set where it was found.
+
+    files: those that decide what is read, by the names that tell them apart; empty for what has no files here
+    read: opens them
+    notes: what listing decided and left out
+    """
+
+    files: dict[str, Path]
+    read: Callable[[ReadOptions], Contents]
+    notes: tuple[str, ...] = ()
+
+
+def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:
+    """Labels of splits whose classes are the numbers in any of them; -1 stays "no label".
+
+    Text, fractions and the like are left to be told apart by name.
+    """
+    if any(values.dtype.kind not in "iu" for values in labels.values()):
+        return {split: Labels(values) for split, values in labels.items()}
+    numbers = np.unique(np.concatenate(list(labels.values())))
+    numbers = numbers[numbers != -1]
+    names = tuple(str(number) for number in numbers.tolist())
+    return {
+        split: Labels(np.where(values == -1, -1, np.searchsorted(numbers, values)), names)
+        for split, values in labels.items()
+    }
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files, and how each is named in messages."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def part(self, rows: np.ndarray) -> FileImages:
+        return FileImages([self.files[row] for row in rows])
+
+    def stored(self) -> Iterator[Stored]:
+        return (Stored(str(file), file) for file in self.files)
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Arrays (n, height, width) or (n, height, width, channels), uint8 or uint16."""
+
+    array: np.ndarray
+    split: str
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def part(self, rows: np.ndarray) -> ArrayImages:
+        return ArrayImages(self.array[rows], self.split, rows)
+
+    def stored(self) -> Iterator[Stored]:
+        rows = range(len(self.array)) if self.rows is None else self.rows
+        return (
+            Stored(f"image {row} of the split '{self.split}'", image)
+            for row, image in zip(rows, self.array, strict=True)
+        )

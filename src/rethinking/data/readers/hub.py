@@ -1,0 +1,102 @@
+"""Data sets of the Hugging Face Hub, and what its own cache holds of them where it is out of reach."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from rethinking.data.readers.contents import Contents, Found, ReadOptions
+from rethinking.data.readers.tables import read_loaded
+from rethinking.errors import InputError
+
+TIMEOUT = 2.0  # seconds; with the import of `datasets` the whole answer stays under 5
+
+
+def find(repository: str, configuration: str | None, tried: list[str]) -> Found:
+    """A repository as `owner/name`; tried: where else the data set was looked for, for the message."""
+    return Found({}, lambda options: _read(repository, configuration, tried, options))
+
+
+def _read(repository: str, configuration: str | None, tried: list[str], options: ReadOptions) -> Contents:
+    """Raises `InputError` where the Hub is out of reach and its own cache has no such data set.
+
+    A Hub out of reach is told within `TIMEOUT`; `datasets` itself would retry for half a minute.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    # A portal in between may answer, but not this.
+    if not offline and not server_answers(f"{endpoint}/api/datasets/{repository}", TIMEOUT, "GET"):
+        cached = _from_hub_cache(repository, configuration, options)
+        if cached is None:
+            raise _unreachable(repository, tried, endpoint)
+        return cached
+    import datasets
+    import huggingface_hub
+
+    datasets.disable_progress_bars()
+    huggingface_hub.logging.set_verbosity_error()
+    try:
+        loaded = datasets.load_dataset(repository, configuration)
+    except Exception as error:  # the library raises many types of its own and of its readers
+        cached = _from_hub_cache(repository, configuration, options)
+        if cached is not None:
+            return cached
+        if offline:
+            raise _unreachable(repository, tried, endpoint) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"cannot read {repository} from the Hub: {reason}") from None
+    return read_loaded(loaded, repository, options)
+
+
+def _from_hub_cache(repository: str, configuration: str | None, options: ReadOptions) -> Contents | None:
+    """The files that were downloaded before, without asking anybody; None where there are none."""
+    folder = hub_cache_folder(repository)
+    if folder is None:
+        return None
+    from rethinking.data import readers
+
+    return readers.find(folder, configuration).read(options)
+
+
+def hub_cache_folder(repository: str) -> Path | None:
+    """The newest snapshot of a data set's repository in the Hub's own cache."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = cache / f"datasets--{repository.replace('/', '--')}" / "snapshots"
+    if not snapshots.is_dir():
+        return None
+    whole = [folder for folder in snapshots.iterdir() if folder.is_dir() and any(folder.iterdir())]
+    return max(whole, key=lambda folder: folder.stat().st_mtime_ns, default=None)
+
+
+def _unreachable(repository: str, tried: list[str], endpoint: str) -> InputError:
+    places = " and ".join([*tried, f"{endpoint}/datasets/{repository}"])
+    return InputError(
+        f"{repository}: the Hub is out of reach (tried {places}), and its own cache has no such data set; use --dataset"
+        " digits, --data_root FOLDER with a folder of that name in it, or --dataset PATH"
+    )
+
+
+def server_answers(url: str, timeout: float, method: str = "HEAD") -> bool:
+    """Whether a working server answers in full at `url` in `timeout` seconds, the name's look-up included."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=timeout) as answer:
+                answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code in (403, 407) or error.code >= 500:  # a proxy's or a broken server's answer
+                return
+        except (OSError, ValueError, http.client.HTTPException):
+            return
+        answered.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return answered.is_set()

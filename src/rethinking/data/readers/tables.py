@@ -1,0 +1,547 @@
+"""Tables of images: Parquet and Arrow files, `save_to_disk` folders and the Hub.
+
+Parquet and Arrow are read with PyArrow, a batch at a time. Which file is which split is decided here by its name, or by
+the folder's README as on the Hub; the guesses of the library `datasets` are not asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from rethinking.data.readers.contents import Contents, Found, Images, Labels, ReadOptions, Split, Stored, split_of
+from rethinking.errors import InputError
+
+ENDINGS = (".parquet", ".arrow")
+METADATA = ("metadata.parquet", "metadata.arrow")  # of image files
+DEPTH = 2  # folders below which tables are looked for: a configuration's, and a split's
+BATCH = 500  # rows read at a time
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"P5", b"P6", b"P4")
+INTEGERS = re.compile(r"u?int\d+")
+FLOATS = ("halffloat", "float", "double", "float16", "float32", "float64")
+TEXTS = ("string", "large_string", "string_view")
+
+
+class Rows(Protocol):
+    """A split's rows as Arrow has them. Small to send to another process."""
+
+    @property
+    def schema(self) -> Any:
+        """A `pyarrow.Schema`."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, column: str) -> Iterator[Any]:
+        """The column's values as `pyarrow.Array`s, in order."""
+
+    def pieces(self) -> Iterator[Rows]:
+        """The rows of each file, whose class names may be in another order than the first one's."""
+
+    def part(self, rows: np.ndarray) -> Rows: ...
+
+
+# Local files
+
+
+def find(folder: Path, configuration: str | None) -> Found | None:
+    """The Parquet or Arrow files of a folder, in it or two levels below, by split; None where there are none.
+
+    Raises `InputError` where the files' splits or configurations are not plain.
+    """
+    files = sorted(_files(folder, DEPTH))
+    if not files:
+        return None
+    splits = _declared_splits(folder, configuration) or _named_splits(folder, files, configuration)
+    used = {str(file.relative_to(folder)): file for of_split in splits.values() for file in of_split}
+    unused = len(files) - len(used)
+    notes = (f"left out: {unused} files of {folder} that belong to other configurations",) if unused else ()
+    return Found(used, functools.partial(_read_files, folder, splits), notes)
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Parquet and Arrow files, but for the metadata of image files, not more than `depth` folders down."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from None
+    for entry in entries:
+        if entry.name.endswith(ENDINGS) and entry.name not in METADATA and entry.is_file():
+            yield Path(entry.path)
+        elif depth and entry.is_dir():
+            yield from _files(Path(entry.path), depth - 1)
+
+
+def find_file(file: Path) -> Found:
+    """One Parquet or Arrow file, all of it training images."""
+    return Found({file.name: file}, functools.partial(_read_files, file.parent, {"train": [file]}))
+
+
+def _declared_splits(folder: Path, configuration: str | None) -> dict[str, list[Path]]:
+    """By the `configs` of the folder's README.md, as on the Hub; none where it declares none."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return {}
+    try:
+        parts = readme.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+        header = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read {readme}: {' '.join(str(error).split())}") from None
+    configs = header.get("configs") if isinstance(header, dict) else None
+    known = {str(one.get("config_name", "default")): one for one in configs or () if isinstance(one, dict)}
+    if not known:
+        return {}
+    default = next((name for name, one in known.items() if one.get("default")), None)
+    name = configuration or default or ("default" if "default" in known else None)
+    chosen = known.get(name or "", next(iter(known.values())) if len(known) == 1 and not configuration else None)
+    if chosen is None:
+        raise InputError(_choose(folder, sorted(known), configuration))
+    files = chosen.get("data_files")
+    declared = files if isinstance(files, list) else []
+    splits: dict[str, list[Path]] = {}
+    for one in declared:
+        if not isinstance(one, dict) or not (split := split_of(str(one.get("split", "")))):
+            continue
+        patterns = one.get("path", [])
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            splits.setdefault(split, []).extend(_matching(folder, str(pattern), readme))
+    return {split: files for split, files in splits.items() if files}
+
+
+def _matching(folder: Path, pattern: str, readme: Path) -> list[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts or "://" in pattern:
+        raise InputError(f"{readme} names {pattern}, which is not in its folder")
+    return sorted(file for file in folder.glob(pattern) if file.is_file() and file.suffix in ENDINGS)
+
+
+def _named_splits(folder: Path, files: list[Path], configuration: str | None) -> dict[str, list[Path]]:
+    """By the word in each file's name, else by the name of its folder; without any, all are training images."""
+    by_configuration: dict[str, dict[str, list[Path]]] = {}
+    for file in files:
+        folders = file.relative_to(folder).parts[:-1]
+        words = [name for name in folders if not split_of(name) and name != "data"]
+        split = _split_in(file.stem) or next((split for name in reversed(folders) if (split := split_of(name))), "")
+        by_configuration.setdefault("/".join(words), {}).setdefault(split, []).append(file)
+    if configuration is None and len(by_configuration) == 1:
+        splits = next(iter(by_configuration.values()))
+    elif configuration in by_configuration:
+        splits = by_configuration[configuration]
+    else:
+        raise InputError(_choose(folder, sorted(name for name in by_configuration if name), configuration))
+    if "" in splits and len(splits) > 1:
+        raise InputError(
+            f"{splits[''][0]} has no word for its split in its name, such as train, but"
+            f" {next(files[0] for split, files in splits.items() if split)} has; rename or move it"
+        )
+    return {"train": splits[""]} if "" in splits else splits
+
+
+def _split_in(stem: str) -> str | None:
+    """The split whose word a file name has, as in train-00000-of-00005. Raises `InputError` for two of them."""
+    splits = {split for word in re.split(r"[-_. ]", stem) if (split := split_of(word))}
+    if len(splits) > 1:
+        raise InputError(f"the file name {stem} has words for {' and '.join(sorted(splits))}; keep one")
+    return splits.pop() if splits else None
+
+
+def _choose(folder: Path, known: list[str], asked: str | None) -> str:
+    which = f"no configuration '{asked}'" if asked else f"{len(known)} configurations"
+    return (
+        f"{folder} has {which}: choose one of {', '.join(known) or 'none'}, as in --dataset PATH:{(known or ['x'])[0]}"
+    )
+
+
+def _read_files(folder: Path, splits: dict[str, list[Path]], options: ReadOptions) -> Contents:
+    return read_rows({split: FileRows(tuple(files)) for split, files in splits.items()}, folder, options)
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Parquet or Arrow files one after the other, `rows` of them where only those are wanted."""
+
+    files: tuple[Path, ...]
+    rows: np.ndarray | None = None
+
+    @functools.cached_property
+    def schema(self) -> Any:
+        schemas = [_opened(file).schema for file in self.files]
+        for file, schema in zip(self.files, schemas, strict=True):
+            if schema.names != schemas[0].names:
+                raise InputError(f"{file} has the columns {', '.join(schema.names)}, unlike {self.files[0]}")
+        return schemas[0]
+
+    def pieces(self) -> Iterator[FileRows]:
+        return (FileRows((file,)) for file in self.files)
+
+    def __len__(self) -> int:
+        return sum(_opened(file).rows for file in self.files) if self.rows is None else len(self.rows)
+
+    def part(self, rows: np.ndarray) -> FileRows:
+        return FileRows(self.files, rows if self.rows is None else self.rows[rows])
+
+    def batches(self, column: str) -> Iterator[Any]:
+        before = 0  # rows of the files and batches so far
+        for file in self.files:
+            opened = _opened(file)
+            for start, count, read in opened.batches(column):
+                begin = before + start
+                if self.rows is None:
+                    yield read()
+                    continue
+                first, last = np.searchsorted(self.rows, [begin, begin + count])
+                if first < last:
+                    yield read().take(self.rows[first:last] - begin)
+            before += opened.rows
+
+
+class _Opened:
+    """A Parquet or Arrow file: its schema, its number of rows, and its batches, read when they are asked for."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.file = file
+        try:
+            if file.suffix == ".parquet":
+                self._parquet = pq.ParquetFile(file, memory_map=True)
+                self.schema = self._parquet.schema_arrow
+                groups = self._parquet.metadata
+                self._counts = [groups.row_group(group).num_rows for group in range(groups.num_row_groups)]
+            else:
+                self._parquet = None
+                self._batches = _arrow_batches(file)
+                self.schema = self._batches[0].schema if self._batches else pa.schema([])
+                self._counts = [batch.num_rows for batch in self._batches]
+        except OSError as error:
+            raise InputError(_cannot_read(file, error)) from None
+        except pa.ArrowException as error:
+            raise InputError(f"{file} is no whole {file.suffix[1:]} file: {_line(error)}") from None
+        self.rows = sum(self._counts)
+
+    def batches(self, column: str) -> Iterator[tuple[int, int, Any]]:
+        """(first row, rows, function that reads them as one `pyarrow.Array`) of every batch."""
+        start = 0
+        for group, count in enumerate(self._counts):
+            yield start, count, functools.partial(self._read, group, column)
+            start += count
+
+    def _read(self, group: int, column: str) -> Any:
+        import pyarrow as pa
+
+        if self._parquet is None:
+            return self._batches[group].column(column)
+        if self._last[0] != (group, column):
+            try:
+                read = self._parquet.read_row_group(group, columns=[column]).column(column).combine_chunks()
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{self.file} is damaged: {_line(error)}") from None
+            self._last = (group, column), read
+        return self._last[1]
+
+    _last: tuple[Any, Any] = (None, None)  # parts of one row group are asked for one after the other
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(file: Path) -> _Opened:
+    return _Opened(file)
+
+
+def _arrow_batches(file: Path) -> list[Any]:
+    """Of a stream, as `datasets` writes, or of a file."""
+    import pyarrow as pa
+
+    source = pa.memory_map(str(file))
+    try:
+        reader = pa.ipc.open_stream(source)
+        return list(reader)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        opened = pa.ipc.open_file(source)
+        return [opened.get_batch(index) for index in range(opened.num_record_batches)]
+
+
+# `save_to_disk` and the Hub
+
+
+def find_saved(folder: Path, names: frozenset[str]) -> Found | None:
+    """A folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`, or None."""
+    if "dataset_dict.json" in names:
+        parts = [part for part in sorted(folder.iterdir()) if (part / "state.json").is_file()]
+    elif "state.json" in names and "dataset_info.json" in names:
+        parts = [folder]
+    else:
+        return None
+    files = {}
+    for part in parts:
+        for file in (part / "state.json", part / "dataset_info.json", *_data_files(part)):
+            files[str(file.relative_to(folder))] = file
+    return Found(files, functools.partial(_read_saved, folder))
+
+
+def _data_files(part: Path) -> list[Path]:
+    """The files that its state names, all in the folder itself."""
+    state_file = part / "state.json"
+    try:
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+        names = [one["filename"] for one in (*state["_data_files"], *(state.get("_indices_data_files") or ()))]
+    except OSError as error:
+        raise InputError(f"cannot read {state_file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{state_file} is damaged: it names no data files") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise InputError(f"{state_file} names {name}, which is not in its folder")
+        if not (part / name).is_file():
+            raise InputError(f"{part / name} is missing, which {state_file.name} names")
+    return [part / name for name in names]
+
+
+def _read_saved(folder: Path, options: ReadOptions) -> Contents:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library raises many types of its own and of its readers
+        raise InputError(f"cannot read {folder}: {_line(error)}") from None
+    return read_rows(_rows_of(loaded, str(folder)), folder, options)
+
+
+def _rows_of(loaded: Any, where: str) -> dict[str, Rows]:
+    """Of a `Dataset` or `DatasetDict`, by split."""
+    if not hasattr(loaded, "keys"):
+        return {"train": DatasetRows(loaded)}
+    splits: dict[str, Rows] = {}
+    for name, rows in loaded.items():
+        if split := split_of(str(name)):
+            splits[split] = DatasetRows(rows)
+    if "train" not in splits:
+        raise InputError(f"{where} has no split 'train', only {', '.join(map(str, loaded)) or 'none'}")
+    return splits
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """A `datasets.Dataset`."""
+
+    dataset: Any
+
+    @functools.cached_property
+    def schema(self) -> Any:
+        return self.dataset.features.arrow_schema
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def pieces(self) -> Iterator[DatasetRows]:
+        yield self
+
+    def part(self, rows: np.ndarray) -> DatasetRows:
+        return DatasetRows(self.dataset.select(rows, keep_in_memory=True))
+
+    def batches(self, column: str) -> Iterator[Any]:
+        for batch in self.dataset.select_columns(column).with_format("arrow").iter(batch_size=BATCH):
+            yield batch.column(column).combine_chunks()
+
+
+def read_loaded(loaded: Any, where: str, options: ReadOptions) -> Contents:
+    """Contents of a `datasets.Dataset` or `DatasetDict`; where: in words."""
+    return read_rows(_rows_of(loaded, where), Path(where), options)
+
+
+# Columns
+
+
+def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions) -> Contents:
+    """Contents of tables: the image and the label column, which are chosen on the training table.
+
+    Raises `InputError` where a column is not there, is none of images or labels, or where several could be meant.
+    """
+    train = splits.get("train")
+    if train is None:
+        raise InputError(f"{where} has no training images, only {' and '.join(sorted(splits))}")
+    notes: list[str] = []
+    image = _image_column(train, where, options.image_column, notes)
+    label = _label_column(train.schema, where, options.label_column, image, notes)
+    made = {}
+    for name, rows in splits.items():
+        described = f"the split '{name}'"
+        for column in (image, label):
+            if column not in rows.schema.names and (column == image or name == "train"):
+                raise InputError(f"{described} has no column '{column}': {_described(rows.schema)}")
+        labels = _labels(rows, label) if label in rows.schema.names else None
+        made[name] = Split(TableImages(rows, image, name, where), labels, described)
+    return Contents(made, notes)
+
+
+def _image_column(rows: Any, where: Path, asked: str | None, notes: list[str]) -> str:
+    schema = rows.schema
+    features = _features(schema)
+    likely = [
+        name
+        for name in schema.names
+        if _is_image(schema.field(name).type) or features.get(name, {}).get("_type") == "Image"
+    ]
+    if asked is not None:
+        if asked not in schema.names:
+            raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
+        if asked not in likely and not _is_bytes(schema.field(asked).type):
+            raise InputError(f"the column '{asked}' of {where} is no image column: {_described(schema)}")
+        return asked
+    if not likely:
+        likely = [name for name in schema.names if _is_bytes(schema.field(name).type) and _holds_images(rows, name)]
+    return _one("image", likely, ("image", "img"), where, schema, notes)
+
+
+def _label_column(schema: Any, where: Path, asked: str | None, image: str, notes: list[str]) -> str:
+    features = _features(schema)
+    classes = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    labels = [name for name in schema.names if name != image and _is_label(schema.field(name).type)]
+    if asked is not None:
+        if asked not in schema.names:
+            raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
+        if asked not in labels:
+            raise InputError(f"the column '{asked}' of {where} has no labels: {_described(schema)}")
+        return asked
+    return _one("label", classes or labels, ("label", "fine_label"), where, schema, notes)
+
+
+def _one(what: str, candidates: Sequence[str], preferred: Sequence[str], where: Path, schema: Any, notes: list) -> str:
+    """The one candidate, else the preferred one, which is said."""
+    if len(candidates) == 1:
+        return candidates[0]
+    for name in preferred:
+        if name in candidates:
+            others = ", ".join(other for other in candidates if other != name)
+            notes.append(f"the {what} column is '{name}'; --{what}_column chooses another, such as {others}")
+            return name
+    which = f"{len(candidates)} columns that could be the {what}s" if candidates else f"no {what} column"
+    mend = f"; --{what}_column chooses" if candidates else ""
+    raise InputError(f"{where} has {which}{mend}: {_described(schema)}")
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """What `datasets` wrote of each column into the schema; empty where it did not."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _described(schema: Any) -> str:
+    """Every column with its type."""
+    features = _features(schema)
+    types = [(name, features.get(name, {}).get("_type", "Value")) for name in schema.names]
+    told = ", ".join(f"{name} ({schema.field(name).type if kind == 'Value' else kind})" for name, kind in types)
+    return f"its columns are {told or 'none'}"
+
+
+def _is_image(kind: Any) -> bool:
+    """Whether it is a struct with an image's bytes, as `datasets` and pandas have it."""
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _holds_images(rows: Any, column: str) -> bool:
+    for batch in rows.batches(column):
+        for value in batch:
+            content = value.as_py()
+            if content is not None:
+                return content.startswith(MAGIC)
+    return False
+
+
+def _is_label(kind: Any) -> bool:
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    named = str(kind)
+    return named in (*TEXTS, *FLOATS, "bool", "null") or bool(INTEGERS.fullmatch(named))
+
+
+def _labels(rows: Any, column: str) -> Labels:
+    """The column's labels; where files name their classes in different orders, as names."""
+    pieces = [(_class_names(piece, column), _values(piece, column)) for piece in rows.pieces()]
+    first = pieces[0][0]
+    if all(names == first for names, _ in pieces):
+        return Labels([value for _, values in pieces for value in values], first)
+    every = tuple(dict.fromkeys(name for names, _ in pieces for name in names or ()))
+    named = [
+        names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+        for names, values in pieces
+        for value in values
+    ]
+    return Labels(named, every)
+
+
+def _class_names(rows: Any, column: str) -> tuple[str, ...] | None:
+    names = _features(rows.schema).get(column, {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _values(rows: Any, column: str) -> list[Any]:
+    return [value for batch in rows.batches(column) for value in batch.to_pylist()]
+
+
+@dataclass(frozen=True)
+class TableImages:
+    """The images of a column; numbers: of the rows, in the whole split."""
+
+    rows: Any
+    column: str
+    split: str
+    folder: Path
+    numbers: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, rows: np.ndarray) -> Images:
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        return TableImages(self.rows.part(rows), self.column, self.split, self.folder, numbers)
+
+    def stored(self) -> Iterator[Stored]:
+        row = 0
+        for batch in self.rows.batches(self.column):
+            for value in batch:
+                number = row if self.numbers is None else self.numbers[row]
+                yield self._stored(value.as_py(), f"image {number} of the split '{self.split}'")
+                row += 1
+
+    def _stored(self, value: Any, described: str) -> Stored:
+        content = value.get("bytes") if isinstance(value, dict) else value
+        path = value.get("path") if isinstance(value, dict) else None
+        named = f"{path} ({described})" if isinstance(path, str) and path else described
+        if content is not None:
+            return Stored(named, content)
+        if not isinstance(path, str) or not path:
+            raise InputError(f"{described} is missing")
+        file = (self.folder / path).resolve()
+        if not file.is_relative_to(self.folder.resolve()):
+            raise InputError(f"{described} names {path}, which is not in the folder {self.folder}")
+        return Stored(named, file)
+
+
+def _cannot_read(file: Path, error: OSError) -> str:
+    return f"cannot read {file}: {error.strerror or _line(error)}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
