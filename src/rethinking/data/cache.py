@@ -192,7 +192,7 @@ def entries() -> dict[str, int]:
 def remove(name: str) -> None:
     """Remove an entry. Raises `InputError` where there is none of that name."""
     path = folder() / name
-    if Path(name).name != name or not path.is_dir():
+    if name not in entries():
         raise InputError(f"{folder()} has no entry '{name}'; rethinking cache lists them")
     try:
         shutil.rmtree(path)

@@ -191,12 +191,14 @@ def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:
 
 def _carried_out(tasks: Iterator[tuple[Any, ...]], count: int) -> Iterator[tuple[list[Failure], OtherShape | None]]:
     """Every task's outcome, in order: here while that is quick, else by as many processes as there are cores."""
-    began = time.perf_counter()
-    for done, task in enumerate(tasks, start=1):
+    began, done = time.perf_counter(), 0
+    for task in tasks:
         yield _decode_part(*task)
-        left = (time.perf_counter() - began) / done * (count - done)
-        if left > WORTH_PROCESSES:
+        done += 1
+        if (time.perf_counter() - began) / done * (count - done) > WORTH_PROCESSES:
             break
+    if done == count:
+        return
     import joblib
 
     processes = min(joblib.cpu_count(), count)

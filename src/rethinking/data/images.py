@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NO_TEST_SET = (
+    "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 takes a fifth of the training"
+    " images for it"
+)
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -51,6 +56,7 @@ class ImageData:
             f"data: {self.name}{origin}",
             f"{len(self.train):,} training and {test}, {classes}, {shape_in_words(self.image_shape)}",
             *self.notes,
+            *([] if self.test else [NO_TEST_SET]),
         ]
 
 

@@ -99,8 +99,7 @@ def load(
     files = cache.content_of(source.found.files, source.place)
     path = cache.entry_path(name, [*kept, files or source.place])
     if not cache.exists(path):
-        log.info("decoding %s into %s, once", source.origin, path)
-        cache.build(path, lambda folder: _write(folder, source, options, accept, begin(f"decoding {name}")))
+        cache.build(path, lambda folder: _write(folder, source, options, accept, begin))
     entry = cache.read(path)
     data = ImageData(
         name,
@@ -232,20 +231,16 @@ def _derived(base: ImageData, source: Source) -> Source:
 # Filling the cache
 
 
-def _write(
-    folder: Path, source: Source, options: ReadOptions, accept: Accept, advanced: Callable[[float], None]
-) -> dict[str, Any]:
+def _write(folder: Path, source: Source, options: ReadOptions, accept: Accept, begin: Begin) -> dict[str, Any]:
     """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
     try:
-        return _decoded(folder, source, options, accept, advanced)
+        return _decoded(folder, source, options, accept, begin)
     except InputError as error:
         told = str(error) if source.place in str(error) or not source.found.files else f"{source.origin}: {error}"
         raise InputError(told) from None
 
 
-def _decoded(
-    folder: Path, source: Source, options: ReadOptions, accept: Accept, advanced: Callable[[float], None]
-) -> dict[str, Any]:
+def _decoded(folder: Path, source: Source, options: ReadOptions, accept: Accept, begin: Begin) -> dict[str, Any]:
     contents = source.found.read(options)
     splits, notes = _used(contents)
     class_names, classes, more = classify(splits, options.skip_unlabelled)
@@ -256,13 +251,10 @@ def _decoded(
     if options.holdout:
         classes = _held_out(classes, options.holdout, source)
         images["test"] = images["train"]
-    elif "test" not in splits:
-        notes.append(
-            "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 takes a fifth of the"
-            " training images for it"
-        )
     first = next(images["train"].part(classes["train"].rows[:1]).stored())
     accept(shape_of(first, options))
+    log.info("decoding %s into the cache, once", source.origin)
+    advanced = begin("decoding")
     total, before = sum(len(of_split.rows) for of_split in classes.values()), 0
     for name, of_split in classes.items():
         began, count = before, len(of_split.rows)
@@ -313,7 +305,7 @@ def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict
     from rethinking.seeding import generator
 
     if "test" in classes:
-        raise InputError(f"{source.origin} has a test set of {len(classes['test'].rows):,} images; leave holdout out")
+        raise InputError(f"{source.name} has a test set of {len(classes['test'].rows):,} images; leave --holdout out")
     rows, labels = classes["train"].rows, classes["train"].labels
     held = np.zeros(len(rows), dtype=bool)
     for label in np.unique(labels):
