@@ -29,6 +29,10 @@ SHIFT_16_BIT = 257  # 65535 / 255
 Advanced = Callable[[float], None]  # told the share that is done
 
 
+class DecodingError(InputError):
+    """An image whose header cannot be read."""
+
+
 class Failure(NamedTuple):
     """An image that cannot be decoded."""
 
@@ -56,7 +60,7 @@ def shape_of(stored: Stored, options: ReadOptions) -> tuple[int, int, int]:
     except InputError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
-        raise InputError(_cannot_decode(stored.described, error)) from None
+        raise DecodingError(_cannot_decode(stored.described, error)) from None
     return _with_options((channels, height, width), options)
 
 
@@ -153,14 +157,27 @@ def _resized(image: Image, side: int) -> Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def decode_to_file(file: Path, images: Images, options: ReadOptions, first: Stored, advanced: Advanced) -> None:
-    """Write all `images` as the `.npy` file of one uint8 array (n, channels, height, width).
+def first_shape(images: Images, options: ReadOptions) -> tuple[Stored, tuple[int, int, int]]:
+    """The first image that has a readable header, and the shape that all must have. Raises `InputError`."""
+    failure: InputError | None = None
+    for stored in images.stored():
+        try:
+            return stored, shape_of(stored, options)
+        except DecodingError as error:
+            failure = failure or error
+    assert failure is not None, "there are images"
+    more = f" ({len(images) - 1:,} others are refused too)" if len(images) > 1 else ""
+    raise InputError(f"{failure}{more}")
+
+
+def decode_to_file(
+    file: Path, images: Images, options: ReadOptions, first: Stored, shape: tuple[int, int, int], advanced: Advanced
+) -> list[Failure]:
+    """Write `images` as the `.npy` file of one uint8 array (n, channels, height, width); gives those that failed.
 
     first: the image whose shape all must have; advanced: told the share that is done.
-    Raises `InputError` that names the first image that is of another size or mode, or cannot be decoded, and counts
-    those that cannot.
+    Raises `InputError` that names the first image of another size or mode.
     """
-    shape = shape_of(first, options)
     with file.open("wb") as header:
         described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
         np.lib.format.write_array_header_1_0(header, described)
@@ -178,9 +195,14 @@ def decode_to_file(file: Path, images: Images, options: ReadOptions, first: Stor
         failures += failed
         done += len(rows)
         advanced(done / len(images))
+    return failures
+
+
+def refuse(failures: list[Failure], images: int) -> None:
+    """Raises `InputError` that names the first of the failed images and counts the others."""
     if failures:
-        more = f" ({len(failures) - 1:,} others of {len(images):,} images are refused too)"
-        raise InputError(f"{failures[0].reason}{more if len(failures) > 1 else ''}")
+        more = f" ({len(failures) - 1:,} others of {images:,} images are refused too)" if len(failures) > 1 else ""
+        raise InputError(f"{failures[0].reason}{more}")
 
 
 def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:

@@ -61,6 +61,11 @@ def classify(splits: dict[str, Split], skip_unlabelled: bool) -> tuple[list[str]
     return names, classes, notes
 
 
+def has_labels(split: Split) -> bool:
+    """Whether any image of it has one."""
+    return any(value is not None for value in _values(split))
+
+
 def _class_names(split: Split, values: Sequence[Value]) -> list[str]:
     if split.labels is not None and split.labels.names is not None:
         return list(split.labels.names)

@@ -14,16 +14,17 @@ import numpy as np
 
 from rethinking.config import nearest
 from rethinking.data import cache, readers
-from rethinking.data.decoding import decode_to_file, shape_of
+from rethinking.data.decoding import Failure, decode_to_file, first_shape, refuse
 from rethinking.data.images import ImageData, ImageSet
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
-from rethinking.data.labels import Classes, classify
+from rethinking.data.labels import Classes, classify, has_labels
 from rethinking.data.readers import digits, hub
-from rethinking.data.readers.contents import ArrayImages, Contents, Found, Labels, ReadOptions, Split
+from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
 from rethinking.errors import InputError
 
 __all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "load", "load_for"]
 
+LONGEST_NAME = 80  # of a data set, which is in the names of folders
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Shape = tuple[int, int, int]
@@ -206,7 +207,7 @@ def _local_source(path: Path, configuration: str | None) -> Source:
 
 
 def _plain_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)
+    return re.sub(r"[^\w.-]+", "_", name)[:LONGEST_NAME]
 
 
 def _derived(base: ImageData, source: Source) -> Source:
@@ -244,34 +245,38 @@ def _decoded(folder: Path, source: Source, options: ReadOptions, accept: Accept,
     contents = source.found.read(options)
     splits, notes = _used(contents)
     class_names, classes, more = classify(splits, options.skip_unlabelled)
-    notes += more
-    if "test" in splits and not len(classes["test"].rows):
-        del splits["test"], classes["test"]
     images = {name: split.images for name, split in splits.items()}
     if options.holdout:
         classes = _held_out(classes, options.holdout, source)
         images["test"] = images["train"]
-    first = next(images["train"].part(classes["train"].rows[:1]).stored())
-    accept(shape_of(first, options))
-    log.info("decoding %s into the cache, once", source.origin)
-    advanced = begin("decoding")
-    total, before = sum(len(of_split.rows) for of_split in classes.values()), 0
+    used = {
+        name: images[name] if len(of_split.rows) == len(images[name]) else images[name].part(of_split.rows)
+        for name, of_split in classes.items()
+    }
+    _decode_all(folder, used, options, accept, begin)
     for name, of_split in classes.items():
-        began, count = before, len(of_split.rows)
-        used = images[name] if count == len(images[name]) else images[name].part(of_split.rows)
-        decode_to_file(
-            folder / f"{name}_images.npy",
-            used,
-            options,
-            first,
-            lambda share, began=began, count=count: advanced((began + share * count) / total),  # type: ignore[misc]
-        )
-        before += count
         np.save(folder / f"{name}_labels.npy", of_split.labels)
-    held = None if options.suffix else _known_content(folder, source, classes)
-    if held is not None:
-        class_names = list(KNOWN[held].class_names)
-    return {"class_names": class_names, "notes": notes, "known": held, "origin": source.origin}
+    known = None if options.suffix else _known_content(folder, classes)
+    if known is not None:
+        class_names = list(KNOWN[known].class_names)
+    return {"class_names": class_names, "notes": notes + more, "known": known}
+
+
+def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Begin) -> None:
+    """Decode every split into its file. Raises `InputError` for images that are refused, all of them counted."""
+    first, shape = first_shape(images["train"], options)
+    accept(shape)
+    log.info("decoding %s images into the cache, once", f"{sum(map(len, images.values())):,}")
+    advanced = begin("decoding")
+    total, done, failures = sum(map(len, images.values())), 0, list[Failure]()
+    for name, of_split in images.items():
+
+        def told(share: float, before: int = done, count: int = len(of_split)) -> None:
+            advanced((before + share * count) / total)
+
+        failures += decode_to_file(folder / f"{name}_images.npy", of_split, options, first, shape, told)
+        done += len(of_split)
+    refuse(failures, total)
 
 
 def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
@@ -285,7 +290,7 @@ def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
             continue
         if not len(split.images):
             raise InputError(f"{split.where} is empty")
-        if split.labels is None or not any(value not in (None, -1, "") for value in split.labels.values):
+        if not has_labels(split):
             notes.append(f"not used: {len(split.images):,} images of {split.where}, which have no labels")
         elif "test" in splits:
             notes.append(f"not used: {len(split.images):,} images of {split.where}, beside the test set")
@@ -318,7 +323,7 @@ def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict
     return {name: Classes(rows[chosen], labels[chosen]) for name, chosen in (("train", ~held), ("test", held))}
 
 
-def _known_content(folder: Path, source: Source, classes: Mapping[str, Classes]) -> str | None:
+def _known_content(folder: Path, classes: Mapping[str, Classes]) -> str | None:
     """The data set in `KNOWN` that was decoded into `folder`, whatever it is called."""
     splits = {
         name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), of_split.labels)

@@ -23,14 +23,19 @@ def find(path: Path, configuration: str | None = None) -> Found:
     if path.is_file():
         return _find_file(path)
     names = _names(path)
-    found = _published(path, names) or tables.find(path, configuration) or _published_below(path)
-    if configuration is not None and found is None:
-        raise InputError(f"{path} has no configuration '{configuration}': it has no Parquet or Arrow files")
-    found = found or image_folder.find(path)
+    found = _published(path, names) or tables.find(path, configuration, only_named=True) or _published_below(path)
+    if found is not None:
+        return found
+    tree = image_folder.listed(path)
+    if configuration is None and tree.has_class_folders:  # beside which arrays and tables are of something else
+        found = image_folder.found_in(tree)
+    else:
+        found = _arrays(path, names) or tables.find(path, configuration)
+        found = found or (image_folder.found_in(tree) if configuration is None else None)
     if found is None:
         raise InputError(
             f"cannot read {path} as a data set: it has neither image files in class folders nor Parquet, Arrow, .npz,"
-            " IDX or CIFAR files"
+            f" IDX or CIFAR files, nor .npy files named {numpy_files.NAMES_TAKEN}"
         )
     return found
 
@@ -54,24 +59,23 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def _published(folder: Path, names: frozenset[str]) -> Found | None:
-    """A data set in the files in which CIFAR, MNIST, Keras, MedMNIST and `datasets` leave one."""
-    found = cifar.find(folder, names) or tables.find_saved(folder, names) or idx.find(folder, names)
-    if found is not None:
-        return found
+    """A data set in the files in which CIFAR's and MNIST's authors and `datasets` leave one."""
+    return cifar.find(folder, names) or tables.find_saved(folder, names) or idx.find(folder, names)
+
+
+def _arrays(folder: Path, names: frozenset[str]) -> Found | None:
+    """The one `.npz` file of a folder, or its `.npy` files."""
     archives = sorted(name for name in names if name.lower().endswith(".npz"))
     if len(archives) > 1:
         raise InputError(f"{folder} has {len(archives)} .npz files; name one, such as --dataset {folder / archives[0]}")
-    if archives:
-        return numpy_files.find_npz(folder / archives[0])
-    return numpy_files.find_npy(folder, names)
+    return numpy_files.find_npz(folder / archives[0]) if archives else numpy_files.find_npy(folder, names)
 
 
 def _published_below(folder: Path) -> Found | None:
     """The one such data set in a folder's folders, as torchvision's root has them (`MNIST/raw`)."""
     found = []
     for inner in _inner_folders(folder):
-        names = _names(inner)
-        published = cifar.find(inner, names) or tables.find_saved(inner, names) or idx.find(inner, names)
+        published = _published(inner, _names(inner))
         if published is not None:
             found.append((inner, published))
     if len(found) > 1:
@@ -86,10 +90,10 @@ def _published_below(folder: Path) -> Found | None:
 def _inner_folders(folder: Path) -> Iterator[Path]:
     """Visible folders of a folder, and `raw` in each; none where there are many, which are classes."""
     inner = sorted(folder / name for name in _names(folder) if not name.startswith("."))
-    inner = [path for path in inner[: 10 * MOST_INNER] if path.is_dir()]
+    inner = [path for path in inner[: 10 * MOST_INNER] if os.path.isdir(path)]
     if len(inner) > MOST_INNER:
         return
     for path in inner:
         yield path
-        if (path / "raw").is_dir():
+        if os.path.isdir(path / "raw"):
             yield path / "raw"

@@ -2,14 +2,16 @@
 
 1. A split folder stands on the first level and is named train, training or trainset; test, testing or testset; val,
    valid, validation, dev or eval, in any case. Everywhere else a folder of such a name is a class, or an error.
-2. With a training folder among them the first level is splits. But where folders of other names with images stand
-   beside it, and it has not two class folders itself, the first level is classes. Without one it is classes too, unless
-   all folders are named as splits. What else could have been meant is said.
+2. With a training folder among them the first level is splits, if that has classes of its own (two folders, or
+   metadata) or all others are splits too. Else, and without a training folder, the first level is classes, and what
+   else could have been meant is said. Where two of the split folders hold folders of one name, it is an error.
 3. Below a split, or on the first level where that is classes, a folder is a class; its images lie at any depth.
 4. Split folders below all classes (cat/train, cat/test) are splits. Anywhere else below a class they are an error.
-5. Labels come from a `metadata.csv`, `.jsonl` or `.parquet` with a column `file_name` where it has labels, and for a
-   split without class folders from an annotations file (`val_annotations.txt`: file name, class).
-6. Symbolic links are followed; one that leads back to a folder above it, or an image of both splits, is an error.
+5. Labels come from a `metadata.csv`, `.jsonl` or `.parquet` where it has labels of a split's images, by their path from
+   there in its column `file_name`; for a split without class folders from an annotations file (`val_annotations.txt`:
+   file name, class).
+6. Symbolic links are followed. One that leads nowhere, or back to a folder above it, and an image of two sets are
+   errors.
 
 Hidden files are not looked at.
 """
@@ -19,8 +21,11 @@ from __future__ import annotations
 import collections
 import csv
 import functools
+import io
+import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +42,10 @@ ENDINGS = frozenset(
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SKIPPED = ("__MACOSX",)  # what macOS packs beside the files
-MOST_OTHER = 20_000  # files that are no images, before a folder is taken for one of something else
+UNLABELLED = ("images", "image", "imgs", "img")  # a folder that is no class, where a test set has no other
+MOST_OTHER = 20_000  # files that are no images, and folders, before a folder is taken for one of something else
+OTHERS_AN_IMAGE = 10  # of those, which images may have beside them
+DEEPEST = 100  # folders in one another
 
 Parts = tuple[str, ...]  # a path below the folder
 
@@ -58,6 +66,13 @@ class Tree:
     others: collections.Counter[str] = field(default_factory=collections.Counter)
     folders: list[Parts] = field(default_factory=list)
 
+    def path(self, parts: Parts) -> Path:
+        return self.folder.joinpath(*parts)
+
+    @property
+    def has_class_folders(self) -> bool:
+        return any(len(parts) > 1 for parts in self.images)
+
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -70,12 +85,16 @@ class Arrangement:
 
 def find(folder: Path) -> Found | None:
     """The images of a folder, or None where it has none. Raises `InputError` for what the rules do not decide."""
-    tree = listed(folder)
+    return found_in(listed(folder))
+
+
+def found_in(tree: Tree) -> Found | None:
+    """The same of a folder that was listed already."""
     if not tree.images:
         return None
     arrangement = arranged(tree)
     _refuse_shared_images(tree, arrangement)
-    files = {"/".join(parts): folder.joinpath(*parts) for parts in (*tree.images, *tree.tables)}
+    files = {"/".join(parts): tree.path(parts) for parts in (*tree.images, *tree.tables)}
     notes = [*arrangement.notes]
     if others := sum(tree.others.values()):
         kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in tree.others.most_common(4))
@@ -97,7 +116,7 @@ def listed(folder: Path) -> Tree:
 
 
 def _walk(tree: Tree, parts: Parts, above: set[tuple[int, int]]) -> None:
-    here = tree.folder.joinpath(*parts)
+    here = tree.path(parts)
     try:
         with os.scandir(here) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -110,27 +129,30 @@ def _walk(tree: Tree, parts: Parts, above: set[tuple[int, int]]) -> None:
         ending = os.path.splitext(entry.name)[1].lower()
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
-            identity = _identity(entry.stat()) if is_folder or (is_file and ending in ENDINGS) else (0, 0)
+            identity = _identity(entry.stat()) if is_folder or is_file else (0, 0)
         except OSError as error:
             raise InputError(f"cannot read {entry.path}: {error.strerror}") from None
         if is_folder:
             if identity in above:
-                raise InputError(f"{entry.path} is a link back to a folder that it lies in; remove the link")
+                raise InputError(f"{entry.path} links back to a folder that it lies in; no folder of images may do so")
+            if len(inner) > DEEPEST:
+                raise InputError(f"{entry.path} lies more than {DEEPEST} folders deep")
             tree.folders.append(inner)
             _walk(tree, inner, above | {identity})
+        elif entry.is_symlink() and not is_file:
+            raise InputError(f"{entry.path} is a link to what is not there; remove or mend it")
         elif ending in ENDINGS and is_file:
             tree.images.append(inner)
             tree.identities[inner] = identity
-        elif ending in ENDINGS and entry.is_symlink():
-            raise InputError(f"{entry.path} is a link to a file that is not there")
         elif entry.name.lower() in METADATA or (ending == ".txt" and "annotations" in entry.name.lower()):
             tree.tables.append(inner)
         else:
             tree.others[ending] += 1
-    if sum(tree.others.values()) > max(MOST_OTHER, len(tree.images)):
+    others = sum(tree.others.values()) + len(tree.folders)
+    if others > max(MOST_OTHER, OTHERS_AN_IMAGE * len(tree.images)):
         raise InputError(
-            f"{tree.folder} is no folder of images: {sum(tree.others.values()):,} of its first files are none, and"
-            f" {len(tree.images):,} are"
+            f"{tree.folder} is no folder of images: as far as it was looked at, it has {len(tree.images):,} images"
+            f" beside {others:,} other files and folders"
         )
 
 
@@ -143,11 +165,11 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def arranged(tree: Tree) -> Arrangement:
     """Split and class of every image, by the rules above."""
-    first = dict.fromkeys(parts[0] for parts in tree.images if len(parts) > 1)
+    first = list(dict.fromkeys(parts[0] for parts in tree.images if len(parts) > 1))
     named = {name: split for name in first if (split := split_of(name))}
     others = [name for name in first if name not in named]
     training = [name for name, split in named.items() if split == "train"]
-    if not named:
+    if not named or (others and _all_have_splits(tree)):
         return _of_classes(tree, [])
     listing = ", ".join(f"{name}/" for name in named)
     if not training:
@@ -160,8 +182,12 @@ def arranged(tree: Tree) -> Arrangement:
                     f" those beside it into {tree.folder / 'train'}"
                 )
         return _of_classes(tree, [f"{listing} is read as a class: there is no training folder beside it"])
-    with_metadata = any(parts[0] in training for parts in tree.tables if len(parts) > 1)
-    if others and not with_metadata and all(len(_folders_in(tree, name)) < 2 for name in training):
+    if others and not any(_has_classes(tree, name) for name in training):
+        if any(_folders_in(tree, one) & _folders_in(tree, other) for one, other in itertools.combinations(named, 2)):
+            raise InputError(
+                f"{tree.folder}: {listing} are splits or classes, which cannot be told with {others[0]}/ beside them;"
+                " move that away, or all classes into a folder train/"
+            )
         return _of_classes(
             tree,
             [f"{listing} is read as a class, since it has no classes of its own and {others[0]}/ stands beside it"],
@@ -169,11 +195,19 @@ def arranged(tree: Tree) -> Arrangement:
     for split in dict.fromkeys(named.values()):
         if len(same := [name for name, of in named.items() if of == split]) > 1:
             raise InputError(f"{tree.folder} has {' and '.join(f'{name}/' for name in same)}, which mean one split")
-    notes = []
-    if others:
-        count = sum(parts[0] in others for parts in tree.images if len(parts) > 1)
-        notes.append(f"left out: {count:,} images of {', '.join(f'{name}/' for name in others)}, which is no split")
-    return _of_splits(tree, named, notes)
+    return _of_splits(tree, named, others)
+
+
+def _all_have_splits(tree: Tree) -> bool:
+    """Whether below every folder of the first level all images lie in folders named as splits."""
+    inside = [parts for parts in tree.images if len(parts) > 1]
+    return bool(inside) and all(len(parts) > 2 and split_of(parts[1]) for parts in inside)
+
+
+def _has_classes(tree: Tree, name: str) -> bool:
+    """Whether a folder of the first level has class folders, or metadata says the classes of its images."""
+    with_metadata = any(parts[-1].lower() in METADATA and parts[:1] in ((name,), parts) for parts in tree.tables)
+    return with_metadata or len(_folders_in(tree, name)) > 1
 
 
 def _folders_in(tree: Tree, name: str) -> set[str]:
@@ -181,43 +215,63 @@ def _folders_in(tree: Tree, name: str) -> set[str]:
     return {parts[1] for parts in tree.images if len(parts) > 2 and parts[0] == name}
 
 
-def _of_splits(tree: Tree, named: Mapping[str, str], notes: list[str]) -> Arrangement:
-    splits, classes = {}, {}
+def _of_splits(tree: Tree, named: Mapping[str, str], others: list[str]) -> Arrangement:
+    splits, classes, notes = {}, {}, []
     for parts in tree.images:
-        if parts[0] not in named:
+        if len(parts) == 1 or parts[0] not in named:
             continue
         _refuse_splits_below(tree, parts, 2)
         splits[parts] = named[parts[0]]
         classes[parts] = parts[1] if len(parts) > 2 else None
+    if beside := sum(len(parts) == 1 for parts in tree.images):
+        notes.append(f"left out: {beside:,} images beside the split folders")
+    if others:
+        count = sum(parts[0] in others for parts in tree.images if len(parts) > 1)
+        notes.append(f"left out: {count:,} images of {', '.join(f'{name}/' for name in others)}, which is no split")
     return Arrangement(splits, classes, notes)
 
 
 def _of_classes(tree: Tree, notes: list[str]) -> Arrangement:
     """The first level is classes, below which all or none may have split folders."""
-    inside = [parts for parts in tree.images if len(parts) > 1]
-    below = {parts: split_of(parts[1]) if len(parts) > 2 else None for parts in inside}
-    all_split = bool(inside) and all(below.values())
+    all_split = _all_have_splits(tree)
+    _refuse_other_levels(tree, all_split)
     splits, classes = {}, {}
     names: dict[tuple[str, str], str] = {}
     for parts in tree.images:
         _refuse_splits_below(tree, parts, 2 if all_split else 1)
-        splits[parts] = below.get(parts) or "train"
+        splits[parts] = (split_of(parts[1]) if all_split and len(parts) > 2 else None) or "train"
         classes[parts] = parts[0] if len(parts) > 1 else None
         if all_split and len(parts) > 1 and names.setdefault((parts[0], splits[parts]), parts[1]) != parts[1]:
             raise InputError(
                 f"{tree.folder / parts[0]} has {names[parts[0], splits[parts]]}/ and {parts[1]}/, which mean one split"
             )
-    if all_split and "train" not in splits.values():
-        raise InputError(f"{tree.folder} has no training images below its classes")
+    if all_split:
+        if "train" not in splits.values():
+            raise InputError(f"{tree.folder} has no training images below its classes")
+        notes = [*notes, "the split folders below the classes are the splits"]
     return Arrangement(splits, classes, notes)
+
+
+def _refuse_other_levels(tree: Tree, all_split: bool) -> None:
+    """Raises `InputError` where the first level is not the classes by all appearance."""
+    first = list(dict.fromkeys(parts[0] for parts in tree.images if len(parts) > 1))
+    inner = {name: _folders_in(tree, name) for name in first}
+    if len(first) == 1 and len(inner[first[0]]) > 1 and not any(len(parts) == 1 for parts in tree.tables):
+        raise InputError(f"{tree.folder} has all images in one folder: give that, --dataset {tree.folder / first[0]}")
+    words = [name for name in first if any(split_of(word) for word in re.split(r"[-_. ]", name))]
+    if not all_split and len(words) > 1 and len(set.intersection(*inner.values())) > 1:
+        raise InputError(
+            f"{tree.folder}: {', '.join(f'{name}/' for name in words)} hold folders of the same names; if they are"
+            " splits, call them train and test"
+        )
 
 
 def _refuse_splits_below(tree: Tree, parts: Parts, level: int) -> None:
     for depth in range(level, len(parts) - 1):
         if split_of(parts[depth]):
             raise InputError(
-                f"{tree.folder.joinpath(*parts[: depth + 1])} is named as a split but lies below a class; move split"
-                " folders to the first level, or rename it"
+                f"{tree.path(parts[: depth + 1])} is named as a split but lies below a class; move split folders to the"
+                " first level, or rename it"
             )
 
 
@@ -226,10 +280,19 @@ def _refuse_shared_images(tree: Tree, arrangement: Arrangement) -> None:
     training = {tree.identities[parts]: parts for parts, split in arrangement.splits.items() if split == "train"}
     for parts, split in arrangement.splits.items():
         if split != "train" and (other := training.get(tree.identities[parts])):
-            raise InputError(
-                f"{tree.folder.joinpath(*parts)} and {tree.folder.joinpath(*other)} are one file: it would be trained"
-                " and tested on"
-            )
+            raise InputError(_one_file(tree, parts, other))
+
+
+def _refuse_linked_twice(tree: Tree, images: Iterable[Parts]) -> None:
+    """Raises `InputError` for a file that stands twice among images of which a part becomes the test set."""
+    seen: dict[tuple[int, int], Parts] = {}
+    for parts in images:
+        if (other := seen.setdefault(tree.identities[parts], parts)) != parts:
+            raise InputError(_one_file(tree, parts, other))
+
+
+def _one_file(tree: Tree, one: Parts, other: Parts) -> str:
+    return f"{tree.path(one)} and {tree.path(other)} are one file: it would be trained and tested on"
 
 
 def _empty_classes(tree: Tree, arrangement: Arrangement) -> list[str]:
@@ -250,158 +313,188 @@ def _empty_classes(tree: Tree, arrangement: Arrangement) -> list[str]:
 
 
 def _read(tree: Tree, arrangement: Arrangement, options: ReadOptions) -> Contents:
-    notes: list[str] = []
-    labels = _metadata_labels(tree, arrangement, options, notes)
-    if labels is None:
-        if options.label_column is not None:
-            raise InputError(f"{tree.folder} has no metadata file with a column '{options.label_column}'")
-        labels = dict(arrangement.classes)
-        _annotate(tree, arrangement, labels, notes)
     if options.image_column is not None:
         raise InputError(f"image_column is for tables; {tree.folder} is a folder of image files")
+    notes: list[str] = []
+    images: dict[str, list[Parts]] = {"train": []}
+    for parts, split in arrangement.splits.items():
+        images.setdefault(split, []).append(parts)
+    metadata = _Metadata.of(tree)
+    classes = {arrangement.classes[parts] for parts in images["train"]} - {None}
     splits = {}
-    for split in dict.fromkeys(("train", *arrangement.splits.values())):
-        images = [parts for parts in tree.images if arrangement.splits.get(parts) == split]
-        labelled = [parts for parts in images if labels.get(parts) is not None]
-        where = f"the split '{split}'"
-        if split == "train" and not labelled:
+    for split, of_split in images.items():
+        labels = metadata.labels(of_split, arrangement, options.label_column, notes) or _folder_labels(
+            tree, arrangement, of_split, classes if split != "train" else set(), notes
+        )
+        splits[split] = _labelled(tree, split, of_split, labels, notes)
+    if options.holdout:
+        _refuse_linked_twice(tree, images["train"])
+    return Contents(splits, notes)
+
+
+def _labelled(tree: Tree, split: str, images: list[Parts], labels: Mapping[Parts, Any], notes: list[str]) -> Split:
+    """Those of `images` that have a label, but for a split without any, which has them all."""
+    where = f"the split '{split}'"
+    labelled = [parts for parts in images if parts in labels]
+    if not labelled:
+        if split == "train":
             raise InputError(
                 f"{tree.folder} has {len(images):,} training images, but neither class folders nor a metadata file"
                 " with labels"
             )
-        if not labelled:
-            splits[split] = Split(_files(tree, images), None, where)
-            continue
-        if outside := len(images) - len(labelled):
-            notes.append(f"left out: {outside:,} images of {where} outside of its class folders or metadata")
-        splits[split] = Split(_files(tree, labelled), Labels([labels[parts] for parts in labelled]), where)
-    return Contents(splits, notes)
+        return Split(FileImages([tree.path(parts) for parts in images]), None, where)
+    if outside := len(images) - len(labelled):
+        notes.append(f"left out: {outside:,} images of {where} outside of its class folders or metadata")
+    files = FileImages([tree.path(parts) for parts in labelled])
+    return Split(files, Labels([labels[parts] for parts in labelled]), where)
 
 
-def _files(tree: Tree, images: Iterable[Parts]) -> FileImages:
-    return FileImages([tree.folder.joinpath(*parts) for parts in images])
+def _folder_labels(
+    tree: Tree, arrangement: Arrangement, images: list[Parts], training: set[str | None], notes: list[str]
+) -> dict[Parts, Any]:
+    """Classes by folder. Of a split whose folder is none of the `training` classes, labels by annotations, or none."""
+    labels = {parts: name for parts in images if (name := arrangement.classes[parts]) is not None}
+    folders = set(labels.values())
+    if not training or folders & training or not all(name.lower() in UNLABELLED for name in folders):
+        return labels
+    annotations: dict[Parts, Any] = {}
+    for table in tree.tables:
+        if images and table[0] == images[0][0] and table[-1].lower() not in METADATA:
+            _annotate(tree, table, images, annotations)
+            notes.append(f"labels of {table[0]}/ are those of {'/'.join(table)}")
+    return annotations
 
 
-def _annotate(tree: Tree, arrangement: Arrangement, labels: dict[Parts, Any], notes: list[str]) -> None:
-    """Labels of the splits whose folders are no classes of the training set: from annotations, or none."""
-    known = {labels[parts] for parts, split in arrangement.splits.items() if split == "train"}
-    for split in set(arrangement.splits.values()) - {"train"}:
-        images = [parts for parts, of in arrangement.splits.items() if of == split]
-        folders = {labels[parts] for parts in images} - {None}
-        if folders & known or len(folders) > 1:
-            continue
-        labels.update(dict.fromkeys(images))
-        for table in tree.tables:
-            if table[0] == images[0][0] and table[-1].lower() not in METADATA:
-                _annotate_from(tree.folder.joinpath(*table), images, labels)
-                notes.append(f"labels of {images[0][0]}/ are those of {'/'.join(table)}")
-
-
-def _annotate_from(file: Path, images: list[Parts], labels: dict[Parts, Any]) -> None:
+def _annotate(tree: Tree, table: Parts, images: list[Parts], labels: dict[Parts, Any]) -> None:
     """Lines of file name and class, and of what is not needed, with tabs between them."""
-    by_name = {parts[-1]: parts for parts in images}
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    file = tree.path(table)
+    by_name: dict[str, list[Parts]] = {}
+    for parts in images:
+        for name in {parts[-1], "/".join(parts[len(table) - 1 :])}:
+            by_name.setdefault(name, []).append(parts)
+    for number, line in enumerate(_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        words = line.split("\t") if "\t" in line else line.split()
-        if len(words) < 2 or words[0] not in by_name:
-            raise InputError(f"{file}, line {number}: '{words[0]}' is no image beside it, or has no class")
-        labels[by_name[words[0]]] = words[1].strip()
+        words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
+        meant = by_name.get(words[0], [])
+        if len(words) < 2 or len(meant) != 1:
+            why = f"is the name of {len(meant)} images" if len(meant) > 1 else "is no image beside it, or has no class"
+            raise InputError(f"{file}, line {number}: '{words[0]}' {why}")
+        if labels.setdefault(meant[0], words[1]) != words[1]:
+            raise InputError(f"{file}, line {number}: '{words[0]}' has two classes, {labels[meant[0]]} and {words[1]}")
 
 
-def _metadata_labels(
-    tree: Tree, arrangement: Arrangement, options: ReadOptions, notes: list[str]
-) -> dict[Parts, Any] | None:
-    """Each image's label of the metadata files; None where there are none, or class folders say it instead."""
-    tables = [parts for parts in tree.tables if parts[-1].lower() in METADATA]
-    rows: dict[Parts, Mapping[str, Any]] = {}
-    known = set(tree.images)
-    for table in tables:
-        file = tree.folder.joinpath(*table)
-        for row in _metadata_rows(file):
-            name = row.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise InputError(f"{file} has rows without a 'file_name'")
-            image = _relative(table[:-1], name)
-            if image is None:
-                raise InputError(f"{file} names {name}, which is not in the folder {tree.folder}")
-            if image not in known:
-                raise InputError(f"{file} names {name}, which is not there or is no image")
-            rows[image] = row
-    if not rows:
-        return None
-    columns = dict.fromkeys(column for row in rows.values() for column in row if column and column != "file_name")
-    column = options.label_column or ("label" if "label" in columns else None)
-    if column is None and len({name for name in arrangement.classes.values() if name}) > 1:
-        notes.append(
-            f"{'/'.join(tables[0])} has no column 'label': class folders are the labels; --label_column chooses"
-        )
-        return None
-    if column is None and len(columns) == 1:
-        column = next(iter(columns))
-    if column is None or column not in columns:
-        asked = f"no column '{options.label_column}'" if options.label_column else "no column 'label'"
-        listing = ", ".join(columns) or "none but file_name"
-        raise InputError(f"{tree.folder.joinpath(*tables[0])} has {asked} (--label_column chooses): {listing}")
-    values = _numbers({image: row.get(column) for image, row in rows.items()})
-    unlabelled = {image: -1 for image, value in values.items() if value is None}  # told apart from images without a row
-    return values | unlabelled
+@dataclass(frozen=True)
+class _Metadata:
+    """Rows of metadata files by image, and the file that each image's row stands in."""
+
+    tree: Tree
+    rows: dict[Parts, Mapping[str, Any]]
+    tables: dict[Parts, Parts]
+
+    @classmethod
+    def of(cls, tree: Tree) -> _Metadata:
+        """Raises `InputError` for rows that name no image below the file, or one image twice."""
+        made, known = cls(tree, {}, {}), set(tree.images)
+        for table in tree.tables:
+            if table[-1].lower() not in METADATA:
+                continue
+            file = tree.path(table)
+            for row in _metadata_rows(file):
+                name = row.get("file_name")
+                if not isinstance(name, str) or not name:
+                    raise InputError(f"{file} has rows without a 'file_name'")
+                image = _below(table[:-1], name, known)
+                if image is None:
+                    raise InputError(f"{file} names {name}, which is no image beside or below it")
+                if dict(made.rows.setdefault(image, row)) != dict(row):
+                    raise InputError(f"{file} names {name}, of which another row says something else")
+                made.tables[image] = table
+        return made
+
+    def labels(
+        self, images: list[Parts], arrangement: Arrangement, asked: str | None, notes: list[str]
+    ) -> dict[Parts, Any]:
+        """Labels of a split's images that have a row; -1 where it is empty. None at all where class folders say them.
+
+        asked: the column, else it is 'label', or the only one.
+        """
+        rows = {image: self.rows[image] for image in images if image in self.rows}
+        if not rows:
+            if asked is not None:
+                raise InputError(f"{self.tree.folder} has no metadata file for the column '{asked}'")
+            return {}
+        table = "/".join(next(self.tables[image] for image in rows))
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row if name and name != "file_name"))
+        column = asked or ("label" if "label" in columns else None)
+        if column is None and len({name for image in images if (name := arrangement.classes[image])}) > 1:
+            notes.append(f"{table} has no column 'label': class folders are the labels; --label_column chooses")
+            return {}
+        if column is None and len(columns) == 1:
+            column = columns[0]
+        if column is None or column not in columns:
+            raise InputError(
+                f"{self.tree.folder / table} has no column '{asked or 'label'}'; --label_column chooses:"
+                f" {', '.join(columns) or 'it has file_name alone'}"
+            )
+        notes.append(f"labels are those of the column '{column}' of {table}")
+        values = _numbers([row.get(column) for row in rows.values()], table.lower().endswith(".csv"))
+        return {image: -1 if value is None else value for image, value in zip(rows, values, strict=True)}
 
 
-def _relative(folder: Parts, name: str) -> Parts | None:
-    """A path that a file in `folder` names, below the data set's folder; None where it leads out of that."""
-    parts = list(folder)
-    if name.startswith(("/", "\\")) or ":" in name.split("/")[0]:
-        return None
-    for part in name.replace("\\", "/").split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return tuple(parts)
+def _below(folder: Parts, name: str, known: set[Parts]) -> Parts | None:
+    """The image that a file in `folder` names by its path from there; None where that is not below it, or no image."""
+    for written in (name, name.replace("\\", "/")):  # as Windows writes it
+        inner = tuple(part for part in written.split("/") if part != ".")
+        if "" not in inner and ".." not in inner and (*folder, *inner) in known:
+            return (*folder, *inner)
+    return None
 
 
 def _metadata_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    if file.suffix.lower() == ".csv":
-        yield from csv.DictReader(_text(file).splitlines())
-    elif file.suffix.lower() == ".jsonl":
-        for number, line in enumerate(_text(file).splitlines(), start=1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError:
-                raise InputError(f"{file}, line {number} is no JSON") from None
-            if isinstance(row, dict):
-                yield row
-    else:
+    ending = file.suffix.lower()
+    if ending == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(file)
+            yield from pq.read_table(file).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from None
-        yield from table.to_pylist()
+        return
+    text = _text(file)
+    if ending == ".csv":
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+        try:
+            yield from csv.DictReader(io.StringIO(text, newline=""))
+        except csv.Error as error:
+            raise InputError(f"{file} is no CSV file: {error}") from None
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, line {number} is no JSON object")
+        yield row
 
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig", errors="replace")
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not in UTF-8; save it so") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
 
 
-def _numbers(values: dict[Parts, Any]) -> dict[Parts, Any]:
-    """Texts that are all whole numbers, as a CSV file has them, as numbers; empty ones as None."""
-    given = {image: None if value == "" else value for image, value in values.items()}
-    try:
-        return {image: None if value is None else int(value) for image, value in given.items() if _is_text(value)} | {
-            image: value for image, value in given.items() if not _is_text(value)
-        }
-    except ValueError:
-        return given
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+def _numbers(values: list[Any], of_text: bool) -> list[Any]:
+    """Empty ones as None; of a file of texts alone, numbers where all are written as whole numbers are."""
+    given = [None if value == "" else value for value in values]
+    written = [value for value in given if value is not None]
+    if of_text and all(re.fullmatch(r"0|-?[1-9][0-9]*", value) for value in written):
+        return [None if value is None else int(value) for value in given]
+    return given

@@ -25,6 +25,10 @@ NAMES_TAKEN = "x_train, y_train, x_test, y_test (or train_images, train_labels, 
 Shape = tuple[int, ...]
 
 
+class NoPairsError(InputError):
+    """Arrays that are not named as images and labels are."""
+
+
 def find_npz(file: Path) -> Found:
     return Found({file.name: file}, functools.partial(_read_npz, file))
 
@@ -34,7 +38,10 @@ def find_npy(folder: Path, names: frozenset[str]) -> Found | None:
     files = {name[:-4]: folder / name for name in names if name.lower().endswith(".npy")}
     if not files:
         return None
-    pairs = _pairs(files, str(folder))
+    try:
+        pairs = _pairs(files, str(folder))
+    except NoPairsError:
+        return None
     used = {file.name: file for pair in pairs.values() for file in (files[pair[0]], files[pair[1]])}
     return Found(used, functools.partial(_read_npy, folder, files, pairs))
 
@@ -57,7 +64,7 @@ def _pairs(names: dict[str, Path] | list[str], where: str) -> dict[str, tuple[st
         if (split, "images") in found and (split, "labels") in found:
             pairs[split] = found[split, "images"], found[split, "labels"]
     if "train" not in pairs:
-        raise InputError(
+        raise NoPairsError(
             f"{where} has no arrays named {NAMES_TAKEN}; its names are {', '.join(sorted(names)) or 'none'}"
         )
     return pairs

@@ -52,15 +52,19 @@ class Rows(Protocol):
 # Local files
 
 
-def find(folder: Path, configuration: str | None) -> Found | None:
+def find(folder: Path, configuration: str | None, only_named: bool = False) -> Found | None:
     """The Parquet or Arrow files of a folder, in it or two levels below, by split; None where there are none.
 
+    only_named: none either where neither a file's name nor the folder's README says which split it is.
     Raises `InputError` where the files' splits or configurations are not plain.
     """
     files = sorted(_files(folder, DEPTH))
     if not files:
         return None
-    splits = _declared_splits(folder, configuration) or _named_splits(folder, files, configuration)
+    declared = _declared_splits(folder, configuration)
+    if only_named and not declared and not any(map(_names_a_split, files)):
+        return None
+    splits = declared or _named_splits(folder, files, configuration)
     used = {str(file.relative_to(folder)): file for of_split in splits.values() for file in of_split}
     unused = len(files) - len(used)
     notes = (f"left out: {unused} files of {folder} that belong to other configurations",) if unused else ()
@@ -75,9 +79,9 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}") from None
     for entry in entries:
-        if entry.name.endswith(ENDINGS) and entry.name not in METADATA and entry.is_file():
+        if entry.name.endswith(ENDINGS) and entry.name not in METADATA and os.path.isfile(entry.path):
             yield Path(entry.path)
-        elif depth and entry.is_dir():
+        elif depth and os.path.isdir(entry.path):
             yield from _files(Path(entry.path), depth - 1)
 
 
@@ -143,6 +147,10 @@ def _named_splits(folder: Path, files: list[Path], configuration: str | None) ->
             f" {next(files[0] for split, files in splits.items() if split)} has; rename or move it"
         )
     return {"train": splits[""]} if "" in splits else splits
+
+
+def _names_a_split(file: Path) -> bool:
+    return any(split_of(word) for word in re.split(r"[-_. ]", file.stem))
 
 
 def _split_in(stem: str) -> str | None:
