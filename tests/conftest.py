@@ -53,7 +53,7 @@ def train_command(tmp_path: Path) -> Command:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             **options,  # type: ignore[call-overload]
         )
 
@@ -72,7 +72,7 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
     )
     os.close(secondary)
     seen = b""
-    while select.select([primary], [], [], 60)[0]:
+    while select.select([primary], [], [], 1200)[0]:
         try:
             seen += os.read(primary, 65536)
         except OSError:  # the other end was closed
@@ -80,7 +80,7 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
     else:
         process.kill()
     os.close(primary)
-    assert process.wait(60) == 0, seen.decode()
+    assert process.wait(1200) == 0, seen.decode()
     return seen.decode()
 
 
@@ -112,7 +112,7 @@ def reproduce(folder: Path, *arguments: str, status: int = 0, env: Mapping[str, 
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
         env=env,
     )

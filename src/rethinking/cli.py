@@ -311,5 +311,5 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _fail(error: InputError | RunError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
     sys.exit(error.exit_status)

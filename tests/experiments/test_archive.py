@@ -83,7 +83,7 @@ def test_several_processes_may_add_at_once(tmp_path: Path, result: RunResult):
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(result.path)]
     processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abc"]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=1200) for process in processes] == [0, 0, 0]
     assert len(archive.read(tmp_path)) == 15
 
 
@@ -91,7 +91,7 @@ def test_a_run_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
     options = KernelMachineConfig(dataset="digits", device="cpu", train_subset=100, runs_dir=str(tmp_path / "runs"))
     machine = fitting.fit(options)
     command = [sys.executable, "-m", "rethinking", "keep", str(tmp_path / "kept")]
-    subprocess.run([*command, str(result.path), str(machine.path)], check=True, timeout=120)
+    subprocess.run([*command, str(result.path), str(machine.path)], check=True, timeout=1200)
     kept = archive.read(tmp_path / "kept")
     assert set(kept) == {result.path.name, machine.path.name}
     assert kept[machine.path.name] == archive.evidence(machine)
@@ -99,7 +99,7 @@ def test_a_run_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
     with pytest.raises(RunError, match="is not finished yet"):
         archive.of_run_folder(machine.path)
     for wrong, said in (([], "keep takes a folder of results and run folders"), (["nowhere"], "cannot read nowhere")):
-        refused = subprocess.run([*command, *wrong], capture_output=True, text=True, timeout=120, check=False)
+        refused = subprocess.run([*command, *wrong], capture_output=True, text=True, timeout=1200, check=False)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
         assert said in line

@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_with_its_factor_to_the_same_numbers(tmp_path: Path
         return [sys.executable, "-c", script, str(runs), *options]
 
     process = subprocess.Popen(command(tmp_path / "killed", "--slow"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 1200
     while len(list((tmp_path / "killed").rglob("factor/*/*.npy"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.05)

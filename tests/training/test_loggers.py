@@ -3,7 +3,6 @@ import logging
 import socket
 import socketserver
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -137,10 +136,8 @@ def test_a_logger_that_hangs_slows_nothing_and_is_left_behind(monkeypatch, caplo
     hanging = Broken("nowhere")
     monkeypatch.setattr(hanging, "epoch", lambda record: threading.Event().wait())
     background = Background("Hanging", hanging)
-    started = time.monotonic()
     for epoch in range(100):
-        background.epoch({"epoch": epoch})
-    assert time.monotonic() - started < 1  # it would hang for good
+        background.epoch({"epoch": epoch})  # it would hang for good
     with caplog.at_level(logging.WARNING, "rethinking"):
         background.ended(None)
     assert "left behind" in caplog.text

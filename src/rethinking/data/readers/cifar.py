@@ -79,9 +79,11 @@ def _read_pickles(folder: Path, splits: dict[str, list[str]], meta: Path | None,
         pixels = batch["data"]
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != VALUES:
             raise InputError(f"{file} has images of {pixels.dtype} {pixels.shape}, not of uint8 (n, {VALUES})")
-        if labels is None or len(labels) != len(pixels):
-            raise InputError(f"{file} has not one label for each of its {len(pixels):,} images")
-        return pixels, [int(label) for label in labels]
+        if isinstance(labels, np.ndarray):
+            labels = labels.tolist()
+        if not isinstance(labels, list) or len(labels) != len(pixels) or {*map(type, labels)} - {int}:
+            raise InputError(f"{file} has not one whole number as the label of each of its {len(pixels):,} images")
+        return pixels, labels
 
     return _contents({split: [read(folder / name) for name in files] for split, files in splits.items()}, names)
 

@@ -118,12 +118,11 @@ def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:
     """
     if any(values.dtype.kind not in "iu" for values in labels.values()):
         return {split: Labels(values) for split, values in labels.items()}
-    numbers = np.unique(np.concatenate(list(labels.values())))
-    numbers = numbers[numbers != -1]
-    names = tuple(str(number) for number in numbers.tolist())
+    numbers = sorted({number for values in labels.values() for number in values.tolist()} - {-1})
+    index = {number: position for position, number in enumerate(numbers)}
+    names = tuple(map(str, numbers))
     return {
-        split: Labels(np.where(values == -1, -1, np.searchsorted(numbers, values)), names)
-        for split, values in labels.items()
+        split: Labels([index.get(number, -1) for number in values.tolist()], names) for split, values in labels.items()
     }
 
 

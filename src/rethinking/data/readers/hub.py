@@ -59,16 +59,21 @@ def _from_hub_cache(repository: str, configuration: str | None, options: ReadOpt
         return None
     from rethinking.data import readers
 
-    return readers.find(folder, configuration).read(options)
+    found = readers.find(folder, configuration)
+    contents = found.read(options)
+    return Contents(contents.splits, [*found.notes, *contents.notes])
 
 
 def hub_cache_folder(repository: str) -> Path | None:
-    """The newest snapshot of a data set's repository in the Hub's own cache."""
+    """The snapshot that `main` means, of a data set's repository in the Hub's own cache, else the newest one."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = cache / f"datasets--{repository.replace('/', '--')}" / "snapshots"
+    own = cache / f"datasets--{repository.replace('/', '--')}"
+    snapshots, main = own / "snapshots", own / "refs" / "main"
     if not snapshots.is_dir():
         return None
+    if main.is_file() and (meant := snapshots / main.read_text(encoding="utf-8").strip()).is_dir():
+        return meant
     whole = [folder for folder in snapshots.iterdir() if folder.is_dir() and any(folder.iterdir())]
     return max(whole, key=lambda folder: folder.stat().st_mtime_ns, default=None)
 

@@ -28,7 +28,7 @@ def find(folder: Path, names: frozenset[str]) -> Found | None:
     files: dict[tuple[str, str], Path] = {}
     for name in sorted(names):  # a plain file stands before its compressed copy and is taken
         match = NAMED.fullmatch(name)
-        if not match:
+        if not match or not (folder / name).is_file():
             continue
         key = _split(match["words"]), match["what"].lower()
         if key not in files:

@@ -7,6 +7,7 @@ the folder's README as on the Hub; the guesses of the library `datasets` are not
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import yaml
 
+from rethinking.data.readers import image_folder
 from rethinking.data.readers.contents import Contents, Found, Images, Labels, ReadOptions, Split, Stored, split_of
 from rethinking.errors import InputError
 
@@ -25,7 +27,11 @@ ENDINGS = (".parquet", ".arrow")
 METADATA = ("metadata.parquet", "metadata.arrow")  # of image files
 DEPTH = 2  # folders below which tables are looked for: a configuration's, and a split's
 BATCH = 500  # rows read at a time
+FILE_MAGIC = b"ARROW1"
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"P5", b"P6", b"P4")
+PREFERRED_LABELS = ("label", "fine_label")  # the second is CIFAR-100's
 INTEGERS = re.compile(r"u?int\d+")
 FLOATS = ("halffloat", "float", "double", "float16", "float32", "float64")
 TEXTS = ("string", "large_string", "string_view")
@@ -56,30 +62,50 @@ def find(folder: Path, configuration: str | None, only_named: bool = False) -> F
     """The Parquet or Arrow files of a folder, in it or two levels below, by split; None where there are none.
 
     only_named: none either where neither a file's name nor the folder's README says which split it is.
-    Raises `InputError` where the files' splits or configurations are not plain.
+    Raises `InputError` where the files' splits or configurations are not plain, or a part of a split is missing.
     """
-    files = sorted(_files(folder, DEPTH))
+    found = sorted(_files(folder, DEPTH))
+    files = [file for file in found if file.suffix in ENDINGS]
     if not files:
         return None
-    declared = _declared_splits(folder, configuration)
-    if only_named and not declared and not any(map(_names_a_split, files)):
+    notes: list[str] = []
+    splits = _declared_splits(folder, configuration, notes)
+    if only_named and not splits and not any(map(_names_a_split, files)):
         return None
-    splits = declared or _named_splits(folder, files, configuration)
-    used = {str(file.relative_to(folder)): file for of_split in splits.values() for file in of_split}
-    unused = len(files) - len(used)
-    notes = (f"left out: {unused} files of {folder} that belong to other configurations",) if unused else ()
-    return Found(used, functools.partial(_read_files, folder, splits), notes)
+    splits = splits or _named_splits(folder, files, configuration)
+    used = [file for of_split in splits.values() for file in of_split]
+    _refuse_missing_shards(used)
+    if unused := len(files) - len(used):
+        notes.append(f"left out: {unused} files of other configurations or splits")
+    # What decides the splits, and images that a table may name by their path, belong to the content too.
+    beside = [file for file in (*found, folder / "README.md") if file.suffix not in ENDINGS and file.is_file()]
+    deciding = {str(file.relative_to(folder)): file for file in (*used, *beside)}
+    return Found(deciding, functools.partial(_read_files, folder, splits), tuple(notes))
+
+
+def _refuse_missing_shards(files: list[Path]) -> None:
+    """Raises `InputError` where of train-00000-of-00002 the other part is not there."""
+    for file in files:
+        if shard := SHARD.fullmatch(file.name):
+            before, _, count, after = shard.groups()
+            names = [f"{before}-{index:05}-of-{count}{after}" for index in range(int(count))]
+            there = {other.name for other in files}
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise InputError(f"{file.parent} lacks {missing[0]}, one of {int(count)} parts")
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Parquet and Arrow files, but for the metadata of image files, not more than `depth` folders down."""
+    """Parquet, Arrow and image files, but for metadata, not more than `depth` folders down."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}") from None
     for entry in entries:
-        if entry.name.endswith(ENDINGS) and entry.name not in METADATA and os.path.isfile(entry.path):
+        ending = os.path.splitext(entry.name)[1]
+        wanted = ending in ENDINGS or ending.lower() in image_folder.ENDINGS
+        if wanted and entry.name not in METADATA and os.path.isfile(entry.path):
             yield Path(entry.path)
         elif depth and os.path.isdir(entry.path):
             yield from _files(Path(entry.path), depth - 1)
@@ -90,7 +116,7 @@ def find_file(file: Path) -> Found:
     return Found({file.name: file}, functools.partial(_read_files, file.parent, {"train": [file]}))
 
 
-def _declared_splits(folder: Path, configuration: str | None) -> dict[str, list[Path]]:
+def _declared_splits(folder: Path, configuration: str | None, notes: list[str]) -> dict[str, list[Path]]:
     """By the `configs` of the folder's README.md, as on the Hub; none where it declares none."""
     readme = folder / "README.md"
     if not readme.is_file():
@@ -98,33 +124,63 @@ def _declared_splits(folder: Path, configuration: str | None) -> dict[str, list[
     try:
         parts = readme.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
         header = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read {readme}: {' '.join(str(error).split())}") from None
-    configs = header.get("configs") if isinstance(header, dict) else None
-    known = {str(one.get("config_name", "default")): one for one in configs or () if isinstance(one, dict)}
-    if not known:
-        return {}
-    default = next((name for name, one in known.items() if one.get("default")), None)
-    name = configuration or default or ("default" if "default" in known else None)
-    chosen = known.get(name or "", next(iter(known.values())) if len(known) == 1 and not configuration else None)
-    if chosen is None:
-        raise InputError(_choose(folder, sorted(known), configuration))
-    files = chosen.get("data_files")
-    declared = files if isinstance(files, list) else []
+        configs = header.get("configs") if isinstance(header, dict) else None
+        known = {str(one.get("config_name", "default")): one for one in configs or ()}
+        if not known:
+            return {}
+        files = _configuration(folder, known, configuration).get("data_files")
+        if files is None:
+            return {}
+        return _splits_of(folder, files, notes)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {readme}: {error.strerror}") from None
+    except Exception as error:  # people write it by hand, and YAML raises nearly every type
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the configs of {readme} are not as on the Hub: {reason}") from None
+
+
+def _configuration(folder: Path, known: dict[str, Any], asked: str | None) -> dict[str, Any]:
+    """The one asked for, else the default, else the only one."""
+    default = next((name for name, one in known.items() if one.get("default")), "default")
+    name = asked or (next(iter(known)) if len(known) == 1 else default)
+    if name not in known:
+        raise InputError(_choose(folder, sorted(known), asked))
+    return {"data_files": known[name].get("data_dir", "").rstrip("/") + "/**"} | known[name]
+
+
+def _splits_of(folder: Path, files: Any, notes: list[str]) -> dict[str, list[Path]]:
+    """Of `data_files`: patterns, which are training images, or such of each split."""
+    if isinstance(files, str) or all(isinstance(one, str) for one in files):
+        matching = _matching(folder, files)
+        named = _named_splits(folder, matching, None) if any(map(_names_a_split, matching)) else {}
+        return named or {"train": matching}
     splits: dict[str, list[Path]] = {}
-    for one in declared:
-        if not isinstance(one, dict) or not (split := split_of(str(one.get("split", "")))):
-            continue
-        patterns = one.get("path", [])
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            splits.setdefault(split, []).extend(_matching(folder, str(pattern), readme))
-    return {split: files for split, files in splits.items() if files}
+    for one in files:
+        split = split_of(str(one["split"]))
+        if split is None:
+            notes.append(f"not used: the split '{one['split']}'")
+        elif split in splits:
+            raise InputError(f"{folder / 'README.md'} has two splits that mean '{split}'")
+        else:
+            splits[split] = _matching(folder, one["path"])
+    return splits
 
 
-def _matching(folder: Path, pattern: str, readme: Path) -> list[Path]:
-    if Path(pattern).is_absolute() or ".." in Path(pattern).parts or "://" in pattern:
-        raise InputError(f"{readme} names {pattern}, which is not in its folder")
-    return sorted(file for file in folder.glob(pattern) if file.is_file() and file.suffix in ENDINGS)
+def _matching(folder: Path, patterns: str | list[str]) -> list[Path]:
+    """Files of the folder that match. Raises `InputError` for patterns that lead out of it, or match nothing."""
+    files: list[Path] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        written = pattern.lstrip("/") if pattern.endswith("/**") else pattern
+        if not written or Path(written).is_absolute() or ".." in Path(written).parts or "://" in written:
+            raise InputError(f"{folder / 'README.md'} names {pattern!r}, which is not in its folder")
+        matching = (folder / name for name in sorted(glob.glob(written, root_dir=folder, recursive=True)))
+        matched = [file for file in matching if file.is_file() and file.suffix in ENDINGS]
+        if not matched:
+            raise InputError(f"{folder / 'README.md'} names {pattern!r}, and there is no such Parquet or Arrow file")
+        files += matched
+    return files
 
 
 def _named_splits(folder: Path, files: list[Path], configuration: str | None) -> dict[str, list[Path]]:
@@ -150,12 +206,17 @@ def _named_splits(folder: Path, files: list[Path], configuration: str | None) ->
 
 
 def _names_a_split(file: Path) -> bool:
-    return any(split_of(word) for word in re.split(r"[-_. ]", file.stem))
+    return any(map(split_of, _words(file.stem)))
+
+
+def _words(stem: str) -> list[str]:
+    """Of a file name, such as 'train' of train-00000-of-00005 and of train1."""
+    return re.split(r"[^a-zA-Z]+", stem)
 
 
 def _split_in(stem: str) -> str | None:
     """The split whose word a file name has, as in train-00000-of-00005. Raises `InputError` for two of them."""
-    splits = {split for word in re.split(r"[-_. ]", stem) if (split := split_of(word))}
+    splits = {split for word in _words(stem) if (split := split_of(word))}
     if len(splits) > 1:
         raise InputError(f"the file name {stem} has words for {' and '.join(sorted(splits))}; keep one")
     return splits.pop() if splits else None
@@ -185,6 +246,8 @@ class FileRows:
         for file, schema in zip(self.files, schemas, strict=True):
             if schema.names != schemas[0].names:
                 raise InputError(f"{file} has the columns {', '.join(schema.names)}, unlike {self.files[0]}")
+        if len({*schemas[0].names}) < len(schemas[0].names):
+            raise InputError(f"{self.files[0]} has two columns of one name: {', '.join(schemas[0].names)}")
         return schemas[0]
 
     def pieces(self) -> Iterator[FileRows]:
@@ -207,8 +270,17 @@ class FileRows:
                     continue
                 first, last = np.searchsorted(self.rows, [begin, begin + count])
                 if first < last:
-                    yield read().take(self.rows[first:last] - begin)
+                    yield _taken(read(), self.rows[first:last] - begin)
             before += opened.rows
+
+
+def _taken(column: Any, rows: np.ndarray) -> Any:
+    """The column's values at `rows`."""
+    import pyarrow as pa
+
+    if pa.types.is_binary_view(column.type):  # of which PyArrow takes none
+        column = column.cast(pa.large_binary())
+    return column.take(rows)
 
 
 class _Opened:
@@ -259,8 +331,17 @@ class _Opened:
     _last: tuple[Any, Any] = (None, None)  # parts of one row group are asked for one after the other
 
 
-@functools.lru_cache(maxsize=4)
 def _opened(file: Path) -> _Opened:
+    """The file as it is now; opened once while it stays."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise InputError(_cannot_read(file, error)) from None
+    return _opened_once(file, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened_once(file: Path, *stamp: int) -> _Opened:
     return _Opened(file)
 
 
@@ -269,13 +350,16 @@ def _arrow_batches(file: Path) -> list[Any]:
     import pyarrow as pa
 
     source = pa.memory_map(str(file))
-    try:
-        reader = pa.ipc.open_stream(source)
-        return list(reader)
-    except pa.ArrowInvalid:
-        source.seek(0)
+    if source.size() and source.read_at(len(FILE_MAGIC), 0) == FILE_MAGIC:
         opened = pa.ipc.open_file(source)
-        return [opened.get_batch(index) for index in range(opened.num_record_batches)]
+        batches = [opened.get_batch(index) for index in range(opened.num_record_batches)]
+    else:
+        batches = list(pa.ipc.open_stream(source))
+        if source.read_at(len(END_OF_STREAM), source.size() - len(END_OF_STREAM)) != END_OF_STREAM:
+            raise pa.ArrowInvalid("it is cut short")
+    for batch in batches:
+        batch.validate(full=True)  # what it points to may lie anywhere
+    return batches
 
 
 # `save_to_disk` and the Hub
@@ -321,16 +405,21 @@ def _read_saved(folder: Path, options: ReadOptions) -> Contents:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library raises many types of its own and of its readers
         raise InputError(f"cannot read {folder}: {_line(error)}") from None
-    return read_rows(_rows_of(loaded, str(folder)), folder, options)
+    return read_loaded(loaded, str(folder), options)
 
 
-def _rows_of(loaded: Any, where: str) -> dict[str, Rows]:
-    """Of a `Dataset` or `DatasetDict`, by split."""
+def _rows_of(loaded: Any, where: str, notes: list[str]) -> dict[str, Rows]:
+    """Of a `Dataset` or `DatasetDict`, by split; notes: gets those that are not used."""
     if not hasattr(loaded, "keys"):
         return {"train": DatasetRows(loaded)}
     splits: dict[str, Rows] = {}
     for name, rows in loaded.items():
-        if split := split_of(str(name)):
+        split = split_of(str(name))
+        if split is None:
+            notes.append(f"not used: {len(rows):,} rows of the split '{name}'")
+        elif split in splits:
+            raise InputError(f"{where} has two splits that mean '{split}': {', '.join(map(str, loaded))}")
+        else:
             splits[split] = DatasetRows(rows)
     if "train" not in splits:
         raise InputError(f"{where} has no split 'train', only {', '.join(map(str, loaded)) or 'none'}")
@@ -363,7 +452,9 @@ class DatasetRows:
 
 def read_loaded(loaded: Any, where: str, options: ReadOptions) -> Contents:
     """Contents of a `datasets.Dataset` or `DatasetDict`; where: in words."""
-    return read_rows(_rows_of(loaded, where), Path(where), options)
+    notes: list[str] = []
+    contents = read_rows(_rows_of(loaded, where, notes), Path(where), options)
+    return Contents(contents.splits, [*notes, *contents.notes])
 
 
 # Columns
@@ -393,20 +484,16 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions) -> Cont
 
 def _image_column(rows: Any, where: Path, asked: str | None, notes: list[str]) -> str:
     schema = rows.schema
-    features = _features(schema)
-    likely = [
-        name
-        for name in schema.names
-        if _is_image(schema.field(name).type) or features.get(name, {}).get("_type") == "Image"
-    ]
+    likely = [name for name in schema.names if _is_image(schema.field(name).type)]
     if asked is not None:
         if asked not in schema.names:
             raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
         if asked not in likely and not _is_bytes(schema.field(asked).type):
             raise InputError(f"the column '{asked}' of {where} is no image column: {_described(schema)}")
         return asked
-    if not likely:
-        likely = [name for name in schema.names if _is_bytes(schema.field(name).type) and _holds_images(rows, name)]
+    encoded = [name for name in schema.names if _is_bytes(schema.field(name).type)]
+    if not likely or set(encoded) & {"image", "img"}:
+        likely += [name for name in encoded if _holds_images(rows, name)]
     return _one("image", likely, ("image", "img"), where, schema, notes)
 
 
@@ -420,7 +507,7 @@ def _label_column(schema: Any, where: Path, asked: str | None, image: str, notes
         if asked not in labels:
             raise InputError(f"the column '{asked}' of {where} has no labels: {_described(schema)}")
         return asked
-    return _one("label", classes or labels, ("label", "fine_label"), where, schema, notes)
+    return _one("label", labels if "label" in labels else classes or labels, PREFERRED_LABELS, where, schema, notes)
 
 
 def _one(what: str, candidates: Sequence[str], preferred: Sequence[str], where: Path, schema: Any, notes: list) -> str:
@@ -443,7 +530,8 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return {}
-    return features if isinstance(features, dict) else {}
+    columns = features.items() if isinstance(features, dict) else ()
+    return {name: feature for name, feature in columns if isinstance(feature, dict)}
 
 
 def _described(schema: Any) -> str:
@@ -458,7 +546,8 @@ def _is_image(kind: Any) -> bool:
     """Whether it is a struct with an image's bytes, as `datasets` and pandas have it."""
     import pyarrow as pa
 
-    return pa.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
+    fields = [kind.field(index) for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    return any(field.name == "bytes" and (_is_bytes(field.type) or pa.types.is_null(field.type)) for field in fields)
 
 
 def _is_bytes(kind: Any) -> bool:
@@ -491,12 +580,16 @@ def _labels(rows: Any, column: str) -> Labels:
     if all(names == first for names, _ in pieces):
         return Labels([value for _, values in pieces for value in values], first)
     every = tuple(dict.fromkeys(name for names, _ in pieces for name in names or ()))
-    named = [
-        names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
-        for names, values in pieces
-        for value in values
-    ]
-    return Labels(named, every)
+    return Labels([_named(value, names) for names, values in pieces for value in values], every)
+
+
+def _named(value: Any, names: tuple[str, ...] | None) -> Any:
+    """The name that an index into a file's own class names stands for."""
+    if value is None or value == -1 or names is None or isinstance(value, str):
+        return value
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        raise InputError(f"the label {value} is none of the class names {', '.join(names)} of its file")
+    return names[value]
 
 
 def _class_names(rows: Any, column: str) -> tuple[str, ...] | None:
@@ -537,14 +630,13 @@ class TableImages:
         content = value.get("bytes") if isinstance(value, dict) else value
         path = value.get("path") if isinstance(value, dict) else None
         named = f"{path} ({described})" if isinstance(path, str) and path else described
-        if content is not None:
+        if isinstance(content, bytes):
             return Stored(named, content)
         if not isinstance(path, str) or not path:
             raise InputError(f"{described} is missing")
-        file = (self.folder / path).resolve()
-        if not file.is_relative_to(self.folder.resolve()):
-            raise InputError(f"{described} names {path}, which is not in the folder {self.folder}")
-        return Stored(named, file)
+        if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+            raise InputError(f"{described} names {path!r}, which is not in the folder {self.folder}")
+        return Stored(named, self.folder / path)
 
 
 def _cannot_read(file: Path, error: OSError) -> str:
