@@ -12,6 +12,14 @@ class InputError(ValueError):
     exit_status = 2
 
 
+class ImpossibleError(InputError):
+    """The data does not allow one run, whatever its options. Other runs on the same data may be possible."""
+
+
+class ConflictError(ImpossibleError):
+    """Two equal points have different targets: no function fits both."""
+
+
 class RunError(RuntimeError):
     """A well-formed request could not be carried out: a damaged file, a diverged run. Exit status 1."""
 

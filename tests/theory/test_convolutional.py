@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rethinking.data import sources
-from rethinking.errors import InputError
+from rethinking.errors import ImpossibleError, InputError
 from rethinking.seeding import generator
 from rethinking.theory import blocks, convolutional
 from rethinking.theory.blocks import spans
@@ -161,5 +161,5 @@ def test_more_filters_than_patches_and_images_too_small_are_refused():
     check((3, 9, 9), images=2, filters=32)
     with pytest.raises(InputError, match="33 filters are more than the 32 patches of 2 images"):
         check((3, 9, 9), images=2, filters=33)
-    with pytest.raises(InputError, match="too small for patches of 6x6"):
+    with pytest.raises(ImpossibleError, match="too small for patches of 6x6"):
         check((1, 6, 6), images=100, filters=1)

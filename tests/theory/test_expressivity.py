@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rethinking.data import sources
-from rethinking.errors import InputError
+from rethinking.errors import ConflictError, InputError
 from rethinking.seeding import generator
 from rethinking.theory import expressivity
 from rethinking.theory.expressivity import (
@@ -235,7 +235,7 @@ def test_copies_count_once_and_with_different_targets_are_named():
     assert (network(twice) - with_copies).abs().max() < 1e-6
     with_copies[53] += 1
     for depth in (2, 6):
-        with pytest.raises(InputError, match="points 3 and 53 both: they are equal and their targets are not"):
+        with pytest.raises(ConflictError, match="points 3 and 53 both: they are equal and their targets are not"):
             deep_memorizing_network(twice, with_copies, depth, random())
 
 

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from rethinking.data import sources
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.theory import blocks, convolutional, fitting, interpolation, room
 from rethinking.theory.fitting import fit
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -202,7 +202,7 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
     doubled = replace(data, fingerprint="doubled", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_: doubled)
     for begin in (fitting.check, fit):
-        with pytest.raises(InputError, match="no function fits points 3 and 17 both"):
+        with pytest.raises(ConflictError, match="images 3 and 17 both: they are equal and their true labels are '2'"):
             begin(config(tmp_path))
     assert not list(tmp_path.iterdir())
     assert fit(config(tmp_path, l2=0.1, bandwidth=3.0)).result["ridge"] == 0.1
@@ -215,7 +215,7 @@ def test_equal_images_are_named_by_their_place_in_the_data_set(tmp_path: Path, m
     labels[700:] = np.arange(742) % 10
     doubled = replace(data, fingerprint="doubled often", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_: doubled)
-    with pytest.raises(InputError, match=r"no function fits points (\d+) and (\d+) both") as caught:
+    with pytest.raises(ConflictError, match=r"no function fits training images (\d+) and (\d+) both") as caught:
         fit(config(tmp_path, train_subset=1300))
     first, second = (int(place) for place in re.findall(r"\d+", str(caught.value))[:2])
     assert np.array_equal(images[first], images[second])

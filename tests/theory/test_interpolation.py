@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.seeding import generator
 from rethinking.theory import blocks, interpolation
 from rethinking.theory.interpolation import (
@@ -173,7 +173,7 @@ def test_equal_points_with_different_labels_are_named():
     at[21] = 0.0
     labels[7], labels[21] = 3, 4
     assert conflicting_points(at, one_hot(labels, 10)) == (7, 21)
-    with pytest.raises(InputError, match="points 7 and 21 both"):
+    with pytest.raises(ConflictError, match="points 7 and 21 both"):
         interpolate(GaussianKernel(1.0), at, one_hot(labels, 10))
     assert (
         interpolate(GaussianKernel(1.0), at, one_hot(labels, 10), ridge=0.1).solution.residual < interpolation.TOLERANCE

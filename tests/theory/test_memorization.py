@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rethinking.data import sources
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.seeding import generator
 from rethinking.theory import expressivity, kinds
 from rethinking.theory.expressivity import memorizing_network
@@ -96,10 +96,31 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
     monkeypatch.setattr(
         sources, "load", lambda *_: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies")
     )
+    said = r"images 0 and 1010 both: they are equal and their true labels are '0' and '5'"
     for refuse in (memorize, kinds.check):
-        with pytest.raises(InputError, match="points 0 and 1010 both"):
+        with pytest.raises(ConflictError, match=said):
             refuse(config(tmp_path))
     assert not list(tmp_path.iterdir())
+    assert kinds.check(config(tmp_path, points="gaussian")), "which has no image"
+
+
+def test_pairs_beside_equal_images_with_different_labels_are_refused_where_both_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only the first half of the images have a point beside them."""
+    order = torch.randperm(1442, generator=generator(0, "train_subset"))[:100].tolist()
+    for second, refused in ((order[7], True), (order[70], False)):
+        images, labels = DIGITS.train.images.copy(), DIGITS.train.labels.copy()
+        images[second], labels[second] = images[order[3]], (labels[order[3]] + 1) % 10
+        copies = replace(DIGITS, train=sources.ImageSet(images, labels), fingerprint=f"pairs {second}")
+        monkeypatch.setattr(sources, "load", lambda *_, copies=copies: copies)
+        asked = config(tmp_path, points="pairs", gap=0.1, train_subset=100)
+        if refused:
+            with pytest.raises(ConflictError, match=r"true labels"):
+                kinds.check(asked)
+        else:
+            assert kinds.check(asked)
+            assert memorize(asked).result["train_error"] == 0
 
 
 def test_a_finished_run_answers(tmp_path: Path):

@@ -4,25 +4,37 @@ import pytest
 import torch
 
 from rethinking.data import sources
+from rethinking.errors import RunError
 from rethinking.seeding import generator
 from rethinking.theory.convolutional import standardized_features
 from rethinking.theory.interpolation import TOLERANCE, interpolate, one_hot, unwatched
 from rethinking.theory.kernels import GaussianKernel, LinearKernel
-from rethinking.theory.minimum_norm import NEAR, Task, hessian, random_centres, sgd, without_copies, wrong_on_test
+from rethinking.theory.minimum_norm import (
+    NEAR,
+    Task,
+    hessian,
+    random_centres,
+    sgd,
+    unseen,
+    without_copies,
+    wrong_on_test,
+)
 
 DIGITS = sources.load("digits")
 TRAIN, TEST = (torch.from_numpy(split.images.copy()) for split in (DIGITS.train, DIGITS.test))
+ALL = torch.arange(len(TEST))
 LABELS, TEST_LABELS = (torch.from_numpy(split.labels.copy()) for split in (DIGITS.train, DIGITS.test))
 
 
 def gaussian(images: int = 300) -> Task:
     points, test = TRAIN[:images].flatten(1).float() / 255, TEST.flatten(1).float() / 255
-    return Task(GaussianKernel(3.0), points, LABELS[:images], test, TEST_LABELS, 10, seed=0)
+    return Task(GaussianKernel(3.0), points, LABELS[:images], test, TEST_LABELS, 10, seed=0, unseen=ALL)
 
 
-def linear(images: int = 40) -> Task:
-    points, test = standardized_features(TRAIN[:images], TEST, 50, seed=0)
-    return Task(LinearKernel(), points, LABELS[:images], test, TEST_LABELS, 10, seed=0)
+def linear(images: int = 40, test: torch.Tensor = TEST, test_labels: torch.Tensor = TEST_LABELS) -> Task:
+    train = TRAIN[:images]
+    points, features = standardized_features(train, test, 50, seed=0)
+    return Task(LinearKernel(), points, LABELS[:images], features, test_labels, 10, seed=0, unseen=unseen(train, test))
 
 
 def least_norm(task: Task) -> float:
@@ -74,17 +86,22 @@ def test_copies_of_images_do_not_bend_the_distance():
     once = without_copies(points)
     assert once.tolist() == list(range(100))
     assert without_copies(torch.tensor([[0.0], [1.0], [-0.0]])).tolist() == [0, 1]
-    doubled = Task(task.kernel, points[once], labels[once], task.test, TEST_LABELS, 10, 0)
+    doubled = Task(task.kernel, points[once], labels[once], task.test, TEST_LABELS, 10, 0, ALL)
     assert sgd(doubled, unwatched)["distances"] == sgd(task, unwatched)["distances"]
 
 
 def test_no_wrong_label_is_forced_on_a_test_image_that_is_a_training_image():
+    images, labels = torch.cat([TRAIN[:3], TEST[:2], TEST]), torch.cat([LABELS[:3], TEST_LABELS[:2], TEST_LABELS])
+    assert unseen(TRAIN[:100], images).tolist() == [3, 4, *range(7, len(images))]
     task = gaussian(100)
-    test = torch.cat([task.points[:3], task.test])
+    test = images.flatten(1).float() / 255
     facts = wrong_on_test(
-        Task(task.kernel, task.points, task.labels, test, torch.cat([task.labels[:3], TEST_LABELS]), 10, 0), unwatched
+        Task(task.kernel, task.points, task.labels, test, labels, 10, 0, unseen(TRAIN[:100], images)), unwatched
     )
     assert (facts["forced"], facts["train_error"]) == (100, 0.0)
+    for minimum in hessian(linear(40, images, labels), unwatched)["minima"]:
+        assert minimum["gradient"] < 1e-9, "no label is wrong at an image whose label is to be fitted"
+        assert minimum["interpolates"]
 
 
 def test_the_hessian_is_the_same_at_every_global_minimum_and_is_the_features_covariance():
@@ -106,11 +123,18 @@ def test_the_hessian_is_the_same_at_every_global_minimum_and_is_the_features_cov
 
 def test_a_data_set_without_test_images_has_none_to_be_wrong_on():
     task = gaussian()
-    empty = Task(task.kernel, task.points, task.labels, task.test[:0], task.test_labels[:0], 10, 0)
+    empty = Task(task.kernel, task.points, task.labels, task.test[:0], task.test_labels[:0], 10, 0, ALL[:0])
     assert random_centres(empty, unwatched)["test_error"] is None
     assert sgd(empty, unwatched)["test_error"] is None
     with pytest.raises(RuntimeError, match="no test images"):
         wrong_on_test(empty, unwatched)
+
+
+def test_points_that_the_kernel_cannot_tell_apart_are_told_in_one_line():
+    """All values of so wide a kernel round to 1."""
+    task = Task(**{**vars(gaussian(50)), "kernel": GaussianKernel(1e9)})
+    with pytest.raises(RunError, match="the kernel matrix is singular in float64"):
+        sgd(task, unwatched)
 
 
 def test_draws_depend_on_the_seed_alone():

@@ -16,7 +16,7 @@ import tyro
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig, nearest
 from rethinking.data import sources
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ImpossibleError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
@@ -283,8 +283,8 @@ class Reproduction:
     ) -> Generator[tuple[Config, Result | RunError], None, None]:
         """Train what the evidence lacks, in groups of `at_once`, and do what is of theory one after the other.
 
-        A failed run is given back, the rest go on. Raises `InputError` where the data or the options do not fit, which
-        no run would survive.
+        A failed run is given back, as is one that this data does not allow, and the rest go on. Raises `InputError`
+        where the data or the options do not fit, which no run would survive.
         """
         missing = self.missing(kept)
         theory = [config for config in missing if isinstance(config, TheoryConfig)]
@@ -297,10 +297,12 @@ class Reproduction:
         networks = [config for config in missing if isinstance(config, ExperimentConfig)]
         failed: set[Config] = set()
         for config in list(networks):
-            if self.experiment == "all" and self._lacks_images(config):
+            try:
+                resolve(config, self.data())
+            except InputError as error:
                 networks.remove(config)
                 failed.add(config)
-                yield config, RunError("it takes more training or test images than there are")
+                yield config, self._survived(config, error)
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception):
                 failed.add(config)
@@ -318,18 +320,31 @@ class Reproduction:
                 yield asked, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
-        """What is not trained and not possible here, or takes more images than there are, fails alone among all.
+        """What this data does not allow, or takes more images than there are, fails alone. Among all, any theory does.
 
         Else `error` is raised.
         """
-        if self.experiment == "all" and (isinstance(config, TheoryConfig) or self._lacks_images(config)):
+        theory = self.experiment == "all" and isinstance(config, TheoryConfig)
+        if theory or isinstance(error, ImpossibleError) or self._fails_alone(config):
             return RunError(str(error))
         raise error
 
-    def _lacks_images(self, config: ExperimentConfig) -> bool:
+    def _fails_alone(self, config: Config) -> bool:
+        """Whether there are too few images for the run, and enough for others that were asked for."""
+        return self._lacks_images(config) and (self.experiment == "all" or self._some_have_images)
+
+    @functools.cached_property
+    def _some_have_images(self) -> bool:
+        return not all(self._lacks_images(config) for config in self.configs())
+
+    def _lacks_images(self, config: Config) -> bool:
         """Whether the data has fewer training or test images than the run takes."""
-        data = self.data()
+        if isinstance(config, MeasurementConfig):
+            return any(self._lacks_images(network) for network in config.networks())
+        data = sources.load(config.dataset, config.data_root)
         train_images, test_images = len(data.train), len(data.test) if data.test else 0
+        if isinstance(config, TheoryConfig):
+            return (config.train_subset or 0) > train_images
         replaced = 0 if config.replaced_example is None else config.replaced_example + 1
         return (config.train_subset or replaced) > train_images or max(config.keep_test_losses, replaced) > test_images
 
@@ -371,10 +386,13 @@ class Reproduction:
         if isinstance(config, TheoryConfig):
             return self._answer_of_theory(config, kept)
         data = self.data()
-        if self.experiment == "all" and self._lacks_images(config):
+        try:
+            asked = question(resolve(config, data), data.name, data.fingerprint)
+        except InputError as error:
+            self._survived(config, error)
             return None
         eligible = {name: run for name, run in kept.items() if self._wanted.items() <= run.configuration.items()}
-        return archive.best_answer(eligible, question(resolve(config, data), data.name, data.fingerprint))
+        return archive.best_answer(eligible, asked)
 
     @property
     def _wanted(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rethinking.errors import InputError
+from rethinking.errors import ImpossibleError, InputError
 from rethinking.seeding import generator
 from rethinking.theory.blocks import Blocks, nbytes, spans, triangle
 
@@ -74,11 +74,13 @@ class RandomFilters:
 
 
 def check(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
-    """Raises `InputError` where the images hold fewer patches than filters are wanted, or are too small for one."""
+    """Raises `InputError` for more filters than there are patches, `ImpossibleError` for images too small for one."""
     _, height, width = image_shape
     places = (height - PATCH + 1) * (width - PATCH + 1)
     if min(height, width) < PATCH + 1:
-        raise InputError(f"images of {height}x{width} are too small for patches of {PATCH}x{PATCH} in four quadrants")
+        raise ImpossibleError(
+            f"images of {height}x{width} are too small for patches of {PATCH}x{PATCH} in four quadrants"
+        )
     if filters > images * places:
         raise InputError(
             f"{filters:,} filters are more than the {images * places:,} patches of {images:,} images; take fewer"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rethinking import seeding
-from rethinking.errors import InputError
+from rethinking.errors import ConflictError, InputError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -136,8 +136,9 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
     targets: (n,), any real dtype
     generator: of the direction; None for that of seed 0
 
-    Raises `InputError` where two equal points have different targets, and as `TooCloseError` where two points are so
-    close that float64 does not tell their projections apart, or values so extreme that it overflows.
+    Raises `InputError` for values so extreme that float64 overflows, as `ConflictError` where two equal points have
+    different targets, and as `TooCloseError` where two points are so close that float64 does not tell their projections
+    apart.
     """
     line = _Line(points, targets, generator)
     thresholds = _between(line.first_threshold, line.along)
@@ -349,7 +350,7 @@ def _without_copies(points: Tensor, targets: Tensor, along: Tensor) -> Tensor:
         other = first.setdefault(point.numpy().tobytes(), index)
         kept[index] = other == index
         if targets[other] != targets[index]:
-            raise InputError(
+            raise ConflictError(
                 f"no function fits points {other} and {index} both: they are equal and their targets are not; leave one"
                 " out"
             )

@@ -85,8 +85,9 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     """Solve as `config` says, or find the run that did; an interrupted one goes on.
 
-    Raises `InputError` where the data, the options, memory or disk do not allow it, before any long work, and where
-    equal images have different labels; `RunError` for damaged files, a full disk or a matrix that cannot be factorized.
+    Raises `InputError` where the data, the options, memory or disk do not allow it, before any long work, as
+    `ConflictError` where equal images have different labels; `RunError` for damaged files, a full disk or a matrix that
+    cannot be factorized.
     """
     if found := find(config):
         _discard_matrices(found.path)  # where it was killed before it could
@@ -157,7 +158,7 @@ class _Work:
             once = minimum_norm.without_copies(train)
             task = minimum_norm.Task(
                 kernel, train[once], problem.labels[once], test, problem.test_labels, problem.num_classes,
-                self.config.seed,
+                self.config.seed, minimum_norm.unseen(problem.train, problem.test),
             )  # fmt: skip
             facts = minimum_norm.SOLUTIONS[self.config.solution](task, self.begin)
             self.end()

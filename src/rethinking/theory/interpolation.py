@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.theory.blocks import Blocks, spans, triangle
 from rethinking.theory.cholesky import (
     NotPositiveDefiniteError,
@@ -197,10 +197,13 @@ def interpolate(
 ) -> Interpolant:
     """`solve` for the kernel matrix of `points`, whose residual is that of K computed anew in blocks.
 
-    Raises `InputError` where equal points have different targets and there is no ridge, so that no solution exists.
+    Raises `ConflictError` where equal points have different targets and there is no ridge, so that no solution exists.
     """
-    if not ridge:
-        refuse_conflicts(points, targets)
+    if not ridge and (pair := conflicting_points(points, targets)):
+        raise ConflictError(
+            f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
+            " out"
+        )
     solution = solve(KernelMatrix(kernel, points), targets, ridge, folder=folder, held=held, begin=begin)
     return Interpolant(kernel, points, solution)
 
@@ -220,16 +223,6 @@ def residual_in_float64(
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Section 5's targets, float64 (n, num_classes)."""
     return F.one_hot(labels, num_classes).double()
-
-
-def refuse_conflicts(points: Tensor, targets: Tensor, places: Tensor | None = None) -> None:
-    """Raises `InputError` where equal points have different targets; they are told by their `places`, int64 (n,)."""
-    if pair := conflicting_points(points, targets):
-        first, second = pair if places is None else (int(places[index]) for index in pair)
-        raise InputError(
-            f"no function fits points {first} and {second} both: they are equal and their targets are not; leave one"
-            " out"
-        )
 
 
 def conflicting_points(points: Tensor, targets: Tensor) -> tuple[int, int] | None:

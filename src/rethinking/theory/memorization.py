@@ -81,7 +81,7 @@ class MemorizationConfig(TheoryConfig):
 def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResult:
     """Write the network down and look what it says of its points, or find the run that did.
 
-    Raises `InputError` where data and options do not fit, or points with different labels are equal.
+    Raises `InputError` where data and options do not fit, as `ConflictError` where equal images have different labels.
     """
     if found := find(config):
         return found
@@ -122,11 +122,14 @@ def check(config: MemorizationConfig) -> tuple[float, float]:
 
 
 def _refuse(config: MemorizationConfig, data: sources.ImageData) -> None:
-    """Raises `InputError` where equal images have different labels, or there is no image for a pair."""
+    """Raises `ConflictError` where equal images have different labels, `InputError` where there is none for a pair."""
     if config.points == "images":
         refuse_conflicting_images(config, data)
-    if config.points == "pairs" and (config.train_subset or len(data.train)) < 2:
-        raise InputError("a pair takes two points; take more images")
+    if config.points == "pairs":
+        half = (config.train_subset or len(data.train)) // 2
+        if not half:
+            raise InputError("a pair takes two points; take more images")
+        refuse_conflicting_images(config, data, half)
 
 
 def _points(config: MemorizationConfig, problem: Problem) -> tuple[Tensor, Tensor]:

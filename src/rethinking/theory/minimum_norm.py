@@ -28,7 +28,10 @@ DISPLACEMENT = 8.0  # of random centres from training images, in bandwidths
 
 @dataclass(frozen=True)
 class Task:
-    """points, test: float32 (n, features); labels int64 (n,)"""
+    """points, test: float32 (n, features); labels int64 (n,)
+
+    unseen: int64, the test images that are no training images, each different one once
+    """
 
     kernel: Kernel
     points: Tensor
@@ -37,6 +40,7 @@ class Task:
     test_labels: Tensor
     num_classes: int
     seed: int
+    unseen: Tensor
 
     @property
     def targets(self) -> Tensor:
@@ -66,7 +70,7 @@ class Task:
 
 
 def without_copies(points: Tensor) -> Tensor:
-    """Where each different one of `points`, float32 (n, features), stands first: int64 (different points,).
+    """Where each different one of `points`, (n, features), stands first: int64 (different points,).
 
     Copies have the same label where there is a solution at all, and make K singular.
     """
@@ -74,6 +78,12 @@ def without_copies(points: Tensor) -> Tensor:
     for index, point in enumerate(points.cpu().numpy()):
         first.setdefault((point + 0).tobytes(), index)
     return torch.tensor(list(first.values()), dtype=torch.int64)
+
+
+def unseen(train: Tensor, test: Tensor) -> Tensor:
+    """Where each different one of the images `test` stands first that is not among `train` too: int64, uint8 images."""
+    places = without_copies(torch.cat([train, test]).flatten(1))
+    return places[places >= len(train)] - len(train)
 
 
 def sgd(task: Task, begin: Steps) -> dict[str, Any]:
@@ -86,7 +96,7 @@ def sgd(task: Task, begin: Steps) -> dict[str, Any]:
     if isinstance(task.kernel, LinearKernel):
         return _sgd_on_weights(task, begin)
     gram, targets = task.gram, task.targets
-    exact = torch.linalg.solve(gram, targets)
+    exact = _solve(gram, targets)
     rate = 1 / float(gram.diagonal().max())
     coefficients = torch.zeros_like(targets)
     scale = _norm(gram, exact)
@@ -104,7 +114,7 @@ def _sgd_on_weights(task: Task, begin: Steps) -> dict[str, Any]:
     """The solution of K a = y, X'a in weights, is checked against the pseudoinverse's as well."""
     points, targets = task.points.double(), task.targets
     gram = points @ points.T
-    exact = points.T @ torch.linalg.solve(gram, targets)
+    exact = points.T @ _solve(gram, targets)
     pseudoinverse = torch.linalg.pinv(points) @ targets
     rate = 1 / float(gram.diagonal().max())
     weights = torch.zeros_like(exact)
@@ -155,7 +165,7 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
     centres = at[order] + noise * (DISPLACEMENT * task.kernel.bandwidth / math.sqrt(features))
     across = task.kernel(at, centres)
     advanced(0.2)
-    coefficients = torch.linalg.solve(across, task.targets)
+    coefficients = _solve(across, task.targets)
     advanced(0.6)
     test_values = kernel_sum(task.kernel, centres, coefficients, test) if len(test) else task.targets[:0]
     norm = _norm(task.kernel(centres, centres), coefficients)
@@ -168,12 +178,10 @@ def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
     With more test images than training images, at as many of them, and at none that is a training image too; the test
     error is that of these.
     """
-    count = len(task.points)
-    places = without_copies(torch.cat([task.points, task.test]))
-    places = places[places >= count][:count] - count
+    places = task.unseen[: len(task.points)]
     forced = len(places)
     if not forced:
-        raise RunError("this data set has no test images to be wrong on")
+        raise RunError("there are no test images to be wrong on that are not training images too")
     true_labels = task.test_labels[places]
     points = torch.cat([task.points, task.test[places]])
     targets = torch.cat([task.targets, _wrong_targets(task, true_labels)])
@@ -197,20 +205,20 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
 
     Loss: half the mean over images of the squared error of one output. Minima: that of least norm; it with a random
     direction added that no training image sees, as long as itself times ten; and that of least norm that is wrong on
-    test images besides. At each it is X'X / n, which depends on no weight.
+    test images besides, at none that is a training image too. At each it is X'X / n, which depends on no weight.
     """
     points, targets = task.points.double(), task.targets
     inverse = torch.linalg.pinv(points)
     least = inverse @ targets
     noise = torch.randn(least.shape, generator=generator(task.seed, "direction"), dtype=torch.float64).to(least.device)
     unseen = noise - inverse @ (points @ noise)
-    forced = min(len(task.test), max(0, points.shape[1] // 2 - len(points)))
-    wrong = _wrong_targets(task, task.test_labels[:forced])
-    both = torch.linalg.pinv(torch.cat([points, task.test[:forced].double()])) @ torch.cat([targets, wrong])
+    places = task.unseen[: max(0, points.shape[1] // 2 - len(points))]
+    wrong = _wrong_targets(task, task.test_labels[places])
+    both = torch.linalg.pinv(torch.cat([points, task.test[places].double()])) @ torch.cat([targets, wrong])
     minima = {
         "least norm": least,
         "a random direction added": least + unseen * (10 * least.norm() / unseen.norm()),
-        f"wrong on {forced} test images": both,
+        f"wrong on {len(places)} test images": both,
     }
     advanced = begin("Hessians")
     hessians, facts = [], []
@@ -241,6 +249,16 @@ def _wrong_targets(task: Task, true_labels: Tensor) -> Tensor:
     """For each of `true_labels` another class, drawn at random: float64 (labels, classes)."""
     shift = torch.randint(1, task.num_classes, true_labels.shape, generator=generator(task.seed, "wrong labels"))
     return one_hot((true_labels + shift) % task.num_classes, task.num_classes).to(task.points.device)
+
+
+def _solve(matrix: Tensor, targets: Tensor) -> Tensor:
+    """The one solution, float64. Raises `RunError` where the matrix is singular."""
+    try:
+        return torch.linalg.solve(matrix, targets)
+    except torch.linalg.LinAlgError:
+        raise RunError(
+            "the kernel matrix is singular in float64; some points are too close to each other for this kernel"
+        ) from None
 
 
 def _norm(gram: Tensor, coefficients: Tensor) -> float:

@@ -16,9 +16,9 @@ from rethinking.config import nearest
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.readers.contents import ReadOptions
-from rethinking.errors import InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.seeding import generator
-from rethinking.theory.interpolation import one_hot, refuse_conflicts
+from rethinking.theory.interpolation import conflicting_points, one_hot
 from rethinking.training.hardware import provenance, resolve_device
 from rethinking.training.run_dir import RunDir
 
@@ -174,16 +174,31 @@ def about(config: TheoryConfig, data: sources.ImageData, precision: str) -> dict
     }
 
 
-_without_conflicts: set[tuple[object, ...]] = set()  # what was looked through already, by this process
+_conflicts: dict[tuple[object, ...], str] = {}  # of what this process looked through: the error, or none
 
 
-def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData) -> None:
-    """Raises `InputError` where equal images have different labels, so that nothing fits them."""
-    looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed)
-    if looked_at not in _without_conflicts:
-        problem = Problem.of(config, data)
-        refuse_conflicts(problem.train.flatten(1), problem.labels, problem.rows)
-        _without_conflicts.add(looked_at)
+def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData, first: int | None = None) -> None:
+    """Raises `ConflictError` where two equal images, of all or of the `first` ones, have different labels."""
+    looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed, first)
+    if looked_at not in _conflicts:
+        _conflicts[looked_at] = _conflict(config, data, first)
+    if conflict := _conflicts[looked_at]:
+        raise ConflictError(conflict)
+
+
+def _conflict(config: TheoryConfig, data: sources.ImageData, first: int | None) -> str:
+    """Two images that no function fits, by their places in the data set, and their labels; empty where all fit."""
+    problem = Problem.of(config, data)
+    pair = conflicting_points(problem.train[:first].flatten(1), problem.labels[:first])
+    if pair is None:
+        return ""
+    ordered = sorted(pair, key=lambda index: int(problem.rows[index]))
+    places = " and ".join(str(int(problem.rows[index])) for index in ordered)
+    labels = " and ".join(f"'{data.class_names[int(problem.labels[index])]}'" for index in ordered)
+    kind = "true labels" if config.randomization == "none" else config.randomization.replace("_", " ")
+    return (
+        f"no function fits training images {places} both: they are equal and their {kind} are {labels}; leave one out"
+    )
 
 
 def find(config: TheoryConfig) -> TheoryResult | None:
