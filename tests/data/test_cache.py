@@ -66,7 +66,7 @@ def test_another_user_loads_what_one_left(own_cache: Path, tmp_path: Path):
     change = "import os; os.umask(0o002); os.setgroups([12000]); os.setgid(12000); os.setuid({user}); "
     printed = []
     for user in (12001, 12002):
-        code = f"import mmap; from rethinking.data import sources; {change.format(user=user)}{load}"
+        code = f"import encodings.cp437, mmap; from rethinking.data import sources; {change.format(user=user)}{load}"
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=1200, cwd="/", check=False
         )

@@ -183,7 +183,8 @@ def arranged(tree: Tree) -> Arrangement:
                 )
         return _of_classes(tree, [f"{listing} is read as a class: there is no training folder beside it"])
     if others and not any(_has_classes(tree, name) for name in training):
-        if any(_folders_in(tree, one) & _folders_in(tree, other) for one, other in itertools.combinations(named, 2)):
+        inner = [{name for name in _folders_in(tree, one) if name.lower() not in UNLABELLED} for one in named]
+        if any(one & other for one, other in itertools.combinations(inner, 2)):
             raise InputError(
                 f"{tree.folder}: {listing} are splits or classes, which cannot be told with {others[0]}/ beside them;"
                 " move that away, or all classes into a folder train/"
