@@ -109,10 +109,11 @@ def cache(arguments: Sequence[str] | None = None) -> None:
         option, *names = arguments or [""]
         option = option.replace("-", "_").replace("__", "--", 1)
         if option == "--remove_all" and not names:
-            names = list(kept.entries())
-        elif option == "--remove" and not names:
+            print(f"{kept.remove_all()} removed from {kept.folder()}")
+            return
+        if option == "--remove" and not names:
             raise InputError("--remove takes the names of entries; rethinking cache lists them")
-        elif option not in ("", "--remove"):
+        if option not in ("", "--remove"):
             raise InputError(f"cache takes --remove NAME ... or --remove_all, not '{' '.join(arguments or [])}'")
         if option:
             for name in names:

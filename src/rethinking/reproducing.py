@@ -24,6 +24,7 @@ from rethinking.theory.room import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.hardware import resolve_device
+from rethinking.training.preparation import cut
 
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
 
@@ -125,8 +126,9 @@ class Reproducing:
     def _describe_data(self) -> None:
         with contextlib.closing(StepsInWords(self._console)) as steps:
             found = self._reproduction.all_data(steps.of("data"))
+        networks = any(EXPERIMENTS[name].models for name in self._reproduction.rows)
         for data in found:
-            say(self._console, data.described())
+            say(self._console, [*data.described(), *(cut(ExperimentConfig(), data) if networks else [])])
 
     def _train(self, folder: Path) -> list[str]:
         """What is missing, its evidence into `folder`; returns what failed, in words."""

@@ -204,3 +204,44 @@ def test_only_entries_are_removed(own_cache: Path, tmp_path: Path):
     with pytest.raises(InputError):
         cache.remove("../mine")
     assert (tmp_path / "mine").is_dir()
+
+
+def test_other_folders_in_the_cache_folder_are_neither_listed_nor_removed(own_cache: Path, pets: Path):
+    sources.load(str(pets))
+    (own_cache / "thesis").mkdir()
+    (own_cache / "thesis" / "a.txt").write_text("x")
+    at_work = own_cache / "pets-123.abc.unfinished"
+    at_work.mkdir()
+    with filelock.FileLock(own_cache / "pets-123.abc.lock"):
+        assert "thesis" not in rethinking("cache").stdout
+        assert rethinking("cache", "--remove_all").stdout.startswith("1 removed")
+        assert (own_cache / "thesis" / "a.txt").exists()
+        assert at_work.exists()
+    assert not list(own_cache.glob("files-*.json"))
+
+
+def test_a_file_of_the_same_size_and_time_with_other_content_is_read_anew(tmp_path: Path):
+    def fill(value: int) -> None:
+        np.save(tmp_path / "pets/x_train.npy", np.full((4, 28, 28), value, dtype=np.uint8))
+        np.save(tmp_path / "pets/y_train.npy", [0, 1, 0, 1])
+        for file in (tmp_path / "pets").iterdir():
+            os.utime(file, (1e9, 1e9))
+
+    (tmp_path / "pets").mkdir()
+    fill(1)
+    assert sources.load(str(tmp_path / "pets")).train.images.max() == 1
+    fill(2)
+    assert sources.load(str(tmp_path / "pets")).train.images.max() == 2
+
+
+def test_files_that_change_while_they_are_read_are_told(pets: Path, monkeypatch: pytest.MonkeyPatch):
+    decode_all = sources._decode_all
+
+    def changing(*arguments: object) -> None:
+        decode_all(*arguments)  # type: ignore[arg-type]
+        Image.new("L", (28, 28)).save(pets / "cat/0.png")
+
+    monkeypatch.setattr(sources, "_decode_all", changing)
+    with pytest.raises(InputError, match="changed while it was read"):
+        sources.load(str(pets))
+    monkeypatch.undo()

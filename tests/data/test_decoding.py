@@ -1,4 +1,5 @@
 import io
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from rethinking.data import decoding, sources
 from rethinking.data.decoding import decode, shape_of
-from rethinking.data.readers.contents import ReadOptions, Stored
+from rethinking.data.readers.contents import ArrayImages, ReadOptions, Stored
 from rethinking.errors import InputError
 
 PLAIN, RGB, GREY = ReadOptions(), ReadOptions(colour="rgb"), ReadOptions(colour="grey")
@@ -204,10 +205,40 @@ def test_processes_decode_what_one_decodes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(decoding, "WORTH_PROCESSES", 0.0)
     monkeypatch.setenv("RETHINKING_CACHE", str(tmp_path / "another"))
     told: list[float] = []
-    together = sources.load(folder, begin=lambda step: told.append)
+    together = sources.load(folder, begin=lambda step: told.append if step == "decoding" else lambda share: None)
     assert together.fingerprint == alone.fingerprint
     assert told == sorted(told)
     assert told[-1] == 1.0
     (tmp_path / "pets/b/039.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"cannot decode .*b/039\.png"):
         sources.load(folder)
+
+
+def test_numbers_without_a_known_range_are_refused():
+    content = io.BytesIO()
+    Image.fromarray(np.full((30, 30), 200, dtype=np.int32)).save(content, "TIFF")
+    for options in (PLAIN, RGB, GREY):
+        with pytest.raises(InputError, match="mode I"):
+            decode(Stored("an image", content.getvalue()), options)
+
+
+@pytest.mark.parametrize("options", [RGB, GREY])
+def test_a_transparent_colour_of_plain_rgb_is_laid_over_white(options: ReadOptions):
+    pixels = decode(stored(Image.new("RGB", (30, 30)), transparency=(0, 0, 0)), options)
+    assert (pixels == 255).all()
+
+
+def test_a_held_out_array_stays_on_disk(tmp_path: Path):
+    """Of a mapped array no more than a chunk is copied at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 30, 30), dtype=np.uint8)
+    part = ArrayImages(images, "train").part(np.arange(0, 40, 2)).part(np.arange(5))
+    assert part.array is images
+    assert [image.described for image in part.stored()][:2] == [
+        "image 0 of the split 'train'",
+        "image 2 of the split 'train'",
+    ]
+    sent = pickle.loads(pickle.dumps(part))
+    assert len(sent.array) == 5
+    for ours, theirs in zip(part.stored(), sent.stored(), strict=True):
+        assert ours.described == theirs.described
+        assert np.array_equal(ours.content, theirs.content)

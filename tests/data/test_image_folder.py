@@ -237,7 +237,11 @@ def test_first_level_splits_and_their_classes_are_read_as_they_stand(plan):
 @settings(max_examples=40)
 @given(class_plans())
 def test_class_folders_alone_are_a_training_set_whatever_they_are_called(plan):
-    notes = is_read_as_planned(plan)
+    try:
+        notes = is_read_as_planned(plan)
+    except InputError as error:  # where all have words of splits in their names and hold folders of the same names
+        assert "look like splits" in str(error)
+        return
     for name in dict.fromkeys(path.split("/")[0] for path in plan.images):
         if name.lower() in SPLIT_WORDS:
             assert f"{name}/" in notes
@@ -966,3 +970,13 @@ def test_images_are_turned_upright_as_their_exif_says(tmp_path: Path):
     image = sources.load(str(tmp_path / "pets")).train.images[0, 0]
     assert image[:, -1].tolist() == [255] * 28
     assert image[:, :-1].max() == 0
+
+
+@pytest.mark.parametrize(
+    "names", [("seg_train/seg_train", "seg_test/seg_test"), ("train2017", "val2017"), ("training_set", "test_set")]
+)
+def test_folders_that_look_like_splits_are_never_classes_in_silence(tmp_path: Path, names: tuple[str, str]):
+    for number, place in enumerate(f"{name}/{inner}" for name in names for inner in ("cat", "dog")):
+        save_numbered(tmp_path / "pets" / place / "0.png", number)
+    with pytest.raises(InputError, match="look like splits.*call them train and test"):
+        sources.load(str(tmp_path / "pets"))

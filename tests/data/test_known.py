@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rethinking.data import sources
 from rethinking.data.images import ImageSet
 from rethinking.data.known import COARSE, KNOWN, folder_of, named
 from rethinking.data.sources import ReadOptions
+from rethinking.errors import InputError
 from tests.conftest import SHARED_DATA, shared
 
 CIFAR10 = "cbbda461ed01520fa349a10aef8752c12204528f34698b97ef646482e175bcc8"  # the fingerprint of commit 9d224da
@@ -126,3 +128,26 @@ def test_a_published_row_is_labels_and_then_red_green_and_blue(name: str, head: 
     assert [file for file, _ in files] == expected[name]
     second = files[0][1][len(head) + 3072 :]
     assert list(second) == head + [0] * 1024 + [1] * 1024 + [2] * 1024
+
+
+def test_a_folder_of_a_known_name_may_hold_images_that_the_options_make_alike(tmp_path: Path):
+    for index, size in enumerate([(28, 30), (40, 28), (28, 28), (50, 60)]):
+        file = tmp_path / "mnist" / "ab"[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGBA", size).save(file)
+    for options in (ReadOptions(resize=28, colour="grey"), ReadOptions(resize=30, colour="rgb")):
+        for data in (sources.load(str(tmp_path / "mnist"), options=options), sources.load("mnist", tmp_path, options)):
+            assert data.name == f"mnist{options.suffix}-{data.fingerprint[:8]}"
+            assert data.notes[0].startswith("not MNIST")
+
+
+def test_options_that_choose_nothing_are_refused_where_there_are_no_columns():
+    for options in (ReadOptions(label_column="label"), ReadOptions(image_column="image")):
+        with pytest.raises(InputError, match="has no columns to choose"):
+            sources.load("digits", options=options)
+
+
+def test_known_data_keeps_its_name_with_options_that_change_nothing():
+    shared("mnist")
+    data = sources.load("mnist", SHARED_DATA, ReadOptions(label_column="label", skip_unlabelled=True))
+    assert data.name == "mnist"

@@ -222,7 +222,7 @@ def test_what_is_measured_of_a_network_that_failed_fails_with_it_and_nothing_els
 def test_all_goes_on_without_test_images_to_replace_examples_with(tmp_path: Path, monkeypatch, images):
     digits = sources.load("digits")
     few = ImageSet(digits.test.images[:images], digits.test.labels[:images]) if images else None
-    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: replace(digits, test=few))
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: replace(digits, test=few))
     asked = Reproduction(experiment="all", scale="demo", models=("mlp_1x512",), runs_dir=str(tmp_path))
     found = dict(asked.found())
     failing = {config for config, outcome in found.items() if isinstance(outcome, RunError)}

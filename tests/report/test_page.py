@@ -167,7 +167,7 @@ def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pyte
     images = np.broadcast_to(np.uint8(0), (60_000, channels, 32, 32))
     train = sources.ImageSet(images, np.zeros(60_000, np.int64))
     data = sources.ImageData(dataset, tuple("0123456789"), "f", train, None)
-    monkeypatch.setattr(sources, "load", lambda *_: data)
+    monkeypatch.setattr(sources, "load", lambda *_, **__: data)
     if (name, channels) == ("minimum_norm", 3):
         return  # which is of grey images
     for asked in Reproduction(experiment=name, dataset=dataset, scale=scale).configs():

@@ -200,7 +200,7 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
     images, labels = data.train.images.copy(), data.train.labels.copy()
     images[17], labels[17], labels[3] = images[3], 1, 2
     doubled = replace(data, fingerprint="doubled", train=sources.ImageSet(images, labels))
-    monkeypatch.setattr(sources, "load", lambda *_: doubled)
+    monkeypatch.setattr(sources, "load", lambda *_, **__: doubled)
     for begin in (fitting.check, fit):
         with pytest.raises(ConflictError, match="images 3 and 17 both: they are equal and their true labels are '2'"):
             begin(config(tmp_path))
@@ -214,7 +214,7 @@ def test_equal_images_are_named_by_their_place_in_the_data_set(tmp_path: Path, m
     images[700:] = images[3]
     labels[700:] = np.arange(742) % 10
     doubled = replace(data, fingerprint="doubled often", train=sources.ImageSet(images, labels))
-    monkeypatch.setattr(sources, "load", lambda *_: doubled)
+    monkeypatch.setattr(sources, "load", lambda *_, **__: doubled)
     with pytest.raises(ConflictError, match=r"no function fits training images (\d+) and (\d+) both") as caught:
         fit(config(tmp_path, train_subset=1300))
     first, second = (int(place) for place in re.findall(r"\d+", str(caught.value))[:2])
@@ -237,7 +237,7 @@ def test_a_data_set_without_test_images_has_a_solution_and_no_test_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options
 ):
     alone = replace(sources.load("digits"), test=None)
-    monkeypatch.setattr(sources, "load", lambda *_: alone)
+    monkeypatch.setattr(sources, "load", lambda *_, **__: alone)
     result = fit(config(tmp_path, train_subset=50, **options)).result
     assert result["test_error"] is None
     assert result["train_error"] == 0

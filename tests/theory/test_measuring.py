@@ -139,7 +139,7 @@ def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
 
 def test_without_test_images_there_is_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     alone = replace(sources.load("digits"), test=None)
-    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: alone)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: alone)
     found = kinds.carry_out(ComplexityConfig.of(network(tmp_path))).result
     assert found["generalization_gap"] is None
     assert found["sharpness"] > 0
@@ -162,7 +162,7 @@ def test_folders_that_hold_no_finished_network_are_refused(tmp_path: Path):
 def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = train(network(tmp_path))
     other = replace(sources.load("digits"), fingerprint="another")
-    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: other)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: other)
     with pytest.raises(InputError, match="was trained on other data than digits"):
         kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
 

@@ -81,7 +81,7 @@ def test_closer_pairs_are_told_apart_less_well_and_in_the_end_not_at_all(tmp_pat
 def test_bright_points_that_rounding_makes_one_are_too_close_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No pixel is near 0, where the smallest step would be kept."""
     bright = replace(DIGITS, train=replace(DIGITS.train, images=DIGITS.train.images // 2 + 120))
-    monkeypatch.setattr(sources, "load", lambda *_: bright)
+    monkeypatch.setattr(sources, "load", lambda *_, **__: bright)
     for depth in (2, 5):
         found = memorize(config(tmp_path, points="pairs", gap=1e-16, train_subset=100, depth=depth)).result
         assert "rounding makes the points of pair 0 one" in found["too_close"]
@@ -94,7 +94,9 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
     images[1010] = images[0]
     assert DIGITS.train.labels[1010] != DIGITS.train.labels[0]
     monkeypatch.setattr(
-        sources, "load", lambda *_: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies")
+        sources,
+        "load",
+        lambda *_, **__: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies"),
     )
     said = r"images 0 and 1010 both: they are equal and their true labels are '0' and '5'"
     for refuse in (memorize, kinds.check):

@@ -127,7 +127,7 @@ def test_a_run_finished_by_another_process_in_the_meantime_is_left_alone(tmp_pat
 
     first = train(config(tmp_path))
     stamp = (first.path / "result.json").stat().st_mtime_ns
-    monkeypatch.setattr(RunDir, "find", lambda *_: late)
+    monkeypatch.setattr(RunDir, "find", lambda *_, **__: late)
     answers = iter([False, True])
     late = type("Late", (RunDir,), {"is_finished": property(lambda self: next(answers))})(first.path)
     assert train(config(tmp_path)).metrics == first.metrics
@@ -340,7 +340,7 @@ def test_there_must_be_an_image_for_the_one_that_is_replaced(tmp_path: Path, opt
 @pytest.mark.parametrize("options", [{"replaced_example": 0}, {"keep_test_losses": True}])
 def test_without_a_test_set_there_is_nothing_to_replace_with_or_to_keep(tmp_path: Path, monkeypatch, options):
     alone = replace(sources.load("digits"), test=None)
-    monkeypatch.setattr("rethinking.data.sources.load", lambda *_: alone)
+    monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: alone)
     (name,) = options
     with pytest.raises(InputError, match=f"{name} takes a test set, which digits lacks"):
         train(config(tmp_path, **options))

@@ -31,6 +31,7 @@ INDEX = "files-"  # begins the name of what is known of a data set's files
 UNFINISHED = ".unfinished"
 INFO = "info.json"
 
+Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes time; what it gives is told the share done
 Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
 
 
@@ -54,10 +55,11 @@ def entry_path(name: str, content: list[Any]) -> Path:
     return folder() / f"{name}-{digest}"
 
 
-def content_of(files: Mapping[str, Path], place: str) -> list[tuple[str, str]]:
+def content_of(files: Mapping[str, Path], place: str, begin: Begin) -> list[tuple[str, str]]:
     """Name and SHA-256 of each file.
 
-    Files whose size and time are as they were are not read again: what is known of those at `place` is kept.
+    Files that are as they were, by size, times and place on the disk, are not read again: what is known of those at
+    `place` is kept.
     """
     if not files:
         return []
@@ -66,17 +68,20 @@ def content_of(files: Mapping[str, Path], place: str) -> list[tuple[str, str]]:
         known = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
+    advanced: Callable[[float], None] | None = None
     stamps: dict[str, list[Any]] = {}
-    for name, file in files.items():
+    for number, (name, file) in enumerate(files.items()):
         try:
             status = file.stat()
+            stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
             before = known.get(name) if isinstance(known, dict) else None
-            if isinstance(before, list) and before[:2] == [status.st_size, status.st_mtime_ns] and len(before) == 3:
+            if isinstance(before, list) and before[:-1] == stamp:
                 stamps[name] = before
             else:
+                advanced = advanced or begin("comparing the files with the cache")
                 with file.open("rb") as opened:
-                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
-                stamps[name] = [status.st_size, status.st_mtime_ns, digest]
+                    stamps[name] = [*stamp, hashlib.file_digest(opened, "sha256").hexdigest()]
+                advanced(number / len(files))
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
     if stamps != known:
@@ -85,7 +90,7 @@ def content_of(files: Mapping[str, Path], place: str) -> list[tuple[str, str]]:
             written = index.with_name(f"{index.name}.{secrets.token_hex(4)}.tmp")
             written.write_text(json.dumps(stamps), encoding="utf-8")
             os.replace(written, index)
-    return sorted((name, digest) for name, (_, _, digest) in stamps.items())
+    return sorted((name, stamp[-1]) for name, stamp in stamps.items())
 
 
 def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
@@ -181,12 +186,24 @@ def _fingerprint_on_disk(path: Path, stamps: Stamps) -> str:
 
 
 def entries() -> dict[str, int]:
-    """Every entry by name, with its size in bytes; unfinished ones too. Raises `RunError` for a folder out of reach."""
+    """Every finished entry by name, with its size in bytes. Raises `RunError` for a folder out of reach."""
     try:
-        found = sorted(path for path in folder().iterdir() if path.is_dir()) if folder().is_dir() else []
+        inner = sorted(folder().iterdir()) if folder().is_dir() else []
+        found = [path for path in inner if (path / INFO).is_file() and not path.name.endswith(UNFINISHED)]
         return {path.name: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in found}
     except OSError as error:
         raise RunError(f"cannot read the cache {folder()}: {error.strerror}") from None
+
+
+def remove_all() -> int:
+    """Remove every entry and what killed builds left, nothing else; returns how many entries there were."""
+    names = list(entries())
+    for name in names:
+        remove(name)
+    remove_unfinished()
+    for index in folder().glob(f"{INDEX}*.json"):
+        index.unlink(missing_ok=True)
+    return len(names)
 
 
 def remove(name: str) -> None:

@@ -85,7 +85,7 @@ def decode(stored: Stored, options: ReadOptions) -> np.ndarray:
         upright: Any = image
         if image.getexif().get(ORIENTATION, 1) != 1:  # as the library `datasets` does
             upright = ImageOps.exif_transpose(image)
-        converted = _converted(upright, mode)
+        converted = upright if options.colour is None else _converted(upright, mode)
         if options.resize is not None:
             converted = _resized(converted, options.resize)
         return _channels_first(np.asarray(converted))
@@ -115,8 +115,10 @@ def _opened(stored: Stored) -> Image:
 def _mode(image: Image, described: str, options: ReadOptions) -> str:
     """'L' or 'RGB', which the image has or is converted to."""
     if options.colour is not None:
-        if image.mode == "F":
-            raise InputError(f"{described} has mode F, numbers without a known range; convert the images to 8 bits")
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # which is scaled to 16 bits
+            raise InputError(
+                f"{described} has mode {image.mode}, numbers without a known range; convert the images to 8 bits"
+            )
         return {"grey": "L", "rgb": "RGB"}[options.colour]
     if image.mode not in ("L", "RGB"):
         raise InputError(f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images")
@@ -127,8 +129,6 @@ def _converted(image: Image, mode: str) -> Image:
     """In 8-bit grey or RGB: transparent pixels over white, 16 bits scaled to 8, grey as luma (ITU-R 601)."""
     from PIL import Image
 
-    if image.mode == mode:
-        return image
     if image.mode.startswith("I"):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SHOWN_CLASSES = 10
 NO_TEST_SET = (
     "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 takes a fifth of the training"
     " images for it"
@@ -50,7 +51,9 @@ class ImageData:
     def described(self) -> list[str]:
         """What a person should know of it before anything is trained on it, a line each."""
         test = f"{len(self.test):,} test images" if self.test else "no test images"
-        classes = f"{len(self.class_names):,} classes"
+        names = ", ".join(self.class_names[:SHOWN_CLASSES])
+        more = ", ..." if len(self.class_names) > SHOWN_CLASSES else ""
+        classes = f"{len(self.class_names):,} classes ({names}{more})"
         origin = f", from {self.origin}" if self.origin else ""
         return [
             f"data: {self.name}{origin}",

@@ -34,6 +34,8 @@ def classify(splits: dict[str, Split], skip_unlabelled: bool) -> tuple[list[str]
     values = {name: _values(split) for name, split in splits.items()}
     names = _class_names(train, values["train"])
     index = {name: position for position, name in enumerate(names)}
+    if len(index) < len(names):
+        raise InputError(f"two classes of {train.where} have one name: {_listed(sorted(names))}")
     classes, notes = {}, []
     for name, split in splits.items():
         rows = np.array([row for row, value in enumerate(values[name]) if value is not None], dtype=np.int64)

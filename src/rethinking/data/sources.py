@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -28,6 +29,7 @@ LONGEST_NAME = 80  # of a data set, which is in the names of folders
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Shape = tuple[int, int, int]
+Content = list[tuple[str, str]]  # of files: name and SHA-256
 Accept = Callable[[Shape], None]  # raises `InputError` for images of a shape that is of no use
 Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes time; what it gives is told the share done
 
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Asks(Protocol):
-    """A configuration that names a data set and how it is read."""
+    """A configuration that names a data set, and has the options of `ReadOptions` too."""
 
     @property
     def dataset(self) -> str: ...
@@ -49,6 +51,7 @@ class Source:
 
     name: in results; origin: in words; place: what is known of its files is kept under
     known: the data set in `KNOWN` that it should be; renamed: whether it goes by another name where it is not
+    is_derived: whether it is made of a data set that is decoded already
     """
 
     name: str
@@ -58,6 +61,8 @@ class Source:
     known: str | None = None
     renamed: bool = False
     notes: tuple[str, ...] = ()
+    configuration: str | None = None
+    is_derived: bool = False
 
 
 def accept_any(shape: Shape) -> None:
@@ -70,10 +75,9 @@ def unwatched(step: str) -> Callable[[float], None]:
 
 
 def load_for(config: Asks, accept: Accept = accept_any, begin: Begin = unwatched) -> ImageData:
-    """The data set of a configuration: its `dataset`, `data_root`, and those of its options that `ReadOptions` has."""
-    names = [spec.name for spec in dataclasses.fields(ReadOptions) if hasattr(config, spec.name)]
-    options = ReadOptions(**{name: getattr(config, name) for name in names})
-    return load(config.dataset, config.data_root, options, accept, begin)
+    """The data set of a configuration, read as that says."""
+    options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
+    return load(config.dataset, config.data_root, ReadOptions(**options), accept, begin)
 
 
 def load(
@@ -93,14 +97,16 @@ def load(
     of reach, and `RunError` for a damaged or unreadable cache.
     """
     source = _source(dataset, data_root)
-    if options.suffix and source.known:  # other images than the known ones, made from those that were checked
-        source = _derived(load(dataset, data_root, dataclasses.replace(options, **PLAIN), accept_any, begin), source)
-    name = source.name + options.suffix
-    kept = [options.skip_unlabelled, options.image_column, options.label_column, options.suffix]
-    files = cache.content_of(source.found.files, source.place)
-    path = cache.entry_path(name, [*kept, files or source.place])
+    if source.known and options != options.plain():
+        with contextlib.suppress(InputError):  # images that the options alone make alike are not the known ones
+            source = _derived(load(dataset, data_root, options.plain(), begin=begin), source)
+    if (options.image_column or options.label_column) and not source.found.has_columns:
+        raise InputError(f"{source.origin} has no columns to choose: leave --image_column and --label_column out")
+    name = source.name + (options.changes if source.is_derived else options).suffix
+    files = cache.content_of(source.found.files, source.place, begin)
+    path = cache.entry_path(name, [dataclasses.astuple(options), files or source.place, source.configuration])
     if not cache.exists(path):
-        cache.build(path, lambda folder: _write(folder, source, options, accept, begin))
+        cache.build(path, lambda folder: _write(folder, source, files, options, accept, begin))
     entry = cache.read(path)
     data = ImageData(
         name,
@@ -112,18 +118,14 @@ def load(
         (*source.notes, *source.found.notes, *entry.info["notes"]),
     )
     accept(data.image_shape)
-    return _checked(data, source, entry.info["known"], bool(options.suffix))
+    return data if source.is_derived else _checked(data, source, entry.info["known"])
 
 
-PLAIN: Mapping[str, Any] = {"resize": None, "colour": None, "holdout": 0.0}
-
-
-def _checked(data: ImageData, source: Source, known: str | None, derived: bool) -> ImageData:
+def _checked(data: ImageData, source: Source, known: str | None) -> ImageData:
     """With what is to be said of a data set that is, or should be, one of `KNOWN`."""
-    if derived and source.known:
-        return data
     if known is not None:
         note = f"{KNOWN[known].title} itself, bit for bit"
+        data = dataclasses.replace(data, name=source.name)  # whatever options it was read with
     elif source.known is not None:
         note = f"not {KNOWN[source.known].title}: other images, labels or order"
         if source.renamed:
@@ -149,7 +151,8 @@ def _source(dataset: str, data_root: str | Path | None) -> Source:
     if HUB_NAME.fullmatch(path):
         tried = [f"the folder {path}"]
         found = hub.find(path, configuration or None, tried)
-        return Source(_plain_name(dataset), f"the Hub, {dataset}", dataset, found)
+        place = f"{path}@{hub.cached_commit(path)}"  # so that another revision is another data set
+        return Source(_plain_name(dataset), f"the Hub, {dataset}", place, found, configuration=configuration or None)
     raise InputError(
         f"dataset must be one of {', '.join(NAMES)}, the path of an existing folder or .npz file, or owner/name on the"
         f" Hub, not '{dataset}'{nearest(dataset, NAMES)}"
@@ -182,7 +185,8 @@ def _named_source(name: str, data_root: str | Path | None) -> Source:
         return dataclasses.replace(local, name=name, known=name, renamed=True, notes=notes)
     repository = KNOWN[name].repository
     tried = [] if data_root is None else [f"the folder {Path(data_root) / name}"]
-    return Source(name, f"the Hub, {repository}", name, hub.find(repository, None, tried), name, True, notes)
+    place = f"{repository}@{hub.cached_commit(repository)}"
+    return Source(name, f"the Hub, {repository}", place, hub.find(repository, None, tried), name, True, notes)
 
 
 def _folder_under(root: Path, name: str) -> Path | None:
@@ -203,7 +207,8 @@ def _local_source(path: Path, configuration: str | None) -> Source:
     known = folder_of(path.name)
     origin = f"{path}:{configuration}" if configuration else str(path)
     found = readers.find(path, configuration)
-    return Source(_plain_name(name), origin, origin, found, known, known is not None and known == named(path.name))
+    renamed = known is not None and known == named(path.name)
+    return Source(_plain_name(name), origin, origin, found, known, renamed, configuration=configuration)
 
 
 def _plain_name(name: str) -> str:
@@ -226,22 +231,29 @@ def _derived(base: ImageData, source: Source) -> Source:
             }
         )
 
-    return dataclasses.replace(source, name=base.name, place=base.fingerprint, found=Found({}, read), notes=base.notes)
+    found = Found({}, read, has_columns=True)  # which were chosen where it was decoded
+    return dataclasses.replace(
+        source, name=base.name, place=base.fingerprint, found=found, notes=base.notes, is_derived=True
+    )
 
 
 # Filling the cache
 
 
-def _write(folder: Path, source: Source, options: ReadOptions, accept: Accept, begin: Begin) -> dict[str, Any]:
+def _write(
+    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Begin
+) -> dict[str, Any]:
     """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
     try:
-        return _decoded(folder, source, options, accept, begin)
+        return _decoded(folder, source, files, options, accept, begin)
     except InputError as error:
-        told = str(error) if source.place in str(error) or not source.found.files else f"{source.origin}: {error}"
-        raise InputError(told) from None
+        is_named = source.place in str(error) or not source.found.files
+        raise InputError(str(error) if is_named else f"{source.origin}: {error}") from None
 
 
-def _decoded(folder: Path, source: Source, options: ReadOptions, accept: Accept, begin: Begin) -> dict[str, Any]:
+def _decoded(
+    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Begin
+) -> dict[str, Any]:
     contents = source.found.read(options)
     splits, notes = _used(contents)
     class_names, classes, more = classify(splits, options.skip_unlabelled)
@@ -256,7 +268,9 @@ def _decoded(folder: Path, source: Source, options: ReadOptions, accept: Accept,
     _decode_all(folder, used, options, accept, begin)
     for name, of_split in classes.items():
         np.save(folder / f"{name}_labels.npy", of_split.labels)
-    known = None if options.suffix else _known_content(folder, classes)
+    if source.found.files and cache.content_of(source.found.files, source.place, begin) != files:
+        raise InputError(f"{source.origin} changed while it was read; the same command reads it again")
+    known = None if options.changes.suffix else _known_content(folder, classes)
     if known is not None:
         class_names = list(KNOWN[known].class_names)
     return {"class_names": class_names, "notes": notes + more, "known": known}
@@ -271,10 +285,10 @@ def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, a
     total, done, failures = sum(map(len, images.values())), 0, list[Failure]()
     for name, of_split in images.items():
 
-        def told(share: float, before: int = done, count: int = len(of_split)) -> None:
+        def advance(share: float, before: int = done, count: int = len(of_split)) -> None:
             advanced((before + share * count) / total)
 
-        failures += decode_to_file(folder / f"{name}_images.npy", of_split, options, first, shape, told)
+        failures += decode_to_file(folder / f"{name}_images.npy", of_split, options, first, shape, advance)
         done += len(of_split)
     refuse(failures, total)
 

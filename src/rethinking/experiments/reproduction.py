@@ -30,7 +30,7 @@ from rethinking.theory.run import question as theory_question
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find, train_many
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
-from rethinking.training.preparation import Observe, resolve
+from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult, question
 
 Result = RunResult | TheoryResult
@@ -171,7 +171,7 @@ class Reproduction:
         machines = [run.configuration for run in theory if run.kind == "kernel_machines"]
         summed = {asked["filters"] for asked in machines if asked["solution"] == "minimum_norm"}
         filters = {*(self.filters or scale.filters), *(summed - {None})}
-        asked = self._images()
+        asked = self._images
         names = {source.name for source in asked}
         there = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
         besides = (ImageSource(name, name, self._stands_for(name, channels)) for name, channels in there)
@@ -179,12 +179,20 @@ class Reproduction:
         images = sorted((*asked, *besides), key=lambda source: "mnist" not in source.stands_for)  # as in the paper
         return Study(scale, (), options, tuple(images), tuple(sorted(filters)), machine_options)
 
+    @functools.cached_property
     def _images(self) -> tuple[ImageSource, ...]:
         """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
         if self.dataset is None and self.scale != "demo":
-            return (ImageSource("mnist", "mnist", ("mnist",)), ImageSource("cifar10", "cifar10", ("cifar10",)))
+            return tuple(ImageSource(name, self._name_of(name), (name,)) for name in ("mnist", "cifar10"))
         dataset, data = self.dataset or SCALES[self.scale].dataset, self.data()
         return (ImageSource(dataset, data.name, self._stands_for(data.name, data.image_shape[0])),)
+
+    def _name_of(self, dataset: str) -> str:
+        """A named data set's name in results, as far as it is there."""
+        try:
+            return self._load(dataset).name
+        except InputError:
+            return dataset + sources.ReadOptions(**self._reading).suffix
 
     def _stands_for(self, name: str, channels: int) -> tuple[str, ...]:
         if self.scale == "demo" and name == "digits":
@@ -210,8 +218,8 @@ class Reproduction:
         """How images are read, by the names that all configurations have."""
         return {spec.name: getattr(self, spec.name) for spec in fields(sources.ReadOptions)}
 
-    def data(self, begin: sources.Begin = sources.unwatched) -> sources.ImageData:
-        return self._load(self.dataset or SCALES[self.scale].dataset, begin)
+    def data(self) -> sources.ImageData:
+        return self._load(self.dataset or SCALES[self.scale].dataset)
 
     def all_data(self, begin: sources.Begin = sources.unwatched) -> list[sources.ImageData]:
         """Every data set that rows are of, as far as it is there."""
@@ -220,7 +228,7 @@ class Reproduction:
         of_networks = any(EXPERIMENTS[name].models for name in self.rows)
         of_theory = any(not EXPERIMENTS[name].models for name in self.rows)
         asked = [self.dataset or SCALES[self.scale].dataset] if of_networks else []
-        asked += [source.dataset for source in self._images()] if of_theory else []
+        asked += [source.dataset for source in self._images] if of_theory else []
         found = []
         for dataset in dict.fromkeys(asked):
             with contextlib.suppress(InputError):  # told by the rows that need it
@@ -228,7 +236,10 @@ class Reproduction:
         return found
 
     def _load(self, dataset: str, begin: sources.Begin = sources.unwatched) -> sources.ImageData:
-        return sources.load(dataset, self.data_root, sources.ReadOptions(**self._reading), begin=begin)
+        """Where networks alone are trained, images that they do not take are refused before they are decoded."""
+        networks = all(EXPERIMENTS[name].models for name in self.wanted)
+        accept = accepting(ExperimentConfig()) if networks else sources.accept_any
+        return sources.load(dataset, self.data_root, sources.ReadOptions(**self._reading), accept, begin)
 
     def folder(self) -> Path:
         """Where the results go: `--out`, else a folder for this data and scale."""
@@ -237,8 +248,7 @@ class Reproduction:
         if self.runs:
             return Path("reproduced") / "complexity"
         dataset = self.dataset or SCALES[self.scale].dataset
-        suffix = sources.ReadOptions(**self._reading).suffix
-        name = dataset + suffix if dataset in sources.NAMES else self.data().name
+        name = self._name_of(dataset) if dataset in sources.NAMES else self.data().name
         return Path("reproduced") / f"{name}-{self.scale}"
 
     def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
@@ -341,7 +351,7 @@ class Reproduction:
         """Whether the data has fewer training or test images than the run takes."""
         if isinstance(config, MeasurementConfig):
             return any(self._lacks_images(network) for network in config.networks())
-        data = sources.load(config.dataset, config.data_root)
+        data = sources.load_for(config)
         train_images, test_images = len(data.train), len(data.test) if data.test else 0
         if isinstance(config, TheoryConfig):
             return (config.train_subset or 0) > train_images
@@ -401,9 +411,7 @@ class Reproduction:
 
     def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """Of the data asked for, or that its network is trained on, else of the data of that name in the evidence."""
-        needed = isinstance(config, MeasurementConfig) or config.dataset in {
-            source.dataset for source in self._images()
-        }
+        needed = isinstance(config, MeasurementConfig) or config.dataset in {source.dataset for source in self._images}
         try:
             data = sources.load_for(config) if needed else None
             if data is not None and isinstance(config, MeasurementConfig):

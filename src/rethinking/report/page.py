@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.scale import SCALES
 from rethinking.report import tables
+from rethinking.theory.run import READ_OPTIONS
 from rethinking.theory.stability import Change
 
 
@@ -189,21 +191,27 @@ def command(run: Evidence) -> str:
 
 def _command_of_network(run: Evidence) -> str:
     flags = {field: flag for flag, field in reversed(field_by_name().items())}
-    name = run.facts["dataset"]
-    words = ["python train.py", f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"]
+    words = ["python train.py", _data(run)]
     resolved = vars(ExperimentConfig(model_name=run.configuration["model_name"]).resolved())
     for name, value in run.configuration.items():
         if name not in flags:  # of what was measured of it
             continue
         if name != "model_name" and (value == resolved[name] or name in ("crop_size", "device")):
             continue
-        words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {value}")
+        words.append(f"--{flags[name]}" if value is True else f"--{flags[name]} {shlex.quote(str(value))}")
     return " ".join(words)
+
+
+def _data(run: Evidence) -> str:
+    """The option that names its data, whose own name does not have what is said by other options."""
+    given = {name: value for name, value in run.configuration.items() if name in READ_OPTIONS}
+    name = run.facts["dataset"].removesuffix(sources.ReadOptions(**given).suffix)
+    return f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"
 
 
 def _command_of_theory(run: Evidence) -> str:
     """The reproduction it belongs to, which finds what is done."""
-    name, asked = run.facts["dataset"], run.configuration
+    asked = run.configuration
     named = {"memorization": "expressivity", "linear_classes": "rademacher", "replacements": "stability"}
     experiment = named.get(run.kind, "")
     if run.kind == "kernel_machines":
@@ -212,7 +220,12 @@ def _command_of_theory(run: Evidence) -> str:
         experiment = "table3" if of_table else "minimum_norm"
     words = [
         f"python reproduce.py {experiment}",
-        f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}",
+        _data(run),
+        *(
+            f"--{name}" if asked[name] is True else f"--{name} {shlex.quote(str(asked[name]))}"
+            for name in READ_OPTIONS
+            if name in asked
+        ),
         *(f"--scale {scale}" for scale in _scales(run)),
     ]
     if run.kind == "replacements":

@@ -79,7 +79,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         "dataset": data.name,
         "parameters": count_parameters(model),
         "train_images": len(train_split),
-        "labels_changed": int(train_split.changed.sum()),
+        "labels_changed": _labels_changed(config, train_split),
         "data": {
             "origin": data.origin,
             "train_images": len(data.train),
@@ -100,6 +100,13 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         facts,
         observe=lambda: [*observe(), *loggers_for(config)],
     )
+
+
+def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> int:
+    """How many labels the randomization really changed; a random draw may be the true class."""
+    if config.randomization == "random_signs":  # which stand in place of classes
+        return len(train_split)
+    return int(train_split.changed.sum())
 
 
 def untrained(config: ExperimentConfig, data: sources.ImageData) -> nn.Module:

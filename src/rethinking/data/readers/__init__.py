@@ -23,9 +23,13 @@ def find(path: Path, configuration: str | None = None) -> Found:
     if path.is_file():
         return _find_file(path)
     names = _names(path)
-    found = _published(path, names) or tables.find(path, configuration, only_named=True) or _published_below(path)
-    if found is not None:
-        return found
+    published = _published(path, names)
+    found = tables.find(path, configuration, only_named=True) if published is None else None
+    published = published if published or found else _published_below(path)
+    if published is not None and configuration is not None:
+        raise InputError(f"{path} has no configurations, and '{configuration}' was asked for")
+    if published or found:
+        return published or found  # type: ignore[return-value]
     tree = image_folder.listed(path)
     if configuration is None and tree.has_class_folders:  # beside which arrays and tables are of something else
         found = image_folder.found_in(tree)

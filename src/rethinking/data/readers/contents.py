@@ -6,6 +6,8 @@ once. Reading is done where the cache has nothing.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +43,23 @@ class ReadOptions:
     image_column: str | None = None
     label_column: str | None = None
 
+    def plain(self) -> ReadOptions:
+        """The same without what makes other images or splits of a data set."""
+        return dataclasses.replace(self, resize=None, colour=None, holdout=0.0)
+
+    @property
+    def changes(self) -> ReadOptions:
+        """What makes other images or splits of a data set alone."""
+        return ReadOptions(self.resize, self.colour, self.holdout)
+
     @property
     def suffix(self) -> str:
-        """What they add to the data set's name, since its images are others then."""
-        parts = [f"resize{self.resize}"] if self.resize else []
+        """What they add to the data set's name, since its images or labels are others then."""
+        parts = [re.sub(r"\W+", "_", column) for column in (self.image_column, self.label_column) if column]
+        parts += ["labelled"] if self.skip_unlabelled else []
+        parts += [f"resize{self.resize}"] if self.resize else []
         parts += [self.colour] if self.colour else []
-        parts += [f"holdout{self.holdout:g}"] if self.holdout else []
+        parts += [f"holdout{self.holdout}"] if self.holdout else []
         return "".join(f"-{part}" for part in parts)
 
 
@@ -104,11 +117,13 @@ class Found:
     files: those that decide what is read, by the names that tell them apart; empty for what has no files here
     read: opens them
     notes: what listing decided and left out
+    has_columns: whether a column can be chosen
     """
 
     files: dict[str, Path]
     read: Callable[[ReadOptions], Contents]
     notes: tuple[str, ...] = ()
+    has_columns: bool = False
 
 
 def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:
@@ -144,21 +159,31 @@ class FileImages:
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Arrays (n, height, width) or (n, height, width, channels), uint8 or uint16."""
+    """The images at `rows` of an array (n, height, width) or (n, height, width, channels), uint8 or uint16.
+
+    rows: None for all of them
+    numbers: of the array's images in the split, where they are not their rows
+    """
 
     array: np.ndarray
     split: str
     rows: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.array) if self.rows is None else len(self.rows)
 
     def part(self, rows: np.ndarray) -> ArrayImages:
-        return ArrayImages(self.array[rows], self.split, rows)
+        return ArrayImages(self.array, self.split, rows if self.rows is None else self.rows[rows], self.numbers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process go these images alone."""
+        if self.rows is None:
+            return ArrayImages, (self.array, self.split, None, self.numbers)
+        numbers = self.rows if self.numbers is None else self.numbers[self.rows]
+        return ArrayImages, (self.array[self.rows], self.split, np.arange(len(self.rows)), numbers)
 
     def stored(self) -> Iterator[Stored]:
-        rows = range(len(self.array)) if self.rows is None else self.rows
-        return (
-            Stored(f"image {row} of the split '{self.split}'", image)
-            for row, image in zip(rows, self.array, strict=True)
-        )
+        for row in range(len(self.array)) if self.rows is None else self.rows:
+            number = row if self.numbers is None else self.numbers[row]
+            yield Stored(f"image {number} of the split '{self.split}'", self.array[row])

@@ -18,7 +18,7 @@ TIMEOUT = 2.0  # seconds; with the import of `datasets` the whole answer stays u
 
 def find(repository: str, configuration: str | None, tried: list[str]) -> Found:
     """A repository as `owner/name`; tried: where else the data set was looked for, for the message."""
-    return Found({}, lambda options: _read(repository, configuration, tried, options))
+    return Found({}, lambda options: _read(repository, configuration, tried, options), has_columns=True)
 
 
 def _read(repository: str, configuration: str | None, tried: list[str], options: ReadOptions) -> Contents:
@@ -76,6 +76,12 @@ def hub_cache_folder(repository: str) -> Path | None:
         return meant
     whole = [folder for folder in snapshots.iterdir() if folder.is_dir() and any(folder.iterdir())]
     return max(whole, key=lambda folder: folder.stat().st_mtime_ns, default=None)
+
+
+def cached_commit(repository: str) -> str:
+    """The commit that the Hub's own cache has as `main`, or ''."""
+    folder = hub_cache_folder(repository)
+    return folder.name if folder else ""
 
 
 def _unreachable(repository: str, tried: list[str], endpoint: str) -> InputError:

@@ -22,7 +22,6 @@ import collections
 import csv
 import functools
 import io
-import itertools
 import json
 import os
 import re
@@ -101,7 +100,7 @@ def found_in(tree: Tree) -> Found | None:
         notes.append(f"left out: {others:,} files that are no images ({kinds})")
     if empty := _empty_classes(tree, arrangement):
         notes.append(f"without images: {', '.join(empty)}")
-    return Found(files, functools.partial(_read, tree, arrangement), tuple(notes))
+    return Found(files, functools.partial(_read, tree, arrangement), tuple(notes), has_columns=True)
 
 
 # Listing
@@ -183,12 +182,6 @@ def arranged(tree: Tree) -> Arrangement:
                 )
         return _of_classes(tree, [f"{listing} is read as a class: there is no training folder beside it"])
     if others and not any(_has_classes(tree, name) for name in training):
-        inner = [{name for name in _folders_in(tree, one) if name.lower() not in UNLABELLED} for one in named]
-        if any(one & other for one, other in itertools.combinations(inner, 2)):
-            raise InputError(
-                f"{tree.folder}: {listing} are splits or classes, which cannot be told with {others[0]}/ beside them;"
-                " move that away, or all classes into a folder train/"
-            )
         return _of_classes(
             tree,
             [f"{listing} is read as a class, since it has no classes of its own and {others[0]}/ stands beside it"],
@@ -259,11 +252,13 @@ def _refuse_other_levels(tree: Tree, all_split: bool) -> None:
     inner = {name: _folders_in(tree, name) for name in first}
     if len(first) == 1 and len(inner[first[0]]) > 1 and not any(len(parts) == 1 for parts in tree.tables):
         raise InputError(f"{tree.folder} has all images in one folder: give that, --dataset {tree.folder / first[0]}")
-    words = [name for name in first if any(split_of(word) for word in re.split(r"[-_. ]", name))]
-    if not all_split and len(words) > 1 and len(set.intersection(*inner.values())) > 1:
+    meant = {name: {split_of(word) for word in re.split(r"[^a-zA-Z]+", name)} - {None} for name in first}
+    deepest = [{parts[-2] for parts in tree.images if len(parts) > 2 and parts[0] == name} for name in first]
+    alike = len(first) > 1 and len(set.intersection(*deepest)) > 1
+    if not all_split and alike and all(meant.values()) and len(set[str | None]().union(*meant.values())) > 1:
         raise InputError(
-            f"{tree.folder}: {', '.join(f'{name}/' for name in words)} hold folders of the same names; if they are"
-            " splits, call them train and test"
+            f"{tree.folder}: {', '.join(first)} look like splits, since they hold folders of the same names; call them"
+            " train and test"
         )
 
 

@@ -26,7 +26,8 @@ from rethinking.errors import InputError
 ENDINGS = (".parquet", ".arrow")
 METADATA = ("metadata.parquet", "metadata.arrow")  # of image files
 DEPTH = 2  # folders below which tables are looked for: a configuration's, and a split's
-BATCH = 500  # rows read at a time
+BATCH = 500  # rows of a `Dataset` read at a time
+ROWS = 5_000  # of a Parquet file
 FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
@@ -80,7 +81,7 @@ def find(folder: Path, configuration: str | None, only_named: bool = False) -> F
     # What decides the splits, and images that a table may name by their path, belong to the content too.
     beside = [file for file in (*found, folder / "README.md") if file.suffix not in ENDINGS and file.is_file()]
     deciding = {str(file.relative_to(folder)): file for file in (*used, *beside)}
-    return Found(deciding, functools.partial(_read_files, folder, splits), tuple(notes))
+    return Found(deciding, functools.partial(_read_files, folder, splits), tuple(notes), has_columns=True)
 
 
 def _refuse_missing_shards(files: list[Path]) -> None:
@@ -113,7 +114,7 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
 
 def find_file(file: Path) -> Found:
     """One Parquet or Arrow file, all of it training images."""
-    return Found({file.name: file}, functools.partial(_read_files, file.parent, {"train": [file]}))
+    return Found({file.name: file}, functools.partial(_read_files, file.parent, {"train": [file]}), has_columns=True)
 
 
 def _declared_splits(folder: Path, configuration: str | None, notes: list[str]) -> dict[str, list[Path]]:
@@ -296,39 +297,48 @@ class _Opened:
                 self._parquet = pq.ParquetFile(file, memory_map=True)
                 self.schema = self._parquet.schema_arrow
                 groups = self._parquet.metadata
-                self._counts = [groups.row_group(group).num_rows for group in range(groups.num_row_groups)]
+                self._parts = [
+                    (group, index, min(ROWS, groups.row_group(group).num_rows - index * ROWS))
+                    for group in range(groups.num_row_groups)
+                    for index in range(-(-groups.row_group(group).num_rows // ROWS))
+                ]
             else:
                 self._parquet = None
                 self._batches = _arrow_batches(file)
                 self.schema = self._batches[0].schema if self._batches else pa.schema([])
-                self._counts = [batch.num_rows for batch in self._batches]
+                self._parts = [(number, 0, batch.num_rows) for number, batch in enumerate(self._batches)]
         except OSError as error:
             raise InputError(_cannot_read(file, error)) from None
         except pa.ArrowException as error:
             raise InputError(f"{file} is no whole {file.suffix[1:]} file: {_line(error)}") from None
-        self.rows = sum(self._counts)
+        self.rows = sum(count for _, _, count in self._parts)
+        self._at: tuple[Any, ...] = ()  # the part that was read last, and what reads those after it
 
     def batches(self, column: str) -> Iterator[tuple[int, int, Any]]:
         """(first row, rows, function that reads them as one `pyarrow.Array`) of every batch."""
         start = 0
-        for group, count in enumerate(self._counts):
-            yield start, count, functools.partial(self._read, group, column)
+        for group, index, count in self._parts:
+            yield start, count, functools.partial(self._read, group, index, count, column)
             start += count
 
-    def _read(self, group: int, column: str) -> Any:
+    def _read(self, group: int, index: int, count: int, column: str) -> Any:
+        """The values of a part. Parts are asked for one after the other, so a row group is read once."""
         import pyarrow as pa
 
         if self._parquet is None:
             return self._batches[group].column(column)
-        if self._last[0] != (group, column):
-            try:
-                read = self._parquet.read_row_group(group, columns=[column]).column(column).combine_chunks()
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{self.file} is damaged: {_line(error)}") from None
-            self._last = (group, column), read
-        return self._last[1]
-
-    _last: tuple[Any, Any] = (None, None)  # parts of one row group are asked for one after the other
+        if self._at[:2] != (group, column) or self._at[2] > index:
+            following = self._parquet.iter_batches(ROWS, row_groups=[group], columns=[column])
+            self._at = group, column, -1, None, following
+        try:
+            while self._at[2] < index:
+                *_, at, _, following = self._at
+                self._at = group, column, at + 1, next(following).column(column), following
+        except (OSError, pa.ArrowException, StopIteration) as error:
+            raise InputError(f"{self.file} is damaged: {_line(error)}") from None
+        if len(self._at[3]) != count:
+            raise InputError(f"{self.file} is damaged: it has {len(self._at[3])} rows where {count} are declared")
+        return self._at[3]
 
 
 def _opened(file: Path) -> _Opened:
@@ -377,7 +387,7 @@ def find_saved(folder: Path, names: frozenset[str]) -> Found | None:
     for part in parts:
         for file in (part / "state.json", part / "dataset_info.json", *_data_files(part)):
             files[str(file.relative_to(folder))] = file
-    return Found(files, functools.partial(_read_saved, folder))
+    return Found(files, functools.partial(_read_saved, folder), has_columns=True)
 
 
 def _data_files(part: Path) -> list[Path]:
@@ -506,6 +516,7 @@ def _label_column(schema: Any, where: Path, asked: str | None, image: str, notes
             raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
         if asked not in labels:
             raise InputError(f"the column '{asked}' of {where} has no labels: {_described(schema)}")
+        notes.append(f"labels are those of the column '{asked}'")
         return asked
     return _one("label", labels if "label" in labels else classes or labels, PREFERRED_LABELS, where, schema, notes)
 
