@@ -240,7 +240,8 @@ def test_class_folders_alone_are_a_training_set_whatever_they_are_called(plan):
     try:
         notes = is_read_as_planned(plan)
     except InputError as error:  # where all have words of splits in their names and hold folders of the same names
-        assert "look like splits" in str(error)
+        if "look like splits" not in str(error):
+            raise
         return
     for name in dict.fromkeys(path.split("/")[0] for path in plan.images):
         if name.lower() in SPLIT_WORDS:
@@ -978,5 +979,5 @@ def test_images_are_turned_upright_as_their_exif_says(tmp_path: Path):
 def test_folders_that_look_like_splits_are_never_classes_in_silence(tmp_path: Path, names: tuple[str, str]):
     for number, place in enumerate(f"{name}/{inner}" for name in names for inner in ("cat", "dog")):
         save_numbered(tmp_path / "pets" / place / "0.png", number)
-    with pytest.raises(InputError, match="look like splits.*call them train and test"):
+    with pytest.raises(InputError, match=r"look like splits.*call them train and test"):
         sources.load(str(tmp_path / "pets"))
