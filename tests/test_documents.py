@@ -52,9 +52,12 @@ def test_the_readme_shows_every_command_line_of_the_brief():
 
 
 DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
+DATA = (ROOT / "docs" / "data.md").read_text()
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python train\.py (.+)$", README + DIFFERENCES, flags=re.MULTILINE))
+@pytest.mark.parametrize(
+    "command", re.findall(r"^python train\.py (.+)$", README + DIFFERENCES + DATA, flags=re.MULTILINE)
+)
 def test_every_training_command_in_the_readme_is_understood(command):
     if command.startswith("--help"):
         pytest.skip("prints and exits; tested with the command line")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rethinking.data import sources
 from rethinking.data.images import ImageSet
-from rethinking.data.known import COARSE, KNOWN, folder_of, named
+from rethinking.data.known import COARSE_CLASSES, KNOWN, folder_of, named
 from rethinking.data.sources import ReadOptions
 from rethinking.errors import InputError
 from tests.conftest import SHARED_DATA, shared
@@ -111,15 +111,15 @@ def test_a_folder_of_the_name_here_is_said_not_to_be_meant(tmp_path: Path, monke
 
 
 def test_the_coarse_classes_of_cifar100_have_five_fine_ones_each():
-    assert len(COARSE) == len(KNOWN["cifar100"].class_names) == 100
-    assert sorted(COARSE) == sorted([*range(20)] * 5)
-    coarse = dict(zip(KNOWN["cifar100"].class_names, COARSE, strict=True))
+    assert len(COARSE_CLASSES) == len(KNOWN["cifar100"].class_names) == 100
+    assert sorted(COARSE_CLASSES) == sorted([*range(20)] * 5)
+    coarse = dict(zip(KNOWN["cifar100"].class_names, COARSE_CLASSES, strict=True))
     trees = ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree")
     assert {coarse[name] for name in trees} == {coarse["oak_tree"]}
     assert {coarse[name] for name in ("baby", "boy", "girl", "man", "woman")} == {coarse["man"]}
 
 
-@pytest.mark.parametrize(("name", "head"), [("cifar10", [7]), ("cifar100", [COARSE[7], 7])])
+@pytest.mark.parametrize(("name", "head"), [("cifar10", [7]), ("cifar100", [int(COARSE_CLASSES[7]), 7])])
 def test_a_published_row_is_labels_and_then_red_green_and_blue(name: str, head: list[int]):
     images = np.arange(3, dtype=np.uint8)[None, :, None, None] + np.zeros((2, 3, 32, 32), dtype=np.uint8)
     split = ImageSet(images, np.array([0, 7]))

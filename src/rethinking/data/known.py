@@ -22,80 +22,11 @@ Files = Iterator[tuple[str, bytes]]  # a published file's name and content
 
 # The coarse class of each fine class of CIFAR-100, which its binary version has beside it.
 COARSE = (
-    *(
-        4,
-        1,
-        14,
-        8,
-        0,
-        6,
-        7,
-        7,
-        18,
-        3,
-        3,
-        14,
-        9,
-        18,
-        7,
-        11,
-        3,
-        9,
-        7,
-        11,
-        6,
-        11,
-        5,
-        10,
-        7,
-        6,
-        13,
-        15,
-        3,
-        15,
-        0,
-        11,
-        1,
-        10,
-    ),
-    *(12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12),
-    *(
-        16,
-        12,
-        1,
-        9,
-        19,
-        2,
-        10,
-        0,
-        1,
-        16,
-        12,
-        9,
-        13,
-        15,
-        13,
-        16,
-        19,
-        2,
-        4,
-        6,
-        19,
-        5,
-        5,
-        8,
-        19,
-        18,
-        1,
-        2,
-        15,
-        6,
-        0,
-        17,
-        8,
-    ),
-    *(14, 13),
+    "4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5"
+    " 19 8 8 15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15"
+    " 13 16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13"
 )
+COARSE_CLASSES = np.array(COARSE.split(), dtype=np.int64)
 CIFAR100_CLASSES = (  # 'cra' is the Hub's spelling
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle"
     " caterpillar cattle chair chimpanzee clock cloud cockroach couch cra crocodile cup dinosaur dolphin elephant"
@@ -113,7 +44,7 @@ class KnownData:
 
     title: as people write it
     repository: on the Hub
-    folders: names that its folder has besides, once letters are small and all else is left out
+    folders: other names of its folder, once letters are small and all else is left out
     shape: of its images, (channels, height, width); sizes: numbers of training and test images
     class_names: as the Hub has them
     files: its decoded data as the published files; sums: the MD5 of each
@@ -158,7 +89,7 @@ def _cifar100_files(splits: Mapping[str, ImageSet]) -> Files:
     for split in ("train", "test"):
         for start in range(0, len(splits[split]), 10_000):
             fine = splits[split].labels[start : start + 10_000]
-            yield f"{split}.bin", _rows([np.array(COARSE)[fine], fine], splits[split].images[start : start + 10_000])
+            yield f"{split}.bin", _rows([COARSE_CLASSES[fine], fine], splits[split].images[start : start + 10_000])
 
 
 def _rows(labels: list[np.ndarray], images: np.ndarray) -> bytes:

@@ -57,7 +57,7 @@ def classify(splits: dict[str, Split], skip_unlabelled: bool) -> tuple[list[str]
             )
         classes[name] = Classes(rows, np.array([index[value] for value in present], dtype=np.int64))
         if untrained := sorted({*present} - {names[label] for label in classes["train"].labels}):
-            notes.append(f"without training images: the classes {_listed(untrained)} of {split.where}")
+            notes.append(f"no training images: {_listed(untrained)}, among the classes of {split.where}")
     if len(names) < 2:
         raise InputError(f"{train.where} has one class alone, '{names[0]}'; two are needed at least")
     return names, classes, notes

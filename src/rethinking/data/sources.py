@@ -36,7 +36,7 @@ Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes tim
 log = logging.getLogger(__name__)
 
 
-class Asks(Protocol):
+class Configuration(Protocol):
     """A configuration that names a data set, and has the options of `ReadOptions` too."""
 
     @property
@@ -49,7 +49,7 @@ class Asks(Protocol):
 class Source:
     """Where a data set is.
 
-    name: in results; origin: in words; place: what is known of its files is kept under
+    name: in results; origin: in words; place: the key of its files in the cache's index
     known: the data set in `KNOWN` that it should be; renamed: whether it goes by another name where it is not
     is_derived: whether it is made of a data set that is decoded already
     """
@@ -66,16 +66,16 @@ class Source:
 
 
 def accept_any(shape: Shape) -> None:
-    """Images of any shape."""
+    """Accepts images of any shape."""
 
 
 def unwatched(step: str) -> Callable[[float], None]:
-    """Steps that nobody watches."""
+    """Watches no step."""
     return lambda share: None
 
 
-def load_for(config: Asks, accept: Accept = accept_any, begin: Begin = unwatched) -> ImageData:
-    """The data set of a configuration, read as that says."""
+def load_for(config: Configuration, accept: Accept = accept_any, begin: Begin = unwatched) -> ImageData:
+    """Loads the data set of a configuration with the options that it has."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
     return load(config.dataset, config.data_root, ReadOptions(**options), accept, begin)
 
@@ -294,7 +294,7 @@ def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, a
 
 
 def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
-    """The training split and the one to test on, called 'test' whichever it is, and what is said of the others."""
+    """The training split and the one to test on, called 'test' whichever it is, and notes on the others."""
     if "train" not in contents.splits:
         raise InputError(f"there are no training images, only {' and '.join(sorted(contents.splits))}")
     splits, notes = {"train": contents.splits["train"]}, list(contents.notes)
@@ -333,7 +333,9 @@ def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict
         shuffled = torch.randperm(len(members), generator=generator(0, "holdout", int(label))).numpy()
         held[members[shuffled[:count]]] = True
     if not held.any():
-        raise InputError(f"holdout {share:g} of {len(rows):,} images in {len(np.unique(labels)):,} classes is no image")
+        raise InputError(
+            f"holdout {share:g} takes no image: {len(rows):,} images in {len(np.unique(labels)):,} classes are too few"
+        )
     return {name: Classes(rows[chosen], labels[chosen]) for name, chosen in (("train", ~held), ("test", held))}
 
 

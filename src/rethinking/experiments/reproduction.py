@@ -54,17 +54,17 @@ class Reproduction:
     data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
     """a folder to look for the named data set in, before the Hub"""
     resize: Annotated[int | None, tyro.conf.arg(help_behavior_hint="", metavar="N")] = None
-    """as for train.py, as are the next five"""
+    """scale every image's shorter side to N pixels and take the centre square"""
     colour: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="rgb|grey")] = None
-    """convert every image"""
+    """convert every image to rgb or grey"""
     holdout: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
-    """of each class's training images, as the test set of data without one"""
+    """share of each class's training images that becomes the test set, of data without one"""
     skip_unlabelled: bool = False
     """leave out images without a label"""
     image_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
-    """of a table"""
+    """the column of a table that has the images"""
     label_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
-    """of a table or metadata file"""
+    """the column of a table or metadata file that has the labels"""
     models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
     """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
     scale: str = "full"

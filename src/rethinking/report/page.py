@@ -203,7 +203,7 @@ def _command_of_network(run: Evidence) -> str:
 
 
 def _data(run: Evidence) -> str:
-    """The option that names its data, whose own name does not have what is said by other options."""
+    """The option that names its data, without the words that other options add to the name in results."""
     given = {name: value for name, value in run.configuration.items() if name in READ_OPTIONS}
     name = run.facts["dataset"].removesuffix(sources.ReadOptions(**given).suffix)
     return f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"

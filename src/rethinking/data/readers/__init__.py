@@ -52,7 +52,7 @@ def _find_file(file: Path) -> Found:
         return tables.find_file(file)
     if ending in ARCHIVES and not idx.NAMED.fullmatch(file.name):
         raise InputError(f"{file} is an archive: unpack it, and give the folder")
-    raise InputError(f"{file} is one file of a data set at most; give the folder that it lies in")
+    raise InputError(f"{file} is no data set; give the folder that it lies in, an .npz, a .parquet or an .arrow file")
 
 
 def _names(folder: Path) -> frozenset[str]:

@@ -109,9 +109,11 @@ def _read_binary(folder: Path, splits: dict[str, list[str]], meta: Path | None, 
 
 def _contents(splits: dict[str, list[tuple[np.ndarray, list[Any]]]], names: tuple[str, ...] | None) -> Contents:
     labels = {split: np.concatenate([labels for _, labels in batches]) for split, batches in splits.items()}
-    told = numbered(labels) if names is None else {split: Labels(values, names) for split, values in labels.items()}
+    labels_of = (
+        numbered(labels) if names is None else {split: Labels(values, names) for split, values in labels.items()}
+    )
     made = {}
     for split, batches in splits.items():
         pixels = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
-        made[split] = Split(ArrayImages(pixels, split), told[split], f"the split '{split}'")
+        made[split] = Split(ArrayImages(pixels, split), labels_of[split], f"the split '{split}'")
     return Contents(made)

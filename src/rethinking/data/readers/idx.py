@@ -54,10 +54,10 @@ def _split(words: str) -> str:
 
 
 def _read(pairs: dict[str, tuple[Path, Path]], _: ReadOptions) -> Contents:
-    told = numbered({split: _array(labels, 1) for split, (__, labels) in pairs.items()})
+    labels_of = numbered({split: _array(labels, 1) for split, (__, labels) in pairs.items()})
     splits = {}
     for split, (images, __) in pairs.items():
-        splits[split] = Split(ArrayImages(_array(images, 3), split), told[split], f"the split '{split}'")
+        splits[split] = Split(ArrayImages(_array(images, 3), split), labels_of[split], f"the split '{split}'")
     return Contents(splits)
 
 

@@ -180,11 +180,11 @@ def arranged(tree: Tree) -> Arrangement:
                     f"{tree.folder / name} has folders named as those beside it ({', '.join(sorted(shared))}): move"
                     f" those beside it into {tree.folder / 'train'}"
                 )
-        return _of_classes(tree, [f"{listing} is read as a class: there is no training folder beside it"])
+        return _of_classes(tree, [f"read as classes: {listing}, since there is no training folder"])
     if others and not any(_has_classes(tree, name) for name in training):
         return _of_classes(
             tree,
-            [f"{listing} is read as a class, since it has no classes of its own and {others[0]}/ stands beside it"],
+            [f"read as classes: {listing}, since {others[0]}/ stands beside and {training[0]}/ lacks class folders"],
         )
     for split in dict.fromkeys(named.values()):
         if len(same := [name for name, of in named.items() if of == split]) > 1:
@@ -288,7 +288,7 @@ def _refuse_linked_twice(tree: Tree, images: Iterable[Parts]) -> None:
 
 
 def _one_file(tree: Tree, one: Parts, other: Parts) -> str:
-    return f"{tree.path(one)} and {tree.path(other)} are one file: it would be trained and tested on"
+    return f"{tree.path(one)} and {tree.path(other)} are one file; it would be in both the training and the test set"
 
 
 def _empty_classes(tree: Tree, arrangement: Arrangement) -> list[str]:
@@ -439,7 +439,7 @@ class _Metadata:
 
 
 def _below(folder: Parts, name: str, known: set[Parts]) -> Parts | None:
-    """The image that a file in `folder` names by its path from there; None where that is not below it, or no image."""
+    """The image that a file in `folder` names by its path from there; None where there is none below the folder."""
     for written in (name, name.replace("\\", "/")):  # as Windows writes it
         inner = tuple(part for part in written.split("/") if part != ".")
         if "" not in inner and ".." not in inner and (*folder, *inner) in known:

@@ -128,11 +128,11 @@ def _contents(
     for images, labels in pairs.values():
         if shape(images)[:1] != shape(labels)[:1]:
             raise InputError(f"{where}: {images} is {shape(images)}, but {labels} is {shape(labels)}")
-    told = numbered({split: _labels(array(labels), labels, where) for split, (_, labels) in pairs.items()})
+    labels_of = numbered({split: _labels(array(labels), labels, where) for split, (_, labels) in pairs.items()})
     splits = {}
     for split, (images, _) in pairs.items():
         pixels = _pixels(array(images), images, where)
-        splits[split] = Split(ArrayImages(pixels, split), told[split], f"the split '{split}'")
+        splits[split] = Split(ArrayImages(pixels, split), labels_of[split], f"the split '{split}'")
     return Contents(splits)
 
 

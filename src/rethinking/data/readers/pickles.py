@@ -56,7 +56,7 @@ def load(path: Path) -> Any:
 
 
 class _NotPlainError(Exception):
-    """What the pickle holds besides plain data."""
+    """What the pickle holds that is no plain data."""
 
 
 def _look_through(content: bytes) -> None:

@@ -549,8 +549,8 @@ def _described(schema: Any) -> str:
     """Every column with its type."""
     features = _features(schema)
     types = [(name, features.get(name, {}).get("_type", "Value")) for name in schema.names]
-    told = ", ".join(f"{name} ({schema.field(name).type if kind == 'Value' else kind})" for name, kind in types)
-    return f"its columns are {told or 'none'}"
+    columns = ", ".join(f"{name} ({schema.field(name).type if kind == 'Value' else kind})" for name, kind in types)
+    return f"its columns are {columns or 'none'}"
 
 
 def _is_image(kind: Any) -> bool:
