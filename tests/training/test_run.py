@@ -166,7 +166,7 @@ def test_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
     ("options", "message"),
     [
         ({"train_subset": 5000}, "train_subset must be at most 1442"),
-        ({"crop_size": 32}, "crop_size 32 is larger than the images of digits, 28 pixels"),
+        ({"crop_size": 32}, "crop_size 32 is larger than the images, which have 28x28 pixels"),
         ({"device": "cuda"}, "device cuda is not available"),
     ],
 )
@@ -180,7 +180,7 @@ def test_options_that_do_not_fit_the_data_or_the_machine_leave_no_folder(tmp_pat
 
 @pytest.mark.parametrize(
     ("side", "message"),
-    [(20, "have 20 pixels a side; the networks need at least 28"), (230, "choose a crop_size up to 224")],
+    [(20, "have 20x20 pixels; the networks need at least 28 a side"), (230, "choose a --crop_size up to 224")],
 )
 def test_images_no_network_takes_are_refused(tmp_path: Path, side, message):
     for name in ("a", "b"):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CHUNK = 500  # images a task
-WORTH_PROCESSES = 2.0  # seconds of decoding, from which on starting processes pays
+MANY = 20  # tasks from which on processes are started at once
+WORTH_PROCESSES = 2.0  # seconds of decoding from which on starting them pays
 ORIENTATION = 0x0112  # EXIF's tag
 TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 SHIFT_16_BIT = 257  # 65535 / 255
@@ -45,6 +48,24 @@ class OtherShape(NamedTuple):
 
     described: str
     shape: tuple[int, ...]
+
+
+Outcome = tuple[list[Failure], OtherShape | None]
+
+
+class _Task(NamedTuple):
+    """Images at `rows`, to be decoded into a file from the byte `begin` on."""
+
+    images: Images
+    rows: np.ndarray
+    options: ReadOptions
+    shape: tuple[int, int, int]
+    file: Path
+    begin: int
+
+    def to_send(self) -> tuple[Images, ReadOptions, tuple[int, int, int], Path, int]:
+        """The arguments of `_decode_part`, no larger than its images."""
+        return self.images.part(self.rows), self.options, self.shape, self.file, self.begin
 
 
 def shape_of(stored: Stored, options: ReadOptions) -> tuple[int, int, int]:
@@ -170,39 +191,40 @@ def first_shape(images: Images, options: ReadOptions) -> tuple[Stored, tuple[int
     raise InputError(f"{failure}{more}")
 
 
-def decode_to_file(
-    file: Path, images: Images, options: ReadOptions, first: Stored, shape: tuple[int, int, int], advanced: Advanced
-) -> list[Failure]:
-    """Write `images` as the `.npy` file of one uint8 array (n, channels, height, width); gives those that failed.
+def decode_to_files(
+    files: Mapping[Path, Images], options: ReadOptions, first: Stored, shape: tuple[int, int, int], advanced: Advanced
+) -> None:
+    """Write images as `.npy` files, each of one uint8 array (n, channels, height, width).
 
     first: the image whose shape all must have; advanced: told the share that is done.
-    Raises `InputError` that names the first image of another size or mode.
+    Raises `InputError` that names an image of another size or mode, or the first that cannot be decoded with the number
+    of the others.
     """
-    with file.open("wb") as header:
-        described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
-        np.lib.format.write_array_header_1_0(header, described)
-        begin = header.tell()
-    values = int(np.prod(shape))
-    parts = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
-    tasks = ((images.part(rows), options, shape, file, begin + int(rows[0]) * values) for rows in parts)
-    done, failures = 0, list[Failure]()
-    for rows, (failed, other) in zip(parts, _carried_out(tasks, len(parts)), strict=True):
-        if other is not None and not failures:
+    tasks = [task for file, images in files.items() for task in _tasks(file, images, options, shape)]
+    total, done, failed = sum(map(len, files.values())), 0, dict[int, list[Failure]]()
+    for number, (failures, other) in _carried_out(tasks):
+        if other is not None:
             raise InputError(
                 f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
                 f" {first.described} is {shape_in_words(shape)}; {_mend(other.shape, shape)}"
             )
-        failures += failed
-        done += len(rows)
-        advanced(done / len(images))
-    return failures
+        failed[number] = failures
+        done += len(tasks[number].rows)
+        advanced(done / total)
+    if refused := [failure for number in sorted(failed) for failure in failed[number]]:
+        more = f" ({len(refused) - 1:,} others of {total:,} images are refused too)" if len(refused) > 1 else ""
+        raise InputError(f"{refused[0].reason}{more}")
 
 
-def refuse(failures: list[Failure], images: int) -> None:
-    """Raises `InputError` that names the first of the failed images and counts the others."""
-    if failures:
-        more = f" ({len(failures) - 1:,} others of {images:,} images are refused too)" if len(failures) > 1 else ""
-        raise InputError(f"{failures[0].reason}{more}")
+def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, int, int]) -> Iterator[_Task]:
+    """Write the file's header; gives what has to be decoded into it."""
+    with file.open("wb") as header:
+        described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
+        np.lib.format.write_array_header_1_0(header, described)
+        begin = header.tell()
+    for start in range(0, len(images), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(images)))
+        yield _Task(images, rows, options, shape, file, begin + start * int(np.prod(shape)))
 
 
 def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:
@@ -211,29 +233,43 @@ def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:
     return f"{' and '.join(options)} makes them alike"
 
 
-def _carried_out(tasks: Iterator[tuple[Any, ...]], count: int) -> Iterator[tuple[list[Failure], OtherShape | None]]:
-    """Every task's outcome, in order: here while that is quick, else by as many processes as there are cores."""
-    began, done = time.perf_counter(), 0
-    for task in tasks:
-        yield _decode_part(*task)
-        done += 1
-        if (time.perf_counter() - began) / done * (count - done) > WORTH_PROCESSES:
+def _carried_out(tasks: Sequence[_Task]) -> Iterator[tuple[int, Outcome]]:
+    """Every task's number and outcome: here while that is quick, else also by a process for each other core."""
+    began, waiting = time.perf_counter(), deque(enumerate(tasks))
+    while 0 < len(waiting) < MANY:
+        number, task = waiting.popleft()
+        yield number, _decode_part(*task.to_send())
+        if (time.perf_counter() - began) / (number + 1) * len(waiting) > WORTH_PROCESSES:
             break
-    if done == count:
-        return
-    import joblib
-
-    processes = min(joblib.cpu_count(), count)
-    if processes > 1:
-        jobs = (joblib.delayed(_decode_part)(*task) for task in tasks)
-        yield from joblib.Parallel(n_jobs=processes, return_as="generator", max_nbytes=None)(jobs)
-    else:
-        yield from (_decode_part(*task) for task in tasks)
+    if waiting:
+        yield from _with_processes(waiting)
 
 
-def _decode_part(
-    images: Images, options: ReadOptions, shape: tuple[int, ...], file: Path, begin: int
-) -> tuple[list[Failure], OtherShape | None]:
+def _with_processes(waiting: deque[tuple[int, _Task]]) -> Iterator[tuple[int, Outcome]]:
+    """The same with as many processes as there are cores, this one among them."""
+    from joblib import cpu_count
+    from joblib.externals.loky import get_reusable_executor
+
+    others = cpu_count() - 1
+    executor = get_reusable_executor(max_workers=others) if others else None
+    at_work: dict[Future[Outcome], int] = {}
+    try:
+        while waiting or at_work:
+            while executor is not None and waiting and len(at_work) < 2 * others:  # one each, and the next one
+                number, task = waiting.popleft()
+                at_work[executor.submit(_decode_part, *task.to_send())] = number
+            if waiting:
+                number, task = waiting.popleft()
+                yield number, _decode_part(*task.to_send())
+            ended, _ = wait(at_work, timeout=0 if waiting else None, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield at_work.pop(future), future.result()
+    finally:
+        for future in at_work:
+            future.cancel()
+
+
+def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], file: Path, begin: int) -> Outcome:
     """Decode a few images into their place in the file: those that cannot be decoded, or one of another shape."""
     pixels = np.zeros((len(images), *shape), dtype=np.uint8)
     failures = []

@@ -15,7 +15,7 @@ import numpy as np
 
 from rethinking.config import nearest
 from rethinking.data import cache, readers
-from rethinking.data.decoding import Failure, decode_to_file, first_shape, refuse
+from rethinking.data.decoding import decode_to_files, first_shape
 from rethinking.data.images import ImageData, ImageSet
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
@@ -277,20 +277,12 @@ def _decoded(
 
 
 def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Begin) -> None:
-    """Decode every split into its file. Raises `InputError` for images that are refused, all of them counted."""
+    """Decode every split into its file. Raises `InputError` for images that are refused."""
     first, shape = first_shape(images["train"], options)
     accept(shape)
     log.info("decoding %s images into the cache, once", f"{sum(map(len, images.values())):,}")
-    advanced = begin("decoding")
-    total, done, failures = sum(map(len, images.values())), 0, list[Failure]()
-    for name, of_split in images.items():
-
-        def advance(share: float, before: int = done, count: int = len(of_split)) -> None:
-            advanced((before + share * count) / total)
-
-        failures += decode_to_file(folder / f"{name}_images.npy", of_split, options, first, shape, advance)
-        done += len(of_split)
-    refuse(failures, total)
+    files = {folder / f"{name}_images.npy": of_split for name, of_split in images.items()}
+    decode_to_files(files, options, first, shape, begin("decoding"))
 
 
 def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -206,6 +207,8 @@ def _data(run: Evidence) -> str:
     """The option that names its data, without the words that other options add to the name in results."""
     given = {name: value for name, value in run.configuration.items() if name in READ_OPTIONS}
     name = run.facts["dataset"].removesuffix(sources.ReadOptions(**given).suffix)
+    if copy := re.fullmatch(rf"({'|'.join(sources.NAMES)})-[0-9a-f]{{8}}", name):  # in a folder of a known name
+        return f"--dataset {copy[1]} --data_root PATH/TO"
     return f"--dataset {name if name in sources.NAMES else f'PATH/TO/{name}'}"
 
 
