@@ -6,6 +6,7 @@ Worker processes import this module, so it needs neither PyTorch nor a reader's 
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ from rethinking.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CHUNK = 500  # images a task
+CHUNK = 1000  # images a task at most
+TASK_BYTES = 32 << 20  # of decoded images a task at most
 MANY = 20  # tasks from which on processes are started at once
 WORTH_PROCESSES = 2.0  # seconds of decoding from which on starting them pays
 ORIENTATION = 0x0112  # EXIF's tag
@@ -222,9 +224,11 @@ def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, i
         described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
         np.lib.format.write_array_header_1_0(header, described)
         begin = header.tell()
-    for start in range(0, len(images), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(images)))
-        yield _Task(images, rows, options, shape, file, begin + start * int(np.prod(shape)))
+    size = math.prod(shape)
+    chunk = max(1, min(CHUNK, TASK_BYTES // size))
+    for start in range(0, len(images), chunk):
+        rows = np.arange(start, min(start + chunk, len(images)))
+        yield _Task(images, rows, options, shape, file, begin + start * size)
 
 
 def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:

@@ -261,6 +261,7 @@ def _decoded(
     if options.holdout:
         classes = _held_out(classes, options.holdout, source)
         images["test"] = images["train"]
+        notes.append(f"held out as the test set: {len(classes['test'].rows):,} of the training images")
     used = {
         name: images[name] if len(of_split.rows) == len(images[name]) else images[name].part(of_split.rows)
         for name, of_split in classes.items()
