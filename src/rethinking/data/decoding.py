@@ -185,9 +185,13 @@ def first_shape(images: Images, options: ReadOptions) -> tuple[Stored, tuple[int
     failure: InputError | None = None
     for stored in images.stored():
         try:
-            return stored, shape_of(stored, options)
+            shape = shape_of(stored, options)
         except DecodingError as error:
             failure = failure or error
+            continue
+        if 0 in shape:
+            raise InputError(f"{stored.described} has no pixels: it is {shape_in_words(shape)}")
+        return stored, shape
     assert failure is not None, "there are images"
     more = f" ({len(images) - 1:,} others are refused too)" if len(images) > 1 else ""
     raise InputError(f"{failure}{more}")
