@@ -80,7 +80,7 @@ class Progress:
                 self._live = None
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, [text])
 
     def _line(self) -> Text:
         """The epoch at work, what the last finished one measured, and what is left; of several runs the slowest's."""
@@ -285,4 +285,4 @@ class LogLines(logging.Handler):
         self._console = console
 
     def emit(self, record: Any) -> None:
-        self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
+        say(self._console, [record.getMessage()])

@@ -195,7 +195,7 @@ class Reproducing:
             self._print(f"left out: {name}, which {why}")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, [text])
 
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:

@@ -6,8 +6,9 @@ import torch
 from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.seeding import generator
+from rethinking.steps import unwatched
 from rethinking.theory.convolutional import standardized_features
-from rethinking.theory.interpolation import TOLERANCE, interpolate, one_hot, unwatched
+from rethinking.theory.interpolation import TOLERANCE, interpolate, one_hot
 from rethinking.theory.kernels import GaussianKernel, LinearKernel
 from rethinking.theory.minimum_norm import (
     NEAR,

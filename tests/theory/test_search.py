@@ -4,8 +4,9 @@ import torch
 from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.seeding import generator
+from rethinking.steps import unwatched
 from rethinking.theory import search
-from rethinking.theory.interpolation import interpolate, one_hot, unwatched
+from rethinking.theory.interpolation import interpolate, one_hot
 from rethinking.theory.kernels import GaussianKernel, KernelMatrix, median_distance
 from rethinking.theory.search import BANDWIDTHS, RIDGES, DenseMatrix, choose_bandwidth, choose_ridge
 

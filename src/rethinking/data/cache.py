@@ -25,13 +25,13 @@ import platformdirs
 
 from rethinking.data.images import ImageSet, fingerprint
 from rethinking.errors import InputError, RunError
+from rethinking.steps import Steps
 
 FORMAT = 2
 INDEX = "files-"  # begins the name of what is known of a data set's files
 UNFINISHED = ".unfinished"
 INFO = "info.json"
 
-Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes time; what it gives is told the share done
 Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
 
 
@@ -55,7 +55,7 @@ def entry_path(name: str, content: list[Any]) -> Path:
     return folder() / f"{name}-{digest}"
 
 
-def content_of(files: Mapping[str, Path], place: str, begin: Begin) -> list[tuple[str, str]]:
+def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tuple[str, str]]:
     """Name and SHA-256 of each file.
 
     Files that are as they were, by size, times and place on the disk, are not read again: what is known of those at

@@ -22,6 +22,7 @@ from rethinking.data.labels import Classes, classify, has_labels
 from rethinking.data.readers import digits, hub
 from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
 from rethinking.errors import InputError
+from rethinking.steps import Steps, unwatched
 
 __all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "load", "load_for"]
 
@@ -31,7 +32,6 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 Shape = tuple[int, int, int]
 Content = list[tuple[str, str]]  # of files: name and SHA-256
 Accept = Callable[[Shape], None]  # raises `InputError` for images of a shape that is of no use
-Begin = Callable[[str], Callable[[float], None]]  # begins a step that takes time; what it gives is told the share done
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +69,7 @@ def accept_any(shape: Shape) -> None:
     """Accepts images of any shape."""
 
 
-def unwatched(step: str) -> Callable[[float], None]:
-    """Watches no step."""
-    return lambda share: None
-
-
-def load_for(config: Configuration, accept: Accept = accept_any, begin: Begin = unwatched) -> ImageData:
+def load_for(config: Configuration, accept: Accept = accept_any, begin: Steps = unwatched) -> ImageData:
     """Loads the data set of a configuration with the options that it has."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
     return load(config.dataset, config.data_root, ReadOptions(**options), accept, begin)
@@ -85,7 +80,7 @@ def load(
     data_root: str | Path | None = None,
     options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     accept: Accept = accept_any,
-    begin: Begin = unwatched,
+    begin: Steps = unwatched,
 ) -> ImageData:
     """The data set named `dataset` (one of `NAMES`), at that path, or of that repository of the Hub.
 
@@ -241,7 +236,7 @@ def _derived(base: ImageData, source: Source) -> Source:
 
 
 def _write(
-    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Begin
+    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Steps
 ) -> dict[str, Any]:
     """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
     try:
@@ -252,7 +247,7 @@ def _write(
 
 
 def _decoded(
-    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Begin
+    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Steps
 ) -> dict[str, Any]:
     contents = source.found.read(options)
     splits, notes = _used(contents)
@@ -277,7 +272,7 @@ def _decoded(
     return {"class_names": class_names, "notes": notes + more, "known": known}
 
 
-def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Begin) -> None:
+def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Steps) -> None:
     """Decode every split into its file. Raises `InputError` for images that are refused."""
     first, shape = first_shape(images["train"], options)
     accept(shape)

@@ -21,8 +21,8 @@ from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
+from rethinking.steps import Steps, unwatched
 from rethinking.theory import kinds
-from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.run import find as find_theory
@@ -221,7 +221,7 @@ class Reproduction:
     def data(self) -> sources.ImageData:
         return self._load(self.dataset or SCALES[self.scale].dataset)
 
-    def all_data(self, begin: sources.Begin = sources.unwatched) -> list[sources.ImageData]:
+    def all_data(self, begin: Steps = unwatched) -> list[sources.ImageData]:
         """Every data set that rows are of, as far as it is there."""
         if self.runs:
             return []
@@ -235,7 +235,7 @@ class Reproduction:
                 found.append(self._load(dataset, begin))
         return found
 
-    def _load(self, dataset: str, begin: sources.Begin = sources.unwatched) -> sources.ImageData:
+    def _load(self, dataset: str, begin: Steps = unwatched) -> sources.ImageData:
         """Where networks alone are trained, images that they do not take are refused before they are decoded."""
         networks = all(EXPERIMENTS[name].models for name in self.wanted)
         accept = accepting(ExperimentConfig()) if networks else sources.accept_any

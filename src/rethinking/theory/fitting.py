@@ -26,6 +26,7 @@ from torch import Tensor
 from rethinking.data import sources
 from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.seeding import generator
+from rethinking.steps import Steps, unwatched
 from rethinking.theory import minimum_norm, room
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
@@ -35,10 +36,8 @@ from rethinking.theory.interpolation import (
     EXACT,
     TOLERANCE,
     Solution,
-    Steps,
     residual_in_float64,
     solve,
-    unwatched,
 )
 from rethinking.theory.kernel_machine import KernelMachineConfig, sums_folder
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, median_distance

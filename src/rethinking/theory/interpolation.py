@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rethinking.errors import ConflictError, InputError, RunError
+from rethinking.steps import Steps, unwatched
 from rethinking.theory.blocks import Blocks, spans, triangle
 from rethinking.theory.cholesky import (
     NotPositiveDefiniteError,
@@ -31,13 +32,6 @@ CHECKED = 2048  # points whose residual is looked at in float64
 MOST_REFINEMENTS = 30
 PATIENCE = 4  # steps of refinement that may pass without a smaller residual
 JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the mean of K's diagonal, tried in this order
-
-Steps = Callable[[str], Callable[[float], None]]  # begins a step by its name; what it gives is told the share done
-
-
-def unwatched(step: str) -> Callable[[float], None]:
-    """For who does not want to know how far it is."""
-    return lambda share: None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from rethinking.config import read_config_file
 from rethinking.errors import InputError
+from rethinking.steps import Steps, unwatched
 from rethinking.theory import fitting, measuring, memorization, rademacher, run, stability
-from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.measuring import ComplexityConfig
 from rethinking.theory.memorization import MemorizationConfig

@@ -22,8 +22,8 @@ from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.data import sources
 from rethinking.data.batches import Batches
 from rethinking.errors import InputError, RunError
+from rethinking.steps import Steps, unwatched
 from rethinking.theory import complexity
-from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE

@@ -21,6 +21,7 @@ from torch import Tensor
 from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.seeding import generator
+from rethinking.steps import Steps, unwatched
 from rethinking.theory.expressivity import (
     VALUES,
     DeepMemorizingNetwork,
@@ -28,7 +29,6 @@ from rethinking.theory.expressivity import (
     TooCloseError,
     deep_memorizing_network,
 )
-from rethinking.theory.interpolation import Steps, unwatched
 from rethinking.theory.run import (
     Problem,
     TheoryConfig,

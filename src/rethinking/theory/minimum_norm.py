@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rethinking.errors import RunError
 from rethinking.seeding import generator
-from rethinking.theory.interpolation import TOLERANCE, Steps, one_hot, solve
+from rethinking.steps import Steps
+from rethinking.theory.interpolation import TOLERANCE, one_hot, solve
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, kernel_sum
 
 EPOCHS = 10_000  # of stochastic gradient descent

@@ -27,7 +27,7 @@ from rethinking.data import sources
 from rethinking.data.randomization import random_signs
 from rethinking.errors import InputError
 from rethinking.seeding import generator
-from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.steps import Steps, unwatched
 from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, keep, run_dir
 from rethinking.theory.trained import trained
 from rethinking.training.memory import LIBRARIES

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rethinking.errors import RunError
+from rethinking.steps import Steps
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
-from rethinking.theory.interpolation import Steps, one_hot, solve
+from rethinking.theory.interpolation import one_hot, solve
 from rethinking.theory.kernels import GaussianKernel
 
 IMAGES = 10_000  # of the training set, its first ones, of which the last fifth is held out

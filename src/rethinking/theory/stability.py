@@ -29,7 +29,7 @@ from torch import Tensor
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError
-from rethinking.theory.interpolation import Steps, unwatched
+from rethinking.steps import Steps, unwatched
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained, trained_for
 from rethinking.training.memory import LIBRARIES

@@ -11,7 +11,7 @@ import yaml
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.theory.interpolation import Steps
+from rethinking.steps import Steps
 from rethinking.theory.run import NOT_IN_IDENTITY, TheoryConfig
 from rethinking.training import train_many
 from rethinking.training.preparation import resolve

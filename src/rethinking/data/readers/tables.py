@@ -86,11 +86,11 @@ def find(folder: Path, configuration: str | None, only_named: bool = False) -> F
 
 def _refuse_missing_shards(files: list[Path]) -> None:
     """Raises `InputError` where of train-00000-of-00002 the other part is not there."""
+    there = {file.name for file in files}
     for file in files:
         if shard := SHARD.fullmatch(file.name):
             before, _, count, after = shard.groups()
             names = [f"{before}-{index:05}-of-{count}{after}" for index in range(int(count))]
-            there = {other.name for other in files}
             missing = [name for name in names if name not in there]
             if missing:
                 raise InputError(f"{file.parent} lacks {missing[0]}, one of {int(count)} parts")
