@@ -19,6 +19,7 @@ from PIL import Image
 from rethinking.data import sources
 from rethinking.data.images import ImageData, ImageSet
 from rethinking.data.readers.contents import ReadOptions
+from rethinking.data.readers.tables import FileRows
 from rethinking.errors import InputError
 
 SKIP = ReadOptions(skip_unlabelled=True)
@@ -163,6 +164,27 @@ def test_many_row_groups_and_shards_keep_their_order(tmp_path: Path, ending: str
         options = {"row_group_size": 4} if ending == ".parquet" else {"max_chunksize": 4}
         write(tmp_path / f"pets/train-{shard:05}-of-00004{ending}", hub(rows[part], labels[part]), **options)
     assert_holds(load(tmp_path / "pets").train, rows, labels)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_parts_of_parts_hold_the_rows_that_were_chosen(tmp_path: Path, ending: str):
+    """Over borders of files and row groups, with files that are empty or hold nothing of a part."""
+    random = np.random.default_rng(3)
+    sizes = [7, 0, 1, 12, 0, 5]
+    files = [tmp_path / f"{number}{ending}" for number in range(len(sizes))]
+    for file, values in zip(files, np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]), strict=True):
+        options = {"row_group_size": 3} if ending == ".parquet" else {"max_chunksize": 3}
+        write(file, pa.table({"number": pa.array(values, pa.int64())}), **options)
+    rows = FileRows(tuple(files))
+    assert len(rows) == sum(sizes)
+    assert rows.part(np.arange(8, 20)).files == (files[3],)
+    for _ in range(100):
+        outer = np.flatnonzero(random.random(sum(sizes)) < random.random())
+        inner = np.flatnonzero(random.random(len(outer)) < random.random())
+        for part, expected in [(rows.part(outer), outer), (rows.part(outer).part(inner), outer[inner])]:
+            found = [value for batch in part.batches("number") for value in batch.to_pylist()]
+            assert found == expected.tolist()
+            assert len(part) == len(expected)
 
 
 def test_an_empty_row_group_or_shard_is_passed_over(tmp_path: Path):

@@ -254,11 +254,21 @@ class FileRows:
     def pieces(self) -> Iterator[FileRows]:
         return (FileRows((file,)) for file in self.files)
 
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        """Of every file, the number of rows in it and in those before it."""
+        return np.cumsum([_opened(file).rows for file in self.files])
+
     def __len__(self) -> int:
-        return sum(_opened(file).rows for file in self.files) if self.rows is None else len(self.rows)
+        return int(self._ends[-1]) if self.rows is None else len(self.rows)
 
     def part(self, rows: np.ndarray) -> FileRows:
-        return FileRows(self.files, rows if self.rows is None else self.rows[rows])
+        """With the files alone that hold those rows."""
+        rows = rows if self.rows is None else self.rows[rows]
+        if not len(rows):
+            return FileRows((), rows)
+        first, last = np.searchsorted(self._ends, rows[[0, -1]], side="right")
+        return FileRows(self.files[first : last + 1], rows - (self._ends[first - 1] if first else 0))
 
     def batches(self, column: str) -> Iterator[Any]:
         before = 0  # rows of the files and batches so far
@@ -276,9 +286,11 @@ class FileRows:
 
 
 def _taken(column: Any, rows: np.ndarray) -> Any:
-    """The column's values at `rows`."""
+    """The column's values at `rows`, int64 ascending."""
     import pyarrow as pa
 
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return column.slice(rows[0], len(rows))
     if pa.types.is_binary_view(column.type):  # of which PyArrow takes none
         column = column.cast(pa.large_binary())
     return column.take(rows)
