@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rethinking.config import ExperimentConfig, get_baseline_config, get_random_labels_config
 from rethinking.errors import InputError, RunError
+from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
     from rethinking.models import build_model
@@ -27,6 +28,9 @@ __all__ = [
     "train",
     "train_many",
 ]
+
+
+set_defaults()  # before anything here imports PyTorch
 
 
 def __getattr__(name: str) -> Any:

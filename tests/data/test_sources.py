@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from rethinking.data import sources
+from rethinking.data.readers import digits
 from rethinking.errors import InputError, RunError
 from tests.conftest import shared
 
@@ -49,14 +50,24 @@ def run_python(code: str) -> subprocess.Popen[str]:
 
 
 def test_digits_are_split_by_class_and_enlarged_to_28():
-    digits = sources.load("digits")
-    assert digits.test is not None
-    assert digits.train.images.shape == (1442, 1, 28, 28)
-    assert digits.test.images.shape == (355, 1, 28, 28)
-    assert digits.train.images.dtype == np.uint8
-    assert digits.train.labels.dtype == np.int64
-    per_class = np.bincount(digits.train.labels) / (np.bincount(digits.train.labels) + np.bincount(digits.test.labels))
+    loaded = sources.load("digits")
+    assert loaded.test is not None
+    assert loaded.train.images.shape == (1442, 1, 28, 28)
+    assert loaded.test.images.shape == (355, 1, 28, 28)
+    assert loaded.train.images.dtype == np.uint8
+    assert loaded.train.labels.dtype == np.int64
+    per_class = np.bincount(loaded.train.labels) / (np.bincount(loaded.train.labels) + np.bincount(loaded.test.labels))
     assert np.abs(per_class - 0.8).max() < 0.01
+
+
+def test_digits_are_the_same_where_the_library_keeps_its_file_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    from sklearn.datasets import load_digits
+
+    pixels, labels = digits._stored()
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    for stored in (digits._stored(), (load_digits().images, load_digits().target)):
+        np.testing.assert_array_equal(pixels, stored[0])
+        np.testing.assert_array_equal(labels, stored[1])
 
 
 def test_digits_are_scikit_learns_digits_interpolated():
@@ -264,6 +275,7 @@ def test_a_full_disk_while_decoding_is_told_and_leaves_nothing(tmp_path: Path, o
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 from rethinking.data import sources
+from rethinking.data.readers import digits
 try:
     sources.load({dataset!r})
 except RuntimeError as error:
@@ -281,6 +293,7 @@ def test_a_warm_cache_needs_neither_datasets_nor_a_decoder(tmp_path: Path):
     code = f"""
 import sys
 from rethinking.data import sources
+from rethinking.data.readers import digits
 sources.load({str(tmp_path / "pets")!r})
 print([name for name in ("datasets", "PIL", "sklearn", "pyarrow") if name in sys.modules])
 """

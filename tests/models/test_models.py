@@ -100,7 +100,52 @@ def test_local_response_normalization_equals_the_frameworks_own(layout):
 def test_local_response_normalization_is_exact_under_autocast():
     x = torch.randn(2, 64, 3, 3, generator=generator(0, "test")) * 50
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(LocalResponseNorm(64)(x), LocalResponseNorm(64)(x.float()))
+        torch.testing.assert_close(LocalResponseNorm(64)(x), nn.LocalResponseNorm(9, 0.001, 0.75, 1.0)(x))
+
+
+def test_local_response_normalization_rounds_once_in_bfloat16():
+    x = (torch.randn(2, 64, 3, 3, generator=generator(0, "test")) * 50).bfloat16()
+    assert torch.equal(LocalResponseNorm(64)(x), LocalResponseNorm(64)(x.float()).bfloat16())
+
+
+def test_gradients_of_local_response_normalization_are_those_of_finite_differences():
+    x = torch.randn(2, 12, 2, 3, generator=generator(0, "test"), dtype=torch.float64) * 30
+    norm = LocalResponseNorm(12, alpha=0.01).double()
+    assert torch.autograd.gradcheck(norm, x.requires_grad_(), check_undefined_grad=False)
+
+
+def test_gradients_of_stacked_local_response_normalization_are_each_runs_own():
+    x = torch.randn(3, 2, 12, 2, 3, generator=generator(0, "test")) * 30
+    norm = LocalResponseNorm(12)
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.grad(lambda x: norm(x).pow(3).sum())(x)
+
+    torch.testing.assert_close(torch.vmap(gradient)(x), torch.stack([gradient(one) for one in x]))
+
+
+def test_a_second_derivative_of_local_response_normalization_is_refused():
+    x = torch.ones(1, 12, 1, 1, requires_grad=True)
+    (first,) = torch.autograd.grad(LocalResponseNorm(12)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_small_alexnet_pools_before_relu_with_the_same_bits():
+    """A ReLU of the maximum is the maximum of the ReLUs, and so are its gradients."""
+    ours = build_model("small_alexnet")
+    textbook = nn.Sequential(*ours)
+    for pool in (1, 5):
+        textbook[pool], textbook[pool + 1] = nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+    images = torch.randn(4, 3, 28, 28, generator=generator(0, "test"))
+    outputs, gradients = [], []
+    for model in (ours, textbook):
+        outputs.append(model(images))
+        outputs[-1].square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in ours.parameters()])
+        ours.zero_grad()
+    assert torch.equal(*outputs)
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("name", MODELS)

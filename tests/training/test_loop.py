@@ -175,18 +175,21 @@ def test_label_metrics_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("options", "epoch", "online", "due"),
+    ("options", "epoch", "online", "has_fitted", "due"),
     [
-        ({}, 5, 0.98999, False),
-        ({}, 5, 0.99, True),
-        ({}, 10, 0.1, True),
-        ({"eval_train_every": 3}, 6, 0.1, True),
-        ({"eval_train_every": 3}, 7, 0.1, False),
+        ({}, 5, 0.98999, False, False),
+        ({}, 5, 0.99, False, True),
+        ({}, 5, 1.0, True, False),
+        ({}, 10, 0.1, False, True),
+        ({}, 10, 1.0, True, True),
+        ({"eval_train_every": 3}, 6, 0.1, False, True),
+        ({"eval_train_every": 3}, 6, 1.0, True, True),
+        ({"eval_train_every": 3}, 7, 0.1, False, False),
     ],
 )
-def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, epoch, online, due):
+def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, epoch, online, has_fitted, due):
     config = ExperimentConfig(num_epochs=10, **options)
-    assert exact_accuracy_is_due(config, epoch, online) is due
+    assert exact_accuracy_is_due(config, epoch, online, has_fitted) is due
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,23 @@ def test_random_labels_are_fitted_and_do_not_generalize(tmp_path: Path):
     assert true.final["epoch"] < random.final["epoch"]
 
 
+def test_the_exact_accuracy_is_measured_until_it_is_1_and_at_the_end(tmp_path: Path):
+    """What the passes cost is saved, and nothing else changes."""
+    options = {"lr_schedule": "constant", "num_epochs": 40, "train_subset": 100}
+    saving = train(config(tmp_path, **options))
+    measuring = train(config(tmp_path / "measuring", eval_train_every=1, **options))
+    fitted = saving.result["epochs_to_fit"]["1.0"]
+    assert 1 < fitted < 30
+    exact = {record["epoch"]: record["exact_train_accuracy"] for record in saving.metrics}
+    assert exact[fitted] == exact[40] == 1.0
+    assert {exact[epoch] for epoch in range(fitted + 1, 40)} == {None}
+    assert saving.result["epochs_to_fit"] == measuring.result["epochs_to_fit"]
+    for one, other in zip(saving.metrics, measuring.metrics, strict=True):
+        assert [one[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")] == [
+            other[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        ]
+
+
 def test_the_folder_holds_what_the_design_promises(tmp_path: Path):
     result = train(config(tmp_path, randomization="partial_corrupt", corruption_prob=0.5))
     assert {file.name for file in result.path.iterdir()} - {".lock"} == {

@@ -63,6 +63,11 @@ class Training:
         return len(self.metrics) + 1
 
     @property
+    def has_fitted(self) -> bool:
+        """Whether the exact training accuracy was 1.0 after any epoch."""
+        return epochs_to_fit(self.metrics)["1.0"] is not None
+
+    @property
     def autocast(self) -> torch.autocast:
         device = self.train_batches.labels.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
@@ -85,7 +90,7 @@ class Training:
         check_finite(train_loss, self.config, self.epoch)
         started = time.perf_counter()
         online = fraction(predictions == self.train_batches.labels)
-        due = exact_accuracy_is_due(self.config, self.epoch, online)
+        due = exact_accuracy_is_due(self.config, self.epoch, online, self.has_fitted)
         exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
         due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
         test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
@@ -116,8 +121,7 @@ class Training:
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
-        fitted = self.config.stop_when_fit and epochs_to_fit(self.metrics)["1.0"] is not None
-        if fitted or self.epoch > self.config.num_epochs:
+        if (self.config.stop_when_fit and self.has_fitted) or self.epoch > self.config.num_epochs:
             self.folder.finish(self.facts | summary(self.metrics))
             self.outcome = self.folder.result(self.config)
 
@@ -237,10 +241,16 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
     return config.learning_rate * factors[config.lr_schedule]
 
 
-def exact_accuracy_is_due(config: ExperimentConfig, epoch: int, online_accuracy: float) -> bool:
-    """Whether the training accuracy in evaluation mode can matter after `epoch`, so that it is worth a pass."""
+def exact_accuracy_is_due(
+    config: ExperimentConfig, epoch: int, online_accuracy: float, has_fitted: bool = False
+) -> bool:
+    """Whether the training accuracy in evaluation mode can matter after `epoch`, so that it is worth a pass.
+
+    has_fitted: whether it was 1.0 before; from then on only the last epoch's is of interest
+    """
     asked_for = config.eval_train_every is not None and epoch % config.eval_train_every == 0
-    return asked_for or epoch == config.num_epochs or online_accuracy >= ONLINE_ACCURACY_NEAR_FIT
+    near_fit = online_accuracy >= ONLINE_ACCURACY_NEAR_FIT and not has_fitted
+    return asked_for or epoch == config.num_epochs or near_fit
 
 
 def evaluation_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:

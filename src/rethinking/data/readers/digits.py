@@ -3,6 +3,9 @@ testing."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from rethinking.data.readers.contents import ArrayImages, Contents, Found, Labels, ReadOptions, Split
@@ -13,12 +16,9 @@ def find() -> Found:
 
 
 def _read(_: ReadOptions) -> Contents:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    pixels, labels = _stored()
     enlarge = _bilinear(8, 28)
-    images = np.rint(enlarge @ (bunch.images * (255 / 16)) @ enlarge.T).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
+    images = np.rint(enlarge @ (pixels * (255 / 16)) @ enlarge.T).astype(np.uint8)
     rank = np.empty_like(labels)  # a digit's position among those of its class
     for digit in range(10):
         members = np.flatnonzero(labels == digit)
@@ -27,6 +27,19 @@ def _read(_: ReadOptions) -> Contents:
     for split, rows in (("train", rank % 5 != 4), ("test", rank % 5 == 4)):
         splits[split] = Split(ArrayImages(images[rows], split), Labels(labels[rows]), f"the split '{split}'")
     return Contents(splits)
+
+
+def _stored() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels 0-16, float64 (1797, 8, 8), and labels, int64; from a file of scikit-learn, whose import takes a second."""
+    (folder,) = getattr(find_spec("sklearn"), "submodule_search_locations", None) or [""]
+    file = Path(folder, "datasets", "data", "digits.csv.gz")
+    if not file.is_file():  # it may lie elsewhere in another version
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return bunch.images, bunch.target.astype(np.int64)
+    rows = np.loadtxt(file, delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
 
 def _bilinear(size: int, enlarged: int) -> np.ndarray:

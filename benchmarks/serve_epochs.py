@@ -1,0 +1,57 @@
+"""One side of `against_commit.py`: trains and evaluates an epoch each time a line asks for it, and answers in seconds.
+
+Run with the `benchmarks` and `src` folders of the checkout to be measured on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import median
+
+from workload import Machine, epoch_seconds, runs_at_work, seconds
+
+from rethinking.config import ExperimentConfig
+from rethinking.training.evaluation import evaluate
+from rethinking.training.loop import step_of
+
+
+def main(model: str, precision: str) -> None:
+    machine = Machine.here()
+    if precision != "auto":
+        machine = replace(machine, precision=precision)
+    (run,) = runs = runs_at_work(ExperimentConfig(model_name=model), machine)
+    try:
+        from rethinking.training.cores import observers_of_cores
+
+        run.observers = observers_of_cores(replace(run.config, device=machine.device.type))
+    except ImportError:  # an older commit
+        pass
+    step = step_of(runs)
+
+    def timed(what: str, least: float) -> Iterator[float]:
+        """Seconds of each epoch, or evaluation of its images, until they are `least` together."""
+        spent = 0.0
+        while not spent or spent < least:
+            if what == "epoch":
+                yield (last := epoch_seconds(step, runs))
+                for observer in run.observers:
+                    observer.epoch({})
+            else:
+                yield (last := seconds(lambda: evaluate(run.model, run.train_batches, run.autocast), machine.device))
+            spent += last
+
+    def answer(**values: object) -> None:
+        print(json.dumps(values), flush=True)
+
+    epoch_seconds(step, runs)
+    answer(images=len(run.train_batches), **machine.columns())
+    for line in sys.stdin:
+        what, least = line.split()
+        answer(seconds=median(timed(what, float(least))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
