@@ -47,7 +47,8 @@ def main(model: str, precision: str) -> None:
         print(json.dumps(values), flush=True)
 
     epoch_seconds(step, runs)
-    answer(images=len(run.train_batches), **machine.columns())
+    until_fit = hasattr(run, "has_fitted")  # the exact training accuracy, or to the end
+    answer(images=len(run.train_batches), measures_until_fit=until_fit, **machine.columns())
     for line in sys.stdin:
         what, least = line.split()
         answer(seconds=median(timed(what, float(least))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as below `nohup`, and so would all that the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))  # else it writes into the repository
 settings.register_profile("shared", deadline=None)  # how long an example takes says nothing beside other tests
 settings.load_profile("shared")
@@ -121,16 +126,31 @@ def reproduce(folder: Path, *arguments: str, status: int = 0, env: Mapping[str, 
     return done.stdout + done.stderr
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+    """A copy of the folder that `make` fills, and the text it returned; one of the test processes makes it for all."""
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made, text = common / name, common / f"{name}.txt"
+    with FileLock(common / f"{name}.lock"):
+        if not text.exists():
+            shutil.rmtree(made, ignore_errors=True)  # what a failed attempt left
+            made.mkdir()
+            text.write_text(make(made), encoding="utf-8")
+    return shutil.copytree(made, factory.mktemp(name) / "copy"), text.read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which all of it was reproduced, and what was printed."""
-    folder = tmp_path_factory.mktemp("reproduction")
-    return folder, reproduce(folder, "all", *DEMO)
+    return made_once(tmp_path_factory, "reproduction", lambda folder: reproduce(folder, "all", *DEMO))
 
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which the kernel machines were solved, and what was printed."""
-    folder = tmp_path_factory.mktemp("solutions")
-    printed = reproduce(folder, "table3", "--scale", "demo", "--filters", "25", "400")
-    return folder, printed + reproduce(folder, "minimum_norm", "--scale", "demo")
+
+    def solve(folder: Path) -> str:
+        printed = reproduce(folder, "table3", "--scale", "demo", "--filters", "25", "400")
+        return printed + reproduce(folder, "minimum_norm", "--scale", "demo")
+
+    return made_once(tmp_path_factory, "solutions", solve)

@@ -29,10 +29,13 @@ def test_tensorboard_holds_every_metric_of_every_epoch(tmp_path: Path):
     assert [event.step for event in events.Scalars("exact_train_accuracy")] == [3]
 
 
-def test_a_resumed_runs_curves_are_complete(tmp_path: Path):
+def test_a_resumed_runs_curves_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A kill can lose what a logger had not written yet; the next sitting writes every epoch again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # Files of one second sort by their number in this process, and as text 10 comes before 9.
+    monkeypatch.setattr(event_file_writer._global_uid, "_value", 0)
     metrics = [{"epoch": epoch, "train_loss": 1.0 / epoch} for epoch in range(1, 6)]
     for sitting in (metrics[:2], metrics[:4]):  # the first one's third epoch was lost
         logger = TensorBoardLogger()

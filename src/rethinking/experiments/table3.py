@@ -3,7 +3,7 @@
 Expect a test error little over 1% with a Gaussian kernel on MNIST's pixels and a third of that on Gabor features; on
 CIFAR-10 over 40% with a kernel on pixels, and half of that with random convolutional features, the less the more
 filters. At full scale a solution takes 5 to 15 minutes on two cores, and the features of 32,000 filters a few hours,
-kept every 500 filters.
+kept every ten minutes.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row

@@ -30,7 +30,7 @@ def _read(_: ReadOptions) -> Contents:
 
 
 def _stored() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels 0-16, float64 (1797, 8, 8), and labels, int64; from a file of scikit-learn, whose import takes a second."""
+    """Pixels 0-16, float64 (1797, 8, 8), and labels, int64; from a file, since the import takes a second."""
     (folder,) = getattr(find_spec("sklearn"), "submodule_search_locations", None) or [""]
     file = Path(folder, "datasets", "data", "digits.csv.gz")
     if not file.is_file():  # it may lie elsewhere in another version
