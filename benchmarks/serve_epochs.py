@@ -47,7 +47,7 @@ def main(model: str, precision: str) -> None:
         print(json.dumps(values), flush=True)
 
     epoch_seconds(step, runs)
-    until_fit = hasattr(run, "has_fitted")  # the exact training accuracy, or to the end
+    until_fit = hasattr(run, "_may_fit")  # the exact training accuracy, or to the end
     answer(images=len(run.train_batches), measures_until_fit=until_fit, **machine.columns())
     for line in sys.stdin:
         what, least = line.split()

@@ -175,21 +175,40 @@ def test_label_metrics_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("options", "epoch", "online", "has_fitted", "due"),
+    ("options", "epoch", "due"),
     [
-        ({}, 5, 0.98999, False, False),
-        ({}, 5, 0.99, False, True),
-        ({}, 5, 1.0, True, False),
-        ({}, 10, 0.1, False, True),
-        ({}, 10, 1.0, True, True),
-        ({"eval_train_every": 3}, 6, 0.1, False, True),
-        ({"eval_train_every": 3}, 6, 1.0, True, True),
-        ({"eval_train_every": 3}, 7, 0.1, False, False),
+        ({}, 5, False),
+        ({}, 10, True),
+        ({"eval_train_every": 3}, 6, True),
+        ({"eval_train_every": 3}, 7, False),
     ],
 )
-def test_exact_training_accuracy_is_measured_only_where_it_can_matter(options, epoch, online, has_fitted, due):
-    config = ExperimentConfig(num_epochs=10, **options)
-    assert exact_accuracy_is_due(config, epoch, online, has_fitted) is due
+def test_exact_training_accuracy_is_measured_when_asked_for_and_at_the_end(options, epoch, due):
+    assert exact_accuracy_is_due(ExperimentConfig(num_epochs=10, **options), epoch) is due
+
+
+@pytest.mark.parametrize(
+    ("exact_before", "wrong_online", "may_fit"),
+    [
+        ([None, 0.98], [0, 1, 2, 3], False),  # 98.67% online
+        ([None, 0.98], [0, 1, 2], True),
+        ([None, 0.98], [7], True),
+        ([0.999, None], [], True),
+        ([0.999, None], [0, 1], True),
+        ([0.999, None], [0, 7], False),  # the network still gets image 7 wrong
+        ([0.999, 1.0], [], False),
+    ],
+)
+def test_exact_training_accuracy_is_measured_where_it_can_be_the_first_to_fit(exact_before, wrong_online, may_fit):
+    """Of 300 images the network, as it is after the epoch, gets number 7 wrong."""
+    model, data = initialized("mlp_1x512"), batches(300)
+    data.labels = model(data.images(torch.arange(300))).argmax(dim=1)
+    data.labels[7] = (data.labels[7] + 1) % 10
+    run = at_work(model, ExperimentConfig(model_name="mlp_1x512").resolved(), data)
+    run.metrics = [{"epoch": epoch, "exact_train_accuracy": exact} for epoch, exact in enumerate(exact_before, 1)]
+    right = torch.ones(300, dtype=torch.bool)
+    right[wrong_online] = False
+    assert run._may_fit(1 - len(wrong_online) / 300, right) is may_fit
 
 
 @pytest.mark.parametrize(

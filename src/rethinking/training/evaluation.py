@@ -34,6 +34,15 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
     return Evaluation(each.double().mean().item(), correct.item() / len(batches), each)
 
 
+@torch.no_grad()
+def fits(model: nn.Module, batches: Batches, rows: Tensor, autocast: torch.autocast) -> bool:
+    """Whether the model in evaluation mode gives the images at `rows`, int64, their labels; ends where it does not."""
+    model.eval()
+    with autocast:
+        parts = rows.split(BATCH_SIZE) if len(rows) else ()
+        return all(torch.equal(model(batches.images(part)).argmax(dim=1), batches.labels[part]) for part in parts)
+
+
 def fraction(true: Tensor) -> float:
     """How much of a boolean tensor is true, 0-1."""
     return true.sum().item() / true.numel()

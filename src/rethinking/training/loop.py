@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batch, Batches, lockstep
 from rethinking.errors import RunError
-from rethinking.training.evaluation import evaluate, fraction, label_metrics
+from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
 from rethinking.training.loggers import Observer
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, summary
@@ -63,11 +63,6 @@ class Training:
         return len(self.metrics) + 1
 
     @property
-    def has_fitted(self) -> bool:
-        """Whether the exact training accuracy was 1.0 after any epoch."""
-        return epochs_to_fit(self.metrics)["1.0"] is not None
-
-    @property
     def autocast(self) -> torch.autocast:
         device = self.train_batches.labels.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
@@ -89,8 +84,9 @@ class Training:
         """Measure what the epoch made, and save it; `seconds` is what its training took."""
         check_finite(train_loss, self.config, self.epoch)
         started = time.perf_counter()
-        online = fraction(predictions == self.train_batches.labels)
-        due = exact_accuracy_is_due(self.config, self.epoch, online, self.has_fitted)
+        right = predictions == self.train_batches.labels
+        online = fraction(right)
+        due = exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online, right)
         exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
         due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
         test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
@@ -120,8 +116,21 @@ class Training:
             observer.epoch(record)
         self._finish_if_done()
 
+    def _may_fit(self, online: float, right: Tensor) -> bool:
+        """Whether the exact training accuracy can be the first to reach one of `FIT_THRESHOLDS`.
+
+        Where only 1.0 is left, the images that were not `right` in the epoch are looked at first: they are few, and one
+        that is still wrong spares a pass over all.
+        """
+        reached = epochs_to_fit(self.metrics)
+        if online < ONLINE_ACCURACY_NEAR_FIT or reached["1.0"] is not None:
+            return False
+        wrong = (~right).nonzero().flatten()
+        return reached["0.999"] is None or fits(self.model, self.train_batches, wrong, self.autocast)
+
     def _finish_if_done(self) -> None:
-        if (self.config.stop_when_fit and self.has_fitted) or self.epoch > self.config.num_epochs:
+        fitted = self.config.stop_when_fit and epochs_to_fit(self.metrics)["1.0"] is not None
+        if fitted or self.epoch > self.config.num_epochs:
             self.folder.finish(self.facts | summary(self.metrics))
             self.outcome = self.folder.result(self.config)
 
@@ -241,16 +250,10 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
     return config.learning_rate * factors[config.lr_schedule]
 
 
-def exact_accuracy_is_due(
-    config: ExperimentConfig, epoch: int, online_accuracy: float, has_fitted: bool = False
-) -> bool:
-    """Whether the training accuracy in evaluation mode can matter after `epoch`, so that it is worth a pass.
-
-    has_fitted: whether it was 1.0 before; from then on only the last epoch's is of interest
-    """
+def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:
+    """Whether to measure the training accuracy in evaluation mode after `epoch`: every K-th, and the last."""
     asked_for = config.eval_train_every is not None and epoch % config.eval_train_every == 0
-    near_fit = online_accuracy >= ONLINE_ACCURACY_NEAR_FIT and not has_fitted
-    return asked_for or epoch == config.num_epochs or near_fit
+    return asked_for or epoch == config.num_epochs
 
 
 def evaluation_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:
