@@ -2,14 +2,15 @@
 
 A step has at least the floating-point operations of its convolutions and matrix products, and moves at least its
 weights, their gradients and the optimizer's state once each, and what it keeps for the backward pass twice. The
-device's own rates are measured: that of a large matrix product, and that of copying a large tensor. The floor is the
-longer of both times, as if they overlapped wholly. A profile says where the time goes.
+device's own rates are measured: the best of several matrix products and convolutions, and that of copying a large
+tensor. The floor is the longer of both times, as if they overlapped wholly. A profile says where the time goes.
 
     python benchmarks/floor.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import tyro
 from rich import print
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from workload import Machine, bare_steps, keep, runs_at_work, seconds, steps_of_an_epoch
 
@@ -27,7 +29,8 @@ from rethinking.models import build_model, count_parameters
 from rethinking.training.loop import step_of
 from rethinking.training.memory import activations
 
-SIDE = 2048  # of the matrices whose product is timed
+PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (k, m)
+CONVOLUTIONS = ((64, 64, 5, 14), (96, 96, 3, 28), (160, 96, 3, 14))  # channels in and out, kernel, side; of 128 images
 COPIED = 1 << 28  # bytes
 OPERATIONS = 6  # named of a profile
 
@@ -45,7 +48,7 @@ def main(arguments: Arguments) -> None:
     rows: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
     for model in arguments.models:
-        rate, bandwidth = matrix_rate(machine), copy_rate(machine)
+        rate, bandwidth = best_rate(machine), copy_rate(machine)
         config = ExperimentConfig(model_name=model)
         runs = runs_at_work(config, machine)
         steps = bare_steps(step_of(runs), runs)
@@ -73,11 +76,23 @@ def fastest(work: Callable[[], object], machine: Machine, rounds: int) -> float:
     return min(seconds(work, machine.device) for _ in range(rounds))
 
 
-def matrix_rate(machine: Machine) -> float:
-    """Floating-point operations a second of a large matrix product in the precision of the runs."""
-    dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
-    left, right = torch.randn(2, SIDE, SIDE, device=machine.device, dtype=dtype)
-    return 2 * SIDE**3 / fastest(lambda: left @ right, machine, 20)
+def best_rate(machine: Machine) -> float:
+    """Floating-point operations a second of the fastest product or convolution, in the precision of the runs."""
+    made: dict[str, Any] = {
+        "device": machine.device,
+        "dtype": torch.bfloat16 if machine.precision == "bf16" else torch.float32,
+    }
+    rates = []
+    for n, k, m in PRODUCTS:
+        left, right = torch.randn(n, k, **made), torch.randn(k, m, **made)
+        rates.append(2 * n * k * m / fastest(functools.partial(torch.mm, left, right), machine, 20))
+    for channels, outputs, kernel, side in CONVOLUTIONS:
+        images = torch.randn(128, channels, side, side, **made).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(outputs, channels, kernel, kernel, **made).contiguous(memory_format=torch.channels_last)
+        operations = 2 * 128 * side**2 * channels * outputs * kernel**2  # with padding, whose products are counted too
+        convolution = functools.partial(F.conv2d, images, weight, padding="same")
+        rates.append(operations / fastest(convolution, machine, 20))
+    return max(rates)
 
 
 def copy_rate(machine: Machine) -> float:

@@ -1,4 +1,4 @@
-"""One side of `against_commit.py`: trains and evaluates an epoch each time a line asks for it, and answers in seconds.
+"""Our side of `against_commit.py` and `against_jax.py`: answers each line that asks for epochs with their seconds.
 
 Run with the `benchmarks` and `src` folders of the checkout to be measured on PYTHONPATH.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 
@@ -31,17 +30,13 @@ def main(model: str, precision: str) -> None:
         pass
     step = step_of(runs)
 
-    def timed(what: str, least: float) -> Iterator[float]:
-        """Seconds of each epoch, or evaluation of its images, until they are `least` together."""
-        spent = 0.0
-        while not spent or spent < least:
-            if what == "epoch":
-                yield (last := epoch_seconds(step, runs))
-                for observer in run.observers:
-                    observer.epoch({})
-            else:
-                yield (last := seconds(lambda: evaluate(run.model, run.train_batches, run.autocast), machine.device))
-            spent += last
+    def timed(what: str) -> float:
+        if what == "evaluate":
+            return seconds(lambda: evaluate(run.model, run.train_batches, run.autocast), machine.device)
+        took = epoch_seconds(step, runs)
+        for observer in run.observers:
+            observer.epoch({})
+        return took
 
     def answer(**values: object) -> None:
         print(json.dumps(values), flush=True)
@@ -51,7 +46,10 @@ def main(model: str, precision: str) -> None:
     answer(images=len(run.train_batches), measures_until_fit=until_fit, **machine.columns())
     for line in sys.stdin:
         what, least = line.split()
-        answer(seconds=median(timed(what, float(least))))
+        took = [timed(what)]
+        while sum(took) < float(least):
+            took.append(timed(what))
+        answer(seconds=median(took))
 
 
 if __name__ == "__main__":

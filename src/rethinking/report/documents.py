@@ -90,6 +90,31 @@ def forms_of_the_step(results: Path) -> str:
     return _machine_by_machine(_rows_of(results, "forms_of_the_step"), columns, line)
 
 
+def against_commit(results: Path) -> str:
+    """Training, evaluation and whole runs against an earlier commit's."""
+    columns = ["model", "what", "now", "times as fast as before"]
+
+    def line(row: Row) -> list[str]:
+        now = (
+            f"{_whole(row['images_per_second'])} images/s"
+            if row["images_per_second"]
+            else duration(float(row["seconds"]))
+        )
+        return [f"`{row['model']}`", row["setting"], now, _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, "against_commit"), columns, line)
+
+
+def beside_others(results: Path) -> str:
+    """Training beside busy processes, against an earlier commit's with all threads and with one."""
+    columns = ["model", "busy processes and way", "images/s", "to the better before"]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, "beside_others"), columns, line)
+
+
 def growth(results: Path) -> str:
     """The exponents with which the time of an epoch grows."""
     columns = ["model", "time grows with", "to the power of"]
@@ -149,6 +174,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "stacked_epochs": stacked_epochs,
     "whole_reproduction": whole_reproduction,
     "forms_of_the_step": forms_of_the_step,
+    "against_commit": against_commit,
+    "beside_others": beside_others,
     "growth": growth,
     "floor": floor,
     "profile": profile,

@@ -15,8 +15,8 @@ from rethinking.training.run_dir import Record, RunResult
 
 LOOK = 2.0  # seconds of steps between two looks at what other processes use
 NOTHING = 0.25  # cores, up to which they use none
-TRIAL = 0.4  # seconds of steps that a number of threads is tried for
-STAY = 10.0  # seconds of steps with the faster one
+TRIAL = 1.0  # seconds of steps that a number of threads is tried for
+STAY = 20.0  # seconds of steps with the faster one
 
 Step = tuple[int, float]  # images, seconds
 
