@@ -143,7 +143,7 @@ def write_csv(rows: list[dict[str, Any]], path: Path, same: Sequence[str] = ("ha
 
 
 def keep(rows: list[dict[str, Any]], path: Path | None) -> None:
-    """Rows of one benchmark into the file of all, in place of its earlier ones on this hardware."""
+    """Rows of one benchmark into the file of all, in place of its earlier ones of these models on this hardware."""
     if path is not None:
         whole = [dict.fromkeys(COLUMNS, "") | row for row in rows]
-        write_csv(whole, path, same=("benchmark", "hardware"))
+        write_csv(whole, path, same=("benchmark", "model", "hardware"))

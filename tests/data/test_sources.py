@@ -275,7 +275,6 @@ def test_a_full_disk_while_decoding_is_told_and_leaves_nothing(tmp_path: Path, o
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 from rethinking.data import sources
-from rethinking.data.readers import digits
 try:
     sources.load({dataset!r})
 except RuntimeError as error:
@@ -293,7 +292,6 @@ def test_a_warm_cache_needs_neither_datasets_nor_a_decoder(tmp_path: Path):
     code = f"""
 import sys
 from rethinking.data import sources
-from rethinking.data.readers import digits
 sources.load({str(tmp_path / "pets")!r})
 print([name for name in ("datasets", "PIL", "sklearn", "pyarrow") if name in sys.modules])
 """

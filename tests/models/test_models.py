@@ -114,6 +114,15 @@ def test_gradients_of_local_response_normalization_are_those_of_finite_differenc
     assert torch.autograd.gradcheck(norm, x.requires_grad_(), check_undefined_grad=False)
 
 
+def test_gradients_of_local_response_normalization_are_exact_under_autocast():
+    x = torch.randn(2, 64, 3, 3, generator=generator(0, "test")) * 50
+    gradients = []
+    for lowered in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+            gradients += torch.autograd.grad(LocalResponseNorm(64)(x.requires_grad_()).square().sum(), x)
+    assert torch.equal(*gradients)
+
+
 def test_gradients_of_stacked_local_response_normalization_are_each_runs_own():
     x = torch.randn(3, 2, 12, 2, 3, generator=generator(0, "test")) * 30
     norm = LocalResponseNorm(12)

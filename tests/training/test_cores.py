@@ -43,6 +43,7 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch, "get_num_threads", lambda: made.threads)
     monkeypatch.setattr(torch, "set_num_threads", made.set_num_threads)
     monkeypatch.setattr(cores.time, "perf_counter", lambda: made.now)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 1], raising=False)
     monkeypatch.setattr(CoresOfOthers, "since_last", lambda _: made.others)
     return made
 
@@ -76,14 +77,23 @@ def test_alone_nothing_is_tried(processor: Processor):
     assert processor.images_by_threads[1] == 0
 
 
+@pytest.mark.parametrize("processor", [({1: 1000.0, 2: 1900.0}, 5.0)], indirect=True)
+def test_while_enough_cores_are_free_nothing_is_tried(processor: Processor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
+    processor.take_steps(SharedCores(), 600)
+    assert processor.images_by_threads[1] == 0
+
+
 @pytest.mark.parametrize("processor", [SLOWER_WITH_ALL], indirect=True)
 def test_what_lies_between_epochs_counts_for_no_number_of_threads(processor: Processor):
     """Evaluation takes ten times as long as an epoch here."""
     observer = SharedCores()
-    for _ in range(40):
+    for epoch in range(240):
+        if epoch == 40:
+            processor.images_by_threads = {1: 0, 2: 0}
         processor.take_steps(observer, 0.5)
         processor.now += 5.0
-    assert processor.threads == 1
+    assert processor.images_by_threads[1] > 10 * processor.images_by_threads[2]
 
 
 @pytest.mark.parametrize("processor", [SLOWER_WITH_ALL], indirect=True)
@@ -119,10 +129,25 @@ def test_float32_keeps_its_threads(monkeypatch: pytest.MonkeyPatch, device, prec
     assert bool(observers_of_cores(config)) is adapts
 
 
+def test_a_system_that_does_not_tell_counts_as_idle(monkeypatch: pytest.MonkeyPatch):
+    def refuse(percpu: bool) -> None:
+        raise PermissionError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    assert CoresOfOthers().since_last() == 0.0
+
+
+@pytest.mark.parametrize("options", [{"compile": "on"}, {"keep_test_losses": True}])
+def test_compiled_runs_and_those_compared_image_by_image_keep_their_threads(monkeypatch: pytest.MonkeyPatch, options):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not observers_of_cores(ExperimentConfig(device="cpu", precision="bf16", **options))
+
+
 def test_a_run_adapts_at_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 1, 2, 3], raising=False)
     monkeypatch.setattr(CoresOfOthers, "since_last", lambda _: 3.0)
     for constant in ("LOOK", "TRIAL", "STAY"):
         monkeypatch.setattr(cores, constant, 0.0)

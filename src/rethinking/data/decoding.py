@@ -263,8 +263,8 @@ def _with_processes(waiting: deque[tuple[int, _Task]]) -> Iterator[tuple[int, Ou
     at_work: dict[Future[Outcome], int] = {}
     try:
         while waiting or at_work:
-            wanted = 2 * others if len(waiting) > others else others  # one each, and the next one but at the end
-            while executor is not None and waiting and len(at_work) < wanted:
+            # One each, and one in reserve. At the end there is no reserve.
+            while executor is not None and waiting and len(at_work) < others * (1 + (len(waiting) > others)):
                 number, task = waiting.popleft()
                 at_work[executor.submit(_decode_part, *task.to_send())] = number
             if waiting:

@@ -69,7 +69,8 @@ class _LocalResponse(torch.autograd.Function):
         x, band, root, scale = ctx.saved_tensors
         wide = x.to(root.dtype)
         direct = gradient.to(root.dtype) * scale
-        through = F.conv2d((direct * wide).mul_(root).mul_(root), band)
+        with torch.autocast(x.device.type, enabled=False):
+            through = F.conv2d((direct * wide).mul_(root).mul_(root), band)
         return direct.sub_(through.mul_(wide), alpha=1.5).to(x.dtype), None, None
 
 

@@ -36,7 +36,7 @@ THRESHOLD = 0.25
 BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time
-KEEP_EVERY = 600.0  # seconds of work that are worth keeping: the sums over 60,000 images take 14 to write
+KEEP_EVERY = 600.0  # seconds of work between two writes of the sums, which take 14 seconds for 60,000 images
 FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
 DEVICE_IMAGES = 128  # on a device without such caches
@@ -152,7 +152,7 @@ class FeatureGram:
     """The Gram matrices of the standardized features, summed over chunks of filters.
 
     train, test: uint8 (n, channels, height, width)
-    folder: where the sums so far are kept after a chunk, but for chunks of a moment, and found again
+    folder: where the sums are kept every ten minutes, after every chunk where memory does not hold them; found again
     held: bytes of the sums that stay in memory
     """
 

@@ -18,7 +18,6 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import InputError
 from rethinking.models import build_model, count_parameters, initialize, is_convolutional, to_device
 from rethinking.seeding import generator
-from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
@@ -99,7 +98,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         test_batches,
         folder,
         facts,
-        observe=lambda: [*observe(), *loggers_for(config), *observers_of_cores(config)],
+        observe=lambda: [*observe(), *loggers_for(config)],
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, MemoryShortageError, RunError, too_little_memory
+from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
@@ -175,17 +176,22 @@ class _Stop(Observer):
             raise KeyboardInterrupt
 
 
+def _with_cores(asked: Asked, observe: Observe) -> Observe:
+    return lambda: [*observe(), *observers_of_cores(asked.config)]
+
+
 def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[Asked, RunResult | Exception]]:
     with contextlib.ExitStack() as held:
         runs: dict[Path, Asked] = {}
         prepared: list[Training] = []
         images: Resident = {}
+        alone = len(group) == 1
         for asked in list(group):
             try:
                 if asked.folder.is_finished:
                     yield asked, asked.folder.result(asked.config)
                     continue
-                training = prepare(asked, images, observe, held)
+                training = prepare(asked, images, _with_cores(asked, observe) if alone else observe, held)
             except RunError as error:
                 yield asked, error
                 continue

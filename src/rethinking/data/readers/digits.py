@@ -31,14 +31,15 @@ def _read(_: ReadOptions) -> Contents:
 
 def _stored() -> tuple[np.ndarray, np.ndarray]:
     """Pixels 0-16, float64 (1797, 8, 8), and labels, int64; from a file, since the import takes a second."""
-    (folder,) = getattr(find_spec("sklearn"), "submodule_search_locations", None) or [""]
-    file = Path(folder, "datasets", "data", "digits.csv.gz")
-    if not file.is_file():  # it may lie elsewhere in another version
+    spec = find_spec("sklearn")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    files = [file for folder in folders if (file := Path(folder, "datasets", "data", "digits.csv.gz")).is_file()]
+    if not files:  # it may lie elsewhere in another version
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         return bunch.images, bunch.target.astype(np.int64)
-    rows = np.loadtxt(file, delimiter=",")
+    rows = np.loadtxt(files[0], delimiter=",")
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
 

@@ -257,7 +257,7 @@ class FileRows:
     @functools.cached_property
     def _ends(self) -> np.ndarray:
         """Of every file, the number of rows in it and in those before it."""
-        return np.cumsum([_opened(file).rows for file in self.files])
+        return np.cumsum([_opened(file).rows for file in self.files], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.rows is None else len(self.rows)
@@ -266,7 +266,7 @@ class FileRows:
         """With the files alone that hold those rows."""
         rows = rows if self.rows is None else self.rows[rows]
         if not len(rows):
-            return FileRows((), rows)
+            return FileRows(self.files[:1], rows)
         first, last = np.searchsorted(self._ends, rows[[0, -1]], side="right")
         return FileRows(self.files[first : last + 1], rows - (self._ends[first - 1] if first else 0))
 
@@ -286,7 +286,7 @@ class FileRows:
 
 
 def _taken(column: Any, rows: np.ndarray) -> Any:
-    """The column's values at `rows`, int64 ascending."""
+    """The column's values at `rows`, int64 strictly ascending."""
     import pyarrow as pa
 
     if rows[-1] - rows[0] + 1 == len(rows):
