@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 from workload import Machine, epoch_seconds, runs_at_work, seconds
 
 from rethinking.config import ExperimentConfig
 from rethinking.training.evaluation import evaluate
+from rethinking.training.loggers import Observer
 from rethinking.training.loop import step_of
 
 
@@ -22,12 +23,6 @@ def main(model: str, precision: str) -> None:
     if precision != "auto":
         machine = replace(machine, precision=precision)
     (run,) = runs = runs_at_work(ExperimentConfig(model_name=model), machine)
-    try:
-        from rethinking.training.cores import observers_of_cores
-
-        run.observers = observers_of_cores(replace(run.config, device=machine.device.type))
-    except ImportError:  # an older commit
-        pass
     step = step_of(runs)
 
     def timed(what: str) -> float:
@@ -46,10 +41,22 @@ def main(model: str, precision: str) -> None:
     answer(images=len(run.train_batches), measures_until_fit=until_fit, **machine.columns())
     for line in sys.stdin:
         what, least = line.split()
+        for observer in run.observers:
+            observer.ended(None)
+        run.observers = observers(replace(run.config, device=machine.device.type))  # new: others worked meanwhile
         took = [timed(what)]
         while sum(took) < float(least):
             took.append(timed(what))
-        answer(seconds=median(took))
+        answer(seconds=sum(took) / len(took))
+
+
+def observers(config: ExperimentConfig) -> Sequence[Observer]:
+    """Those that a run has by itself; at an older commit none."""
+    try:
+        from rethinking.training.cores import observers_of_cores
+    except ImportError:
+        return ()
+    return observers_of_cores(config)
 
 
 if __name__ == "__main__":

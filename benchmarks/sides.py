@@ -23,7 +23,7 @@ class Side:
         self._images = self.facts.pop("images")
 
     def images_per_second(self, what: str, least: float = 0.0) -> float:
-        """In the median of epochs, or evaluations, that take so many seconds together."""
+        """The mean over epochs or evaluations that last `least` seconds in all."""
         assert self._process.stdin is not None
         print(f"{what} {least}", file=self._process.stdin, flush=True)
         return float(self._images / self._answer()["seconds"])
@@ -36,6 +36,7 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self.end()
             raise SystemExit("one side ended; what it wrote stands above")
         answer: dict[str, Any] = json.loads(line)
         return answer
