@@ -56,20 +56,23 @@ def main(arguments: Arguments) -> None:
     shared: list[dict[str, Any]] = []
     for model in arguments.models:
         for others in arguments.beside:
-            (shared if others else alone).extend((beside if others else compared)(arguments, model, others))
+            if others:
+                shared += beside(arguments, model, others)
+            else:
+                alone += compared(arguments, model)
         for rows in (alone, shared):
             if rows:
                 keep(rows, arguments.out)
 
 
-def compared(arguments: Arguments, model: str, _: int) -> Iterator[dict[str, Any]]:
+def compared(arguments: Arguments, model: str) -> Iterator[dict[str, Any]]:
     """Training, evaluation and whole runs with nothing else at work."""
     with sides(arguments, model) as (other, ours):
         rounds = [
             [(side.images_per_second("epoch"), side.images_per_second("evaluate")) for side in (other, ours)]
             for _ in range(arguments.rounds)
         ]
-        row = {"benchmark": "against_commit", "model": model} | columns(ours)
+        row = {"benchmark": "against_commit", "model": model} | ours.machine
         for part, name in enumerate(("training", "evaluation")):
             ratio = median(now[part] / then[part] for then, now in rounds)
             yield said(row | {"setting": name, "ratio": ratio, "images_per_second": median(r[1][part] for r in rounds)})
@@ -98,7 +101,7 @@ def beside(arguments: Arguments, model: str, others: int) -> Iterator[dict[str, 
         for side, name in enumerate(("all threads before", "one thread before", "now")):
             yield said(
                 {"benchmark": "beside_others", "model": model, "setting": f"beside {others}: {name}"}
-                | columns(ours)
+                | ours.machine
                 | {
                     "images_per_second": median(one[side] for one in rounds),
                     "ratio": median(one[side] / one[better] for one in rounds),
@@ -168,10 +171,6 @@ def seconds_of_run(
         passes += measures or epoch == EPOCHS
         best = max(best, exact or 0.0)
     return EPOCHS * (TRAIN / training + TEST / evaluation) + passes * TRAIN / evaluation
-
-
-def columns(side: Side) -> dict[str, Any]:
-    return {name: side.facts[name] for name in ("precision", "threads", "hardware", "torch")}
 
 
 def said(row: dict[str, Any]) -> dict[str, Any]:

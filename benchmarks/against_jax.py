@@ -51,14 +51,13 @@ def main(arguments: Arguments) -> None:
             rounds = [
                 {name: side.images_per_second("epoch") for name, side in sides.items()} for _ in range(arguments.rounds)
             ]
-        machine = sides["here, fp32"].facts
         speeds = {name: median(one[name] for one in rounds) for name in sides}
         for name, speed in speeds.items():
             peers = [other for other in sides if other.startswith("JAX, fp32" if "fp32" in name else "JAX")]
             best = max(peers, key=speeds.__getitem__)
             ratio = median(one[name] / one[best] for one in rounds)
             row = {"benchmark": "against_jax", "model": model, "setting": name, "ratio": ratio}
-            row |= {key: machine[key] for key in ("threads", "hardware", "torch")}
+            row |= sides["here, fp32"].machine
             rows.append(row | {"images_per_second": speed, "precision": "fp32" if "fp32" in name else "bf16"})
             print(f"{model}, {name}: {speed:,.0f} images/s, {ratio:.2f}")
         keep(rows, arguments.out)

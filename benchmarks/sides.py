@@ -22,6 +22,11 @@ class Side:
         self.facts = self._answer()
         self._images = self.facts.pop("images")
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What `workload.Machine.columns` said there."""
+        return {name: self.facts[name] for name in ("precision", "threads", "hardware", "torch")}
+
     def images_per_second(self, what: str, least: float = 0.0) -> float:
         """The mean over epochs or evaluations that last `least` seconds in all."""
         assert self._process.stdin is not None

@@ -125,8 +125,9 @@ class Training:
         reached = epochs_to_fit(self.metrics)
         if online < ONLINE_ACCURACY_NEAR_FIT or reached["1.0"] is not None:
             return False
-        wrong = (~right).nonzero().flatten()
-        return reached["0.999"] is None or fits(self.model, self.train_batches, wrong, self.autocast)
+        if reached["0.999"] is None:
+            return True
+        return fits(self.model, self.train_batches, (~right).nonzero().flatten(), self.autocast)
 
     def _finish_if_done(self) -> None:
         fitted = self.config.stop_when_fit and epochs_to_fit(self.metrics)["1.0"] is not None
