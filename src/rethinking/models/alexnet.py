@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rethinking.linear import Linear
+
 
 class LocalResponseNorm(nn.Module):
     """x / (1 + 0.001/9 * sum of x^2 over the 9 nearest channels)^0.75 (Krizhevsky et al. 2012, Section 3.3).
@@ -83,11 +85,11 @@ def small_alexnet(num_classes: int = 10, input_shape: tuple[int, int, int] = (3,
         *_block(channels),
         *_block(64),
         nn.Flatten(),
-        nn.Linear(64 * side * side, 384),
+        Linear(64 * side * side, 384),
         nn.ReLU(inplace=True),
-        nn.Linear(384, 192),
+        Linear(384, 192),
         nn.ReLU(inplace=True),
-        nn.Linear(192, num_classes),
+        Linear(192, num_classes),
     )
 
 

@@ -5,6 +5,8 @@ import math
 
 from torch import nn
 
+from rethinking.linear import Linear
+
 
 def mlp_1x512(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
     """One hidden layer; 1,209,866 parameters at the defaults (Table 1)."""
@@ -21,5 +23,5 @@ def mlp(hidden_layers: int, num_classes: int, input_shape: tuple[int, int, int],
     sizes = [math.prod(input_shape)] + [width] * hidden_layers
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(width, num_classes))
+        layers += [Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, Linear(width, num_classes))

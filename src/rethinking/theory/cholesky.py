@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rethinking.linear import linear
 from rethinking.theory.blocks import Blocks, spans
 
 STRIPE = 512  # rows of the block on the diagonal that are updated at a time
@@ -48,11 +49,11 @@ def factorize(
         for before, (first, last) in enumerate(places[:index]):
             left = factor[before]
             block = rows[:, first:last]
-            block.addmm_(rows[:, :first], left[:, :first].T, alpha=-1)
+            block.sub_(linear(rows[:, :first], left[:, :first]))
             block.copy_(torch.linalg.solve_triangular(left[:, first:].T, block, upper=True, left=False))
         corner = rows[:, start:]
         for first, last in spans(end - start, STRIPE):  # what lies above the diagonal is not needed
-            corner[first:last, :last].addmm_(rows[first:last, :start], rows[:last, :start].T, alpha=-1)
+            corner[first:last, :last].sub_(linear(rows[first:last, :start], rows[:last, :start]))
         corner.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(corner)
         if failed:

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rethinking.errors import ImpossibleError, InputError
+from rethinking.linear import linear
 from rethinking.seeding import generator
 from rethinking.theory.blocks import Blocks, nbytes, spans, triangle
 
@@ -36,6 +37,7 @@ THRESHOLD = 0.25
 BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time
+COLUMNS = 4096  # of a block row whose products are added at a time
 KEEP_EVERY = 600.0  # seconds of work between two writes of the sums
 FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
@@ -223,9 +225,12 @@ class FeatureGram:
         products += [(test[start:stop], train) for start, stop in spans(len(self._test))]
         for index, (left, right) in enumerate(products):
             if self._sums is None:
-                sums[index] = left @ right.T
+                sums[index] = linear(left, right)
             else:
-                sums[index] = self._sums[index].addmm_(left, right.T)
+                so_far = self._sums[index]
+                for part, others in zip(so_far.split(COLUMNS, dim=1), right.split(COLUMNS), strict=True):
+                    part.add_(linear(left, others))
+                sums[index] = so_far
             advanced(0.5 + 0.5 * (index + 1) / len(products))
         if folder is not None:
             sums.rename(folder)

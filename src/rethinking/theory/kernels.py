@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rethinking.errors import InputError
+from rethinking.linear import linear
 from rethinking.theory import blocks
 
 
@@ -25,7 +26,7 @@ class LinearKernel:
     """k(x, y) = x . y"""
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        return left @ right.T
+        return linear(left, right)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class GaussianKernel:
         scale = 1 / (self.bandwidth * math.sqrt(2))
         centre = right.mean(dim=0)  # distances stay, and less of them is lost to rounding
         left, right = (left - centre) * scale, (right - centre) * scale
-        exponents = torch.addmm(right.square().sum(dim=1), left, right.T, beta=-1, alpha=2)
+        exponents = linear(2 * left, right, -right.square().sum(dim=1))
         return exponents.sub_(left.square().sum(dim=1)[:, None]).clamp_(max=0).exp_()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from rethinking.errors import InputError
+from rethinking.linear import linear
 from rethinking.theory import blocks
 from rethinking.theory.blocks import nbytes, spans, triangle
 from rethinking.theory.convolutional import CHUNK, FEATURES, PATCH
@@ -126,7 +127,7 @@ def product_rate(device: torch.device, size: int = 6000) -> float:
     best = math.inf
     for _ in range(3):
         began = time.perf_counter()
-        float((left @ right)[0, 0])
+        float(linear(left, right)[0, 0])
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 
