@@ -121,10 +121,10 @@ class StockDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 @contextlib.contextmanager
-def stock_epoch(name: str, device: torch.device) -> Iterator[Timed]:
-    """The stock pipeline, waiting in its own process to be timed."""
+def stock_epoch(name: str, device: torch.device, bf16: bool = False) -> Iterator[Timed]:
+    """The stock pipeline, waiting in its own process to be timed; in bfloat16 by autocast where that is asked for."""
     here, there = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve_stock_epochs, args=(name, device, there))
+    process = multiprocessing.get_context("spawn").Process(target=serve_stock_epochs, args=(name, device, bf16, there))
     process.start()
 
     def run() -> float:
@@ -137,7 +137,7 @@ def stock_epoch(name: str, device: torch.device) -> Iterator[Timed]:
     process.join()
 
 
-def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> None:
+def serve_stock_epochs(name: str, device: torch.device, bf16: bool, orders: Connection) -> None:
     """The loader's workers persist between epochs, so that their start costs nothing here."""
     count = 128 * steps_of_an_epoch(name, device)
     model = build_model(name).to(device).train()
@@ -149,7 +149,8 @@ def serve_stock_epochs(name: str, device: torch.device, orders: Connection) -> N
         started = time.perf_counter()
         for images, labels in loader:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(model(images.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
         loss.item()

@@ -25,11 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from workload import Machine, bare_steps, keep, runs_at_work, seconds, steps_of_an_epoch
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.linear import linear
 from rethinking.models import build_model, count_parameters
 from rethinking.training.loop import step_of
 from rethinking.training.memory import activations
 
-PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (k, m)
+PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (m, k)'
 CONVOLUTIONS = ((64, 64, 5, 14), (96, 96, 3, 28), (160, 96, 3, 14))  # channels in and out, kernel, side; of 128 images
 COPIED = 1 << 28  # bytes
 OPERATIONS = 6  # named of a profile
@@ -84,8 +85,8 @@ def best_rate(machine: Machine) -> float:
     }
     rates = []
     for n, k, m in PRODUCTS:
-        left, right = torch.randn(n, k, **made), torch.randn(k, m, **made)
-        rates.append(2 * n * k * m / fastest(functools.partial(torch.mm, left, right), machine, 20))
+        left, right = torch.randn(n, k, **made), torch.randn(m, k, **made)
+        rates.append(2 * n * k * m / fastest(functools.partial(linear, left, right), machine, 20))
     for channels, outputs, kernel, side in CONVOLUTIONS:
         images = torch.randn(128, channels, side, side, **made).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(outputs, channels, kernel, kernel, **made).contiguous(memory_format=torch.channels_last)

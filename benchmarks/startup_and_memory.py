@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 import tyro
 from rich import print
+from starts import OPENS, seconds_until
 from workload import write_csv
 
 from rethinking.config import MODEL_DEFAULTS
@@ -66,14 +66,7 @@ def command(model: str, dataset: str, runs_dir: str) -> list[str]:
 def startup(model: str, dataset: str) -> float:
     """Seconds from the command to the first step."""
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        process = subprocess.Popen(command(model, dataset, folder), stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        seconds = time.perf_counter() - started
-        process.kill()
-        process.wait()
-    return seconds
+        return seconds_until(command(model, dataset, folder), OPENS, None, folder)
 
 
 def peak_memory(model: str, dataset: str) -> float:

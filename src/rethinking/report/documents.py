@@ -115,6 +115,35 @@ def beside_others(results: Path) -> str:
     return _machine_by_machine(_rows_of(results, "beside_others"), columns, line)
 
 
+def against_jax(results: Path) -> str:
+    """Training epochs against JAX's."""
+    columns = ["model", "epochs", "images/s", "to JAX's best"]
+
+    def line(row: Row) -> list[str]:
+        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, "against_jax"), columns, line)
+
+
+def starts(results: Path) -> str:
+    """What a person waits for before training, and the demo, against an earlier commit's."""
+    return _seconds_against(results, "starts", "what")
+
+
+def random_filters(results: Path) -> str:
+    """A chunk of random filters against an earlier commit's."""
+    return _seconds_against(results, "random_filters", "chunk")
+
+
+def _seconds_against(results: Path, benchmark: str, what: str) -> str:
+    columns = [what, "commit", "seconds", "times as fast"]
+
+    def line(row: Row) -> list[str]:
+        return [row["model"], row["setting"], f"{float(row['seconds']):.3g}", _ratio(row)]
+
+    return _machine_by_machine(_rows_of(results, benchmark), columns, line)
+
+
 def growth(results: Path) -> str:
     """The exponents with which the time of an epoch grows."""
     columns = ["model", "time grows with", "to the power of"]
@@ -176,6 +205,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "forms_of_the_step": forms_of_the_step,
     "against_commit": against_commit,
     "beside_others": beside_others,
+    "against_jax": against_jax,
+    "starts": starts,
+    "random_filters": random_filters,
     "growth": growth,
     "floor": floor,
     "profile": profile,

@@ -1,0 +1,99 @@
+"""What a person waits for before anything trains, and the whole demo, here and at another commit in turn.
+
+    git worktree add ../old 9d224da
+    python benchmarks/starts.py ../old --data_root ../shared/data [--out results/performance.csv]
+
+Seconds from the command, as medians over the rounds: `import rethinking`, `--help`, the line that opens the training of
+an MLP on the built-in digits and on CIFAR-10 from the cache, and `rethinking demo` as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import tyro
+from rich import print as show
+from workload import Machine, keep
+
+ROOT = Path(__file__).resolve().parents[1]
+OPENS = " training images\n"  # ends the line before the first step, and no line before it that names the test images
+
+
+@dataclass(frozen=True)
+class Arguments:
+    other: Annotated[Path, tyro.conf.Positional]
+    data_root: Path
+    rounds: int = 5
+    demos: int = 1
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {"before": arguments.other.resolve(), "now": ROOT}
+        environments = {name: environment(checkout, Path(folder) / name) for name, checkout in sides.items()}
+        for what in commands(ROOT, arguments):
+            rounds = []
+            for number in range(1 + (arguments.demos if what == "demo" else arguments.rounds)):
+                one = {}
+                for name, checkout in sides.items():
+                    with tempfile.TemporaryDirectory(dir=folder) as place:
+                        command, ends = commands(checkout, arguments)[what]
+                        one[name] = seconds_until(command, ends, environments[name], place)
+                if number or what == "demo":  # the first fills caches
+                    rounds.append(one)
+            for name in sides:
+                ratio = median(one["before"] / one[name] for one in rounds)
+                took = median(one[name] for one in rounds)
+                row = {"benchmark": "starts", "model": what, "setting": name} | Machine.here("cpu").columns()
+                rows.append(row | {"seconds": took, "ratio": ratio})
+                show(f"{what}, {name}: {took:.2f} s, {ratio:.2f}")
+    keep(rows, arguments.out)
+
+
+def environment(checkout: Path, cache: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(checkout / "src"), "RETHINKING_CACHE": str(cache)}
+
+
+def commands(checkout: Path, arguments: Arguments) -> dict[str, tuple[Sequence[str], str | None]]:
+    """By what they show: a command, and how the line ends that one waits for; None is its end."""
+    train = [sys.executable, str(checkout / "train.py")]
+    first = [*train, "--model", "mlp_1x512", "--num_epochs", "1", "--device", "cpu", "--dataset"]
+    return {
+        "import": ([sys.executable, "-c", "import rethinking"], None),
+        "--help": ([*train, "--help"], None),
+        "first step, digits": ([*first, "digits"], OPENS),
+        "first step, cifar10": ([*first, "cifar10", "--data_root", str(arguments.data_root.resolve())], OPENS),
+        "demo": ([sys.executable, "-m", "rethinking", "demo"], None),
+    }
+
+
+def seconds_until(command: Sequence[str], ends: str | None, environment: dict[str, str] | None, folder: str) -> float:
+    """From the start of `command`, in `folder`, to a line that ends with `ends`, or to its own end."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
+    assert process.stdout is not None
+    if ends is None:
+        process.stdout.read()
+        assert process.wait() == 0, f"{' '.join(command)} did not end well"
+        return time.perf_counter() - started
+    reached = any(line.endswith(ends) for line in process.stdout)
+    seconds = time.perf_counter() - started
+    process.kill()
+    process.wait()
+    assert reached, f"{' '.join(command)} ended before a line with{ends}"
+    return seconds
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
