@@ -24,6 +24,7 @@ from workload import keep, steps_of_an_epoch
 HERE = Path(__file__).parent
 PRECISIONS = ("fp32", "bf16")
 FORMS = ("epoch", "step")
+CONVOLUTIONAL_STEPS = 2  # of JAX's epoch: inside `lax.scan` XLA's convolutions take seconds each
 LEAST = 4.0  # seconds of epochs at a time: what ran before on the other sides is then out of the caches
 
 
@@ -38,13 +39,13 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     rows: list[dict[str, Any]] = []
     for model in arguments.models:
-        images = 128 * steps_of_an_epoch(model, torch.device("cpu"))
+        steps = steps_of_an_epoch(model, torch.device("cpu")) if model.startswith("mlp") else CONVOLUTIONAL_STEPS
         with contextlib.ExitStack() as ends:
             sides: dict[str, Side] = {}
             for precision in PRECISIONS:
                 commands = {f"here, {precision}": [sys.executable, str(HERE / "serve_epochs.py"), model, precision]}
                 for form in FORMS:
-                    jax = [arguments.python, str(HERE / "serve_jax.py"), model, precision, form, str(images)]
+                    jax = [arguments.python, str(HERE / "serve_jax.py"), model, precision, form, str(128 * steps)]
                     commands[f"JAX, {precision}, each {form} jitted"] = jax
                 for name, command in commands.items():
                     sides[name] = Side(command)
