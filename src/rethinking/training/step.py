@@ -41,7 +41,6 @@ class Step:
         self._losses_and_logits = self._forward.losses_and_logits
         self._results_are_reused = False
         self.device = next(models[0].parameters()).device
-        self._ones = torch.ones([] if len(models) == 1 else [len(models)], device=self.device)
 
     def __len__(self) -> int:
         return len(self._models)
@@ -59,7 +58,7 @@ class Step:
         """
         with self._autocast:
             losses, logits = self._losses_and_logits(images, labels)
-        losses.backward(self._ones)
+        (losses if losses.dim() == 0 else losses.sum()).backward()  # a gradient of ones given here would import sympy
         self._forward.hand_out_gradients()
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.step(rate)
