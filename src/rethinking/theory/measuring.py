@@ -141,7 +141,7 @@ def check(config: ComplexityConfig) -> tuple[float, float]:
     basis = 2 * 8 * complexity.ITERATIONS * max(math.prod(inputs) for _, inputs in layers)  # Lanczos'
     memory = LIBRARIES + 2 * images + max(basis, 2 * run * max(1.0, SHARPNESS_IMAGES / network.batch_size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.to("meta")(torch.zeros(1, *shape, device="meta"))
+        model.double()(torch.zeros(1, *shape, dtype=torch.float64))  # whose products the counter knows, all of them
     forward = float(counter.get_total_flops())
     passes = (network.train_subset or len(data.train)) + 2 * 4 * complexity.ASCENTS * SHARPNESS_IMAGES  # in float64
     return memory, forward * passes
