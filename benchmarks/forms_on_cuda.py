@@ -171,12 +171,12 @@ class LoweredStep(Step):
     def __init__(self, runs: list[Training]) -> None:
         (run,) = runs
         super().__init__([run.model], [run.optimizer], run.autocast)
-        self._exact = list(run.model.parameters())
+        self._exact: list[Tensor] = list(run.model.parameters())
         lowered = copy.deepcopy(run.model)
         for module in lowered.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)
-        self._lowered = list(lowered.parameters())
+        self._lowered: list[Tensor] = list(lowered.parameters())
         self._network = lowered
         self._autocast = torch.autocast(self.device.type, torch.bfloat16)
 

@@ -46,8 +46,8 @@ def main(arguments: Arguments) -> None:
     for name in sides:
         ratio = median(one["before"]["seconds"] / one[name]["seconds"] for one in rounds)
         seconds, memory = (median(one[name][what] for one in rounds) for what in ("seconds", "memory"))
-        row = {"benchmark": "random_filters", "model": "500 filters", "setting": name, "precision": "fp32"}
-        rows.append(row | Machine.here("cpu").columns() | {"seconds": seconds, "ratio": ratio})
+        row = {"benchmark": "random_filters", "model": "500 filters", "setting": name}
+        rows.append(row | Machine.here("cpu").columns() | {"precision": "fp32", "seconds": seconds, "ratio": ratio})
         show(f"{name}: {seconds:.0f} s, {memory / 2**30:.1f} GiB, {ratio:.2f}")
     keep(rows, arguments.out)
 

@@ -23,7 +23,8 @@ def main(train: str, test: str, folder: str) -> None:
     keep_freed_memory()
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(256, (int(train) + int(test), 3, 32, 32), generator=draws, dtype=torch.uint8)
-    gram = FeatureGram(*images.split([int(train), int(test)]), 0, Path(folder))
+    of_training, of_test = images.split([int(train), int(test)])
+    gram = FeatureGram(of_training, of_test, 0, Path(folder))
     first = None
 
     def advanced(share: float) -> None:
