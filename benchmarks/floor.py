@@ -30,7 +30,7 @@ from rethinking.models import build_model, count_parameters
 from rethinking.training.loop import step_of
 from rethinking.training.memory import activations
 
-PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (m, k)'
+PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (m, k) transposed
 CONVOLUTIONS = ((64, 64, 5, 14), (96, 96, 3, 28), (160, 96, 3, 14))  # channels in and out, kernel, side; of 128 images
 COPIED = 1 << 28  # bytes
 OPERATIONS = 6  # named of a profile

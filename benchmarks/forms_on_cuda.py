@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,6 +39,7 @@ from rethinking.models import MODELS, is_convolutional
 from rethinking.models.alexnet import LocalResponseNorm
 from rethinking.models.inception import ConvModule
 from rethinking.training.loop import Training, batches_of
+from rethinking.training.optimizers import Optimizer
 from rethinking.training.step import CapturedStep, Step
 
 CHANNELS = 8  # a row of 16 bytes in bfloat16, which tensor cores load at once
@@ -97,11 +98,11 @@ class Workshop:
 
     def lowered(self) -> Steps:
         runs = self.runs()
-        return self._steps(runs, LoweredStep(runs))
+        return self._steps(runs, step_of(runs, LoweredStep))
 
     def several_a_graph(self) -> Steps:
         runs = self.runs()
-        return self._steps(runs, SeveralSteps(runs), STEPS_A_GRAPH)
+        return self._steps(runs, step_of(runs, SeveralSteps), STEPS_A_GRAPH)
 
     def in_turn(self, number: int) -> Steps:
         each = [self._steps([run]) for run in self.runs(number)]
@@ -149,15 +150,12 @@ class Workshop:
         return lambda: ready(images, labels)
 
 
-def step_of(runs: list[Training]) -> Step:
-    return Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
+def step_of(runs: list[Training], kind: type[Step] = Step) -> Step:
+    return kind([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
 
 
 class SeveralSteps(Step):
     """Steps that are one to whoever captures them."""
-
-    def __init__(self, runs: list[Training]) -> None:
-        super().__init__([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(STEPS_A_GRAPH - 1):
@@ -168,17 +166,16 @@ class SeveralSteps(Step):
 class LoweredStep(Step):
     """Forward and backward with weights of convolutions and linear layers in bfloat16, which each update rewrites."""
 
-    def __init__(self, runs: list[Training]) -> None:
-        (run,) = runs
-        super().__init__([run.model], [run.optimizer], run.autocast)
-        self._exact: list[Tensor] = list(run.model.parameters())
-        lowered = copy.deepcopy(run.model)
+    def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Optimizer], autocast: torch.autocast) -> None:
+        super().__init__(models, optimizers, autocast)
+        (model,) = models
+        self._exact: list[Tensor] = list(model.parameters())
+        lowered = copy.deepcopy(model)
         for module in lowered.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)
         self._lowered: list[Tensor] = list(lowered.parameters())
         self._network = lowered
-        self._autocast = torch.autocast(self.device.type, torch.bfloat16)
 
     def begin(self, learning_rates: Any) -> None:
         super().begin(learning_rates)

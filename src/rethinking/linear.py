@@ -1,7 +1,7 @@
 """Linear maps in float32 on the CPU by oneDNN; by PyTorch's own `linear` everywhere else.
 
-PyTorch multiplies float32 matrices by MKL. On AMD's processors with AVX512 oneDNN's products are 1.1 to 1.2 times as
-fast (docs/performance.md). They are equal but for rounding, and bit for bit where few terms are summed.
+PyTorch multiplies float32 matrices by MKL. On AMD's processors with AVX512 oneDNN's products are faster
+(docs/performance.md). They are equal but for rounding.
 """
 
 from __future__ import annotations

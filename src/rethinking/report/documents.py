@@ -62,11 +62,7 @@ def many_at_once(results: Path) -> str:
 def stacked_epochs(results: Path) -> str:
     """Training epochs of stacked runs against those of one alone."""
     columns = ["model", "runs", "images/s, all runs", "to one alone"]
-
-    def line(row: Row) -> list[str]:
-        return [f"`{row['model']}`", row["runs"], _whole(row["images_per_second"]), _ratio(row)]
-
-    return _machine_by_machine(_rows_of(results, "stacked_epochs"), columns, line)
+    return _speeds(results, "stacked_epochs", columns, "runs")
 
 
 def whole_reproduction(results: Path) -> str:
@@ -108,21 +104,21 @@ def against_commit(results: Path) -> str:
 def beside_others(results: Path) -> str:
     """Training beside busy processes, against an earlier commit's with all threads and with one."""
     columns = ["model", "busy processes and way", "images/s", "to the better before"]
-
-    def line(row: Row) -> list[str]:
-        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row)]
-
-    return _machine_by_machine(_rows_of(results, "beside_others"), columns, line)
+    return _speeds(results, "beside_others", columns, "setting")
 
 
 def against_jax(results: Path) -> str:
     """Training epochs against JAX's."""
-    columns = ["model", "epochs", "images/s", "to JAX's best"]
+    return _speeds(results, "against_jax", ["model", "epochs", "images/s", "to JAX's best"], "setting")
+
+
+def _speeds(results: Path, benchmark: str, columns: list[str], way: str) -> str:
+    """Images a second of each model, and their ratio; `way` is the row's key of the second column."""
 
     def line(row: Row) -> list[str]:
-        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row)]
+        return [f"`{row['model']}`", row[way], _whole(row["images_per_second"]), _ratio(row)]
 
-    return _machine_by_machine(_rows_of(results, "against_jax"), columns, line)
+    return _machine_by_machine(_rows_of(results, benchmark), columns, line)
 
 
 def starts(results: Path) -> str:
