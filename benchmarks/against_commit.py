@@ -31,7 +31,7 @@ from rich import print as show
 from sides import Side
 from workload import keep
 
-from rethinking.config import MODEL_DEFAULTS
+from rethinking.models import catalogue
 from rethinking.training.loop import ONLINE_ACCURACY_NEAR_FIT
 from rethinking.training.run_dir import FIT_THRESHOLDS
 
@@ -44,7 +44,7 @@ LABELS = {"none": "true labels", "random_labels": "random labels"}
 @dataclass(frozen=True)
 class Arguments:
     other: Annotated[Path, tyro.conf.Positional]
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     beside: tuple[int, ...] = (0,)
     precision: str = "auto"
     rounds: int = 7

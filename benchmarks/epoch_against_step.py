@@ -40,8 +40,8 @@ from workload import (
     write_csv,
 )
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
-from rethinking.models import build_model
+from rethinking.config import ExperimentConfig
+from rethinking.models import build_model, catalogue
 from rethinking.training.loop import step_of
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ Timed = Callable[[], float]  # does the work once and returns images a second
 @dataclass(frozen=True)
 class Arguments:
     rounds: int = 3
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     device: str = "auto"
     out: Path | None = None
 

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from workload import Machine, bare_steps, keep, runs_at_work, seconds, steps_of_an_epoch
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 from rethinking.linear import linear
-from rethinking.models import build_model, count_parameters
+from rethinking.models import build_model, catalogue, count_parameters
 from rethinking.training.loop import step_of
 from rethinking.training.memory import activations
 
@@ -38,7 +38,7 @@ OPERATIONS = 6  # named of a profile
 
 @dataclass(frozen=True)
 class Arguments:
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 5
     device: str = "auto"
     out: Path | None = None

@@ -20,14 +20,15 @@ import tyro
 from rich import print
 from workload import Machine, bare_steps, keep, runs_at_work, seconds
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
+from rethinking.models import catalogue
 from rethinking.training.loop import step_of
 from rethinking.training.step import CapturedStep
 
 
 @dataclass(frozen=True)
 class Arguments:
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 3
     device: str = "auto"
     out: Path | None = None

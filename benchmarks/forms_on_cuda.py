@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from workload import Machine, keep, runs_at_work, seconds
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
-from rethinking.models import MODELS, is_convolutional
+from rethinking.config import ExperimentConfig
+from rethinking.models import build_model, catalogue, is_convolutional
 from rethinking.models.alexnet import LocalResponseNorm
 from rethinking.models.inception import ConvModule
 from rethinking.training.loop import Training, batches_of
@@ -49,7 +49,7 @@ RATE = 1e-12  # random images diverge
 
 @dataclass(frozen=True)
 class Arguments:
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 5
     steps: int = 96
     runs: int = 11
@@ -84,14 +84,14 @@ class Workshop:
 
     def parts_compiled(self) -> Steps:
         torch._dynamo.reset()
-        return self._steps(self.runs(build=lambda: with_parts_compiled(MODELS[self.model]())))
+        return self._steps(self.runs(build=lambda: with_parts_compiled(build_model(self.model))))
 
     def chosen_by_trial(self) -> Steps:
         with flag(torch.backends.cudnn, "benchmark", True):
             return self._steps(self.runs())
 
     def padded(self) -> Steps:
-        runs = self.runs(build=lambda: MODELS[self.model](input_shape=(CHANNELS, 28, 28)))
+        runs = self.runs(build=lambda: build_model(self.model, input_shape=(CHANNELS, 28, 28)))
         (_, images, labels) = next(batches_of(runs))
         padded = F.pad(images[0], (0, 0, 0, 0, 0, CHANNELS - images.shape[2]))
         return self._steps(runs, batch=(padded.contiguous(memory_format=torch.channels_last)[None], labels))
@@ -223,7 +223,7 @@ def flag(where: Any, name: str, value: object) -> Iterator[None]:
 def ideas(model: str, machine: Machine, arguments: Arguments) -> dict[str, tuple[int, Callable[[], Steps]]]:
     """By name: how many runs it has, and what makes it ready."""
     shop, number = Workshop(model, machine, arguments.steps), arguments.runs
-    network = MODELS[model]()
+    network = build_model(model)
     found: dict[str, tuple[int, Callable[[], Steps]]] = {"today": (1, shop.today), "compiled": (1, shop.compiled)}
     if is_convolutional(network):
         found["parts compiled"] = (1, shop.parts_compiled)

@@ -28,7 +28,7 @@ from rich import print
 from workload import Machine, keep, seconds
 
 from rethinking import ExperimentConfig, train_many
-from rethinking.config import MODEL_DEFAULTS
+from rethinking.models import catalogue
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Arguments:
     runs: int = 11
     epochs: int = 2
     rounds: int = 3
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     dataset: str = "cifar10"
     images: int | None = None
     device: str = "auto"

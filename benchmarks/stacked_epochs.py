@@ -16,7 +16,8 @@ import tyro
 from rich import print
 from workload import Machine, epoch_seconds, keep, runs_at_work, steps_of_an_epoch
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
+from rethinking.models import catalogue
 from rethinking.training.loop import step_of
 
 IMAGES = {"small_inception": 6_400, "small_inception_no_bn": 6_400, "small_alexnet": 12_800}  # of an epoch
@@ -25,7 +26,7 @@ IMAGES_OF_AN_MLP = 25_600
 
 @dataclass(frozen=True)
 class Arguments:
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     runs: tuple[int, ...] = (4, 11)
     device: str = "auto"
     out: Path | None = None

@@ -24,8 +24,8 @@ from rich import print
 from starts import OPENS, seconds_until
 from workload import write_csv
 
-from rethinking.config import MODEL_DEFAULTS
 from rethinking.data import sources
+from rethinking.models import catalogue
 from rethinking.training.hardware import provenance, resolve_precision
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -34,7 +34,7 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 @dataclass(frozen=True)
 class Arguments:
     dataset: str = "cifar10"
-    models: tuple[str, ...] = tuple(MODEL_DEFAULTS)
+    models: tuple[str, ...] = catalogue.PAPER
     repeats: int = 5
     out: Path | None = None
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from rethinking import cli
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments import figure1c
@@ -18,6 +18,7 @@ from rethinking.experiments.archive import THEORY, read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.models.catalogue import NETWORKS
 from rethinking.report import results
 from rethinking.report.differences import error_on_corrupted_labels
 from rethinking.report.documents import with_tables
@@ -80,7 +81,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_readmes_models_are_table_1s():
-    for model, defaults in MODEL_DEFAULTS.items():
+    for model, defaults in NETWORKS.registered():
         (count,) = {int(row["parameters"]) for row in read_table("table1") if row["model"] == model}
         assert (
             f"| `{model}` | {count:,} | {defaults.weight_decay:g} | {defaults.learning_rate:g} | `{defaults.init}` |"

@@ -7,6 +7,7 @@
 The command line is `rethinking train`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rethinking.config import ExperimentConfig, get_baseline_config, get_random_labels_config
@@ -14,17 +15,34 @@ from rethinking.errors import InputError, RunError
 from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
-    from rethinking.models import build_model
+    from rethinking.data.operators import Operator
+    from rethinking.models.construction import build_model
+    from rethinking.runs import load_run
     from rethinking.training import RunResult, train, train_many
+    from rethinking.training.loggers import Observer
+
+LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, so that `--help` need not wait for it
+    "Observer": "training.loggers",
+    "Operator": "data.operators",
+    "RunResult": "training",
+    "build_model": "models.construction",
+    "load_run": "runs",
+    "train": "training",
+    "train_many": "training",
+}
 
 __all__ = [
     "ExperimentConfig",
     "InputError",
+    "Observer",
+    "Operator",
     "RunError",
     "RunResult",
+    "__version__",
     "build_model",
     "get_baseline_config",
     "get_random_labels_config",
+    "load_run",
     "train",
     "train_many",
 ]
@@ -34,13 +52,14 @@ set_defaults()  # before anything here imports PyTorch
 
 
 def __getattr__(name: str) -> Any:
-    """What needs PyTorch is imported when first asked for, so that `--help` need not wait for it."""
-    if name in ("RunResult", "train", "train_many"):
-        from rethinking import training
+    if name in LAZY:
+        return getattr(importlib.import_module(f"rethinking.{LAZY[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return getattr(training, name)
-    if name == "build_model":
-        from rethinking.models import build_model
-
-        return build_model
+        return version("rethinking-generalization")
     raise AttributeError(f"module 'rethinking' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,8 +22,8 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from rethinking.config import ExperimentConfig, field_types, nearest
-from rethinking.errors import InputError, RunError, too_little_memory
+from rethinking.config import ExperimentConfig, field_types
+from rethinking.errors import InputError, RunError, nearest, too_little_memory
 
 CONFIG_HELP = "a YAML file of options, such as a run's config.yaml; options on the command line override it"
 FORCE_HELP = "train a finished run again, in a folder beside the old one"
@@ -57,12 +57,12 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from rethinking.console import Progress, StepsInWords, say, summary
             from rethinking.data import sources
             from rethinking.training import train as run
-            from rethinking.training.preparation import accepting, cut
+            from rethinking.training.preparation import accepting, cut, network_notes, resolve
 
         console = _console()
         with contextlib.closing(StepsInWords(console)) as steps:
             data = sources.load_for(config, accepting(config), steps.of("data"))
-        say(console, [*data.described(), *cut(config, data)])
+        say(console, [*data.described(), *cut(config, data), *network_notes(resolve(config, data), data)])
         result = run(config, force=force, observers=Progress(console).observers())
         console.print(summary(result))
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
@@ -151,14 +151,27 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
     parsed, unknown = _parse(_options(defaults), prog, description, arguments)
     _refuse(
         unknown,
-        [*(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)), "config", "force", "help"],
+        [
+            *(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)),
+            "config",
+            "force",
+            "help",
+        ],
     )
     groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
     values = {name: value for group in groups for name, value in group.items()}
     force = values.pop("force")
     if values.pop("config") is not None:
         raise InputError("--config was given twice; keep one")
-    for chosen, detail in (("lr_schedule", "lr_decay"), ("randomization", "corruption_prob")):
+    values |= {
+        spec.name: getattr(defaults, spec.name) for spec in dataclasses.fields(defaults) if spec.metadata["recorded"]
+    }
+    for chosen, detail in (
+        ("lr_schedule", "lr_decay"),
+        ("randomization", "corruption_prob"),
+        ("randomization", "randomization_options"),
+        ("model_name", "model_options"),
+    ):
         overridden = values[chosen] != getattr(defaults, chosen)
         if overridden and values[detail] == getattr(defaults, detail):
             values[detail] = None  # what the file says of it goes with what was overridden
@@ -212,6 +225,8 @@ def _options(defaults: ExperimentConfig) -> type:
     groups: dict[str, list[tuple[str, Any, Any]]] = {}
     for spec in dataclasses.fields(ExperimentConfig):
         meta = spec.metadata
+        if meta["recorded"]:
+            continue
         default = getattr(defaults, spec.name)
         shown = meta["default_text"] if default is None else _shown(default)
         argument = tyro.conf.arg(

@@ -6,59 +6,32 @@ derived from the fields below; nothing else lists the options again.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import difflib
 import functools
 import math
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from rethinking.errors import InputError
+from rethinking import registry
+from rethinking.data import operators
+from rethinking.data.operators import Operator
+from rethinking.errors import InputError, nearest
+from rethinking.models import catalogue
+from rethinking.models.catalogue import Network
 
 CONFIG_FORMAT = 1  # of config.yaml and the run folder around it; raised when an older reader would misread a newer run
 
 
-class ModelDefaults(NamedTuple):
-    learning_rate: float  # Appendix A
-    weight_decay: float  # "the default coefficient for each model"; the paper gives no numbers
-    init: str = "he"  # not in the paper
-
-
-MODEL_DEFAULTS = {
-    "small_inception": ModelDefaults(0.1, 0.0005),
-    # From He's weights the loss of this one is not finite within an epoch at the paper's rate.
-    "small_inception_no_bn": ModelDefaults(0.1, 0.0005, init="lecun"),
-    # From He's weights this one's test accuracy is five points below Table 1's (docs/differences.md).
-    "small_alexnet": ModelDefaults(0.01, 0.0005, init="pytorch"),
-    "mlp_1x512": ModelDefaults(0.01, 0.0001),
-    "mlp_3x512": ModelDefaults(0.01, 0.0001),
-}
 LARGEST_INT = 2**31 - 1
 EXPONENTIAL_DECAY = 0.95  # per epoch, Appendix A
 
-RANDOMIZATIONS = (
-    "none",
-    "random_labels",
-    "partial_corrupt",
-    "shuffled_pixels",
-    "random_pixels",
-    "gaussian_pixels",
-    "random_signs",
-)
-REPLACES_EXAMPLES = ("none", "random_labels", "partial_corrupt")  # with which a test image can stand for a training one
-
 Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`, or nothing where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def one_of(*allowed: str) -> Check:
@@ -105,13 +78,15 @@ def option(
     default_text: str = "",
     changes_numbers: bool = True,
     added_later: bool = False,
+    recorded: bool = False,
 ) -> Any:
     """One field of `ExperimentConfig`.
 
     `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
     in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
     `added_later` is for an option whose default leaves a run as it was before there was the option: at its default it
-    stays out of the identity, so that older runs are found.
+    stays out of the identity, so that older runs are found. `recorded` is for what is found out when a configuration is
+    resolved: it is no option of the command line.
     """
     if choices:
         check, metavar = one_of(*choices), "|".join(choices)
@@ -127,6 +102,7 @@ def option(
             "default_text": default_text,
             "changes_numbers": changes_numbers,
             "added_later": added_later,
+            "recorded": recorded,
         },
     )
 
@@ -141,18 +117,42 @@ class ExperimentConfig:
 
     model_name: str = option(
         "small_inception",
-        "the network (Table 1; Appendix A)",
+        "the network (Table 1; Appendix A), or your own by the function that builds it (docs/extending.md)",
         group="model",
-        choices=tuple(MODEL_DEFAULTS),
         flag="model",
+        metavar="|".join((*catalogue.PAPER, "FILE.py:FUNCTION", "MODULE:FUNCTION")),
+    )
+    model_options: str | None = option(
+        None,
+        "arguments for the function of your own network, as 'width=64, layers=[2, 2]'",
+        group="model",
+        metavar="NAME=VALUE,...",
+        default_text="none",
+        added_later=True,
     )
     init: str | None = option(
         None,
         "initial weights: 'he' and 'lecun' are normal with variance 2/fan_in and 1/fan_in, 'xavier' uniform with"
-        " variance 2/(fan_in + fan_out), 'pytorch' the framework's own; biases 0 but for 'pytorch' (not in the paper)",
+        " variance 2/(fan_in + fan_out), 'pytorch' the framework's own; biases 0 but for 'pytorch'; 'own' leaves the"
+        " network's (not in the paper)",
         group="model",
-        choices=("he", "lecun", "xavier", "pytorch"),
-        default_text="lecun for small_inception_no_bn, pytorch for small_alexnet, he for the others",
+        choices=("he", "lecun", "xavier", "pytorch", "own"),
+        default_text="lecun for small_inception_no_bn, pytorch for small_alexnet, he for the paper's others, else own",
+    )
+    network_digest: str | None = option(
+        None,
+        "of your own network: SHA-256 of its source and its initial state",
+        group="model",
+        added_later=True,
+        recorded=True,
+    )
+    network_regularizers: str | None = option(
+        None,
+        "explicit regularizers within your own network, such as dropout",
+        group="model",
+        changes_numbers=False,
+        added_later=True,
+        recorded=True,
     )
 
     dataset: str = option(
@@ -173,7 +173,7 @@ class ExperimentConfig:
         None,
         "scale every image's shorter side to N pixels, antialiased, and take the centre square",
         group="data",
-        check=within(28, 1024),
+        check=within(1, 1024),
         metavar="N",
         default_text="images must have one size",
         added_later=True,
@@ -222,9 +222,9 @@ class ExperimentConfig:
         None,
         "side of the centre crop in pixels (Appendix A: 28 for CIFAR-10)",
         group="data",
-        check=within(28, 224),
+        check=at_least(1),
         metavar="PIXELS",
-        default_text="28 for images of 28 to 32 pixels, else the whole image",
+        default_text="28 for images of 28 to 32 pixels, else the whole image; of your own network the whole image",
     )
     min_std: float | str = option(
         1e-8,
@@ -257,7 +257,18 @@ class ExperimentConfig:
         "none",
         "what is randomized, once, before training (Section 2.1); random_signs are the two classes of Equation 1",
         group="randomization",
-        choices=RANDOMIZATIONS,
+        metavar="|".join((*operators.OWN, "FILE.py:CLASS", "MODULE:CLASS")),
+    )
+    randomization_options: str | None = option(
+        None,
+        "options of your own operator, as 'strength=3'",
+        group="randomization",
+        metavar="NAME=VALUE,...",
+        default_text="none",
+        added_later=True,
+    )
+    randomization_digest: str | None = option(
+        None, "of your own operator: SHA-256 of its source", group="randomization", added_later=True, recorded=True
     )
     corruption_prob: float | None = option(
         None,
@@ -405,7 +416,10 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = _typed(spec.name, getattr(self, spec.name))
+            value = getattr(self, spec.name)
+            if spec.name in ("model_options", "randomization_options"):
+                value = in_words(value if isinstance(value, Mapping) else arguments(value))
+            value = _typed(spec.name, value)
             expected = None if value is None else spec.metadata["check"](value)
             if expected:
                 suggestion = nearest(str(value), spec.metadata["metavar"].split("|"))
@@ -414,19 +428,12 @@ class ExperimentConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.randomization == "partial_corrupt" and self.corruption_prob is None:
-            raise InputError("randomization partial_corrupt needs a corruption_prob between 0 and 1")
-        if self.randomization != "partial_corrupt" and self.corruption_prob is not None:
-            raise InputError(
-                f"corruption_prob goes with randomization partial_corrupt, not {self.randomization};"
-                " leave one out or change the other"
-            )
-        if self.replaced_example is not None and self.randomization not in REPLACES_EXAMPLES:
-            raise InputError(
-                f"replaced_example goes with randomization {', '.join(REPLACES_EXAMPLES)}, not {self.randomization}"
-            )
-        if self.keep_test_losses and self.randomization == "random_signs":
-            raise InputError("keep_test_losses takes a test set, of which randomization random_signs has none")
+        if ":" not in self.model_name:  # else it is looked up when it is needed, its file may be elsewhere
+            sides = catalogue.find(self.model_name).sides
+            if sides and self.crop_size is not None and not sides[0] <= self.crop_size <= sides[1]:
+                raise InputError(f"crop_size must be between {sides[0]} and {sides[1]}, not {self.crop_size}")
+        if ":" not in self.randomization:
+            self.check_operator()
         if self.keep_test_losses and self.eval_test_every > 1:
             raise InputError("keep_test_losses keeps those of every epoch; leave eval_test_every out")
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
@@ -435,28 +442,41 @@ class ExperimentConfig:
                 " where a configuration file has it"
             )
 
+    def check_operator(self) -> None:
+        """Raises `InputError` for an unknown operator, and for options that do not go with it."""
+        operator = self.operator
+        if self.replaced_example is not None and not operator.independent:
+            takes = ", ".join(name for name, other in operators.OPERATORS.registered() if other.independent)
+            raise InputError(f"replaced_example goes with randomization {takes}, not {self.randomization}")
+        if self.keep_test_losses and operator.own_classes is not None:
+            raise InputError(f"keep_test_losses takes a test set, of which randomization {self.randomization} has none")
+
     @property
     def explicit_reg_off(self) -> bool:
-        """True exactly when weight decay is 0 and both augmentations are off (the paper's explicit regularizers)."""
-        return self.weight_decay == 0 and not self.random_crop and not self.augment_flip_rotate
+        """True exactly when weight decay is 0, both augmentations are off (the paper's explicit regularizers), and
+        the network has no regularizer within it, which of your own network a resolved configuration knows.
+        """
+        augmented = self.random_crop or self.augment_flip_rotate
+        return self.weight_decay == 0 and not augmented and self.network_regularizers is None
 
     @property
-    def randomizes_labels(self) -> bool:
-        return self.randomization in ("random_labels", "partial_corrupt")
-
-    def outputs(self, num_classes: int) -> int:
-        """Of the network, for data of so many classes."""
-        return 2 if self.randomization == "random_signs" else num_classes
+    def operator(self) -> Operator:
+        """What is randomized. Raises `InputError` where it is not known, or refuses its options."""
+        return operators.create(self.randomization, self.corruption_prob, arguments(self.randomization_options))
 
     @property
-    def redraws_pixels(self) -> bool:
-        """True where the images are not the data set's own, so that runs share them only with the same draws."""
-        pixels = self.randomization in ("shuffled_pixels", "random_pixels", "gaussian_pixels")
-        return pixels or self.pixel_noise > 0 or self.replaced_example is not None
+    def network(self) -> Network:
+        """The network's entry in the catalogue. Raises `InputError` where there is none."""
+        return catalogue.find(self.model_name)
+
+    @property
+    def redraws_images(self) -> bool:
+        """Whether the images are not the data set's own, so that runs share them only with the same draws."""
+        return self.operator.changes_pixels or self.pixel_noise > 0 or self.replaced_example is not None
 
     def resolved(self) -> ExperimentConfig:
         """The same run with every default that depends on the model or the schedule written out."""
-        defaults = MODEL_DEFAULTS[self.model_name]
+        defaults = self.network
         exponential = self.lr_schedule == "exponential"
         return dataclasses.replace(
             self,
@@ -471,13 +491,15 @@ class ExperimentConfig:
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a run's numbers; `dataset` is left to the data's name and fingerprint."""
-        return {
+        identity = {
             spec.name: getattr(self, spec.name)
             for spec in fields(self)
             if spec.metadata["changes_numbers"]
             and spec.name != "dataset"
             and not (spec.metadata["added_later"] and getattr(self, spec.name) == spec.default)
         }
+        named = {name: registry.without_folder(identity[name]) for name in ("model_name", "randomization")}
+        return identity | named
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -500,6 +522,39 @@ class ExperimentConfig:
 
     def to_yaml(self) -> str:
         return yaml.safe_dump({"format": CONFIG_FORMAT, **self.to_dict()}, sort_keys=False)
+
+
+def arguments(text: str | None) -> dict[str, Any]:
+    """The values by name in "width=64, layers=[2, 2], activation='gelu'", as of a call in Python.
+
+    Raises `InputError` for anything but literal values by name.
+    """
+    if text is None:
+        return {}
+    wrong = InputError(f"options must be literal values by name, as 'width=64, layers=[2, 2]', not '{text[:200]}'")
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise wrong from None
+    if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+        raise wrong
+    values = {}
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            raise wrong
+        try:
+            values[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            quoted = ast.unparse(keyword.value)[:100]
+            raise InputError(
+                f"the option {keyword.arg} must be a literal value; a text has quotes: '{quoted}'"
+            ) from None
+    return values
+
+
+def in_words(values: Mapping[str, Any]) -> str | None:
+    """`arguments` in one form, whatever order and spaces they were given with; None for none."""
+    return ", ".join(f"{name}={values[name]!r}" for name in sorted(values)) or None
 
 
 def field_by_name() -> dict[str, str]:

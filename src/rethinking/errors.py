@@ -1,7 +1,9 @@
-"""The two ways a run can fail a person, each with the exit status its command ends with."""
+"""The two ways a run can fail a person, each with the exit status its command ends with, and words for them."""
 
+import difflib
 import errno
 import re
+from collections.abc import Iterable
 
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED")
 
@@ -10,6 +12,12 @@ class InputError(ValueError):
     """Something the user gave is wrong: the message says what, what is allowed and what to do. Exit status 2."""
 
     exit_status = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 class ImpossibleError(InputError):

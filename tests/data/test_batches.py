@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rethinking.data import randomization
+from rethinking.data import operators, randomization
 from rethinking.data.batches import Batches
 from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
 from rethinking.data.randomization import RandomizedSplit
@@ -21,8 +21,8 @@ def split(operator: str = "none", images: int = 300) -> RandomizedSplit:
     pixels = torch.randint(256, (images, 3, 32, 32), generator=generator(0, "test"), dtype=torch.uint8)
     labels = torch.arange(images) % 10
     plain = RandomizedSplit(pixels, labels, labels)
-    options = {"num_classes": 10, "crop_size": 28, "corruption_prob": None, "seed": 0}
-    return randomization.apply(operator, plain, None, **options)[0]
+    made = operators.create(operator, None, {})
+    return randomization.apply(made, plain, None, num_classes=10, positions=28 * 28, seed=0)[0]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

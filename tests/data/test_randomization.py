@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rethinking.data import randomization
+from rethinking.data import operators, randomization
 from rethinking.data.randomization import RandomizedSplit, corrupt_labels
 
 seeds = st.integers(0, 10**6)
@@ -21,8 +21,8 @@ def split(images: int = 200, side: int = 32, channels: int = 3) -> RandomizedSpl
 
 
 def apply(operator: str, train: RandomizedSplit, test: RandomizedSplit | None = None, seed: int = 0, **options):
-    options = {"num_classes": 10, "crop_size": 28, "corruption_prob": None, **options}
-    return randomization.apply(operator, train, test, seed=seed, **options)
+    made = operators.create(operator, options.get("corruption_prob"), {})
+    return randomization.apply(made, train, test, num_classes=10, positions=28 * 28, seed=seed)
 
 
 @settings(max_examples=30, deadline=None)
@@ -179,7 +179,8 @@ def test_a_replaced_example_is_the_test_image_with_a_label_of_its_own(probabilit
     test = RandomizedSplit(255 - split(60).images, (split(60).labels + 3) % 10, (split(60).labels + 3) % 10)
     drawn = []
     for index in range(50):
-        made = randomization.replace_example(train, test, index, num_classes=10, probability=probability, seed=0)
+        operator = operators.create("partial_corrupt", probability, {})
+        made = randomization.replace_example(train, test, index, operator, num_classes=10, seed=0)
         others = torch.arange(50) != index
         assert torch.equal(made.images[index], test.images[index])
         assert made.true_labels[index] == test.true_labels[index]

@@ -1,14 +1,15 @@
 import pytest
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 from rethinking.experiments.demo import CONFIGS
 from rethinking.experiments.paper import read_table, table1_row
+from rethinking.models import catalogue
 
 
 def test_table_1_has_19_rows_of_the_five_models():
     rows = read_table("table1")
     assert len(rows) == 19
-    assert {row["model"] for row in rows} == set(MODEL_DEFAULTS)
+    assert {row["model"] for row in rows} == set(catalogue.PAPER)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_the_demos_runs_differ_in_their_labels_alone():
 
 def test_each_models_parameters_are_the_same_in_every_row():
     counts = {(row["model"], row["parameters"]) for row in read_table("table1")}
-    assert len(counts) == len(MODEL_DEFAULTS)
+    assert len(counts) == len(catalogue.PAPER)
 
 
 def test_accuracies_are_percentages_and_errors_fractions():

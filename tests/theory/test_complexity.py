@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rethinking.models import MODELS, build_model, initialize
+from rethinking.models import build_model, catalogue, initialize
 from rethinking.seeding import generator
 from rethinking.theory import complexity
 from rethinking.theory.complexity import (
@@ -39,7 +39,7 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", catalogue.PAPER)
 def test_a_folded_network_is_the_same_function_and_leaves_the_network_alone(name):
     model = network(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -115,7 +115,7 @@ def test_the_path_norm_is_the_sum_over_paths():
     assert path_norm(model, (1, 2, 2)) == pytest.approx(math.sqrt(total), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", catalogue.PAPER)
 def test_the_path_norm_grows_with_the_weights_as_the_function_does(name):
     """Twice the last layer, bias and all, is twice the norm."""
     model = network(name)

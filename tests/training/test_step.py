@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batch
 from rethinking.errors import too_little_memory
-from rethinking.models import build_model, initialize, to_device
+from rethinking.models import build_model, catalogue, initialize, to_device
 from rethinking.seeding import generator
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.step import Stack, Step, fastest_step, stack
@@ -52,7 +52,7 @@ def own(batch: Batch, run: int) -> tuple[Tensor, Tensor]:
     return batch.images[0 if len(batch.images) == 1 else run][None], batch.labels[run : run + 1]
 
 
-@pytest.mark.parametrize("name", MODEL_DEFAULTS)
+@pytest.mark.parametrize("name", catalogue.PAPER)
 @pytest.mark.parametrize("shared", [True, False], ids=["the same images", "each its own"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-5), ("bf16", 5e-3)])
 def test_stacked_networks_train_as_each_would_alone(name, shared, precision, tolerance):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
+from rethinking.data.preprocessing import AugmentationDraws, Preprocessing, sides
 from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
 
@@ -75,8 +75,7 @@ class Batches:
 
     def _prepare(self, split: RandomizedSplit) -> Tensor:
         """The whole split through the pipeline, a chunk at a time, stored so that a row is one run of memory."""
-        size = self._preprocessing.crop_size
-        shape = (len(split), split.images.shape[1], size, size)
+        shape = (len(split), split.images.shape[1], *sides(self._preprocessing.crop_size))
         prepared = torch.empty(shape, dtype=self._dtype, device=self._device, memory_format=self._layout)
         for start in range(0, len(split), CHUNK):
             rows = slice(start, start + CHUNK)

@@ -23,12 +23,12 @@ ZERO_PADDING = 4  # pixels a side, for a random crop of images that are no large
 class Preprocessing:
     """The steps of one run.
 
-    crop_size: side of the square cut out, pixels
+    crop_size: side of the square cut out, or height and width, pixels
     min_std: floor of the standard deviation in whitening, or 'tensorflow' for 1/sqrt(number of values)
     random_crop, flip_rotate: the augmentations, which act on training batches only
     """
 
-    crop_size: int
+    crop_size: int | tuple[int, int]
     min_std: float | str = 1e-8
     random_crop: bool = False
     flip_rotate: bool = False
@@ -43,9 +43,10 @@ class Preprocessing:
 
     def augmented(self, images: Tensor, draws: AugmentationDraws, permutation: Tensor | None = None) -> Tensor:
         """With this epoch's draws for these images; shapes as `plain`."""
-        if self.random_crop and min(images.shape[-2:]) <= self.crop_size:
+        size = sides(self.crop_size)
+        if self.random_crop and any(side <= cropped for side, cropped in zip(images.shape[-2:], size, strict=True)):
             images = F.pad(images, [ZERO_PADDING] * 4)
-        margins = [side - self.crop_size for side in images.shape[-2:]]
+        margins = [side - cropped for side, cropped in zip(images.shape[-2:], size, strict=True)]
         # Side by side, since a tensor of the margins would have to be sent to the device for every batch.
         down, across = (
             drawn * (margin + 1) if self.random_crop else torch.full_like(drawn, margin // 2)
@@ -82,36 +83,44 @@ def scale(images: Tensor) -> Tensor:
     return images.float() / 255.0
 
 
-def centre_crop(images: Tensor, size: int) -> Tensor:
-    top, left = ((side - size) // 2 for side in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a crop, a square where one side is given."""
+    return (size, size) if isinstance(size, int) else size
 
 
-def crop(images: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Windows of `size` whose (top, left) are `corners`, int64 (n, 2): (n, c, h, w) to (n, c, size, size)."""
-    steps = torch.arange(size, device=images.device)
+def centre_crop(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    height, width = sides(size)
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top : top + height, left : left + width]
+
+
+def crop(images: Tensor, corners: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Windows of `size` whose (top, left) are `corners`, int64 (n, 2): (n, c, h, w) to (n, c, height, width)."""
+    down, across = (torch.arange(side, device=images.device) for side in sides(size))
     image = torch.arange(len(images), device=images.device)[:, None, None]
-    rows, columns = corners[:, 0, None] + steps, corners[:, 1, None] + steps
+    rows, columns = corners[:, 0, None] + down, corners[:, 1, None] + across
     return images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def crop_flip_rotate(images: Tensor, corners: Tensor, size: int, flip: Tensor, angle: Tensor) -> Tensor:
+def crop_flip_rotate(
+    images: Tensor, corners: Tensor, size: int | tuple[int, int], flip: Tensor, angle: Tensor
+) -> Tensor:
     """The window at `corners`, mirrored where `flip`, then turned counter-clockwise by `angle` degrees.
 
     It turns about its centre, in one bilinear look-up, so pixels just outside the window fill its
     turned corners where the image has them; beyond the image there is black. Shapes as `crop`; float32.
     """
-    centred = torch.arange(size, device=images.device) - (size - 1) / 2
-    y, x = torch.meshgrid(centred, centred, indexing="ij")
+    height, width = sides(size)
+    down, across = (torch.arange(side, device=images.device) - (side - 1) / 2 for side in (height, width))
+    y, x = torch.meshgrid(down, across, indexing="ij")
     radians = angle[:, None, None] * (math.pi / 180)
     cos, sin = radians.cos(), radians.sin()
     # Where in the mirrored window the value at (y, x) comes from, with rows counted downwards; then in the window.
     source_y = cos * y + sin * x
     source_x = (cos * x - sin * y) * torch.where(flip, -1.0, 1.0)[:, None, None]
-    centre = corners + (size - 1) / 2
     # In the units of `grid_sample`: -1 and 1 are the first and last pixel.
-    grid_x = (centre[:, 1, None, None] + source_x) * (2 / (images.shape[-1] - 1)) - 1
-    grid_y = (centre[:, 0, None, None] + source_y) * (2 / (images.shape[-2] - 1)) - 1
+    grid_x = (corners[:, 1, None, None] + (width - 1) / 2 + source_x) * (2 / (images.shape[-1] - 1)) - 1
+    grid_y = (corners[:, 0, None, None] + (height - 1) / 2 + source_y) * (2 / (images.shape[-2] - 1)) - 1
     grid = torch.stack([grid_x, grid_y], dim=-1)
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 

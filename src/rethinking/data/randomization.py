@@ -1,4 +1,4 @@
-"""The randomization operators of Section 2.1: drawn once, before training, and fixed from then on.
+"""What the randomization operators draw (Section 2.1), and a split of the data after it; `operators` has the operators.
 
 Labels are replaced in the training set only. Pixel operators act on the test images too. Every draw comes from
 `randomization_seed` on the CPU, so it depends neither on the order of batches nor on the device.
@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rethinking.seeding import generator
+from rethinking.data.operators import Operator
+from rethinking.errors import InputError
+from rethinking.seeding import Streams, generator
 
 CHUNK = 1024  # images at a time, which bounds the memory of the temporaries
 
@@ -25,12 +27,14 @@ class RandomizedSplit:
     labels, true_labels: int64 (n,)
     permutation: int32 (positions,) for all images or (n, positions) for each its own, over the positions of the
         cropped image in row-major order, applied last; None where pixels stay in place
+    redrawn: whether the images are an operator's own
     """
 
     images: Tensor
     labels: Tensor
     true_labels: Tensor
     permutation: Tensor | None = None
+    redrawn: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,12 +44,16 @@ class RandomizedSplit:
         """Which labels differ from the true ones, bool (n,)."""
         return self.labels != self.true_labels
 
+    def permuted(self, permutation: Tensor) -> RandomizedSplit:
+        """The same images with their pixels permuted, last."""
+        return replace(self, permutation=permutation)
+
     def fingerprint(self) -> str:
-        """SHA-256 of what the draws made: labels, permutation, noise."""
+        """SHA-256 of what the draws made: labels, permutation, images."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         if self.permutation is not None:
             digest.update(self.permutation.contiguous().numpy().data)
-        if self.images.is_floating_point():
+        if self.redrawn or self.images.is_floating_point():
             digest.update(self.images.numpy().data)
         return digest.hexdigest()
 
@@ -64,13 +72,13 @@ def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: i
 
 
 def replace_example(
-    train: RandomizedSplit, test: RandomizedSplit, index: int, *, num_classes: int, probability: float, seed: int
+    train: RandomizedSplit, test: RandomizedSplit, index: int, operator: Operator, *, num_classes: int, seed: int
 ) -> RandomizedSplit:
     """`train` with its image and label at `index` replaced by those of `test`: neighbours in Section 2.2's stability.
 
-    The new label is corrupted with `probability`, as the others were, by a draw of its own.
+    The new label is changed as the others were, by a draw of its own.
     """
-    labels = corrupt_labels(test.true_labels, num_classes, probability, seed, "replacements")
+    labels = operator.change_labels(test.true_labels, num_classes, Streams(seed, ("replacements",)))
 
     def replaced(old: Tensor, new: Tensor) -> Tensor:
         made = old.clone()
@@ -134,38 +142,62 @@ def pixel_moments(images: Tensor) -> tuple[float, float]:
 
 
 def apply(
-    operator: str,
+    operator: Operator,
     train: RandomizedSplit,
     test: RandomizedSplit | None,
     *,
     num_classes: int,
-    crop_size: int,
-    corruption_prob: float | None,
+    positions: int,
     seed: int,
 ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Both splits after the operator named as in `ExperimentConfig.randomization`.
+    """Returns both splits after `operator`; `positions` are those of the cropped image.
 
-    Random signs leave no test set, of which no sign is right.
+    Raises `InputError` where the operator makes labels or images that are none.
     """
-    if operator == "none":
-        return train, test
-    if operator == "random_signs":
-        signs = random_signs(len(train), seed)
-        return RandomizedSplit(train.images, signs, signs), None
-    if operator in ("random_labels", "partial_corrupt"):
-        probability = 1.0 if corruption_prob is None else corruption_prob
-        labels = corrupt_labels(train.true_labels, num_classes, probability, seed)
-        return RandomizedSplit(train.images, labels, train.true_labels), test
+    random = Streams(seed)
+    if operator.changes_labels:
+        labels = operator.change_labels(train.true_labels, num_classes, random)
+        _check_labels(operator, labels, len(train), operator.num_outputs(num_classes))
+        if operator.own_classes is not None:
+            train, test = replace(train, labels=labels, true_labels=labels), None
+        else:
+            train = replace(train, labels=labels)
+    if operator.changes_pixels:
+        changed = operator.change_pixels(_copy(train), _copy(test) if test else None, positions, random)
+        train = _checked(operator, train, changed[0], positions)
+        test = _checked(operator, test, changed[1], positions) if test else None
+    return train, test
 
-    shared = shuffled_pixels(crop_size**2, seed) if operator == "shuffled_pixels" else None
-    moments = pixel_moments(train.images) if operator == "gaussian_pixels" else None
 
-    def act(split: RandomizedSplit, name: str) -> RandomizedSplit:
-        images, permutation = split.images, shared
-        if operator == "random_pixels":
-            permutation = random_pixels(len(split), crop_size**2, seed, name)
-        if moments is not None:
-            images = gaussian_pixels(images.shape, *moments, seed, name)
-        return RandomizedSplit(images, split.labels, split.true_labels, permutation)
+def _copy(split: RandomizedSplit) -> RandomizedSplit:
+    """With images that can be written to, as those in the cache cannot."""
+    return replace(split, images=split.images.clone())
 
-    return act(train, "train"), None if test is None else act(test, "test")
+
+def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) -> None:
+    name = type(operator).__name__
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise InputError(
+            f"{name} must make int64 labels of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}"
+        )
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(f"{name} must make labels from 0 to {classes - 1}, not {labels.min()} to {labels.max()}")
+
+
+def _checked(operator: Operator, old: RandomizedSplit, new: RandomizedSplit | None, positions: int) -> RandomizedSplit:
+    """Returns `new` with what is known of its images. Raises `InputError` where they are none."""
+    name = type(operator).__name__
+    if new is None or not torch.equal(new.labels, old.labels):
+        raise InputError(f"{name} changes pixels and must leave the labels of both splits")
+    if new.images.shape != old.images.shape or new.images.dtype not in (torch.uint8, torch.float32):
+        raise InputError(
+            f"{name} must make uint8 or float32 images of shape {tuple(old.images.shape)}, not {new.images.dtype} of"
+            f" {tuple(new.images.shape)}"
+        )
+    permutation = new.permutation
+    if permutation is not None and permutation.shape not in ((positions,), (len(new), positions)):
+        raise InputError(
+            f"{name} must permute {positions} positions, for all images or each, not {tuple(permutation.shape)}"
+        )
+    same = new.images.dtype == old.images.dtype and torch.equal(new.images, old.images)
+    return replace(new, images=old.images if same else new.images, redrawn=not same)

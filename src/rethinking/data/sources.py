@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rethinking.config import nearest
 from rethinking.data import cache, readers
 from rethinking.data.decoding import decode_to_files, first_shape
 from rethinking.data.images import ImageData, ImageSet
@@ -21,7 +20,7 @@ from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
 from rethinking.data.readers import digits, hub
 from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
-from rethinking.errors import InputError
+from rethinking.errors import InputError, nearest
 from rethinking.steps import Steps, unwatched
 
 __all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "load", "load_for"]

@@ -25,12 +25,11 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
-from rethinking.theory import kinds
+from rethinking.runs import load_run
 from rethinking.theory.run import TheoryResult
-from rethinking.training.run_dir import METRICS, RunDir, RunResult, question
+from rethinking.training.run_dir import METRICS, RunResult, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
     "model_name",
@@ -126,17 +125,8 @@ def evidence(result: RunResult | TheoryResult) -> Evidence:
 
 
 def of_run_folder(path: Path) -> Evidence:
-    """The evidence of a run as far as it has come, from its folder.
-
-    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or nothing of it is finished.
-    """
-    if "model_name" not in read_config_file(path / "config.yaml"):
-        return evidence(kinds.read(path))
-    run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
-    result = run.result(config) if run.is_finished else run.so_far(config)
-    if result is None:
-        raise RunError(f"{path} has no finished epoch yet")
-    return evidence(result)
+    """The evidence of a run as far as it has come, from its folder. Raises what `load_run` raises."""
+    return evidence(load_run(path))
 
 
 def read(folder: Path) -> dict[str, Evidence]:

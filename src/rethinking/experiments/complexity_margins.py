@@ -6,13 +6,13 @@ network's spectral norms after Bartlett, Foster & Telgarsky 2017, nearer to 0 th
 Of the same runs as `complexity`, at the ends and in the middle of the corruption axis.
 """
 
-from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments import complexity, figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
+from rethinking.models import catalogue
 
 LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
-QUANTITIES = {model: f"normalized margin, {model}" for model in MODEL_DEFAULTS}
+QUANTITIES = {model: f"normalized margin, {model}" for model in catalogue.PAPER}
 
 
 def rows(study: Study) -> list[Row]:

@@ -7,10 +7,11 @@ they were trained as well, and are to be compared with that in mind. Where each 
 
 from pathlib import Path
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 from rethinking.experiments import complexity, complexity_margins
 from rethinking.experiments.experiment import Experiment, Plot, Row
 from rethinking.experiments.scale import Study
+from rethinking.models import catalogue
 from rethinking.theory.measuring import ComplexityConfig
 
 
@@ -34,7 +35,7 @@ def _trained_on(network: ExperimentConfig) -> str:
 MEASURES = Experiment(
     title="Measures of complexity of single runs",
     about=__doc__,
-    models=tuple(MODEL_DEFAULTS),
+    models=catalogue.PAPER,
     rows=rows,
     numbers=complexity.numbers,
     ours_only=complexity.SHOWN,
@@ -45,7 +46,7 @@ MARGINS = Experiment(
     title="Distribution of normalized margins of single runs",
     about="Distribution of normalized margins of single runs: how sure networks are of the labels they were trained on."
     " Expect a curve above 0 where all are fitted.",
-    models=tuple(MODEL_DEFAULTS),
+    models=catalogue.PAPER,
     rows=rows,
     numbers=complexity_margins.numbers,
     ours_only=tuple(complexity_margins.QUANTITIES.values()),

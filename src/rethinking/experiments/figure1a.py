@@ -4,10 +4,10 @@ Expect all five to reach zero, true labels first and random labels last, after a
 happen. At full scale 5 runs of small Inception, two of them Table 1's, over two hours each on two cores.
 """
 
-from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.paper import curve
 from rethinking.experiments.scale import Study
+from rethinking.models import catalogue
 
 CONDITIONS = {
     "true_labels": "none",
@@ -25,7 +25,7 @@ CURVES = {
 def rows(study: Study) -> list[Row]:
     return [
         Row((("model", model), ("condition", condition)), study.config(model, randomization=randomization))
-        for model in MODEL_DEFAULTS
+        for model in catalogue.PAPER
         if model in study.models
         for condition, randomization in CONDITIONS.items()
     ]

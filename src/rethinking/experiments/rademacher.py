@@ -19,9 +19,9 @@ Jensen, sqrt(sum |x_i|^2 / d) / n. At full scale 150 runs of 500 epochs at most,
 
 from typing import Any
 
-from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
+from rethinking.models import catalogue
 from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 
 # Until it fits: a hundred examples are one step an epoch.
@@ -35,7 +35,7 @@ RARELY = 50  # epochs from one look at the test set to the next: it has up to a 
 def rows(study: Study) -> list[Row]:
     """For each model and number of examples a row a draw, all under one heading, and one on true labels."""
     made = []
-    for model in (model for model in MODEL_DEFAULTS if model in study.models):
+    for model in (model for model in catalogue.PAPER if model in study.models):
         for examples in study.scale.examples:
             labels = (("model", model), ("examples", f"{examples}"))
             options = LONG | OF_MODEL.get(model, {})
@@ -82,7 +82,7 @@ QUANTITIES = ("correlation", "closed form", BOUND, "gap measured", "bound on its
 EXPERIMENT = Experiment(
     title="Rademacher complexity: correlation with random signs",
     about=__doc__,
-    models=tuple(MODEL_DEFAULTS),
+    models=catalogue.PAPER,
     rows=rows,
     numbers=numbers,
     ours_only=QUANTITIES,

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig, nearest
+from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.errors import ImpossibleError, InputError, RunError
+from rethinking.errors import ImpossibleError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
+from rethinking.models import catalogue
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -96,7 +97,7 @@ class Reproduction:
         for what, value, known in (
             ("experiment", self.experiment, [*BY_NAME, "all"]),
             ("scale", self.scale, list(SCALES)),
-            *(("models", model, list(MODEL_DEFAULTS)) for model in self.models),
+            *(("models", model, list(catalogue.PAPER)) for model in self.models),
         ):
             if value not in known:
                 raise InputError(f"{what} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
@@ -368,7 +369,7 @@ class Reproduction:
         resolved = resolve(config, data)
         at_once = min(runs, self._asked_at_once or at_once_that_fit(resolved))
         images, run = footprint(resolved, data)
-        own = images if resolved.redraws_pixels else 0
+        own = images if resolved.redraws_images else 0
         peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * (own + run)
         return at_once, peak
 
@@ -443,7 +444,7 @@ def seconds_per_epoch(
     Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model, optimizer,
     augmentation and test set or none, for the next run of the kind.
     """
-    tested = config.randomization != "random_signs"
+    tested = config.operator.own_classes is None
     augmented = f"{config.random_crop} {config.augment_flip_rotate}"
     kind = f"{config.model_name} {config.optimizer} {augmented} {tested} {at_once}"
     if kind not in measured:
@@ -451,8 +452,6 @@ def seconds_per_epoch(
         with tempfile.TemporaryDirectory() as folder:
             trial = replace(
                 config,
-                randomization="none" if tested else "random_signs",
-                corruption_prob=None,
                 train_subset=few,
                 num_epochs=2,
                 eval_test_every=1,

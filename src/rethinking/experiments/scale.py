@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
+from rethinking.models import catalogue
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memorization import MemorizationConfig
 from rethinking.theory.rademacher import RademacherConfig
@@ -53,7 +54,7 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale("the paper's", "cifar10", tuple(MODEL_DEFAULTS), 70, 300, 0.95, 0.999),
+    "full": Scale("the paper's", "cifar10", catalogue.PAPER, 70, 300, 0.95, 0.999),
     # A tenth of the images is a tenth of the steps an epoch, so the rate falls more slowly.
     "small": Scale(
         "5,000 training images, 10,000 where nothing is trained",

@@ -15,9 +15,9 @@ labels were trained on. The largest change is that of one point of the test set.
 
 from typing import Any
 
-from rethinking.config import MODEL_DEFAULTS
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.scale import Study
+from rethinking.models import catalogue
 from rethinking.theory.stability import Change, StabilityConfig
 
 QUANTITIES = {
@@ -34,7 +34,7 @@ EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same 
 def rows(study: Study) -> list[Row]:
     """For each model and kind of labels the networks, and what each replacement changes, all under one heading."""
     made = []
-    for model in (model for model in MODEL_DEFAULTS if model in study.models):
+    for model in (model for model in catalogue.PAPER if model in study.models):
         for kind, randomization in (("true", "none"), ("random", "random_labels")):
             labels = (("model", model), ("labels", kind))
             config = study.config(model, randomization=randomization, **EPOCHS)
@@ -64,7 +64,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
 EXPERIMENT = Experiment(
     title="Uniform stability: change of the loss at fresh points by one replaced training example",
     about=__doc__,
-    models=tuple(MODEL_DEFAULTS),
+    models=catalogue.PAPER,
     rows=rows,
     numbers=numbers,
     ours_only=(*QUANTITIES, TRAINED),

@@ -7,6 +7,8 @@ from torch import nn
 
 from rethinking.errors import InputError
 
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
 
 def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> None:
     """Draw every weight and bias of `model` anew, in place, in the order of its layers.
@@ -16,9 +18,9 @@ def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> Non
     - `xavier`: uniform with variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
     - `pytorch`: weights and biases uniform in +-1/sqrt(fan_in), the framework's default
 
-    Biases are 0 in the first three. Batch-normalization layers keep scale 1 and shift 0.
+    Biases are 0 in the first three. They act on linear layers and convolutions; `untouched` has the weights of others.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = _layers(model)
     with torch.no_grad():
         for layer in layers:
             fan_in, fan_out = layer.weight[0].numel(), layer.weight.shape[0] * layer.weight[0, 0].numel()
@@ -39,3 +41,19 @@ def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> Non
                     layer.bias.uniform_(-bound, bound, generator=generator)
             else:
                 raise InputError(f"init must be one of he, lecun, xavier, pytorch, not '{scheme}'")
+
+
+def untouched(model: nn.Module) -> list[str]:
+    """Names of the trainable weights, of two dimensions or more, that `initialize` leaves as they are."""
+    drawn = {id(layer.weight) for layer in _layers(model)}
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.dim() > 1 and id(parameter) not in drawn
+    ]
+
+
+def _layers(model: nn.Module) -> list[Layer]:
+    """Those with a weight of shape (outputs, inputs, ...) that is a parameter, not computed from others."""
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    return [module for module in model.modules() if isinstance(module, kinds) and "weight" in module._parameters]

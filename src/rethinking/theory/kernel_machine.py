@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from rethinking.config import nearest
 from rethinking.data import sources
-from rethinking.errors import InputError
+from rethinking.errors import InputError, nearest
 from rethinking.theory import convolutional
 from rethinking.theory.run import TheoryConfig, digest
 

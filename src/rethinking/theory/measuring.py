@@ -21,14 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.data import sources
 from rethinking.data.batches import Batches
-from rethinking.errors import InputError, RunError
+from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import complexity
 from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.memory import LIBRARIES, footprint
-from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import input_shape, plain_training_set, untrained
 from rethinking.training.run_dir import RunDir
 
@@ -164,9 +163,7 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     with folder.lock():
         folder.write("config.yaml", config.to_yaml().encode())
         advanced, began = begin("margins, norms and sharpness"), time.perf_counter()
-        model = untrained(network, data)
-        if not RunDir(run.path).restore(model, Optimizer(model, network)):
-            raise RunError(f"{run.path} has no checkpoint.safetensors any more, so that there is nothing to measure")
+        model = run.network()
         images = plain_training_set(replace(network, device=config.device), data)
         facts = measures(model, untrained(network, data), images, config.radius, advanced)
         reached = ("exact_train_accuracy", "test_accuracy", "generalization_gap")

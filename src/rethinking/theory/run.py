@@ -12,11 +12,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from rethinking.config import nearest
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.readers.contents import ReadOptions
-from rethinking.errors import ConflictError, InputError, RunError
+from rethinking.errors import ConflictError, InputError, RunError, nearest
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import conflicting_points, one_hot
 from rethinking.training.hardware import provenance, resolve_device

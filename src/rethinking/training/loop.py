@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batch, Batches, lockstep
 from rethinking.errors import RunError
+from rethinking.seeding import global_streams
 from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
 from rethinking.training.loggers import Observer
 from rethinking.training.optimizers import Optimizer
@@ -67,6 +68,11 @@ class Training:
         device = self.train_batches.labels.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
+    def own_draws(self, purpose: str) -> contextlib.AbstractContextManager[None]:
+        """What somebody's own network draws in this epoch, as dropout does, is the seed's and the epoch's."""
+        own = self.config.network.is_own
+        return global_streams(self.config.seed, purpose, self.epoch) if own else contextlib.nullcontext()
+
     def begin(self) -> None:
         """From the last finished epoch in the folder."""
         if self.folder.is_finished:  # by another process, since we looked
@@ -87,9 +93,10 @@ class Training:
         right = predictions == self.train_batches.labels
         online = fraction(right)
         due = exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online, right)
-        exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
-        due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
-        test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
+        with self.own_draws("evaluation"):
+            exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
+            due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
+            test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
         for evaluated in (exact, test):
             check_finite(evaluated.loss if evaluated else 0.0, self.config, self.epoch)
         accuracy = exact.accuracy if exact else online
@@ -105,7 +112,7 @@ class Training:
             "generalization_gap": accuracy - test.accuracy if test else None,
             "images_per_second": len(self.train_batches) / seconds,
         }
-        if self.config.randomizes_labels:
+        if self.config.operator.corrupts_labels:
             record |= label_metrics(predictions, self.train_batches.labels, self.train_batches.true_labels)
         record["seconds"] = seconds + time.perf_counter() - started
         self.metrics.append(record)
@@ -180,7 +187,8 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
             continue
 
         started = time.perf_counter()
-        epochs = train_epoch(step, runs)
+        with runs[0].own_draws("training"):  # somebody's own network is trained alone
+            epochs = train_epoch(step, runs)
         seconds = (time.perf_counter() - started) / len(runs)
         for run, (loss, predictions) in zip(runs, epochs, strict=True):
             with run.failing_alone():

@@ -9,18 +9,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from rethinking.config import ExperimentConfig
+from rethinking.config import ExperimentConfig, arguments
 from rethinking.data import sources
-from rethinking.models import build_model, count_parameters, is_convolutional
+from rethinking.models.catalogue import Network
+from rethinking.models.construction import count_parameters
+from rethinking.models.inspection import materialize
+from rethinking.seeding import global_streams
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.preparation import input_shape
 
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
 SPARE = 0.9  # of what is free, to plan with
-# On CUDA: the first as measured by `benchmarks/stacked_epochs.py`, the other has the same convolutions.
-SLOWER_STACKED = ("small_inception", "small_inception_no_bn")
 
 
 class Footprint(NamedTuple):
@@ -43,7 +45,9 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     if config.device == "cpu":
         images += (train_images + test_images) * raw  # the pages of the cache they were read from
 
-    parameters, kept, largest = _of_network(config.model_name, config.outputs(len(data.class_names)), shape, bf16)
+    outputs = config.operator.num_outputs(len(data.class_names))
+    network = (config.network, config.model_options, config.network_digest)
+    parameters, kept, largest = _of_network(*network, outputs, shape, bf16)
     moments = 2 if config.optimizer == "adam" else 1
     weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
@@ -52,15 +56,14 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
 
 
 @functools.cache
-def _of_network(name: str, num_classes: int, shape: tuple[int, int, int], bf16: bool) -> tuple[int, int, int]:
+def _of_network(
+    network: Network, options: str | None, digest: str | None, outputs: int, shape: tuple[int, int, int], bf16: bool
+) -> tuple[int, int, int]:
     """Parameters and `activations`, watched once for all runs of the kind."""
-    model = build_model(name, num_classes, shape)
-    return count_parameters(model), *activations(model, torch.zeros(EXAMPLE, *shape), bf16)
-
-
-@functools.cache
-def _has_convolutions(name: str) -> bool:
-    return is_convolutional(build_model(name))
+    with global_streams(0, "footprint"):
+        model = network.build(outputs, shape, **arguments(options))
+        materialize(model, torch.zeros(2, *shape))
+        return count_parameters(model), *activations(model, torch.zeros(EXAMPLE, *shape), bf16)
 
 
 def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:
@@ -75,9 +78,9 @@ def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def note(module: torch.nn.Module, inputs: object, output: Tensor) -> None:
+    def note(module: torch.nn.Module, inputs: object, output: object) -> None:
         nonlocal largest
-        largest = max(largest, output.nbytes)
+        largest = max(largest, *(tensor.nbytes for tensor in tree_leaves(output) if isinstance(tensor, Tensor)), 0)
 
     for module in model.modules():
         module.register_forward_hook(note)
@@ -94,17 +97,12 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
     one: its operations are long enough to keep all threads at work, and two would share the caches
     (`benchmarks/many_at_once.py`). On CUDA, where runs are stacked, one Inception. On MPS one.
     """
-    one_by_one = {
-        "cpu": _has_convolutions(config.model_name),
-        "cuda": config.model_name in SLOWER_STACKED,
-        "mps": True,
-    }
-    if one_by_one[str(config.device)]:
+    if not config.network.stackable or config.device not in config.network.faster_together:
         return 1
     images, run = footprint(config, sources.load_for(config))
     free = free_memory(config.device) * SPARE
     if config.device == "cuda":
-        own = images if config.redraws_pixels else 0
+        own = images if config.redraws_images else 0
         return max(1, int((free - images) // (run + own)))
     return max(1, min(int(free // (images + run)), torch.get_num_threads()))
 

@@ -46,6 +46,8 @@ class Optimizer:
             self._update(parameters, weight_decay, learning_rate)
 
     def _update(self, named: dict[str, nn.Parameter], weight_decay: float, learning_rate: float) -> None:
+        named = {name: parameter for name, parameter in named.items() if parameter.grad is not None}  # in the loss
+
         def state(kind: str) -> list[Tensor]:
             return [self.state[f"{kind}.{name}"] for name in named]
 

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rethinking.config import ExperimentConfig
-from rethinking.data import randomization, sources
+from rethinking import registry
+from rethinking.config import ExperimentConfig, arguments
+from rethinking.data import operators, randomization, sources
 from rethinking.data.batches import Batches
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import InputError
-from rethinking.models import build_model, count_parameters, initialize, is_convolutional, to_device
-from rethinking.seeding import generator
+from rethinking.models import inspection
+from rethinking.models.catalogue import Network
+from rethinking.models.construction import check_shape, count_parameters, is_convolutional, to_device
+from rethinking.models.initialization import initialize, untouched
+from rethinking.seeding import generator, global_streams
+from rethinking.source import source_of
 from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
-from rethinking.training.run_dir import RunDir, run_id
+from rethinking.training.run_dir import RunDir, RunResult, run_id
+
+TRIED = 2  # images of a batch, at most, that somebody's own network is tried out with
 
 Observe = Callable[[], Sequence[Observer]]  # makes the observers of one run
 Resident = dict[tuple[object, ...], tuple[Batches, Batches | None]]  # training and test images by what decides them
@@ -36,13 +46,27 @@ class Asked:
     folder: RunDir
     kind: tuple[object, ...]  # equal for runs that fit together
 
+    @property
+    def goes_side_by_side(self) -> bool:
+        """Whether it can be trained in a thread beside others. Draws of somebody's own network are the process's."""
+        return self.config.device == "cpu" and self.config.network.stackable
+
     @classmethod
     def of(cls, given: ExperimentConfig, force: bool = False) -> Asked:
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
-        shared = ("model_name", "train_subset", "crop_size", "batch_size", "device", "precision", "compile")
-        network = (config.outputs(len(data.class_names)), *(getattr(config, name) for name in shared))
+        shared = (
+            "model_name",
+            "network_digest",
+            "train_subset",
+            "crop_size",
+            "batch_size",
+            "device",
+            "precision",
+            "compile",
+        )
+        network = (_outputs(config, data), *(getattr(config, name) for name in shared))
         kind = (folder.is_finished, data.fingerprint, *network)
         return cls(given, config, folder, kind)
 
@@ -58,6 +82,11 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     choose_products(config.precision)
     train_split, test_split = _randomized_splits(config, data)
     model = untrained(config, data)
+    if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
+        raise InputError(
+            f"{config.model_name} builds another network each time, of the same seed; its draws must come from"
+            " PyTorch's, NumPy's or Python's global generators"
+        )
     to_device(model, device)
     held.enter_context(folder.lock())
     tensors, details = _randomization_record(config, train_split, test_split)
@@ -69,7 +98,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         train_batches = train_batches.relabelled(train_split)
     else:
         layout, dtype = is_convolutional(model), torch.bfloat16 if config.precision == "bf16" else torch.float32
-        prepared = Preprocessing(_crop_size(config), config.min_std, config.random_crop, config.augment_flip_rotate)
+        prepared = Preprocessing(_crop(config, data), config.min_std, config.random_crop, config.augment_flip_rotate)
         train_batches = Batches(train_split, prepared, device, layout, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
         test_batches = Batches(test_split, plain, device, layout, dtype) if test_split else None
@@ -78,6 +107,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         "run": folder.path.name,
         "dataset": data.name,
         "parameters": count_parameters(model),
+        "network": network_notes(config, data),
         "train_images": len(train_split),
         "labels_changed": _labels_changed(config, train_split),
         "data": {
@@ -102,32 +132,126 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
     )
 
 
+def network_notes(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
+    """What is to be known of somebody's own network, of a resolved configuration: a line each."""
+    own = inspected(config, data)
+    return [] if own is None else [f"network: {config.model_name}, {own.digest[:10]}", *own.notes]
+
+
 def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> int:
     """How many labels the randomization really changed; a random draw may be the true class."""
-    if config.randomization == "random_signs":  # which stand in place of classes
+    if config.operator.own_classes is not None:  # which stand in place of the data's
         return len(train_split)
     return int(train_split.changed.sum())
 
 
 def untrained(config: ExperimentConfig, data: sources.ImageData) -> nn.Module:
-    """The network of a resolved configuration with its initial weights."""
-    model = build_model(config.model_name, config.outputs(len(data.class_names)), input_shape(config, data))
+    """The network of a resolved configuration, with initial weights. Raises `InputError` where it cannot be built."""
+    return _build(config.network, *_network_arguments(config, data))
+
+
+class Inspected(NamedTuple):
+    """What is found out about somebody's own network: what a resolved configuration records, and what is told."""
+
+    digest: str
+    regularizers: str | None
+    notes: tuple[str, ...]
+
+
+def inspected(config: ExperimentConfig, data: sources.ImageData) -> Inspected | None:
+    """Of a resolved configuration's network; None for the paper's. Raises `InputError` if it cannot be trained."""
+    network = config.network
+    if not network.is_own:
+        if config.model_options is not None:
+            raise InputError(f"model_options are for your own network; {config.model_name} has none")
+        return None
+    source = tuple(sorted(source_of([network.loaded])))  # so that a file that was changed is inspected anew
+    images = config.train_subset or len(data.train)
+    sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
+    few = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be one too few
+    return _inspect(config.network, source, few, *_network_arguments(config, data))
+
+
+@functools.lru_cache(maxsize=256)
+def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, ...], *made: Any) -> Inspected:
+    model = _build(network, *made)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"{network.name} has no trainable parameter")
+    outputs, shape, _, init, seed = made
+    with global_streams(seed, "trial"):
+        images = torch.randn(max(batch_sizes), *shape)
+        trial = inspection.try_out(model, images, outputs, batch_sizes)
+    layers = inspection.regularizers(model)
+    within = layers or ("random draws in its forward pass" if trial.draws else None)
+    left = [] if init == "own" else untouched(model)
+    notes = (
+        f"explicit regularization within the network: {within}" if within else "",
+        f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
+        f"parameters that no image's loss depends on stay as they are: {', '.join(trial.unused)}"
+        if trial.unused
+        else "",
+    )
+    return Inspected(inspection.digest(network.loaded, model), within, tuple(note for note in notes if note))
+
+
+def _network_arguments(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[Any, ...]:
+    """What `_build` takes: outputs, shape of an image, options, initial weights, seed."""
     assert config.init is not None, "a resolved configuration"
-    initialize(model, config.init, generator(config.seed, "init"))
+    return _outputs(config, data), input_shape(config, data), config.model_options, config.init, config.seed
+
+
+def _build(
+    network: Network, outputs: int, shape: tuple[int, int, int], options: str | None, init: str, seed: int
+) -> nn.Module:
+    """A network with its initial weights. Its own draws are those of the seed, whatever was drawn before."""
+    check_shape(network, shape)
+    with global_streams(seed, "construction"):
+        model = network.build(outputs, shape, **arguments(options))
+        if network.is_own:
+            inspection.materialize(model, torch.zeros(2, *shape))
+    if init != "own":
+        initialize(model, init, generator(seed, "init"))
     return model
+
+
+def _outputs(config: ExperimentConfig, data: sources.ImageData | Seen) -> int:
+    return config.operator.num_outputs(len(data.class_names))
+
+
+def trained_network(result: RunResult) -> nn.Module:
+    """What `RunResult.network` gives."""
+    config, data = result.config, result.result.get("data")
+    seen = sources.load_for(config) if data is None else Seen(tuple(data["class_names"]), tuple(data["image_shape"]))
+    model = _build(config.network, *_network_arguments(config, seen))
+    if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
+        raise InputError(
+            f"{config.model_name} is no longer the network that {result.path} was trained with: its source or initial"
+            " values have changed"
+        )
+    RunDir(result.path).load_weights(model)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What of a data set decides a network: its classes and its images, (channels, height, width)."""
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
 
 
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
     """Images, float32, and labels as a run of a resolved configuration trains on them, but without augmentation."""
     split, _ = _randomized_splits(config, data)
-    plain = Preprocessing(_crop_size(config), config.min_std, random_crop=False, flip_rotate=False)
+    plain = Preprocessing(_crop(config, data), config.min_std, random_crop=False, flip_rotate=False)
     return Batches(split, plain, torch.device(config.device), channels_last=False)
 
 
 def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
     """Of what runs that fit together may differ in."""
-    draws = (config.pixel_noise, config.randomization, config.randomization_seed, config.replaced_example)
-    drawn = draws if config.redraws_pixels else ()
+    operator = (config.randomization, config.randomization_digest, config.randomization_options)
+    draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
+    drawn = draws if config.redraws_images else ()
     return (config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 
@@ -136,22 +260,30 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
 
     Raises `InputError` where they do not fit together.
     """
+    config.check_operator()
     device = resolve_device(config.device)
-    crop_size = crop_of(config, data.image_shape)
+    crop = crop_of(config, data.image_shape)
     if config.train_subset is not None and config.train_subset > len(data.train):
         raise InputError(
             f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images, not"
             f" {config.train_subset}"
         )
     _check_test_set(config, data)
-    return replace(
+    resolved = replace(
         config.resolved(),
+        model_name=registry.absolute(config.model_name),
         dataset=sources.absolute(config.dataset),
         data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
-        crop_size=crop_size,
+        crop_size=crop[0] if config.network.sides else config.crop_size,
+        randomization=registry.absolute(config.randomization),
+        randomization_digest=operators.digest(config.operator),
         device=device.type,
         precision=resolve_precision(config.precision, device),
     )
+    own = inspected(resolved, data)
+    if own is None:
+        return replace(resolved, network_digest=None, network_regularizers=None)
+    return replace(resolved, network_digest=own.digest, network_regularizers=own.regularizers)
 
 
 def accepting(config: ExperimentConfig) -> sources.Accept:
@@ -163,28 +295,37 @@ def accepting(config: ExperimentConfig) -> sources.Accept:
     return accept
 
 
-def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> int:
-    """The side of the crop of images (channels, height, width). Raises `InputError` where networks do not take them."""
-    smallest, side = min(shape[1:]), max(shape[1:])
-    size = f"{shape[2]}x{shape[1]} pixels"
-    if smallest < 28:
-        raise InputError(f"the images have {size}; the networks need at least 28 a side: --resize 28 enlarges them")
-    crop_size = config.crop_size or (28 if side <= 32 else smallest)
+def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of the crop of images (channels, height, width): of somebody's own network the whole image.
+
+    Raises `InputError` where the network does not take them.
+    """
+    height, width = shape[1:]
+    smallest, side = min(height, width), max(height, width)
+    size = f"{width}x{height} pixels"
+    sides = config.network.sides
+    if sides and smallest < sides[0]:
+        raise InputError(
+            f"the images have {size}; the networks need at least {sides[0]} a side: --resize {sides[0]} enlarges them"
+        )
+    crop_size = config.crop_size or (None if sides is None else 28 if side <= 32 else smallest)
+    if crop_size is None:
+        return height, width
     if crop_size > smallest:
         raise InputError(f"crop_size {crop_size} is larger than the images, which have {size}")
-    if crop_size > 224:
-        raise InputError(f"the images have {size}; choose a --crop_size up to 224, or --resize them")
-    return crop_size
+    if sides and crop_size > sides[1]:
+        raise InputError(f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them")
+    return crop_size, crop_size
 
 
 def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
     """What is cut off from the images, in a sentence; nothing where they are used whole."""
     _, height, width = data.image_shape
-    side = crop_of(config, data.image_shape)
-    if (height, width) == (side, side):
+    crop = crop_of(config, data.image_shape)
+    if (height, width) == crop:
         return []
     where = "a random window in training, else the centre" if config.random_crop else "their centre"
-    return [f"of images of {width}x{height} pixels {side}x{side} are used: {where}"]
+    return [f"of images of {width}x{height} pixels {crop[1]}x{crop[0]} are used: {where}"]
 
 
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
@@ -197,13 +338,12 @@ def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
         raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")
 
 
-def _crop_size(config: ExperimentConfig) -> int:
-    assert config.crop_size is not None, "a resolved configuration"
-    return config.crop_size
+def _crop(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[int, int]:
+    return crop_of(config, data.image_shape)
 
 
-def input_shape(config: ExperimentConfig, data: sources.ImageData) -> tuple[int, int, int]:
-    return data.image_shape[0], _crop_size(config), _crop_size(config)
+def input_shape(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[int, int, int]:
+    return data.image_shape[0], *_crop(config, data)
 
 
 def _randomized_splits(
@@ -221,13 +361,13 @@ def _randomized_splits(
         rows = torch.randperm(len(train_split), generator=generator(0, "train_subset"))[: config.train_subset]
         labels = train_split.labels[rows]
         train_split = RandomizedSplit(train_split.images[rows], labels, labels)
+    operator, num_classes = config.operator, len(data.class_names)
     train_split, test_split = randomization.apply(
-        config.randomization,
+        operator,
         train_split,
         test_split,
-        num_classes=len(data.class_names),
-        crop_size=_crop_size(config),
-        corruption_prob=config.corruption_prob,
+        num_classes=num_classes,
+        positions=math.prod(_crop(config, data)),
         seed=config.randomization_seed,
     )
     if config.replaced_example is not None and test_split is not None:
@@ -235,8 +375,8 @@ def _randomized_splits(
             train_split,
             test_split,
             config.replaced_example,
-            num_classes=len(data.class_names),
-            probability={"none": 0.0, "random_labels": 1.0}.get(config.randomization, config.corruption_prob or 0.0),
+            operator,
+            num_classes=num_classes,
             seed=config.randomization_seed,
         )
     if config.pixel_noise:
@@ -251,9 +391,9 @@ def _randomization_record(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What the run keeps of its randomization: tensors, and the fingerprints of what is too large to keep."""
     tensors = {"labels": train_split.labels.clone(), "true_labels": train_split.true_labels.clone()}
-    if config.randomization == "shuffled_pixels" and train_split.permutation is not None:
+    if train_split.permutation is not None and train_split.permutation.dim() == 1:  # one for all images
         tensors["permutation"] = train_split.permutation
-    details = {"operator": config.randomization, "train": train_split.fingerprint()}
+    details = {"operator": registry.without_folder(config.randomization), "train": train_split.fingerprint()}
     if test_split is not None:
         details["test"] = test_split.fingerprint()
     return tensors, details

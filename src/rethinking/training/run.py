@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, MemoryShortageError, RunError, too_little_memory
+from rethinking.models import catalogue
 from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
@@ -26,8 +29,16 @@ TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
 log = logging.getLogger(__name__)
 
 
-def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[Observer] = ()) -> RunResult:
+def train(
+    config: ExperimentConfig,
+    *,
+    model: Callable[..., nn.Module] | None = None,
+    force: bool = False,
+    observers: Sequence[Observer] = (),
+) -> RunResult:
     """Train as `config` says, or find the run that did: the same configuration always names the same folder.
+
+    `model` builds the network in place of `config.model_name` (see `rethinking.models.catalogue`).
 
     A finished run is returned at once and an interrupted one goes on after its last finished epoch; `force` trains a
     finished one again in a folder beside it. `observers` are told of every step and epoch.
@@ -35,6 +46,8 @@ def train(config: ExperimentConfig, *, force: bool = False, observers: Sequence[
     Raises `InputError` for data or options that do not fit together, `RunError` for damaged files, a full disk, too
     little memory or a loss that is not finite.
     """
+    if model is not None:
+        config = replace(config, model_name=catalogue.adopt(model))
     ((_, outcome),) = train_many([config], force=force, observe=lambda: observers)
     if isinstance(outcome, Exception):
         raise outcome
@@ -80,12 +93,15 @@ def train_many(
         stacked = all(asked.config.device == "cuda" for asked in waiting)
     if not stacked and any(asked.config.compile == "on" for asked in waiting):
         at_once = 1  # the compiler works for one thread alone
+    if at_once != 1 and len(waiting) > 1:
+        for name in dict.fromkeys(asked.config.model_name for asked in waiting if not asked.config.network.stackable):
+            log.info("%s: one run after the other, as networks go that are not registered as stackable", name)
     if stacked:
         yield from _train_stacked(waiting, at_once, observe)
         return
     one_of_each = {asked.kind: asked.config for asked in waiting}
     number = {kind: at_once or at_once_that_fit(config) for kind, config in one_of_each.items()}
-    beside = [asked for asked in waiting if number[asked.kind] > 1 and asked.config.device == "cpu"]
+    beside = [asked for asked in waiting if number[asked.kind] > 1 and asked.goes_side_by_side]
     if beside:
         yield from _train_side_by_side(beside, min(number[asked.kind] for asked in beside), observe)
     yield from _train_stacked([asked for asked in waiting if asked not in beside], 1, observe)
@@ -103,7 +119,8 @@ def _train_stacked(
             if asked.kind == kind:
                 alike.setdefault(asked.folder.path, asked)
         if kind not in largest:
-            largest[kind] = at_once or min(at_once_that_fit(asked.config) for asked in alike.values())
+            together = at_once or min(at_once_that_fit(asked.config) for asked in alike.values())
+            largest[kind] = together if waiting[0].config.network.stackable else 1
         group = list(alike.values())[: largest[kind]]
         waiting = [asked for asked in waiting if asked not in group]
         failure: Exception | None = None

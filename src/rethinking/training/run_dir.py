@@ -69,11 +69,27 @@ class RunResult:
         """The last epoch's metrics."""
         return self.metrics[-1]
 
+    def network(self) -> nn.Module:
+        """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
+
+        Raises `InputError` where somebody's own network cannot be built any more or has another source by now, and
+        `RunError` where the checkpoint is gone or damaged.
+        """
+        from rethinking.training.preparation import trained_network
+
+        return trained_network(self)
+
 
 def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
     digest = _digest(config.identity() | {"dataset": data_name, "fingerprint": fingerprint})
-    return f"{config.model_name}-{data_name}-{config.randomization}-seed{config.seed}-{digest}"
+    names = (plain(config.model_name), data_name, plain(config.randomization))
+    return f"{'-'.join(names)}-seed{config.seed}-{digest}"
+
+
+def plain(name: str) -> str:
+    """What a network or an operator that is not ours is called in the name of a folder: its function or class."""
+    return re.sub(r"[^\w.]+", "_", name.rpartition(":")[2])[:40]
 
 
 def question(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
@@ -176,7 +192,7 @@ class RunDir:
         """`test_losses`: float32 (epochs, test images) where they are kept."""
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
         self.write("metrics.jsonl", lines.encode())
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()}
+        tensors = apart({name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()})
         if test_losses is not None:
             tensors[TEST_LOSSES] = test_losses
         metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
@@ -196,6 +212,17 @@ class RunDir:
         except ValueError:
             raise self._damaged("checkpoint.safetensors") from None
         return self._read_metrics(epoch)
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Those of the last finished epoch. Raises `RunError` where they are gone, damaged or another network's."""
+        if not (self.path / "checkpoint.safetensors").exists():
+            raise RunError(f"{self.path} has no checkpoint.safetensors any more, and so no network")
+        tensors, _ = self._read_checkpoint()
+        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        try:
+            _load_tensors({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, weights)
+        except ValueError:
+            raise self._damaged("checkpoint.safetensors") from None
 
     def test_losses(self, epochs: int) -> Tensor:
         """Of a run that keeps them and has come so far, float32 (epochs, test images), in nats.
@@ -322,6 +349,17 @@ def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Weights, buffers and optimizer state by name, as they lie in memory."""
     weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     return weights | {f"optimizer.{name}": tensor for name, tensor in optimizer.state.items()}
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values, none in memory that another one shares, as tied weights do: in a file each has its own."""
+    seen: set[int] = set()
+    made = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        made[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return made
 
 
 def _load_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import csv
 from importlib import resources
 from typing import NamedTuple
 
-from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
+from rethinking.config import ExperimentConfig
 
 
 class Table1Row(NamedTuple):
@@ -33,7 +33,7 @@ def table1_row(config: ExperimentConfig) -> Table1Row | None:
     if config.corruption_prob == 1.0:
         labels = "random"
     decay = config.resolved().weight_decay
-    if config.augment_flip_rotate or labels is None or decay not in (0, MODEL_DEFAULTS[config.model_name].weight_decay):
+    if config.augment_flip_rotate or labels is None or decay not in (0, config.network.weight_decay):
         return None
     wanted = {
         "model": config.model_name,

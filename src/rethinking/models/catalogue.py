@@ -1,0 +1,168 @@
+"""What a network is to the package: how to build it, its defaults, the images it takes. This is the door for others.
+
+`--model` takes a name from here, `FILE.py:FUNCTION` or `package.module:FUNCTION`. The function returns an `nn.Module`
+that turns float images (batch, channels, height, width) into logits (batch, classes). It is given `num_classes` and
+`input_shape`, (channels, height, width), where it has such parameters. Nothing has to be registered; `register` gives a
+network a name and defaults of its own:
+
+    from rethinking.models.catalogue import register
+
+    @register("resnet9", learning_rate=0.1)
+    def resnet9(num_classes, input_shape): ...
+
+PyTorch is imported when a network is built: the command line asks for names and defaults alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rethinking import registry
+from rethinking.errors import InputError
+from rethinking.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by its function, with the defaults that go with it.
+
+    function: what builds it, or its path `package.module:FUNCTION`
+    learning_rate, weight_decay, init: what `ExperimentConfig` leaves to the network
+    sides: smallest and largest side in pixels of the square images that it takes; None where it takes any images
+    stackable: whether several can be trained as one computation, or side by side in threads; else they go one by one
+    faster_together: the devices on which several at once are faster than one by one
+    """
+
+    name: str
+    function: Callable[..., Any] | str
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0005
+    init: str = "own"
+    sides: tuple[int, int] | None = None
+    stackable: bool = False
+    faster_together: tuple[str, ...] = ()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is somebody's own, so that a run's identity has its source and initial values too."""
+        return self.name not in PAPER
+
+    @property
+    def loaded(self) -> Callable[..., Any]:
+        """The function. Raises `InputError` where it cannot be imported."""
+        return registry.load(self.function) if isinstance(self.function, str) else self.function
+
+    def build(self, num_classes: int, input_shape: tuple[int, int, int], **options: Any) -> nn.Module:
+        """Returns a new network. Raises `InputError` where its function fails or returns none."""
+        from torch import nn
+
+        function = self.loaded
+        if isinstance(function, nn.Module):
+            raise InputError(
+                f"{self.name} is a network, not a function that builds one, which every run does anew;"
+                " a function that returns copy.deepcopy of it will do"
+            )
+        given = {"num_classes": num_classes, "input_shape": input_shape}
+        try:
+            model = function(**_taken(function, given), **options)
+        except Exception as error:  # whatever somebody else's function raises
+            if self.name in PAPER:
+                raise
+            raise InputError(f"{self.name} cannot be built: {type(error).__name__}: {_in_one_line(error)}") from error
+        if not isinstance(model, nn.Module):
+            raise InputError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
+        return model
+
+
+def _taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `given` that a function takes; the number of classes also where it takes any keyword."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (ValueError, TypeError):  # of some functions in C
+        return {}
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {
+        name: value for name, value in given.items() if name in parameters or (any_keyword and name == "num_classes")
+    }
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+NETWORKS: Registry[Network] = Registry("model_name", "rethinking.networks")
+
+
+def register(name: str, **defaults: Any) -> Callable[[Function], Function]:
+    """Makes the function below it known by `name`, with defaults as of `Network`.
+
+    Raises `ValueError` for a name of the package's own.
+    """
+
+    def known_as(function: Function) -> Function:
+        NETWORKS.register(name)(Network(name, function, **defaults))
+        return function
+
+    return known_as
+
+
+def find(name: str) -> Network:
+    """Returns the network of that name or path. Raises `InputError` where there is none."""
+    found: Any = _adopted.get(name) or NETWORKS.find(name)
+    if isinstance(found, Network):
+        return found
+    if not callable(found):
+        raise InputError(f"{name} must be a function that returns a network, not {type(found).__name__}")
+    known = (network for _, network in NETWORKS.registered() if network.function is found)
+    return replace(next(known, Network(name, found)), name=name)
+
+
+def adopt(function: Callable[..., Any]) -> str:
+    """Makes a function that was given in Python known in this process; returns its name as of `--model`."""
+    inner = function
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inner.func
+    module, name = inspect.getmodule(inner), getattr(inner, "__qualname__", type(inner).__qualname__)
+    file = getattr(module, "__file__", None)
+    where = file if getattr(module, "__name__", "__main__") == "__main__" and file else getattr(module, "__name__", "")
+    path = registry.absolute(f"{where or '__main__'}:{name}")
+    known = next((network for _, network in NETWORKS.registered() if network.function is function), None)
+    _adopted[path] = replace(known, name=path) if known else Network(path, function)
+    return path
+
+
+_adopted: dict[str, Network] = {}
+
+# The five networks of Table 1. Appendix A has the rates. The paper gives no numbers for weight decay, "the default
+# coefficient for each model", and none for initial weights.
+for _name, _module, _learning_rate, _weight_decay, _init, _faster_together in (
+    ("small_inception", "inception", 0.1, 0.0005, "he", ()),
+    # From He's weights the loss of this one is not finite within an epoch at the paper's rate.
+    ("small_inception_no_bn", "inception", 0.1, 0.0005, "lecun", ()),
+    # From He's weights this one's test accuracy is five points below Table 1's (docs/differences.md).
+    ("small_alexnet", "alexnet", 0.01, 0.0005, "pytorch", ("cuda",)),
+    ("mlp_1x512", "mlp", 0.01, 0.0001, "he", ("cpu", "cuda")),
+    ("mlp_3x512", "mlp", 0.01, 0.0001, "he", ("cpu", "cuda")),
+):
+    NETWORKS.register(_name)(
+        Network(
+            _name,
+            f"rethinking.models.{_module}:{_name}",
+            _learning_rate,
+            _weight_decay,
+            _init,
+            sides=(28, 224),
+            stackable=True,
+            faster_together=_faster_together,
+        )
+    )
+
+PAPER = NETWORKS.reserve()

@@ -1,0 +1,147 @@
+"""What is known by name and open to more: registered here, installed with an entry point, or taken from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rethinking.errors import InputError, nearest
+
+T = TypeVar("T")
+Thing = TypeVar("Thing")
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing.
+
+    what: the option that takes such a name
+    group: of the entry points by which installed packages add theirs
+    """
+
+    def __init__(self, what: str, group: str) -> None:
+        self._what = what
+        self._group = group
+        self._registered: dict[str, T] = {}
+        self._reserved: tuple[str, ...] = ()
+
+    def register(self, name: str) -> Callable[[Thing], Thing]:
+        """Makes what is below it known by `name`; of two things the later one has it, as where a cell is run again.
+
+        Raises `ValueError` for a name of the package's own.
+        """
+        if name in self._reserved:
+            raise ValueError(f"{self._what} '{name}' is the package's own; choose another name")
+
+        def known_as(thing: Thing) -> Thing:
+            self._registered[name] = thing  # type: ignore[assignment]
+            return thing
+
+        return known_as
+
+    def reserve(self) -> tuple[str, ...]:
+        """Returns the names so far, which nobody else can take from now on: the package's own."""
+        self._reserved = tuple(self._registered)
+        return self._reserved
+
+    def registered(self) -> Iterator[tuple[str, T]]:
+        yield from self._registered.items()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those registered, then those of installed packages."""
+        return tuple(dict.fromkeys((*self._registered, *(point.name for point in _installed(self._group)))))
+
+    def find(self, name: str) -> T:
+        """Returns what is known by `name`, a registered name, `FILE.py:NAME` or `package.module:NAME`.
+
+        Raises `InputError` where there is none, or importing it fails.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        for point in _installed(self._group):
+            if point.name == name:
+                return _imported(name, point.load)
+        if ":" in name:
+            return load(name)
+        raise InputError(
+            f"{self._what} must be one of {', '.join(self.names)}, or FILE.py:NAME or MODULE:NAME, not '{name}'"
+            f"{nearest(name, self.names)}"
+        )
+
+
+@functools.cache
+def _installed(group: str) -> tuple[Any, ...]:
+    return tuple(entry_points(group=group))
+
+
+def load(path: str) -> Any:
+    """Returns the object at `FILE.py:NAME` or `package.module:NAME`. Raises `InputError` in one line."""
+    module, _, name = path.rpartition(":")
+    if module.endswith(".py"):
+        if not Path(module).is_file():
+            raise InputError(f"there is no file {module}, which '{path}' names")
+        loaded = _imported(path, lambda: _module_of_file(Path(module).resolve()))
+    else:
+        loaded = _imported(path, lambda: importlib.import_module(module))
+    try:
+        return functools.reduce(getattr, name.split("."), loaded)
+    except AttributeError:
+        known = [other for other in vars(loaded) if not other.startswith("_")]
+        raise InputError(f"{module} has no '{name}'{nearest(name, known)}") from None
+
+
+def absolute(path: str) -> str:
+    """Returns the same object's path from whatever folder it is asked for."""
+    module, separator, name = path.rpartition(":")
+    return f"{Path(module).resolve()}{separator}{name}" if module.endswith(".py") else path
+
+
+def without_folder(path: str) -> str:
+    """Returns the path of an object without the folder of its file, which may be another on another machine."""
+    module, separator, name = path.rpartition(":")
+    return f"{Path(module).name}{separator}{name}" if module.endswith(".py") else path
+
+
+def _module_of_file(file: Path) -> Any:
+    """The module that a file is, read anew where it was changed. Files beside it can be imported by it."""
+    name = f"rethinking_file_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, "its name ends with .py"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _beside(file.parent):
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Imports look into `folder` too, last."""
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _imported(path: str, do: Callable[[], Any]) -> Any:
+    try:
+        return do()
+    except Exception as error:  # whatever somebody else's file does when it is imported
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"cannot import '{path}': {type(error).__name__}: {reason}") from None

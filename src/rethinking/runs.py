@@ -1,0 +1,26 @@
+"""Runs of any kind from their folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rethinking.config import ExperimentConfig, read_config_file
+from rethinking.errors import RunError
+from rethinking.theory import kinds
+from rethinking.theory.run import TheoryResult
+from rethinking.training.run_dir import RunDir, RunResult
+
+
+def load_run(folder: str | Path) -> RunResult | TheoryResult:
+    """The run in `folder` as far as it has come. Of a trained network `RunResult.network` gives the network.
+
+    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or nothing of it is finished.
+    """
+    path = Path(folder)
+    if "model_name" not in read_config_file(path / "config.yaml"):
+        return kinds.read(path)
+    run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
+    result = run.result(config) if run.is_finished else run.so_far(config)
+    if result is None:
+        raise RunError(f"{path} has no finished epoch yet")
+    return result
