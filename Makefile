@@ -16,7 +16,7 @@ test: .venv/.installed
 # Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
 bench: .venv/.installed
 	$(RUN) benchmarks/epoch_against_step.py --out results/bench.csv
-	$(RUN) -m rethinking.report.documents
+	$(RUN) -m tools.documents
 
 # Runs at once, growth and floor; longer. Writes results/performance.csv, and the documents' tables from it.
 bench-more: .venv/.installed
@@ -26,10 +26,10 @@ bench-more: .venv/.installed
 	$(RUN) benchmarks/forms_of_the_step.py --out results/performance.csv
 	$(RUN) benchmarks/growth.py --out results/performance.csv
 	$(RUN) benchmarks/floor.py --out results/performance.csv
-	$(RUN) -m rethinking.report.documents
+	$(RUN) -m tools.documents
 
 docs: .venv/.installed
-	$(RUN) -m rethinking.report.documents
+	$(RUN) -m tools.documents
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache

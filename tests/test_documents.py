@@ -20,11 +20,11 @@ from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.models.catalogue import NETWORKS
 from rethinking.report import results
-from rethinking.report.differences import error_on_corrupted_labels
-from rethinking.report.documents import with_tables
 from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
+from tools.differences import error_on_corrupted_labels
+from tools.documents import with_tables
 
 OTHER_RESULTS = {
     *(f"{kind}.csv" for kind in THEORY),

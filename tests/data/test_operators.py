@@ -115,7 +115,7 @@ def test_an_operator_with_classes_of_its_own_has_as_many_outputs_and_no_test_set
     assert result.final["test_accuracy"] is None
     assert "true_label_agreement" not in result.final
     assert result.result["labels_changed"] == 100
-    with pytest.raises(InputError, match="keep_test_losses takes a test set, of which randomization .* has none"):
+    with pytest.raises(InputError, match=r"keep_test_losses takes a test set, of which randomization .* has none"):
         train(configured(tmp_path, f"{path}:Thirds", keep_test_losses=True))
 
 
@@ -126,7 +126,7 @@ def test_stacked_runs_are_as_alone(tmp_path: Path, path, name):
     mixed = [configured(tmp_path, f"{path}:{name}", **options) for options in seeds]
     mixed += [configured(tmp_path, "none"), configured(tmp_path, "random_labels")]
     alone = [train(dataclasses.replace(config, runs_dir=str(tmp_path / "alone"))) for config in mixed]
-    together = {config: result for config, result in train_many(mixed, at_once=len(mixed), stacked=True)}
+    together = dict(train_many(mixed, at_once=len(mixed), stacked=True))
     for config, result in zip(mixed, alone, strict=True):
         for measured in ("train_loss", "test_loss"):
             assert together[config].final[measured] == pytest.approx(result.final[measured], rel=1e-3), config
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, path, name, options, message)
 
 
 def test_corruption_prob_is_for_those_that_have_it(tmp_path: Path, path):
-    with pytest.raises(InputError, match="corruption_prob goes with randomization partial_corrupt, not .*Reversed"):
+    with pytest.raises(InputError, match=r"corruption_prob goes with randomization partial_corrupt, not .*Reversed"):
         train(configured(tmp_path, f"{path}:Reversed", corruption_prob=0.5))
     with pytest.raises(InputError, match="replaced_example goes with randomization none, random_labels, partial_corr"):
         train(configured(tmp_path, f"{path}:Reversed", replaced_example=0))

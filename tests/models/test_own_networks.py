@@ -391,9 +391,7 @@ def test_images_of_any_shape_are_used_whole(tmp_path: Path, height, width, augme
     options |= {"random_crop": augmented, "augment_flip_rotate": augmented}
     result = train(configured(tmp_path, "mlp_1x512", **options), model=convolutional)
     assert result.config.crop_size is None
-    shuffled = train(
-        configured(tmp_path, "mlp_1x512", randomization="shuffled_pixels", **options), model=convolutional
-    )
+    shuffled = train(configured(tmp_path, "mlp_1x512", randomization="shuffled_pixels", **options), model=convolutional)
     assert shuffled.finished
     if min(height, width) >= 10:
         cropped = train(configured(tmp_path, f"{__file__}:convolutional", crop_size=10, **options))
@@ -421,7 +419,7 @@ def test_the_trained_network_classifies_as_the_run_says(tmp_path: Path):
 def test_a_network_that_cannot_be_given_back_is_told(tmp_path: Path):
     path = train(configured(tmp_path, written(tmp_path / "code"))).path
     written(tmp_path / "code", NETWORK.replace("* self.scale", "+ self.scale"))
-    with pytest.raises(InputError, match="is no longer the network that .* was trained with"):
+    with pytest.raises(InputError, match=r"is no longer the network that .* was trained with"):
         load_run(path).network()
     (tmp_path / "code/net.py").unlink()
     assert load_run(path).final["epoch"] == 2, "its numbers are there all the same"
@@ -430,5 +428,5 @@ def test_a_network_that_cannot_be_given_back_is_told(tmp_path: Path):
     written(tmp_path / "code")
     assert load_run(path).network() is not None
     (path / "checkpoint.safetensors").unlink()
-    with pytest.raises(RunError, match="has no checkpoint.safetensors any more"):
+    with pytest.raises(RunError, match=r"has no checkpoint.safetensors any more"):
         load_run(path).network()

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rethinking.experiments import archive
-from rethinking.report.differences import noise_levels
 from tests.conftest import ROOT
+from tools.differences import noise_levels
 
 
 def test_runs_that_are_not_finished_stay_out_of_the_levels_of_noise(tmp_path: Path):

@@ -12,7 +12,7 @@ import netrc
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 class Observer(Protocol):
     """What a run calls: `started`, then `step` after each batch and `epoch` after each epoch, then `ended`.
 
-    A class derived from it needs only those in which it has something to do.
+    A class derived from it needs only those in which it has something to do. Where one raises an exception, that is
+    told once, and the run goes on without it. `train(config, observers=[...])` takes objects of it.
     """
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -48,6 +49,36 @@ class Observer(Protocol):
     def ended(self, result: RunResult | None) -> None:
         """`result` is None where the run was interrupted or failed."""
         return
+
+
+class Observers(Observer):
+    """Several as one. One that fails is told once and left out from then on; the run goes on."""
+
+    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+        self._observers = tuple(observers)
+
+    def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
+        for observer in self._observers:
+            self._tell(observer, observer.started, path, config, list(metrics), images)
+
+    def step(self, images: int) -> None:
+        for observer in self._observers:
+            self._tell(observer, observer.step, images)
+
+    def epoch(self, record: Record) -> None:
+        for observer in self._observers:
+            self._tell(observer, observer.epoch, dict(record))
+
+    def ended(self, result: RunResult | None) -> None:
+        for observer in self._observers:
+            self._tell(observer, observer.ended, result)
+
+    def _tell(self, observer: Observer, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:  # anything that somebody else's observer can raise
+            self._observers = tuple(other for other in self._observers if other is not observer)
+            log.warning("%s is no longer told, the run goes on: %s", type(observer).__name__, _reason(error))
 
 
 class TensorBoardLogger(Observer):
@@ -134,8 +165,7 @@ class Background(Observer):
             try:
                 method(*arguments)
             except Exception as error:  # anything a logger can raise
-                reason = " ".join(str(error).split())[:200]
-                log.warning("%s stopped logging, the run goes on: %s: %s", self._name, type(error).__name__, reason)
+                log.warning("%s stopped logging, the run goes on: %s", self._name, _reason(error))
                 return
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -159,6 +189,10 @@ def loggers_for(config: ExperimentConfig) -> list[Observer]:
     if config.use_wandb:
         loggers.append(Background("W&B", WandbLogger()))
     return loggers
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _scalars(record: Record) -> dict[str, float]:

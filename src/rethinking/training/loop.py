@@ -21,7 +21,7 @@ from rethinking.data.batches import Batch, Batches, lockstep
 from rethinking.errors import RunError
 from rethinking.seeding import global_streams
 from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
-from rethinking.training.loggers import Observer
+from rethinking.training.loggers import Observer, Observers
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, summary
 from rethinking.training.step import CapturedStep, Step, fastest_step
@@ -49,7 +49,7 @@ class Training:
     facts: dict[str, Any]
     observe: Callable[[], Sequence[Observer]]
     optimizer: Optimizer = field(init=False)
-    observers: Sequence[Observer] = field(init=False, default=())
+    observers: Observers = field(init=False, default_factory=Observers)
     metrics: list[Record] = field(init=False)
     test_losses: Tensor | None = field(init=False, default=None)
     outcome: RunResult | RunError | None = field(init=False, default=None)
@@ -81,9 +81,8 @@ class Training:
         self.metrics = self.folder.restore(self.model, self.optimizer)
         if self.config.keep_test_losses:
             self.test_losses = self.folder.test_losses(len(self.metrics))
-        self.observers = self.observe()
-        for observer in self.observers:
-            observer.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
+        self.observers = Observers(self.observe())
+        self.observers.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
         self._finish_if_done()
 
     def finish_epoch(self, train_loss: float, predictions: Tensor, seconds: float) -> None:
@@ -119,8 +118,7 @@ class Training:
         if self.test_losses is not None and test is not None:
             self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses[None]])
         self.folder.save_epoch(self.metrics, self.model, self.optimizer, self.test_losses)
-        for observer in self.observers:
-            observer.epoch(record)
+        self.observers.epoch(record)
         self._finish_if_done()
 
     def _may_fit(self, online: float, right: Tensor) -> bool:
@@ -154,8 +152,7 @@ class Training:
         """Tell the observers, and give the memory back; once."""
         if not self.ended:
             self.ended = True
-            for observer in self.observers:
-                observer.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
+            self.observers.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
             del self.model, self.optimizer, self.train_batches, self.test_batches
 
 
@@ -228,8 +225,7 @@ def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tup
         losses, logits = step(images, labels)
         steps.append((rows, losses, logits))  # what is read off them can wait: small networks notice
         for run in runs:
-            for observer in run.observers:
-                observer.step(rows.shape[1])
+            run.observers.step(rows.shape[1])
     all_rows, all_losses, all_logits = zip(*steps, strict=True)
     sizes = torch.tensor([rows.shape[1] for rows in all_rows], device=all_rows[0].device)
     train_losses = (torch.stack(all_losses, dim=1) * sizes).sum(dim=1) / sizes.sum()

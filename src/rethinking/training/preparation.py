@@ -187,9 +187,7 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
     notes = (
         f"explicit regularization within the network: {within}" if within else "",
         f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
-        f"parameters without a gradient stay as they are: {', '.join(trial.unused)}"
-        if trial.unused
-        else "",
+        f"parameters without a gradient stay as they are: {', '.join(trial.unused)}" if trial.unused else "",
     )
     return Inspected(inspection.digest(network.loaded, model), within, tuple(note for note in notes if note))
 

@@ -1,4 +1,4 @@
-"""The documents' tables of measurements, written from `results/`: `python -m rethinking.report.documents`.
+"""The documents' tables of measurements, written from `results/`: `python -m tools.documents`.
 
 A line `<!-- results: bench -->` begins a table and `<!-- end -->` ends it; what stands between is replaced.
 """
@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rethinking.console import duration
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.report import differences, tables
+from rethinking.report import tables
+from tools import differences
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md", ROOT / "docs" / "performance.md")
 ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
 Row = dict[str, str]
