@@ -9,6 +9,8 @@ import pytest
 from rethinking import cli
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError
+from rethinking.options import options_of
+from rethinking.options import parse as words_to_values
 from tests.conftest import ROOT
 
 
@@ -203,3 +205,65 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
     command = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
     ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce", "keep", "cache", "demo"])
+def test_every_command_has_help_and_a_version_is_told(command, capsys):
+    for arguments in ([command, "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(arguments)
+        assert not exit_.value.code
+        said = capsys.readouterr().out
+        assert said.startswith(f"usage: rethinking {command}" if "--help" in arguments else "rethinking 0.")
+
+
+OPTIONS = {
+    "train": """--model --model_options --init --dataset --data_root --resize --colour --holdout --skip_unlabelled
+        --image_column --label_column --train_subset --crop_size --min_std --pixel_noise --replaced_example
+        --randomization --randomization_options --corruption_prob --randomization_seed --weight_decay
+        --weight_decay_on --random_crop --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum
+        --lr_schedule --lr_decay --seed --eval_train_every --eval_test_every --stop_when_fit --device --precision
+        --compile --runs_dir --keep_test_losses --use_tensorboard --use_wandb --wandb_project --wandb_entity --config
+        --force""",
+    "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
+        --label_column --models --scale --seeds --at_once --dry_run --show_only --out --runs_dir --device --precision
+        --filters --bandwidth --memory_limit""",
+    "keep": "RESULTS RUN",
+    "cache": "--remove --remove_all",
+    "demo": "",
+}
+
+
+def test_the_options_of_every_command_are_these():
+    """An option that is added stands here too, and in CHANGELOG.md; none is ever taken away."""
+    from rethinking.experiments.reproduction import Reproduction
+
+    kinds = {
+        "train": (ExperimentConfig, cli.Training),
+        "reproduce": (Reproduction,),
+        "keep": (cli.Keeping,),
+        "cache": (cli.Caching,),
+        "demo": (cli.NoOptions,),
+    }
+    there = {
+        name: [
+            option.metavar if option.positional else f"--{option.flag}" for kind in of for option in options_of(kind)
+        ]
+        for name, of in kinds.items()
+    }
+    assert there == {name: words.split() for name, words in OPTIONS.items()}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("-1e-5", -1e-5), ("-inf", float("-inf")), ("-.5", -0.5), ("1_000", 1000.0)],
+)
+def test_numbers_that_look_like_options_are_numbers(written, value):
+    (lr,) = [option for option in options_of(ExperimentConfig) if option.flag == "lr"]
+    assert words_to_values([lr], "train.py", "", ["--lr", written]) == {"learning_rate": value}
+    assert words_to_values([lr], "train.py", "", [f"--lr={written}"]) == {"learning_rate": value}
+
+
+def test_none_takes_back_what_a_configuration_file_says(tmp_path: Path):
+    (tmp_path / "run.yaml").write_text("train_subset: 100\n")
+    assert parse("--config", str(tmp_path / "run.yaml"), "--train_subset", "None").train_subset is None

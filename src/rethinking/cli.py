@@ -13,20 +13,54 @@ import dataclasses
 import io
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import tyro
-
-from rethinking.config import ExperimentConfig, field_types
+from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError, nearest, too_little_memory
+from rethinking.options import option, options_of
+from rethinking.options import parse as parse_words
 
-CONFIG_HELP = "a YAML file of options, such as a run's config.yaml; options on the command line override it"
-FORCE_HELP = "train a finished run again, in a folder beside the old one"
+
+@dataclass(frozen=True)
+class Training:
+    """What `train` takes besides the fields of a configuration."""
+
+    config: str | None = option(
+        None,
+        "a YAML file of options, such as a run's config.yaml; options on the command line override it",
+        group="command",
+        metavar="FILE",
+    )
+    force: bool = option(
+        False, "train a finished run again, in a folder beside the old one", group="command", default_text=""
+    )
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What `keep` takes."""
+
+    results: str = option("", "folder of results, made where it is missing", positional=True, metavar="RESULTS")
+    runs: tuple[str, ...] = option((), "folders of runs", positional=True, metavar="RUN")
+
+
+@dataclass(frozen=True)
+class Caching:
+    """What `cache` takes."""
+
+    remove: tuple[str, ...] | None = option(None, "delete these entries", metavar="NAME ...")
+    remove_all: bool = option(False, "delete all entries", default_text="")
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """What `demo` takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -34,14 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"train": train, "reproduce": reproduce, "keep": keep, "cache": cache, "demo": demo}
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: rethinking train [OPTIONS]   train one experiment; --help lists the options")
-        print("       rethinking reproduce NAME    a table or figure beside the paper's; --help lists them")
+        print("usage: rethinking train [OPTIONS]   train one experiment")
+        print("       rethinking reproduce NAME    a table or figure beside the paper's")
         print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
         print("       rethinking cache             the decoded data sets; --remove NAME ... or --remove_all")
         print("       rethinking demo              true against random labels on the built-in digits")
+        print("       rethinking --version         the version of this package")
+        print("rethinking COMMAND --help lists the options of each")
+        sys.exit(0)
+    if arguments[0] == "--version":
+        print(f"rethinking {version('rethinking-generalization')}")
         sys.exit(0)
     if arguments[0] not in commands:
-        _fail(InputError(f"unknown command '{arguments[0]}'{nearest(arguments[0], commands)}"))
+        _fail(InputError(f"unknown command '{arguments[0]}'{nearest(arguments[0], (*commands, '--version'))}"))
     commands[arguments[0]](arguments[1:])
     sys.exit(0)
 
@@ -77,10 +116,8 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
 
         prog = "reproduce.py" if arguments is None else "rethinking reproduce"
         words = list(sys.argv[1:] if arguments is None else arguments)
-        parsed, unknown = _parse(
-            Reproduction, prog, "Reproduce tables and figures of Zhang et al. 2017, beside the paper's numbers.", words
-        )
-        _refuse(unknown, [spec.name for spec in dataclasses.fields(Reproduction) if spec.init])
+        description = "Reproduce tables and figures of Zhang et al. 2017, beside the paper's numbers."
+        parsed = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
         shown = Reproducing(parsed, _console())
         if parsed.dry_run:
             shown.dry_run()
@@ -91,14 +128,14 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
 def keep(arguments: Sequence[str] | None = None) -> None:
     """`rethinking keep RESULTS RUN ...`: the evidence of single runs into a folder of results."""
     with _one_line_errors():
-        folder, *runs = arguments or ["--help"]
-        if folder.startswith("-") or not runs:
+        asked = Keeping(**_parsed(Keeping, "keep", keep, arguments))
+        if not asked.runs:
             raise InputError("keep takes a folder of results and run folders: rethinking keep results/mine runs/*")
         with _whole_imports():
             from rethinking.experiments import archive
 
-        archive.add(Path(folder), [archive.of_run_folder(Path(run)) for run in runs])
-        print(f"{len(runs)} kept in {folder}")
+        archive.add(Path(asked.results), [archive.of_run_folder(Path(run)) for run in asked.runs])
+        print(f"{len(asked.runs)} kept in {asked.results}")
 
 
 def cache(arguments: Sequence[str] | None = None) -> None:
@@ -106,19 +143,16 @@ def cache(arguments: Sequence[str] | None = None) -> None:
     with _one_line_errors():
         from rethinking.data import cache as kept
 
-        option, *names = arguments or [""]
-        option = option.replace("-", "_").replace("__", "--", 1)
-        if option == "--remove_all" and not names:
+        asked = Caching(**_parsed(Caching, "cache", cache, arguments))
+        if asked.remove is not None and (asked.remove_all or not asked.remove):
+            raise InputError("--remove takes the names of entries, and goes without --remove_all")
+        if asked.remove_all:
             print(f"{kept.remove_all()} removed from {kept.folder()}")
             return
-        if option == "--remove" and not names:
-            raise InputError("--remove takes the names of entries; rethinking cache lists them")
-        if option not in ("", "--remove"):
-            raise InputError(f"cache takes --remove NAME ... or --remove_all, not '{' '.join(arguments or [])}'")
-        if option:
-            for name in names:
+        if asked.remove:
+            for name in asked.remove:
                 kept.remove(name)
-            print(f"{len(names)} removed from {kept.folder()}")
+            print(f"{len(asked.remove)} removed from {kept.folder()}")
             return
         sizes = kept.entries()
         for name, size in sizes.items():
@@ -127,10 +161,9 @@ def cache(arguments: Sequence[str] | None = None) -> None:
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
-    """`make demo`: true against random labels on the built-in digits, and a picture of both learning curves."""
+    """`rethinking demo`: true against random labels on the built-in digits, and a picture of both learning curves."""
     with _one_line_errors():
-        if arguments:
-            raise InputError(f"demo takes no options, not '{arguments[0]}'")
+        _parsed(NoOptions, "demo", demo, arguments)
         with _whole_imports():
             from rethinking.console import Progress, comparison
             from rethinking.experiments.demo import CONFIGS
@@ -144,65 +177,31 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         console.print(f"learning curves: {picture}", highlight=False)
 
 
+def _parsed(kind: type, name: str, command: Callable[..., None], arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The options of a command by name, its docstring being the description."""
+    about = (command.__doc__ or "").partition(": ")[2].replace("`", "")
+    return parse_words(options_of(kind), f"rethinking {name}", about[:1].upper() + about[1:], arguments or [])
+
+
 def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfig, bool]:
     """The configuration and `--force` of a command line. Raises `InputError` for anything that is wrong in it."""
     defaults, arguments = _from_file(arguments)
+    chosen = options_of(ExperimentConfig, defaults)
     description = "Train one experiment of Zhang et al. 2017. The defaults are the paper's."
-    parsed, unknown = _parse(_options(defaults), prog, description, arguments)
-    _refuse(
-        unknown,
-        [
-            *(spec.metadata["flag"] or spec.name for spec in dataclasses.fields(defaults)),
-            "config",
-            "force",
-            "help",
-        ],
-    )
-    groups = [vars(getattr(parsed, group.name)) for group in dataclasses.fields(parsed)]
-    values = {name: value for group in groups for name, value in group.items()}
+    values = parse_words([*chosen, *options_of(Training)], prog, description, arguments)
     force = values.pop("force")
     if values.pop("config") is not None:
         raise InputError("--config was given twice; keep one")
-    values |= {
-        spec.name: getattr(defaults, spec.name) for spec in dataclasses.fields(defaults) if spec.metadata["recorded"]
-    }
-    for chosen, detail in (
+    for chosen_by, detail in (
         ("lr_schedule", "lr_decay"),
         ("randomization", "corruption_prob"),
         ("randomization", "randomization_options"),
         ("model_name", "model_options"),
     ):
-        overridden = values[chosen] != getattr(defaults, chosen)
+        overridden = values[chosen_by] != getattr(defaults, chosen_by)
         if overridden and values[detail] == getattr(defaults, detail):
             values[detail] = None  # what the file says of it goes with what was overridden
-    return ExperimentConfig(**values), force
-
-
-def _parse(kind: Any, prog: str, description: str, arguments: list[str]) -> tuple[Any, list[str]]:
-    """What `tyro` makes of the arguments, and those it does not know. Raises `InputError`, or exits after --help."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                kind,
-                prog=prog,
-                description=description,
-                args=arguments,
-                use_underscores=True,
-                return_unknown_args=True,
-            )
-    except SystemExit as exit:
-        if not exit.code:
-            raise  # --help
-        raise InputError(_in_one_line(errors.getvalue())) from None
-
-
-def _refuse(unknown: list[str], names: list[str]) -> None:
-    """Raises `InputError` for arguments that are no option, with the nearest name there is."""
-    if unknown:
-        wrong = next((name for name in unknown if name.startswith("-")), unknown[0]).split("=")[0]
-        suggestion = nearest(wrong.replace("-", "_").replace("__", "--", 1), [f"--{name}" for name in names])
-        raise InputError(f"unknown option '{wrong}'{suggestion or '; --help lists all'}")
+    return dataclasses.replace(defaults, **values), force
 
 
 def _from_file(arguments: list[str]) -> tuple[ExperimentConfig, list[str]]:
@@ -217,55 +216,6 @@ def _from_file(arguments: list[str]) -> tuple[ExperimentConfig, list[str]]:
                 path, rest = rest[0], rest[1:]
             return ExperimentConfig.from_yaml(path), arguments[:index] + rest
     return ExperimentConfig(), arguments
-
-
-def _options(defaults: ExperimentConfig) -> type:
-    """A nested dataclass for tyro with one member a help group, made from the fields of `ExperimentConfig`."""
-    types = field_types()
-    groups: dict[str, list[tuple[str, Any, Any]]] = {}
-    for spec in dataclasses.fields(ExperimentConfig):
-        meta = spec.metadata
-        if meta["recorded"]:
-            continue
-        default = getattr(defaults, spec.name)
-        shown = meta["default_text"] if default is None else _shown(default)
-        argument = tyro.conf.arg(
-            name=meta["flag"] or None,
-            help=meta["help"],
-            help_behavior_hint=f"(default: {shown})" if shown else "",
-            metavar=meta["metavar"] or None,
-        )
-        annotated: Any = Annotated[types[spec.name], argument]
-        groups.setdefault(meta["group"], []).append((spec.name, annotated, dataclasses.field(default=default)))
-    for name, kind, default, help in (
-        ("config", str | None, None, CONFIG_HELP),
-        ("force", bool, False, FORCE_HELP),
-    ):
-        argument = tyro.conf.arg(help=help, help_behavior_hint="")
-        groups.setdefault("command", []).append((name, Annotated[kind, argument], dataclasses.field(default=default)))
-    sections = []
-    for name, members in groups.items():
-        section = dataclasses.make_dataclass(name, members)
-        sections.append((name, tyro.conf.OmitArgPrefixes[section], dataclasses.field(default_factory=section)))  # type: ignore[misc,valid-type]
-    return dataclasses.make_dataclass("train", sections)
-
-
-def _shown(default: Any) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
-
-
-def _in_one_line(message: str) -> str:
-    """tyro's framed error message as one line: what was wrong, and what the option takes."""
-    lines = [line.strip("│╭╮╰╯─| ") for line in message.splitlines()]
-    text = " ".join(line for line in lines if line)
-    text = re.sub(r"\s*For full helptext.*$", "", text)
-    if wrong := re.search(r"Error parsing (--\S+): (.*'.*) Argument helptext: \S+ (\[.*?\]\]|\S+) (.*)", text):
-        flag, reason, takes, help = wrong.groups()
-        given = re.findall(r"'([^']*)'", reason)[-1]
-        return f"{flag} takes {takes}, not '{given}': {help}"
-    if missing := re.search(r"Missing value for argument '(--\S+)'", text):
-        return f"{missing[1]} needs a value; --help says which"
-    return re.sub(r"^Value error Error parsing \w+: ", "", text)  # what a dataclass says of its own values
 
 
 def _console() -> Any:

@@ -11,8 +11,8 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,13 @@ from rethinking.data.operators import Operator
 from rethinking.errors import InputError, nearest
 from rethinking.models import catalogue
 from rethinking.models.catalogue import Network
+from rethinking.options import Check, option
 
 CONFIG_FORMAT = 1  # of config.yaml and the run folder around it; raised when an older reader would misread a newer run
 
 
 LARGEST_INT = 2**31 - 1
 EXPONENTIAL_DECAY = 0.95  # per epoch, Appendix A
-
-Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
-
-
-def one_of(*allowed: str) -> Check:
-    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
 
 
 def at_least(bound: float) -> Check:
@@ -60,51 +55,6 @@ def number_or(word: str, check: Check) -> Check:
         return expected and f"{expected}, or '{word}'"
 
     return checked
-
-
-def anything(value: object) -> None:
-    return None
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    check: Check = anything,
-    choices: tuple[str, ...] = (),
-    flag: str = "",
-    metavar: str = "",
-    default_text: str = "",
-    changes_numbers: bool = True,
-    added_later: bool = False,
-    recorded: bool = False,
-) -> Any:
-    """One field of `ExperimentConfig`.
-
-    `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
-    in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
-    `added_later` is for an option whose default leaves a run as it was before there was the option: at its default it
-    stays out of the identity, so that older runs are found. `recorded` is for what is found out when a configuration is
-    resolved: it is no option of the command line.
-    """
-    if choices:
-        check, metavar = one_of(*choices), "|".join(choices)
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "group": group,
-            "check": check,
-            "flag": flag,
-            "metavar": metavar,
-            "choices": choices,
-            "default_text": default_text,
-            "changes_numbers": changes_numbers,
-            "added_later": added_later,
-            "recorded": recorded,
-        },
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,7 +368,7 @@ class ExperimentConfig:
         for spec in fields(self):
             value = getattr(self, spec.name)
             if spec.name in ("model_options", "randomization_options"):
-                value = in_words(value if isinstance(value, Mapping) else arguments(value))
+                value = as_text(value if isinstance(value, Mapping) else arguments(value))
             value = _typed(spec.name, value)
             expected = None if value is None else spec.metadata["check"](value)
             if expected:
@@ -552,7 +502,7 @@ def arguments(text: str | None) -> dict[str, Any]:
     return values
 
 
-def in_words(values: Mapping[str, Any]) -> str | None:
+def as_text(values: Mapping[str, Any]) -> str | None:
     """`arguments` in one form, whatever order and spaces they were given with; None for none."""
     return ", ".join(f"{name}={values[name]!r}" for name in sorted(values)) or None
 

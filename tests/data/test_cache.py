@@ -186,7 +186,7 @@ def test_the_cache_command_lists_entries_with_sizes_and_removes_them(own_cache: 
         (("--remove",), "takes the names of entries"),
         (("--remove", "nothing"), "has no entry 'nothing'"),
         (("--remove", ".."), "has no entry '..'"),
-        (("everything",), "not 'everything'"),
+        (("everything",), "unknown option 'everything'"),
     ],
 )
 def test_mistakes_in_the_cache_command_are_told(own_cache: Path, arguments: tuple[str, ...], message: str):

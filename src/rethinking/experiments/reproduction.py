@@ -7,12 +7,10 @@ import functools
 import statistics
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
@@ -22,6 +20,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.models import catalogue
+from rethinking.options import option
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -45,53 +44,99 @@ MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest shou
 class Reproduction:
     """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
 
-    experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,
-    stability, complexity, or all"""
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="", metavar="RUN")] = ()
-    """complexity: folders of finished runs to measure (default: the networks of Figure 1b at this scale)"""
-    dataset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME|PATH")] = None
-    """as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)"""
-    data_root: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
-    """a folder to look for the named data set in, before the Hub"""
-    resize: Annotated[int | None, tyro.conf.arg(help_behavior_hint="", metavar="N")] = None
-    """scale every image's shorter side to N pixels and take the centre square"""
-    colour: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="rgb|grey")] = None
-    """convert every image to rgb or grey"""
-    holdout: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
-    """share of each class's training images that becomes the test set, of data without one"""
-    skip_unlabelled: bool = False
-    """leave out images without a label"""
-    image_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
-    """the column of a table that has the images"""
-    label_column: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="NAME")] = None
-    """the column of a table or metadata file that has the labels"""
-    models: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="", metavar="MODEL ...")] = ()
-    """only these models (default: the paper's at full scale, else the MLPs and small_alexnet)"""
-    scale: str = "full"
-    """full: the paper's; small: 5,000 training images (where nothing is trained 10,000); demo: minutes on the digits"""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
-    """one run for each; several are shown as mean and standard deviation"""
-    at_once: Annotated[str, tyro.conf.arg(metavar="auto|N")] = "auto"
-    """runs trained at the same time: as many as the memory holds, on a CPU an MLP a thread; or N"""
-    dry_run: bool = False
-    """list the runs, which are done, and the time the rest should take on this machine; train nothing"""
-    show_only: bool = False
-    """train nothing: show and write what the runs so far say"""
-    out: Annotated[str | None, tyro.conf.arg(help_behavior_hint="", metavar="FOLDER")] = None
-    """folder of the results (default: reproduced/<data>-<scale>, of RUN reproduced/complexity)"""
-    runs_dir: str = "runs"
-    """where run folders are kept and found again, those of train.py included"""
-    device: str = "auto"
-    """auto, cpu, cuda or mps"""
-    precision: str = "auto"
-    """auto, fp32, tf32 or bf16, for training; kernel machines are in fp32 with sums in float64, the rest in float64"""
-    filters: Annotated[tuple[int, ...], tyro.conf.arg(help_behavior_hint="", metavar="N ...")] = ()
-    """table3: numbers of random convolutional filters (default: 500 to the paper's 32000 at full scale)"""
-    bandwidth: Annotated[str, tyro.conf.arg(metavar="search|median|B")] = "search"
-    """table3, minimum_norm: of the Gaussian kernel: search on held-out images, the median distance, or a number"""
-    memory_limit: Annotated[float | None, tyro.conf.arg(help_behavior_hint="", metavar="GIB")] = None
-    """table3, minimum_norm: memory to take; what does not fit goes to disk (default: nine tenths of what is free)"""
+    experiment: str = option(
+        MISSING,
+        "table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,"
+        " stability, complexity, or all",
+        positional=True,
+        metavar="NAME",
+    )
+    runs: tuple[str, ...] = option(
+        (),
+        "complexity: folders of finished runs to measure (default: the networks of Figure 1b at this scale)",
+        positional=True,
+        metavar="RUN",
+    )
+    dataset: str | None = option(
+        None,
+        "as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)",
+        metavar="NAME|PATH",
+    )
+    data_root: str | None = option(
+        None, "a folder to look for the named data set in, before the Hub", metavar="FOLDER", changes_numbers=False
+    )
+    resize: int | None = option(
+        None, "scale every image's shorter side to N pixels and take the centre square", metavar="N"
+    )
+    colour: str | None = option(None, "convert every image to rgb or grey", metavar="rgb|grey")
+    holdout: float = option(
+        0.0, "share of each class's training images that becomes the test set, of data without one", metavar="SHARE"
+    )
+    skip_unlabelled: bool = option(False, "leave out images without a label")
+    image_column: str | None = option(None, "the column of a table that has the images", metavar="NAME")
+    label_column: str | None = option(
+        None, "the column of a table or metadata file that has the labels", metavar="NAME"
+    )
+    models: tuple[str, ...] = option(
+        (),
+        "only these models (default: the paper's at full scale, else the MLPs and small_alexnet)",
+        metavar="MODEL ...",
+    )
+    scale: str = option(
+        "full",
+        "full: the paper's; small: 5,000 training images (where nothing is trained 10,000); demo: minutes on the"
+        " digits",
+        metavar="full|small|demo",
+    )
+    seeds: tuple[int, ...] = option(
+        (0,), "one run for each; several are shown as mean and standard deviation", metavar="SEED ..."
+    )
+    at_once: str = option(
+        "auto",
+        "runs trained at the same time: as many as the memory holds, on a CPU an MLP a thread; or N",
+        metavar="auto|N",
+        changes_numbers=False,
+    )
+    dry_run: bool = option(
+        False,
+        "list the runs, which are done, and the time the rest should take on this machine; train nothing",
+        changes_numbers=False,
+    )
+    show_only: bool = option(False, "train nothing: show and write what the runs so far say", changes_numbers=False)
+    out: str | None = option(
+        None,
+        "folder of the results (default: reproduced/<data>-<scale>, of RUN reproduced/complexity)",
+        metavar="FOLDER",
+        changes_numbers=False,
+    )
+    runs_dir: str = option(
+        "runs",
+        "where run folders are kept and found again, those of train.py included",
+        metavar="FOLDER",
+        changes_numbers=False,
+    )
+    device: str = option("auto", "where to compute", metavar="auto|cpu|cuda|mps")
+    precision: str = option(
+        "auto",
+        "for training; kernel machines are in fp32 with sums in float64, the rest in float64",
+        metavar="auto|fp32|tf32|bf16",
+    )
+    filters: tuple[int, ...] = option(
+        (),
+        "table3: numbers of random convolutional filters (default: 500 to the paper's 32000 at full scale)",
+        metavar="N ...",
+    )
+    bandwidth: str = option(
+        "search",
+        "table3, minimum_norm: of the Gaussian kernel: search on held-out images, the median distance, or a number",
+        metavar="search|median|B",
+    )
+    memory_limit: float | None = option(
+        None,
+        "table3, minimum_norm: memory to take; what does not fit goes to disk (default: nine tenths of what is free)",
+        metavar="GIB",
+        changes_numbers=False,
+    )
 
     def __post_init__(self) -> None:
         for what, value, known in (

@@ -1,0 +1,236 @@
+"""Options of a command from the fields of a dataclass: how they are declared, and how words become values.
+
+`argparse` finds the words. What is wrong with one is told in one line that says what the option takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from rethinking.errors import InputError, nearest
+
+Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
+
+NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+
+
+def anything(value: object) -> None:
+    return None
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "options",
+    check: Check = anything,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    metavar: str = "",
+    default_text: str | None = None,
+    positional: bool = False,
+    changes_numbers: bool = True,
+    added_later: bool = False,
+    recorded: bool = False,
+) -> Any:
+    """One field of a dataclass, which is one option of a command.
+
+    `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
+    in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
+    `added_later` is for an option whose default leaves a run as it was before there was the option: at its default it
+    stays out of the identity, so that older runs are found. `recorded` is for what is found out when a configuration is
+    resolved: it is no option of the command line.
+    """
+    if choices:
+        check, metavar = one_of(*choices), "|".join(choices)
+    metadata = {
+        "help": help,
+        "group": group,
+        "check": check,
+        "flag": flag,
+        "metavar": metavar,
+        "choices": choices,
+        "default_text": default_text,
+        "positional": positional,
+        "changes_numbers": changes_numbers,
+        "added_later": added_later,
+        "recorded": recorded,
+    }
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def one_of(*allowed: str) -> Check:
+    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
+
+
+class Option(NamedTuple):
+    """An option as the command line has it; kinds: the types its value may have, the elements' of a tuple."""
+
+    name: str
+    flag: str
+    kinds: tuple[type, ...]
+    default: Any
+    help: str
+    group: str
+    metavar: str
+    default_text: str | None
+    positional: bool = False
+    many: bool = False
+
+
+def options_of(kind: type, defaults: object = None) -> list[Option]:
+    """The options of a dataclass whose fields are made by `option`, with the values of `defaults` where it is given."""
+    hints = typing.get_type_hints(kind)
+    made = []
+    for spec in dataclasses.fields(kind):
+        meta = spec.metadata
+        if not spec.init or meta["recorded"]:
+            continue
+        hint = hints[spec.name]
+        alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        many = typing.get_origin(alternatives[0]) is tuple
+        kinds = typing.get_args(alternatives[0])[:1] if many else alternatives
+        default = spec.default if defaults is None else getattr(defaults, spec.name)
+        metavar = meta["metavar"] or {int: "INT", float: "FLOAT"}.get(kinds[0], "TEXT")
+        flag = meta["flag"] or spec.name
+        made.append(
+            Option(
+                spec.name,
+                flag,
+                kinds,
+                default,
+                meta["help"],
+                meta["group"],
+                metavar,
+                meta["default_text"],
+                meta["positional"],
+                many,
+            )
+        )
+    return made
+
+
+def parse(options: Sequence[Option], prog: str, description: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The value of each option, by its name. Prints the help and exits where that is asked for.
+
+    Hyphens read as underscores. A switch that is on by default is `--no_NAME`. Raises `InputError` in one line.
+    """
+    parser = _Parser(prog, description, options)
+    found, unknown = parser.parse_known_args([_plain(word) for word in arguments])
+    if unknown:
+        wrong = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+        known = [f"--{option.flag}" for option in options if not option.positional] + ["--help"]
+        as_given = next((word for word in arguments if _plain(word).split("=")[0] == wrong), wrong).split("=")[0]
+        raise InputError(f"unknown option '{as_given}'{nearest(wrong, known) or '; --help lists all'}")
+    return {option.name: _value(option, getattr(found, option.name)) for option in options}
+
+
+def _plain(word: str) -> str:
+    """A word with the hyphens of an option's name as underscores."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Texts in, texts out: what they mean is `_value`'s."""
+
+    def __init__(self, prog: str, description: str, options: Sequence[Option]) -> None:
+        positional = [option for option in options if option.positional]
+        usage = " ".join([prog, *(f"[{o.metavar} ...]" if o.many else o.metavar for o in positional), "[OPTIONS]"])
+        super().__init__(prog, usage, description, allow_abbrev=False)
+        self._negative_number_matcher = NUMBER  # of argparse, which takes -1e5 and -inf for options
+        groups: dict[str, argparse._ActionsContainer] = {"options": self}
+        for option in options:
+            if option.group not in groups:
+                groups[option.group] = self.add_argument_group(f"{option.group} options")
+            self._add(groups[option.group], option)
+
+    @staticmethod
+    def _add(group: argparse._ActionsContainer, option: Option) -> None:
+        words = _help(option).replace("%", "%%")
+        if option.positional:
+            nargs = "*" if option.many else "?" if option.default is not dataclasses.MISSING else None
+            group.add_argument(option.name, metavar=option.metavar, help=words, nargs=nargs)
+        elif bool in option.kinds:
+            group.add_argument(f"--{option.flag}", f"--no_{option.flag}", dest=option.name, action=_Switch, help=words)
+        else:
+            metavar = option.metavar.removesuffix(" ...")
+            nargs = "*" if option.many else None
+            group.add_argument(f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs)
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse itself refuses: a value that is missing, or one too many."""
+        if missing := re.match(r"argument (?:\S*/)?(--\w+)(?:/\S+)?: expected .*argument", message):
+            raise InputError(f"{missing[1]} needs a value; --help says which")
+        if unwanted := re.match(r"argument (--\w+)(?:/\S+)?: ignored explicit argument (.*)", message):
+            raise InputError(f"{unwanted[1]} takes no value, not {unwanted[2]}; --no_{unwanted[1][2:]} turns it off")
+        if required := re.match(r"the following arguments are required: (\w+)", message):
+            raise InputError(f"{self.prog} needs {required[1]}; --help says which")
+        raise InputError(f"{self.prog}: {message}; --help lists all")
+
+
+class _Switch(argparse.Action):
+    """`--name` and `--no_name`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None, **_: object) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: object, namespace: object, values: object, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
+
+
+def _help(option: Option) -> str:
+    default = option.default
+    shown = option.default_text
+    if shown is None:
+        empty = default is None or default is dataclasses.MISSING or default == ()
+        words = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
+        shown = "" if empty else " ".join(map(str, words)) if isinstance(words, tuple) else str(words)
+    return f"{option.help} (default: {shown})" if shown else option.help
+
+
+def _value(option: Option, found: Any) -> Any:
+    """What was found, as the option's type; the default where there was nothing."""
+    if found is None or (option.positional and option.many and not found):
+        return option.default
+    if isinstance(found, list):
+        return tuple(_one_value(option, word) for word in found)
+    return found if isinstance(found, bool) else _one_value(option, found)
+
+
+def _one_value(option: Option, word: str) -> Any:
+    if types.NoneType in option.kinds and word == "None":
+        return None
+    for kind in (int, float, str):
+        if kind in option.kinds:
+            try:
+                return kind(word)
+            except ValueError:
+                continue
+    name = option.metavar if option.positional else f"--{option.flag}"
+    raise InputError(f"{name} takes {option.metavar}, not '{word}': {option.help}")
+
+
+def in_words(values: Mapping[str, Any], options: Sequence[Option]) -> list[str]:
+    """The words of a command line that give `values` to the options whose defaults are others."""
+    words = []
+    for option in options:
+        value = values.get(option.name, option.default)
+        if value == option.default:
+            continue
+        name = [] if option.positional else [f"--{option.flag}"]
+        if isinstance(value, bool):
+            words += [f"--{option.flag}" if value else f"--no_{option.flag}"]
+        else:
+            words += [*name, *map(str, value if isinstance(value, tuple) else [value])]
+    return words
