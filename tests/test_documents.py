@@ -19,6 +19,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.models.catalogue import NETWORKS
+from rethinking.options import options_of, parse
 from rethinking.report import results
 from rethinking.report.tables import read_csv
 from tests.conftest import ROOT
@@ -179,8 +180,7 @@ def test_every_reproduction_command_in_the_documents_is_understood(document):
     commands = re.findall(r"python reproduce\.py ([^\n`]+)", (ROOT / document).read_text())
     assert commands
     for command in commands:
-        parsed, unknown = cli._parse(Reproduction, "reproduce.py", "", command.split())
-        assert unknown == []
+        parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", command.split()))
         assert parsed.experiment in (*EXPERIMENTS, "all")
 
 

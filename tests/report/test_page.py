@@ -22,6 +22,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Evidence
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES
+from rethinking.options import options_of, parse
 from rethinking.report import page as report_page
 from rethinking.report import results, tables
 from rethinking.training.preparation import resolve
@@ -175,8 +176,7 @@ def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pyte
             continue
         run = Evidence("run", "", True, asked.identity(), {"dataset": dataset}, ())
         words = report_page.command(run).removeprefix("python reproduce.py ").split()
-        parsed, unknown = cli._parse(Reproduction, "reproduce.py", "", words)
-        assert unknown == []
+        parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", words))
         found = {json.dumps(config.identity(), sort_keys=True) for config in parsed.configs()}
         assert json.dumps(asked.identity(), sort_keys=True) in found, words
 

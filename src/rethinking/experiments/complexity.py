@@ -13,20 +13,21 @@ finished runs, given by their folders, instead. Where each measure is defined: `
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.quantities import EPOCHS, TRAIN_ACCURACY, declare, significant
 from rethinking.experiments.scale import Study
 from rethinking.theory.measuring import ComplexityConfig
 
-QUANTITIES = {
-    "generalization gap": "generalization_gap",
-    "margin, 10th percentile": "margin",
-    "normalized margin, 10th percentile": "normalized_margin",
-    "Frobenius norm": "frobenius_norm",
-    "product of spectral norms": "spectral_product",
-    "path norm": "path_norm",
-    "distance from initialization": "distance",
-    "sharpness": "sharpness",
+QUANTITIES = {  # by the name of each in `theory.measuring`
+    declare("generalization gap", significant(3), "share", "training less test accuracy"): "generalization_gap",
+    declare("margin, 10th percentile", significant(3), "", "of outputs"): "margin",
+    declare("normalized margin, 10th percentile", significant(3), "", "by spectral norms"): "normalized_margin",
+    declare("Frobenius norm", significant(3), "", "of all weights"): "frobenius_norm",
+    declare("product of spectral norms", significant(3), "", "of all layers"): "spectral_product",
+    declare("path norm", significant(3)): "path_norm",
+    declare("distance from initialization", significant(3), "", "Frobenius norm"): "distance",
+    declare("sharpness", significant(3), "nats", "rise of the training loss within a small ball"): "sharpness",
 }
-TRAINED = {"epochs": "epochs", "train accuracy": "exact_train_accuracy"}  # how far: in the table alone
+TRAINED = {EPOCHS: "epochs", TRAIN_ACCURACY: "exact_train_accuracy"}  # how far: in the table alone
 SHOWN = (*TRAINED, *QUANTITIES)
 
 

@@ -8,11 +8,19 @@ Of the same runs as `complexity`, at the ends and in the middle of the corruptio
 
 from rethinking.experiments import complexity, figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.quantities import declare, significant
 from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 
 LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
-QUANTITIES = {model: f"normalized margin, {model}" for model in catalogue.PAPER}
+
+
+def margin_of(model: str) -> str:
+    """The quantity of a network's margins."""
+    return declare(f"normalized margin, {model}", significant(2), "", "percentiles over the training set")
+
+
+QUANTITIES = {model: margin_of(model) for model in catalogue.PAPER}
 
 
 def rows(study: Study) -> list[Row]:
@@ -31,7 +39,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     for answer in answers:
         if answer.evidence.kind == "measures":
             margins, product = answer.evidence.facts["margins"], answer.evidence.facts["spectral_product"]
-            quantity = QUANTITIES[answer.evidence.configuration["model_name"]]
+            quantity = margin_of(answer.evidence.configuration["model_name"])
             found += [
                 Number(answer, quantity, margin / product, None, percent / 100)
                 for percent, margin in enumerate(margins)

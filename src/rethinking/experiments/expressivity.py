@@ -8,6 +8,7 @@ and often no label at all.
 from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
+from rethinking.experiments.quantities import LARGEST_DIFFERENCE, LARGEST_WEIGHT, TEST_ERROR, TRAIN_ERROR, WEIGHTS
 from rethinking.experiments.scale import Study
 
 POINTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -42,7 +43,7 @@ def of_facts(answers: list[Answer], quantities: tuple[str, ...], place: str | No
     return found
 
 
-QUANTITIES = ("weights", "train error", "largest difference", "test error", "largest weight")
+QUANTITIES = (WEIGHTS, TRAIN_ERROR, LARGEST_DIFFERENCE, TEST_ERROR, LARGEST_WEIGHT)
 EXPERIMENT = Experiment(
     title="Theorem 1: networks that memorize by construction",
     about=__doc__,

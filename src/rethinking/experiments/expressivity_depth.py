@@ -7,6 +7,7 @@ label than in two layers: a point passes through the ramps of its own interval a
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.expressivity import of_facts
+from rethinking.experiments.quantities import LARGEST_DIFFERENCE, TRAIN_ERROR, WEIGHTS, declare, whole
 from rethinking.experiments.scale import Study
 
 DEPTHS = (2, 3, 4, 8, 16, 32, 64)
@@ -28,7 +29,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return of_facts(answers, QUANTITIES, "depth")
 
 
-QUANTITIES = ("width", "weights", "train error", "largest difference")
+QUANTITIES = (declare("width", whole, "", "units of a hidden layer"), WEIGHTS, TRAIN_ERROR, LARGEST_DIFFERENCE)
 EXPERIMENT = Experiment(
     title="Corollary 1: networks of any depth that memorize by construction",
     about=__doc__,
@@ -37,7 +38,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     ours_only=QUANTITIES,
     plot=Plot(
-        quantities=("largest difference",),
+        quantities=(LARGEST_DIFFERENCE,),
         series="images",
         x_label="depth",
         y_label="largest difference of output and label",

@@ -7,6 +7,7 @@ the points' projections apart.
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.expressivity import of_facts
+from rethinking.experiments.quantities import LARGEST_DIFFERENCE, TRAIN_ERROR
 from rethinking.experiments.scale import Study
 
 GAPS = tuple(10.0**-power for power in range(17))
@@ -29,7 +30,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return of_facts(answers, QUANTITIES, "gap")
 
 
-QUANTITIES = ("train error", "largest difference")
+QUANTITIES = (TRAIN_ERROR, LARGEST_DIFFERENCE)
 EXPERIMENT = Experiment(
     title="Theorem 1 and Corollary 1: close points with different labels",
     about=__doc__,
@@ -38,7 +39,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     ours_only=QUANTITIES,
     plot=Plot(
-        quantities=("largest difference",),
+        quantities=(LARGEST_DIFFERENCE,),
         series="depth",
         x_label="distance of the points of a pair, in units of the largest pixel",
         y_label="largest difference of output and label",

@@ -8,6 +8,7 @@ worst output moves away from its label as they grow.
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.expressivity import of_facts
+from rethinking.experiments.quantities import LARGEST_DIFFERENCE, LARGEST_WEIGHT, decimals, declare, significant
 from rethinking.experiments.scale import Study
 
 
@@ -28,7 +29,13 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return of_facts(answers, QUANTITIES, "train_images")
 
 
-QUANTITIES = ("construction seconds", "smallest eigenvalue", "largest weight", "weight bound", "largest difference")
+QUANTITIES = (
+    declare("construction seconds", decimals(2), "seconds", "of wall time"),
+    declare("smallest eigenvalue", significant(2), "", "of Lemma 1's matrix"),
+    LARGEST_WEIGHT,
+    declare("weight bound", significant(2), "", "what no weight exceeds"),
+    LARGEST_DIFFERENCE,
+)
 EXPERIMENT = Experiment(
     title="Theorem 1 and Lemma 1: time and weights by the number of points",
     about=__doc__,

@@ -6,6 +6,7 @@ happen. At full scale 5 runs of small Inception, two of them Table 1's, over two
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.paper import curve
+from rethinking.experiments.quantities import TRAINING_LOSS
 from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 
@@ -39,7 +40,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
         paper = CURVES[labels["condition"], "training loss"] if labels["model"] == "small_inception" else {}
         for record in answer.evidence.metrics:
             epoch, loss = float(record["epoch"]), record["train_loss"]
-            found.append(Number(answer, "training loss", loss, paper.get(epoch), epoch, settled=True))
+            found.append(Number(answer, TRAINING_LOSS, loss, paper.get(epoch), epoch, settled=True))
     return found
 
 
@@ -50,7 +51,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     plot=Plot(
-        quantities=("training loss",),
+        quantities=(TRAINING_LOSS,),
         series="condition",
         paper=CURVES,
         x_label="thousand steps",

@@ -9,14 +9,17 @@ from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.paper import curve, read_table
+from rethinking.experiments.quantities import count, decimals, declare
 from rethinking.experiments.scale import Study
 from rethinking.experiments.time_to_overfit import time_to_overfit
 
+RELATIVE = declare("relative time to overfit", decimals(2), "", "epochs to overfit, relative to true labels'")
+EPOCHS_TO_OVERFIT = declare("epochs to overfit", count, "", "see `time_to_overfit`")
 MODELS = tuple(dict.fromkeys(row["model"] for row in read_table("figure1b")))
 CURVES = {
     (model, quantity): curve("figure1b", "label_corruption", quantity.replace(" ", "_"), model=model)
     for model in MODELS
-    for quantity in ("relative time to overfit", "epochs to overfit")
+    for quantity in (RELATIVE, EPOCHS_TO_OVERFIT)
 }
 
 
@@ -54,8 +57,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
         missed = "" if epochs or not answer.evidence.finished else f"not in {len(answer.evidence.metrics)} epochs"
         lacks = "no baseline" if epochs and not on_true else missed
         for quantity, ours, note, relative_to in (
-            ("relative time to overfit", ratio, lacks, baseline),
-            ("epochs to overfit", epochs, missed, None),
+            (RELATIVE, ratio, lacks, baseline),
+            (EPOCHS_TO_OVERFIT, epochs, missed, None),
         ):
             paper = CURVES[model, quantity][level]
             found.append(Number(answer, quantity, ours, paper, level, note, bool(ours), relative_to))
@@ -69,7 +72,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     plot=Plot(
-        quantities=("relative time to overfit",),
+        quantities=(RELATIVE,),
         series="model",
         paper=CURVES,
         x_label="label corruption",

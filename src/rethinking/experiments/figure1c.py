@@ -8,6 +8,7 @@ quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for I
 from rethinking.experiments import figure1b
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot
 from rethinking.experiments.paper import curve
+from rethinking.experiments.quantities import TEST_ERROR
 
 CURVES = {
     (model, "test error"): curve("figure1c", "label_corruption", "test_error", model=model) for model in figure1b.MODELS
@@ -21,7 +22,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
         labels = dict(answer.row.labels)
         level, accuracy = float(labels["label_corruption"]), answer.evidence.metrics[-1]["test_accuracy"]
         error = None if accuracy is None else 1 - accuracy
-        found.append(Number(answer, "test error", error, CURVES[labels["model"], "test error"][level], level))
+        found.append(Number(answer, TEST_ERROR, error, CURVES[labels["model"], "test error"][level], level))
     return found
 
 
@@ -32,7 +33,7 @@ EXPERIMENT = Experiment(
     rows=figure1b.rows,
     numbers=numbers,
     plot=Plot(
-        quantities=("test error",),
+        quantities=(TEST_ERROR,),
         series="model",
         paper=CURVES,
         x_label="label corruption",

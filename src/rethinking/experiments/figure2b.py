@@ -11,8 +11,10 @@ import numpy as np
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.paper import curve
+from rethinking.experiments.quantities import TEST_ACCURACY, TRAIN_ACCURACY, declare, percent
 from rethinking.experiments.scale import Study
 
+BEST = declare("best test accuracy so far", percent, "share", "of all epochs up to one")
 STEPS = 391  # an epoch, in the paper's figure
 MODELS = ("small_inception", "small_inception_no_bn")
 
@@ -50,9 +52,9 @@ def numbers(answers: list[Answer]) -> list[Number]:
         for record, best_so_far in zip(metrics, best, strict=True):
             epoch = record["epoch"]
             for quantity, ours, paper in (
-                ("train accuracy", record["train_accuracy"], PAPER[model, "train accuracy"].get(epoch)),
-                ("test accuracy", record["test_accuracy"], PAPER[model, "test accuracy"].get(epoch)),
-                ("best test accuracy so far", best_so_far, None),
+                (TRAIN_ACCURACY, record["train_accuracy"], PAPER[model, "train accuracy"].get(epoch)),
+                (TEST_ACCURACY, record["test_accuracy"], PAPER[model, "test accuracy"].get(epoch)),
+                (BEST, best_so_far, None),
             ):
                 found.append(Number(answer, quantity, ours, paper, float(epoch), settled=True))
     return found
@@ -64,15 +66,16 @@ EXPERIMENT = Experiment(
     models=MODELS,
     rows=rows,
     numbers=numbers,
+    ours_only=(BEST,),
     plot=Plot(
-        quantities=("train accuracy", "test accuracy"),
+        quantities=(TRAIN_ACCURACY, TEST_ACCURACY),
         series="model",
         paper=CURVES,
         x_label="thousand training steps",
         y_label="accuracy",
         x_limits=(0, 20),
         y_limits=(0.6, 1.0),
-        shaded="best test accuracy so far",
+        shaded=BEST,
         x_per_epoch=0.391,
     ),
 )

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
+from rethinking.experiments.quantities import NORM, RESIDUAL, TEST_ERROR, TRAIN_ERROR, declare, significant
 from rethinking.experiments.scale import Study
 
+HESSIANS_DIFFERENCE = declare("Hessian's difference", significant(2), "", "of two minima, relative")
 LINEAR: dict[str, Any] = {"features": "random_conv", "filters": 100}  # 801 features, more than images
 SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("least norm", {}),
@@ -51,7 +53,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
             continue
         for minimum in facts["minima"]:
             named = _named(answer, f"linear model, {minimum['minimum']}")
-            found += [*_of(named, minimum), Number(named, "Hessian's difference", minimum["hessian_difference"], None)]
+            found += [*_of(named, minimum), Number(named, HESSIANS_DIFFERENCE, minimum["hessian_difference"], None)]
     return found
 
 
@@ -62,8 +64,7 @@ def _named(answer: Answer, solution: str) -> Answer:
 
 def _of(answer: Answer, facts: Mapping[str, Any]) -> list[Number]:
     return [
-        Number(answer, name, facts[name.replace(" ", "_")], None)
-        for name in ("train error", "test error", "norm", "residual")
+        Number(answer, name, facts[name.replace(" ", "_")], None) for name in (TRAIN_ERROR, TEST_ERROR, NORM, RESIDUAL)
     ]
 
 
@@ -73,6 +74,6 @@ EXPERIMENT = Experiment(
     models=(),
     rows=rows,
     numbers=numbers,
-    ours_only=("train error", "test error", "norm", "residual", "Hessian's difference"),
+    ours_only=(TRAIN_ERROR, TEST_ERROR, NORM, RESIDUAL, HESSIANS_DIFFERENCE),
     companions=("minimum_norm_errors", "minimum_norm_sgd"),
 )

@@ -7,6 +7,7 @@ one on pixels and far less error: the norm orders the solutions of one problem, 
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.minimum_norm import rows as rows_of_table
+from rethinking.experiments.quantities import TEST_ERROR
 from rethinking.experiments.scale import Study
 
 
@@ -18,7 +19,7 @@ def rows(study: Study) -> list[Row]:
 
 def numbers(answers: list[Answer]) -> list[Number]:
     return [
-        Number(answer, "test error", answer.evidence.facts["test_error"], None, answer.evidence.facts["norm"])
+        Number(answer, TEST_ERROR, answer.evidence.facts["test_error"], None, answer.evidence.facts["norm"])
         for answer in answers
         if answer.evidence.facts["norm"] is not None
     ]
@@ -32,7 +33,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     ours_only=("test error",),
     plot=Plot(
-        quantities=("test error",),
+        quantities=(TEST_ERROR,),
         series="solution",
         x_label="norm of the solution",
         y_label="test error",

@@ -8,7 +8,10 @@ pseudoinverse's.
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.minimum_norm import LINEAR
+from rethinking.experiments.quantities import declare, significant
 from rethinking.experiments.scale import Study
+
+DISTANCE = declare("distance", significant(2), "", "to the solution of least norm, relative")
 
 
 def rows(study: Study) -> list[Row]:
@@ -27,7 +30,7 @@ def rows(study: Study) -> list[Row]:
 def numbers(answers: list[Answer]) -> list[Number]:
     """The distance after each epoch, relative to the solution's norm."""
     return [
-        Number(answer, "distance", distance, None, float(epoch), settled=True)
+        Number(answer, DISTANCE, distance, None, float(epoch), settled=True)
         for answer in answers
         for epoch, distance in answer.evidence.facts["distances"]
         if epoch
@@ -42,7 +45,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     ours_only=("distance",),
     plot=Plot(
-        quantities=("distance",),
+        quantities=(DISTANCE,),
         series="model",
         x_label="epoch, a step an image",
         y_label="distance to the solution, relative to its norm",

@@ -20,6 +20,7 @@ Jensen, sqrt(sum |x_i|^2 / d) / n. At full scale 150 runs of 500 epochs at most,
 from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.quantities import decimals, declare
 from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
@@ -28,7 +29,11 @@ from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
 # On so few images gradient descent stays at one class for all for long, where its loss stays finite; Adam leaves it.
 OF_MODEL: dict[str, dict[str, Any]] = {"small_inception_no_bn": {"optimizer": "adam", "learning_rate": 0.001}}
-BOUND = "bound on the gap, at least"
+CORRELATION = declare("correlation", decimals(3), "", "(1/n) sum_i sigma_i h(x_i) reached")
+CLOSED_FORM = declare("closed form", decimals(3), "", "the supremum for the same signs")
+BOUND_ON_MEAN = declare("bound on its mean", decimals(3), "", "over signs, by Jensen")
+BOUND = declare("bound on the gap, at least", decimals(2), "", "from the correlation")
+GAP = declare("gap measured", decimals(2), "share", "training less test accuracy")
 RARELY = 50  # epochs from one look at the test set to the next: it has up to a hundred times the images
 
 
@@ -56,8 +61,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
         if evidence.kind == "linear_classes":
             reached, exact = evidence.facts["correlation"], evidence.facts["supremum"]
             found += _of_signs(answer, reached, examples)
-            found.append(Number(answer, "closed form", exact, None, float(examples)))
-            found.append(Number(answer, "bound on its mean", evidence.facts["bound"], None, float(examples)))
+            found.append(Number(answer, CLOSED_FORM, exact, None, float(examples)))
+            found.append(Number(answer, BOUND_ON_MEAN, evidence.facts["bound"], None, float(examples)))
             continue
         last = evidence.metrics[-1]
         accuracy = last["exact_train_accuracy"]
@@ -66,19 +71,19 @@ def numbers(answers: list[Answer]) -> list[Number]:
         else:
             tested = last["test_accuracy"]
             gap = None if accuracy is None or tested is None else accuracy - tested
-            found.append(Number(answer, "gap measured", gap, None, float(examples)))
+            found.append(Number(answer, GAP, gap, None, float(examples)))
     return found
 
 
 def _of_signs(answer: Answer, correlation: float | None, examples: int) -> list[Number]:
     bound = None if correlation is None else gap_bound(correlation, examples)
     return [
-        Number(answer, "correlation", correlation, None, float(examples)),
+        Number(answer, CORRELATION, correlation, None, float(examples)),
         Number(answer, BOUND, bound, None, float(examples)),
     ]
 
 
-QUANTITIES = ("correlation", "closed form", BOUND, "gap measured", "bound on its mean")
+QUANTITIES = (CORRELATION, CLOSED_FORM, BOUND, GAP, BOUND_ON_MEAN)
 EXPERIMENT = Experiment(
     title="Rademacher complexity: correlation with random signs",
     about=__doc__,
@@ -89,7 +94,7 @@ EXPERIMENT = Experiment(
     repeats="draw",
     standard_error=True,
     plot=Plot(
-        quantities=("correlation", BOUND, "gap measured"),
+        quantities=(CORRELATION, BOUND, GAP),
         series="model",
         x_label="training examples",
         points=True,

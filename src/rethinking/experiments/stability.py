@@ -16,18 +16,19 @@ labels were trained on. The largest change is that of one point of the test set.
 from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
+from rethinking.experiments.quantities import declare, percent, significant
 from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 from rethinking.theory.stability import Change, StabilityConfig
 
-QUANTITIES = {
-    "mean change of loss, nats": "mean",
-    "largest change of loss, nats": "largest",
-    "mean change of probability": "mean_of_probability",
-    "largest change of probability": "largest_of_probability",
+QUANTITIES = {  # by the name of each in `theory.stability.Change`
+    declare("mean change of loss, nats", significant(2), "nats", "over the test set"): "mean",
+    declare("largest change of loss, nats", significant(2), "nats", "over the test set"): "largest",
+    declare("mean change of probability", significant(2), "", "of the right class"): "mean_of_probability",
+    declare("largest change of probability", significant(2), "", "of the right class"): "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
-TRAINED = "online train accuracy"  # in the table alone
+TRAINED = declare("online train accuracy", percent, "share", "within an epoch")  # in the table alone
 EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
 
 

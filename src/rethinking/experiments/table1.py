@@ -7,6 +7,7 @@ native bfloat16 one takes 1 to 2 minutes (MLPs), 20 (AlexNet) or 140 (Inception)
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
 from rethinking.experiments.paper import read_table
+from rethinking.experiments.quantities import TEST_ACCURACY, TRAIN_ACCURACY
 from rethinking.experiments.scale import Study
 
 PAPER = read_table("table1")
@@ -39,8 +40,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
         train = last["train_accuracy"] if exact is None else exact
         note = f"online, {answer.evidence.progress}" if exact is None else ""
         found += [
-            Number(answer, "train accuracy", train, answer.row.paper["train accuracy"], note=note),
-            Number(answer, "test accuracy", last["test_accuracy"], answer.row.paper["test accuracy"]),
+            Number(answer, TRAIN_ACCURACY, train, answer.row.paper["train accuracy"], note=note),
+            Number(answer, TEST_ACCURACY, last["test_accuracy"], answer.row.paper["test accuracy"]),
         ]
     return found
 

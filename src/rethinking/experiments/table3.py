@@ -8,6 +8,7 @@ kept every ten minutes.
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
 from rethinking.experiments.paper import read_table
+from rethinking.experiments.quantities import NORM, RESIDUAL, TEST_ERROR, TRAIN_ERROR
 from rethinking.experiments.scale import ImageSource, Study
 
 PAPER = read_table("table3")
@@ -48,10 +49,10 @@ def numbers(answers: list[Answer]) -> list[Number]:
         note = "" if facts["norm"] is not None else "no exact solution"
         jitter = f"jitter {facts['jitter']:.1g}" if facts["jitter"] else ""
         found += [
-            Number(answer, "test error", facts["test_error"], answer.row.paper["test error"]),
-            Number(answer, "norm", facts["norm"], answer.row.paper.get("norm"), note=note),
-            Number(answer, "train error", facts["train_error"], None),
-            Number(answer, "residual", facts["residual"], None, note=jitter),
+            Number(answer, TEST_ERROR, facts["test_error"], answer.row.paper["test error"]),
+            Number(answer, NORM, facts["norm"], answer.row.paper.get("norm"), note=note),
+            Number(answer, TRAIN_ERROR, facts["train_error"], None),
+            Number(answer, RESIDUAL, facts["residual"], None, note=jitter),
         ]
     return found
 
@@ -78,6 +79,6 @@ EXPERIMENT = Experiment(
     models=(),
     rows=rows,
     numbers=numbers,
-    ours_only=("train error", "residual"),
+    ours_only=(TRAIN_ERROR, RESIDUAL),
     companions=("table3_filters",),
 )

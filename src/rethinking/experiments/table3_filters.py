@@ -7,6 +7,7 @@ The paper has 32,000 filters, drawn as dashed lines.
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.paper import read_table
+from rethinking.experiments.quantities import NORM, TEST_ERROR, TRAIN_ERROR
 from rethinking.experiments.scale import Study
 
 PAPER = {
@@ -36,9 +37,9 @@ def numbers(answers: list[Answer]) -> list[Number]:
         note = "" if facts["norm"] is not None else "no exact solution"
         jitter = f"jitter {facts['jitter']:.1g}" if facts["jitter"] else ""
         found += [
-            Number(answer, "test error", facts["test_error"], None, filters),
-            Number(answer, "train error", facts["train_error"], None, filters, note=jitter),
-            Number(answer, "norm", facts["norm"], None, filters, note=note),
+            Number(answer, TEST_ERROR, facts["test_error"], None, filters),
+            Number(answer, TRAIN_ERROR, facts["train_error"], None, filters, note=jitter),
+            Number(answer, NORM, facts["norm"], None, filters, note=note),
         ]
     return found
 
@@ -51,7 +52,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     ours_only=("test error", "train error", "norm"),
     plot=Plot(
-        quantities=("test error",),
+        quantities=(TEST_ERROR,),
         series="regularizer",
         x_label="filters",
         y_label="test error",

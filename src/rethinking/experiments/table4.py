@@ -10,6 +10,7 @@ from typing import Any
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
 from rethinking.experiments.paper import read_table
+from rethinking.experiments.quantities import TRAIN_ACCURACY
 from rethinking.experiments.scale import Study
 
 PAPER = read_table("table4")
@@ -38,7 +39,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
         labels, last = dict(answer.row.labels), answer.evidence.metrics[-1]
         exact = None if labels["regularizer"] != "weight_decay" else last["exact_train_accuracy"]
         ours = last["train_accuracy"] if exact is None else exact
-        found.append(Number(answer, "train accuracy", ours, answer.row.paper["train accuracy"]))
+        found.append(Number(answer, TRAIN_ACCURACY, ours, answer.row.paper["train accuracy"]))
     return found
 
 

@@ -12,24 +12,10 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-from rethinking.experiments import complexity, stability
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
+from rethinking.experiments.quantities import quantity as quantity_of
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
-SMALL_OR_LARGE = (
-    "norm",
-    "distance",
-    "residual",
-    "Hessian's difference",
-    "largest difference",
-    "largest weight",
-    "weight bound",
-    "smallest eigenvalue",
-    *stability.QUANTITIES,
-)
-THREE_DIGITS = ("norm", *complexity.QUANTITIES)
-THREE_DECIMALS = ("correlation", "closed form", "bound on its mean")
-WHOLE = ("weights", "width")
 HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
@@ -74,22 +60,14 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
 
 
 def _ours_only(experiment: Experiment, quantity: str) -> bool:
-    return quantity.startswith("best") or quantity in experiment.ours_only
+    return quantity in experiment.ours_only
 
 
 def shown(quantity: str, value: float | str | None) -> str:
-    """A value in its quantity's unit: percent for accuracies and errors, else a plain number."""
+    """A value as its quantity is written; words as they are, and nothing for none."""
     if value is None or isinstance(value, str):
         return value or ""
-    if "accuracy" in quantity or "error" in quantity:
-        return f"{value:.2%}"
-    if quantity.startswith("epochs"):
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    if quantity in WHOLE:
-        return f"{value:,.0f}"
-    if quantity in SMALL_OR_LARGE or quantity in THREE_DIGITS or quantity.startswith("normalized margin"):
-        return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}" if quantity in THREE_DIGITS else f"{value:.2g}"
-    return f"{value:.3f}" if "loss" in quantity or quantity in THREE_DECIMALS else f"{value:.2f}"
+    return quantity_of(quantity).written(value)
 
 
 def ours(cell: Cell, spread: float | None) -> str:
@@ -104,12 +82,7 @@ def ours(cell: Cell, spread: float | None) -> str:
 
 def difference(cell: Cell) -> str:
     """Ours less the paper's; of percentages, in points."""
-    if cell.difference is None:
-        return ""
-    if "accuracy" in cell.quantity or "error" in cell.quantity:
-        return f"{100 * cell.difference:+.2f}"
-    sign = "-" if cell.difference < 0 else "+"
-    return sign + shown(cell.quantity, abs(cell.difference))
+    return "" if cell.difference is None else quantity_of(cell.quantity).difference(cell.difference)
 
 
 def with_row_headings(made: Grid) -> Grid:
