@@ -66,15 +66,26 @@ class Registry(Generic[T]):
         """
         if name in self._registered:
             return self._registered[name]
-        for point in _installed(self._group):
-            if point.name == name:
-                return _imported(name, point.load)
-        if ":" in name:
-            return load(name)
-        raise InputError(
-            f"{self._what} must be one of {', '.join(self.names)}, or FILE.py:NAME or MODULE:NAME, not '{name}'"
-            f"{nearest(name, self.names)}"
-        )
+        try:
+            return load_named(name, self._group)
+        except KeyError:
+            raise InputError(
+                f"{self._what} must be one of {', '.join(self.names)}, or FILE.py:NAME or MODULE:NAME, not '{name}'"
+                f"{nearest(name, self.names)}"
+            ) from None
+
+
+def load_named(name: str, group: str) -> Any:
+    """Returns what an installed package's entry point of `group`, or a path, names.
+
+    Raises `KeyError` where `name` is neither, `InputError` where it cannot be imported.
+    """
+    for point in _installed(group):
+        if point.name == name:
+            return _imported(name, point.load)
+    if ":" in name:
+        return load(name)
+    raise KeyError(name)
 
 
 @functools.cache

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -38,6 +40,14 @@ class Reproducing:
         self._kept: dict[str, Evidence] = {}
         self._failed: set[Config] = set()
 
+    @functools.cached_property
+    def _names(self) -> dict[Config, str]:
+        """Every run in words."""
+        return named_apart(self._reproduction.configs())
+
+    def _named(self, config: Config) -> str:
+        return self._names.get(config) or _named(config)
+
     def dry_run(self) -> None:
         """The list of runs, which are done, and how long and how much memory the rest should take here."""
         self._describe_data()
@@ -60,11 +70,11 @@ class Reproducing:
         )
         for config, result in found:
             if isinstance(result, RunError):
-                table.add_row(_named(config), "", f"fails: {result}")
+                table.add_row(self._named(config), "", f"fails: {result}")
                 continue
             if isinstance(config, TheoryConfig):
                 if _is_over(result):
-                    table.add_row(_named(config), "", "done")
+                    table.add_row(self._named(config), "", "done")
                     continue
                 try:
                     if isinstance(config, KernelMachineConfig):
@@ -75,17 +85,17 @@ class Reproducing:
                     else:
                         memory, operations = kinds.check(config)
                 except InputError as error:
-                    table.add_row(_named(config), "", f"fails: {error}")
+                    table.add_row(self._named(config), "", f"fails: {error}")
                     continue
                 rate = rate or product_rate(resolve_device(config.device), size=2048)
                 seconds = operations / rate
                 total, peak = total + seconds, max(peak, int(memory))
-                table.add_row(_named(config), "", duration(seconds))
+                table.add_row(self._named(config), "", duration(seconds))
                 continue
             assert not isinstance(result, TheoryResult), "it is of a network"
             done = len(result.metrics) if result else 0
             if _is_over(result):
-                table.add_row(_named(config), f"{done}", "done")
+                table.add_row(self._named(config), f"{done}", "done")
                 continue
             at_once, memory = self._reproduction.together(config, left[config.model_name])
             images = config.train_subset or len(self._reproduction.data().train)
@@ -93,7 +103,7 @@ class Reproducing:
             seconds = epoch * (config.num_epochs - done)
             total, peak = total + seconds, max(peak, memory)
             most = "at most " if config.stop_when_fit else ""
-            table.add_row(_named(config), f"{done} of {config.num_epochs}", f"{most}{duration(seconds)}")
+            table.add_row(self._named(config), f"{done} of {config.num_epochs}", f"{most}{duration(seconds)}")
         self._console.print(table)
         self._left_out()
         networks = [config for config, _ in found if isinstance(config, ExperimentConfig)]
@@ -139,20 +149,20 @@ class Reproducing:
         with (
             contextlib.closing(StepsInWords(self._console)) as steps,
             contextlib.closing(
-                self._reproduction.train(self._kept, progress.observers, lambda config: steps.of(_named(config)))
+                self._reproduction.train(self._kept, progress.observers, lambda config: steps.of(self._named(config)))
             ) as trained,
         ):
             for config, outcome in trained:
                 steps.close()
                 if isinstance(outcome, RunError):
-                    failed.append(f"{_named(config)}: {outcome}")
+                    failed.append(f"{self._named(config)}: {outcome}")
                     self._failed.add(config)
                     self._print(f"failed: {failed[-1]}")
                     continue
                 self._keep(folder, [outcome])
                 progress.refresh()
                 if not self._console.is_terminal:
-                    self._print(f"finished: {_named(config)}")
+                    self._print(f"finished: {self._named(config)}")
                 if time.monotonic() - written > BETWEEN_WRITINGS:
                     results.write(self._reproduction, self._kept)
                     written = time.monotonic()
@@ -200,6 +210,22 @@ class Reproducing:
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:
     return isinstance(result, RunError | TheoryResult) or (result is not None and result.finished)
+
+
+def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
+    """Runs in words; those of one name with the options that they differ in."""
+    alike: dict[str, list[Config]] = {}
+    for config in configs:
+        alike.setdefault(_named(config), []).append(config)
+    names = {}
+    for name, group in alike.items():
+        identities = [config.identity() for config in group]
+        options = dict.fromkeys(option for identity in identities for option in identity)
+        differing = [o for o in options if len({str(identity.get(o)) for identity in identities}) > 1]
+        for config, identity in zip(group, identities, strict=True):
+            apart = [f"{option} {identity.get(option, 'default')}" for option in differing]
+            names[config] = ", ".join([name, *apart])
+    return names
 
 
 def _named(config: Config) -> str:

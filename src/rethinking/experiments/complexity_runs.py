@@ -8,8 +8,8 @@ they were trained as well, and are to be compared with that in mind. Where each 
 from pathlib import Path
 
 from rethinking.config import ExperimentConfig
-from rethinking.experiments import complexity, complexity_margins
-from rethinking.experiments.experiment import Experiment, Plot, Row
+from rethinking.experiments import complexity
+from rethinking.experiments.experiment import Experiment, Row
 from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 from rethinking.theory.measuring import ComplexityConfig
@@ -32,7 +32,7 @@ def _trained_on(network: ExperimentConfig) -> str:
     return f"{randomized}{level}, {images} images"
 
 
-MEASURES = Experiment(
+EXPERIMENT = Experiment(
     title="Measures of complexity of single runs",
     about=__doc__,
     models=catalogue.PAPER,
@@ -40,22 +40,5 @@ MEASURES = Experiment(
     numbers=complexity.numbers,
     ours_only=complexity.SHOWN,
     companions=("complexity_runs_margins",),
-    of_runs=True,
-)
-MARGINS = Experiment(
-    title="Distribution of normalized margins of single runs",
-    about="Distribution of normalized margins of single runs: how sure networks are of the labels they were trained on."
-    " Expect a curve above 0 where all are fitted.",
-    models=catalogue.PAPER,
-    rows=rows,
-    numbers=complexity_margins.numbers,
-    ours_only=tuple(complexity_margins.QUANTITIES.values()),
-    plot=Plot(
-        quantities=tuple(complexity_margins.QUANTITIES.values()),
-        series="run",
-        x_label="share of training images below",
-        tabled=True,
-        panels=True,
-    ),
     of_runs=True,
 )

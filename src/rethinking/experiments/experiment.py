@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rethinking.config import ExperimentConfig
+from rethinking.errors import InputError
 from rethinking.experiments.scale import Study
 from rethinking.theory.run import TheoryConfig
 
@@ -190,12 +191,22 @@ class Experiment:
 
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:
-    """One cell for the numbers of the same row, quantity and place, in the order in which they first come."""
+    """One cell for the numbers of the same row, quantity and place, in the order in which they first come.
+
+    Raises `InputError` where one run is among them twice, as if it were two seeds.
+    """
     groups: dict[Any, list[Number]] = {}
     for number in numbers:
         groups.setdefault((number.answer.row.labels, number.quantity, number.x), []).append(number)
     made = []
     for (labels, quantity, x), group in groups.items():
+        runs = [number.answer.evidence.run for number in group]
+        if len(set(runs)) < len(runs):
+            named = ", ".join(value for _, value in labels)
+            raise InputError(
+                f"{quantity} of {named} would count the run {max(runs, key=runs.count)} twice: an experiment's rows for"
+                " one run must have different labels"
+            )
         values = [number.ours for number in group if number.ours is not None]
         notes = dict.fromkeys(number.remark for number in group)
         made.append(

@@ -17,6 +17,7 @@ from rethinking.data import sources
 from rethinking.errors import ImpossibleError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.catalogue import find as find_experiment
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.models import catalogue
@@ -139,13 +140,14 @@ class Reproduction:
     )
 
     def __post_init__(self) -> None:
-        for what, value, known in (
-            ("experiment", self.experiment, [*BY_NAME, "all"]),
-            ("scale", self.scale, list(SCALES)),
-            *(("models", model, list(catalogue.PAPER)) for model in self.models),
-        ):
-            if value not in known:
-                raise InputError(f"{what} must be one of {', '.join(known)}, not '{value}'{nearest(value, known)}")
+        if self.scale not in SCALES:
+            raise InputError(
+                f"scale must be one of {', '.join(SCALES)}, not '{self.scale}'{nearest(self.scale, SCALES)}"
+            )
+        if self.experiment != "all":
+            object.__setattr__(self, "experiment", find_experiment(self.experiment))
+        for model in self.models:
+            catalogue.find(model)
         if self.runs and self.experiment != "complexity":
             raise InputError(
                 f"{self.experiment} takes no folders of runs, such as '{self.runs[0]}'; one table or figure a command"
@@ -194,10 +196,9 @@ class Reproduction:
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
         if not experiment.models:
             return [] if self.models else experiment.rows(self._study_of_theory(scale, kept))
-        models = self.models or tuple(model for model in experiment.models if model in scale.models)
-        if experiment.any_model and not models:
-            models = scale.models
-        models += besides
+        own = (model for model in experiment.models if model in scale.models or model not in catalogue.PAPER)
+        models = self.models or tuple(own) or (scale.models if experiment.any_model else ())
+        models = tuple(dict.fromkeys((*models, *besides)))
         options = {
             "runs_dir": self.runs_dir,
             "data_root": self.data_root,
