@@ -378,11 +378,12 @@ class ExperimentConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if ":" not in self.model_name:  # else it is looked up when it is needed, its file may be elsewhere
+        # Somebody's own network or operator is looked up when it is needed: a run is read where its code is not, too.
+        if ":" not in self.model_name and self.network_digest is None:
             sides = catalogue.find(self.model_name).sides
             if sides and self.crop_size is not None and not sides[0] <= self.crop_size <= sides[1]:
                 raise InputError(f"crop_size must be between {sides[0]} and {sides[1]}, not {self.crop_size}")
-        if ":" not in self.randomization:
+        if ":" not in self.randomization and self.randomization_digest is None:
             self.check_operator()
         if self.keep_test_losses and self.eval_test_every > 1:
             raise InputError("keep_test_losses keeps those of every epoch; leave eval_test_every out")

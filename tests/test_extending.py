@@ -1,0 +1,182 @@
+"""The additions of docs/extending.md, as written there, in a folder outside the package: one file each."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethinking import load_run
+from rethinking.experiments import archive
+from tests.conftest import ROOT, made_once
+
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+
+def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
+    ran = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=1200, check=False, env={**os.environ, **env}
+    )
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def follow(folder: Path) -> str:
+    """Every block of the document in order: files are written, scripts and commands run. Returns what was printed."""
+    printed = ""
+    for language, text in BLOCK.findall(DOCUMENT):
+        if language == "python":
+            name = re.match(r"# (\w+\.py)\n", text)
+            assert name is not None, text
+            (folder / name[1]).write_text(text)
+            if name[1] in ("back.py", "logger.py"):
+                printed += command(folder, sys.executable, name[1])
+        elif not language:
+            for line in text.strip().splitlines():
+                _, script, *words = shlex.split(line)
+                printed += command(folder, sys.executable, str(ROOT / script), *words)
+    return printed
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return made_once(tmp_path_factory, "extending", follow)
+
+
+def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str]):
+    folder, printed = followed
+    networks = [load_run(run) for run in sorted((folder / "runs").glob("net-*"))]
+    assert len(networks) == 2 + 4, "two by themselves, two widths with two seeds"
+    assert all(result.finished for result in networks)
+    assert "dropout 0.1" in printed
+    assert str(networks[0].final["test_accuracy"]) in printed
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_each_addition_is_one_file(followed: tuple[Path, str]):
+    folder, _ = followed
+    additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
+    assert additions == {"net.py", "dimmed.py", "width_sweep.py", "logger.py"}
+
+
+def test_the_figure_has_each_width_and_seed_once(followed: tuple[Path, str]):
+    folder, printed = followed
+    assert "model_options width=4" in printed, "the dry run tells the rows apart"
+    kept = archive.read(folder / "sweep")
+    assert sorted((run.configuration["model_options"], run.configuration["seed"]) for run in kept.values()) == [
+        ("width=16", 0),
+        ("width=16", 1),
+        ("width=4", 0),
+        ("width=4", 1),
+    ]
+    accuracies = [
+        run.metrics[-1]["train_accuracy"] for run in kept.values() if "=4" in run.configuration["model_options"]
+    ]
+    mean = sum(accuracies) / 2
+    (line,) = [line for line in (folder / "sweep/width_sweep.md").read_text().splitlines() if line.startswith("| 4 |")]
+    assert f"{100 * mean:.2f} ±" in line
+    assert (folder / "sweep/width_sweep.png").exists()
+
+
+def test_runs_from_before_are_found_and_read(followed: tuple[Path, str]):
+    folder, _ = followed
+    again = command(
+        folder,
+        sys.executable,
+        str(ROOT / "train.py"),
+        *shlex.split("--model mlp_1x512 --dataset digits --num_epochs 3"),
+    )
+    assert "epoch 1/3" not in again, "the logger's run answers"
+    (run,) = (folder / "runs").glob("mlp_1x512-digits-none-*")
+    assert archive.of_run_folder(run).finished
+
+
+PACKAGE = """
+from rethinking.models.catalogue import Network
+from net import net
+from dimmed import Dimmed
+
+network = Network("packaged", net, learning_rate=0.05)
+"""
+ENTRY_POINTS = """
+[rethinking.networks]
+packaged = packaged:network
+plain = net:net
+[rethinking.operators]
+dimmed = packaged:Dimmed
+[rethinking.experiments]
+sweep = width_sweep:EXPERIMENT
+"""
+
+
+def test_an_installed_package_has_names_for_what_it_adds(followed: tuple[Path, str], tmp_path: Path):
+    folder, _ = followed
+    (folder / "packaged.py").write_text(PACKAGE)
+    metadata = folder / "packaged-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: packaged\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    train = [sys.executable, str(ROOT / "train.py"), "--dataset", "digits", "--num_epochs", "1", "--train_subset", "50"]
+    installed = {"PYTHONPATH": str(folder)}
+    command(tmp_path, *train, "--model", "packaged", "--randomization", "dimmed", **installed)
+    command(tmp_path, *train, "--model", "plain", **installed)
+    configs = {run.name.split("-")[0]: load_run(run).config for run in (tmp_path / "runs").iterdir()}
+    assert configs["packaged"].learning_rate == 0.05
+    assert configs["plain"].learning_rate == 0.01
+    refused = command(tmp_path, *train, "--model", "pakaged", status=2, **installed)
+    assert "packaged, plain, or FILE.py:NAME" in refused
+    assert "did you mean 'packaged'?" in refused
+    listed = command(tmp_path, sys.executable, str(ROOT / "reproduce.py"), "sweeps", status=2)
+    assert "experiment must be one of" in listed
+    asked = [sys.executable, str(ROOT / "reproduce.py"), "sweep", "--scale", "demo", "--dry_run"]
+    assert "net.py:net" in command(folder, *asked, "--runs_dir", str(tmp_path), **installed)
+
+
+COUNTED_TWICE = """\"\"\"Twice: one run under one label.\"\"\"
+from rethinking.experiments.experiment import Experiment, Number, Row
+from rethinking.experiments.quantities import TRAIN_ACCURACY
+
+def rows(study):
+    return [Row((("model", "mlp"),), study.config("mlp_1x512", num_epochs=1)) for _ in range(2)]
+
+def numbers(answers):
+    return [Number(answer, TRAIN_ACCURACY, answer.evidence.metrics[-1]["train_accuracy"], None) for answer in answers]
+
+EXPERIMENT = Experiment(title="Twice", about=__doc__, models=("mlp_1x512",), rows=rows, numbers=numbers)
+"""
+
+
+def test_one_run_is_never_shown_as_two_seeds(tmp_path: Path):
+    (tmp_path / "twice.py").write_text(COUNTED_TWICE)
+    refused = command(tmp_path, sys.executable, str(ROOT / "reproduce.py"), "twice.py", "--scale", "demo", status=2)
+    assert "train accuracy of mlp would count the run mlp_1x512-digits-none-seed0-" in refused
+    assert "twice: an experiment's rows for one run must have different labels" in refused
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("EXPERIMENT = 3", "is no rethinking.experiments.experiment.Experiment"),
+        ("", "has no 'EXPERIMENT'"),
+        ("1 / 0", "cannot import 'figure.py:EXPERIMENT': ZeroDivisionError"),
+        (None, "there is no file figure.py"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_one_line(tmp_path: Path, content, said):
+    if content is not None:
+        (tmp_path / "figure.py").write_text(content)
+    refused = command(tmp_path, sys.executable, str(ROOT / "reproduce.py"), "figure.py", status=2)
+    assert said in refused
+    assert len(refused.splitlines()) == 1
+
+
+def test_the_record_of_an_epoch_is_json(followed: tuple[Path, str]):
+    folder, _ = followed
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
