@@ -105,6 +105,20 @@ def test_the_time_to_overfit_reads_10_epochs_off_the_papers_own_curve():
     assert time_to_overfit(metrics, Threshold("train_accuracy", 0.99)) != 10
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "threshold"),
+    [
+        ("train_accuracy", [0.5, 0.9849, 0.985, 0.99], 0.985),
+        ("exact_train_accuracy", [None, 0.999, 1.0, 1.0], 1.0),
+        ("train_loss", [2.0, 0.0501, 0.05, 0.01], 0.05),
+    ],
+)
+def test_a_threshold_is_reached_in_the_epoch_that_equals_it(metric, values, threshold):
+    metrics = [{"epoch": epoch, metric: value} for epoch, value in enumerate(values, 1)]
+    assert time_to_overfit(metrics, Threshold(metric, threshold)) == 3
+    assert time_to_overfit(metrics[:2], Threshold(metric, threshold)) is None
+
+
 def test_a_loss_of_0_05_reads_both_known_times_off_figure_1a():
     for condition, expected in (("true_labels", 10), ("random_labels", 36)):
         metrics = [

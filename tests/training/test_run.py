@@ -1,5 +1,6 @@
 """Whole runs on the built-in digits."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,22 @@ def test_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
     assert torch.equal(small, large[:100])
     true = torch.from_numpy(sources.load("digits").train.labels)
     assert not torch.equal(small, true[:100])
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"randomization_seed": 3}], ids=str)
+def test_every_run_of_a_size_has_the_same_images(tmp_path: Path, options):
+    """The first 60 of the shuffle that SHA-256 of its name seeds, whatever the seeds of the run."""
+    digest = hashlib.sha256(b"0/train_subset").digest()
+    stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+    rows = torch.randperm(1442, generator=stream)[:60]
+    asked = config(tmp_path, train_subset=60, num_epochs=1, **options)
+    stored = safetensors.torch.load_file(train(asked).path / "randomization.safetensors")
+    data = sources.load("digits")
+    assert torch.equal(stored["labels"], torch.from_numpy(data.train.labels)[rows])
+    images = plain_training_set(resolve(asked, data), data).images(torch.arange(60))
+    kept = torch.from_numpy(data.train.images)[rows].flatten(1).float()
+    whitened = (kept - kept.mean(1, keepdim=True)) / kept.std(1, correction=0, keepdim=True)
+    torch.testing.assert_close(images.flatten(1), whitened, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
