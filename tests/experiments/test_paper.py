@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from rethinking.config import MODEL_DEFAULTS, ExperimentConfig
@@ -33,6 +35,16 @@ EPOCHS_TO_OVERFIT = {  # Figure 1b, at label corruption 0, 0.1, ..., 1
     "small_inception": [10, 16, 19, 22, 24, 25, 27, 29, 31, 36, 36],
     "small_alexnet": [31, 33, 34, 36, 38, 39, 41, 42, 44, 47, 48],
     "mlp_1x512": [28, 36, 40, 44, 47, 50, 54, 54, 55, 56, 55],
+}
+TEST_ERRORS = {  # Figure 1c, at the same levels
+    "small_inception": [0.1285, 0.2778, 0.4065, 0.5238, 0.6288, 0.7097, 0.7848, 0.8406, 0.8786, 0.9018, 0.9018],
+    "small_alexnet": [0.3011, 0.4118, 0.5218, 0.6191, 0.6916, 0.7634, 0.8204, 0.858, 0.8811, 0.8905, 0.9014],
+    "mlp_1x512": [0.4951, 0.5848, 0.6572, 0.7186, 0.757, 0.7961, 0.8654, 0.8654, 0.8835, 0.8944, 0.8982],
+}
+READ_OFF = {  # of Figures 1a, 2a and 2b the beginning of SHA-256
+    "figure1a": "2dd515f7be8290dd",
+    "figure2a": "02b189833894791f",
+    "figure2b": "fd81fd85fe7c7cbb",
 }
 STUDY = Study(SCALES["full"], SCALES["full"].models, {})
 
@@ -212,10 +224,19 @@ def test_figure_1as_curves_reach_each_loss_when_the_papers_do(condition, epochs)
     assert all(step == 391 * epoch for epoch, step in steps.items()), "ceil(50,000 / 128) an epoch"
 
 
-def test_figure_1c_rises_from_each_networks_own_error_to_chance():
-    curves = [figure1c.CURVES[model, "test error"] for model in ("small_inception", "small_alexnet", "mlp_1x512")]
-    assert [errors[0.0] for errors in curves] == [0.1285, 0.3011, 0.4951]
-    assert [errors[1.0] for errors in curves] == pytest.approx([0.9, 0.9, 0.9], abs=0.002)
+def test_figure_1c_has_the_papers_error_at_every_level_up_to_chance():
+    for model, errors in TEST_ERRORS.items():
+        assert [*figure1c.CURVES[model, "test error"].items()] == [
+            (level / 10, error) for level, error in enumerate(errors)
+        ]
+        assert errors[10] == pytest.approx(0.9, abs=0.002)
+
+
+@pytest.mark.parametrize("name", READ_OFF)
+def test_curves_of_many_points_are_as_they_were_read_off_the_paper(name):
+    """Known by their sums: hundreds of numbers that were checked once and that nobody changes by accident."""
+    text = "\n".join(",".join(row.values()) for row in read_table(name))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == READ_OFF[name]
 
 
 def test_figure_2bs_training_accuracies_are_the_papers():

@@ -2,6 +2,7 @@ import http.server
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from pathlib import Path
 
@@ -100,6 +101,44 @@ def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
     for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
         assert expected in content
     assert any("logs offline" in message for message in caplog.messages)
+
+
+class FakeWandb:
+    """What of the package a logger calls; keeps what it is told."""
+
+    Settings = dict
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, object] = {}
+        self.ended: int | None = None
+
+    def init(self, **options: object) -> "FakeWandb":
+        self.options = options
+        return self
+
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        self.logged.append((step, scalars))
+
+    def finish(self, exit_code: int) -> None:
+        self.ended = exit_code
+
+
+def test_wandb_is_told_each_epochs_numbers_at_its_epoch_and_the_last_ones_as_final(tmp_path: Path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    asked = config(tmp_path, use_wandb=True, use_tensorboard=False, wandb_project="mine", eval_test_every=2)
+    result = train(asked)
+    shown = {"train_loss", "train_accuracy", "exact_train_accuracy", "test_loss", "test_accuracy", "generalization_gap"}
+    shown |= {"learning_rate", "images_per_second", "seconds"}
+    numbers = [{name: record[name] for name in shown if record[name] is not None} for record in result.metrics]
+    assert wandb.logged == [*enumerate(numbers, 1)]
+    assert len({record["train_loss"] for record in numbers}) == 3
+    assert wandb.summary.pop("epochs_to_fit") == result.result["epochs_to_fit"]
+    assert wandb.summary == {f"final/{name}": value for name, value in numbers[-1].items()}
+    assert (wandb.options["project"], wandb.options["name"], wandb.ended) == ("mine", result.path.name, 0)
+    assert wandb.options["config"]["learning_rate"] == 0.01, "resolved"
 
 
 class Broken:
