@@ -59,6 +59,18 @@ def test_margins_are_the_distance_to_the_best_other_class():
     assert torch.equal(margins(many + 7, labels) > 0, right)
 
 
+@pytest.mark.parametrize("shift", [0.0, -100.0, 100.0])
+def test_margins_do_not_depend_on_where_outputs_lie(shift):
+    """Each written out as the label's output less the largest of the others, below zero too."""
+    outputs = torch.randn(50, 4, generator=generator(0, "outputs"), dtype=torch.float64) + shift
+    labels = torch.arange(50) % 4
+    expected = [
+        row[label] - max(value for place, value in enumerate(row) if place != label)
+        for row, label in zip(outputs.tolist(), labels.tolist(), strict=True)
+    ]
+    assert margins(outputs, labels).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     "options",
     [
