@@ -63,6 +63,15 @@ class Troubled(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+def written_by_wandb(run: Path) -> bytes:
+    """The file of an offline run, once the service behind it has ended: `finish` does not wait for the disk."""
+    import wandb
+
+    wandb.teardown()
+    (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    return file.read_bytes()
+
+
 def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Troubled) as server:
@@ -72,7 +81,7 @@ def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pyte
         result = train(config(tmp_path, use_wandb=True, use_tensorboard=False))
         server.shutdown()
     assert len(result.metrics) == 3
-    assert any(b"train_loss" in file.read_bytes() for file in (result.path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert b"train_loss" in written_by_wandb(result.path)
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -80,9 +89,8 @@ def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)  # its service is slow to start where other tests run beside
     configs = [config(tmp_path, use_wandb=True, use_tensorboard=False, seed=seed) for seed in range(2)]
-    for _, result in train_many(configs, at_once=2, stacked=stacked):
-        (offline,) = (result.path / "wandb").glob("offline-run-*")
-        content = next(offline.glob("run-*.wandb")).read_bytes()
+    for _, result in [*train_many(configs, at_once=2, stacked=stacked)]:
+        content = written_by_wandb(result.path)
         assert content.count(b"train_loss") >= 3, "every epoch of its own"
         assert b"epochs_to_fit" in content
 
@@ -96,8 +104,7 @@ def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         with caplog.at_level(logging.WARNING, "rethinking"):
             result = train(config(tmp_path, use_wandb=True, wandb_project="zhang-generalization"))
-    (offline,) = (result.path / "wandb").glob("offline-run-*")
-    content = next(offline.glob("run-*.wandb")).read_bytes()
+    content = written_by_wandb(result.path)
     for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
         assert expected in content
     assert any("logs offline" in message for message in caplog.messages)
