@@ -1,10 +1,12 @@
 """The options that change what is read, through the commands."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rethinking import ExperimentConfig, train
@@ -80,6 +82,20 @@ def test_what_is_held_out_is_a_share_of_every_class_and_the_same_for_every_seed(
     assert not training & {image.tobytes() for image in data.test.images}
     whole = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey"))
     assert training | {image.tobytes() for image in data.test.images} == {i.tobytes() for i in whole.train.images}
+
+
+def test_what_is_held_out_is_drawn_at_random_within_each_class(mixed: Path):
+    """The first 8 of the shuffle of a class's 30 images that SHA-256 of its name seeds, in their stored order."""
+    whole = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey"))
+    data = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey", holdout=0.25))
+    expected = []
+    for label in (0, 1):
+        digest = hashlib.sha256(f"0/holdout/{label}".encode()).digest()
+        stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+        members = np.flatnonzero(whole.train.labels == label)
+        expected += members[torch.randperm(30, generator=stream)[:8].numpy()].tolist()
+    assert np.array_equal(data.test.images, whole.train.images[sorted(expected)])
+    assert np.array_equal(data.test.labels, whole.train.labels[sorted(expected)])
 
 
 def test_a_cut_to_a_square_is_said(tmp_path: Path, train_command):

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rethinking.data import operators, randomization
-from rethinking.data.batches import Batches
+from rethinking.data.batches import Batches, lockstep
 from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
 from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
@@ -109,3 +111,27 @@ def test_augmentation_draws_do_not_depend_on_the_batch_size():
         return images[rows.argsort()]
 
     torch.testing.assert_close(in_stored_order(128), in_stored_order(31))
+
+
+def test_runs_in_lockstep_each_have_the_order_and_images_of_their_own_seed_and_epoch():
+    """As after one of them was interrupted: epochs and seeds differ, and so do two splits' labels."""
+    first, second = (Batches(split(name), PIPELINES["both"], CPU, False) for name in ("none", "random_pixels"))
+    second.labels = (second.labels + 1) % 10
+    runs = [(first, 0, 3), (second, 0, 5), (first, 1, 3), (second, 1, 1)]
+    splits, seeds, epochs = zip(*runs, strict=True)
+    alone = [each.training_epoch(seed, epoch, 128) for each, seed, epoch in runs]
+    for together, *own in zip(lockstep(splits, seeds, epochs, 128), *alone, strict=True):
+        for place, (rows, images, labels) in enumerate(own):
+            assert torch.equal(together.rows[place], rows)
+            assert torch.equal(together.images[place], images)
+            assert torch.equal(together.labels[place], labels)
+
+
+def test_runs_that_see_the_same_in_the_same_order_share_one_batch_of_images():
+    one = Batches(split(), PIPELINES["plain"], CPU, channels_last=False)
+    other = one.relabelled(replace(split(), labels=(split().labels + 3) % 10))
+    alone = one.training_epoch(2, 4, 128)
+    for together, (rows, images, labels) in zip(lockstep([one, other], (2, 2), (4, 4), 128), alone, strict=True):
+        assert torch.equal(together.rows, rows.expand(2, -1))
+        assert torch.equal(together.images, images[None])
+        assert torch.equal(together.labels, torch.stack([labels, (labels + 3) % 10]))

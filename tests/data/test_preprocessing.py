@@ -60,6 +60,49 @@ def test_the_centre_crop_leaves_equal_margins(side, size, first):
     assert torch.equal(centre_crop(images, size), images[:, :, first : first + size, first : first + size])
 
 
+def whitened_window(image: Tensor, top: int, left: int) -> np.ndarray:
+    """28x28 cut out by hand and whitened in float64: mean and deviation are of what is left of the image alone."""
+    window = image.numpy().astype(np.float64)[:, top : top + 28, left : left + 28] / 255
+    return (window - window.mean()) / window.std()
+
+
+def framed_images(side: int, images: int = 4) -> Tensor:
+    """Dark in the middle and bright around, so that it shows whether what is cut away counts."""
+    made = random_images(images, side) // 4
+    made[:, :, 3:-3, 3:-3] //= 4
+    made[:, :, :2], made[:, :, -2:], made[..., :2], made[..., -2:] = 255, 250, 245, 240
+    return made
+
+
+@pytest.mark.parametrize(("side", "first"), [(28, 0), (29, 0), (32, 2), (33, 2), (40, 6)])
+def test_the_centre_is_cut_out_before_it_is_whitened(side, first):
+    images = framed_images(side)
+    expected = [whitened_window(image, first, first) for image in images]
+    np.testing.assert_allclose(Preprocessing(28).plain(images).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "first"), [(28, 0), (29, 0), (32, 2), (33, 2), (40, 6)])
+def test_without_random_crops_it_is_the_centre_that_is_flipped_and_turned(side, first):
+    """At an angle of 0 the centre itself, or its mirror image, whatever the corners drawn."""
+    images = framed_images(side)
+    flip = torch.tensor([False, True, False, True])
+    draws = AugmentationDraws(torch.rand(4, 2, generator=generator(0, "corners")), flip, torch.zeros(4))
+    out = Preprocessing(28, flip_rotate=True).augmented(images, draws).numpy()
+    for image, mirrored, made in zip(images, flip.tolist(), out, strict=True):
+        expected = whitened_window(image, first, first)
+        np.testing.assert_allclose(made, expected[..., ::-1] if mirrored else expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("flip_rotate", [False, True])
+def test_a_random_crop_is_whitened_after_it_is_cut_out(flip_rotate):
+    images = framed_images(32)
+    corner = torch.tensor([[0.0, 0.999], [0.21, 0.41], [0.61, 0.0], [0.999, 0.999]])  # of five places each
+    still = AugmentationDraws(corner, torch.zeros(4, dtype=torch.bool), torch.zeros(4))
+    out = Preprocessing(28, random_crop=True, flip_rotate=flip_rotate).augmented(images, still).numpy()
+    for image, place, made in zip(images, [(0, 4), (1, 2), (3, 0), (4, 4)], out, strict=True):
+        np.testing.assert_allclose(made, whitened_window(image, *place), rtol=1e-3, atol=1e-3)
+
+
 def test_a_random_crop_is_the_window_at_its_corner():
     images = random_images(9)
     corners = torch.tensor([[top, left] for top in (0, 2, 4) for left in (0, 1, 4)])

@@ -119,6 +119,27 @@ def test_gaussian_pixels_have_the_moments_of_the_training_images(seed):
         assert standardized.pow(4).mean().item() == pytest.approx(3.0, abs=0.1)  # a normal's kurtosis
 
 
+def test_gaussian_pixels_are_drawn_over_all_values_of_the_training_images_alone():
+    """Channels of unlike brightness and contrast, and a test set of its own: one mean and deviation for all."""
+    ranges = ((0, 20), (100, 108), (150, 256))
+    draws = torch.Generator().manual_seed(0)
+    channels = [torch.randint(low, high, (300, 1, 32, 32), generator=draws) for low, high in ranges]
+    pixels, labels = torch.cat(channels, dim=1).to(torch.uint8), torch.arange(300) % 10
+    bright = torch.full((100, 3, 32, 32), 250, dtype=torch.uint8)
+    noise = apply(
+        "gaussian_pixels", RandomizedSplit(pixels, labels, labels), RandomizedSplit(bright, labels[:100], labels[:100])
+    )
+    values = pixels.double().numpy()
+    for split in noise:
+        for channel in range(3):
+            drawn = split.images[:, channel].double()
+            standard_error = values.std() / math.sqrt(drawn.numel())
+            assert drawn.mean().item() == pytest.approx(values.mean(), abs=6 * standard_error)
+            assert drawn.std().item() == pytest.approx(values.std(), abs=6 * standard_error)
+        across = torch.corrcoef(split.images.transpose(0, 1).flatten(1))
+        assert (across - torch.eye(3)).abs().max() < 0.02, "channels have the same noise"
+
+
 def test_pixel_moments_equal_the_slow_ones():
     images = split().images
     mean, std = randomization.pixel_moments(images)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,36 @@ def test_a_row_has_what_a_reader_must_know_and_no_path(tmp_path: Path, result: R
     for name in ("seed", "fingerprint", "precision", "hardware", "torch", "python", "commit", "seconds", "dataset"):
         assert row[name], name
     assert str(result.path.parent) not in (tmp_path / "runs.csv").read_text()
+
+
+def test_metrics_are_kept_with_six_digits_each_in_its_column(tmp_path: Path, result: RunResult):
+    numbers = {
+        "learning_rate": 0.0123456789,
+        "train_loss": 1.23456789,
+        "train_accuracy": 0.234567891,
+        "exact_train_accuracy": 0.345678912,
+        "test_loss": 4.56789123,
+        "test_accuracy": 0.567891234,
+        "seconds": 67.8912345,
+    }
+    record = {"epoch": 1, **numbers, "generalization_gap": 0.5, "images_per_second": 100.0}
+    archive.add(tmp_path, [archive.evidence(replace(result, metrics=[record]))])
+    (kept,) = archive.read(tmp_path).values()
+    assert kept.metrics == (
+        {
+            "epoch": 1,
+            "learning_rate": 0.0123457,
+            "train_loss": 1.23457,
+            "train_accuracy": 0.234568,
+            "exact_train_accuracy": 0.345679,
+            "test_loss": 4.56789,
+            "test_accuracy": 0.567891,
+            "seconds": 67.8912,
+        },
+    )
+    with (tmp_path / "runs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["final_test_accuracy"], row["final_train_loss"]) == ("0.567891", "1.23457")
 
 
 def test_a_later_sitting_replaces_a_run_and_keeps_the_others(tmp_path: Path, result: RunResult):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rethinking.config import ExperimentConfig
-from rethinking.experiments import figure1b, figure2b, table1, table4
+from rethinking.experiments import complexity, figure1b, figure1c, figure2b, stability, table1, table4
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Evidence, Number, Row, cells
 from rethinking.experiments.paper import read_table
@@ -105,6 +105,20 @@ def test_the_time_to_overfit_reads_10_epochs_off_the_papers_own_curve():
     assert time_to_overfit(metrics, Threshold("train_accuracy", 0.99)) != 10
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "threshold"),
+    [
+        ("train_accuracy", [0.5, 0.9849, 0.985, 0.99], 0.985),
+        ("exact_train_accuracy", [None, 0.999, 1.0, 1.0], 1.0),
+        ("train_loss", [2.0, 0.0501, 0.05, 0.01], 0.05),
+    ],
+)
+def test_a_threshold_is_reached_in_the_epoch_that_equals_it(metric, values, threshold):
+    metrics = [{"epoch": epoch, metric: value} for epoch, value in enumerate(values, 1)]
+    assert time_to_overfit(metrics, Threshold(metric, threshold)) == 3
+    assert time_to_overfit(metrics[:2], Threshold(metric, threshold)) is None
+
+
 def test_a_loss_of_0_05_reads_both_known_times_off_figure_1a():
     for condition, expected in (("true_labels", 10), ("random_labels", 36)):
         metrics = [
@@ -198,6 +212,59 @@ def test_the_best_test_accuracy_is_cumulative():
     )
     best = [n.ours for n in figure2b.numbers([answer(row, metrics)]) if n.quantity == "best test accuracy so far"]
     assert best == [0.3, 0.6, 0.6, 0.7]
+
+
+def test_figure_1c_shows_the_error_after_the_last_epoch():
+    """Not the least one, which early stopping would have had."""
+    row = figure1b.rows(Study(FULL, ("mlp_1x512",), {}))[3]
+    metrics = tuple(
+        {**record, "test_accuracy": tested} for record, tested in zip(records([0.5] * 3), (0.3, 0.4, 0.25), strict=True)
+    )
+    (number,) = figure1c.numbers([answer(row, metrics)])
+    assert (number.ours, number.x) == (0.75, 0.3)
+    assert number.paper == figure1c.CURVES["mlp_1x512", "test error"][0.3]
+
+
+def test_each_measure_stands_under_its_own_name():
+    """By hand, whatever names the experiment's own lists have."""
+    named = {
+        "epochs": "epochs",
+        "train accuracy": "exact_train_accuracy",
+        "generalization gap": "generalization_gap",
+        "margin, 10th percentile": "margin",
+        "normalized margin, 10th percentile": "normalized_margin",
+        "Frobenius norm": "frobenius_norm",
+        "product of spectral norms": "spectral_product",
+        "path norm": "path_norm",
+        "distance from initialization": "distance",
+        "sharpness": "sharpness",
+    }
+    facts = {name: float(place) for place, name in enumerate(named.values())}
+    row = Row((("model", "mlp_1x512"), ("label_corruption", "0.5")), ExperimentConfig())
+    measured = Answer(row, 0, Evidence("run", "", True, {"radius": 0.01}, facts, ()))
+    shown = {number.quantity: (number.ours, number.x) for number in complexity.numbers([measured])}
+    assert shown == {name: (facts[fact], 0.5) for name, fact in named.items()}
+
+
+def test_each_change_by_a_replaced_example_stands_under_its_own_name_and_epoch():
+    facts = {
+        "mean": [0.1, 0.2],
+        "largest": [1.0, 2.0],
+        "mean_of_probability": [0.01, 0.02],
+        "largest_of_probability": [0.3, 0.4],
+    }
+    row = Row((("model", "mlp_1x512"), ("labels", "true")), ExperimentConfig())
+    changed = Answer(row, 0, Evidence("run", "", True, {"replaced": 1}, facts, ()))
+    assert {(number.quantity, number.x): number.ours for number in stability.numbers([changed])} == {
+        ("mean change of loss, nats", 1.0): 0.1,
+        ("mean change of loss, nats", 2.0): 0.2,
+        ("largest change of loss, nats", 1.0): 1.0,
+        ("largest change of loss, nats", 2.0): 2.0,
+        ("mean change of probability", 1.0): 0.01,
+        ("mean change of probability", 2.0): 0.02,
+        ("largest change of probability", 1.0): 0.3,
+        ("largest change of probability", 2.0): 0.4,
+    }
 
 
 def test_every_experiment_begins_with_what_to_expect():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES
 from rethinking.options import options_of, parse
 from rethinking.report import page as report_page
 from rethinking.report import results, tables
+from rethinking.theory.kernel_machine import KernelMachineConfig
+from rethinking.theory.stability import StabilityConfig
 from rethinking.training.preparation import resolve
 from tests.conftest import OUT
 
@@ -179,6 +182,69 @@ def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pyte
         parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", words))
         found = {json.dumps(config.identity(), sort_keys=True) for config in parsed.configs()}
         assert json.dumps(asked.identity(), sort_keys=True) in found, words
+
+
+PROVENANCE = {"fingerprint": "f", "hardware": "a machine", "cpu_threads": 1, "versions": {"torch": "2"}}
+
+
+def shown_on_the_page(folder: Path, name: str, run: Evidence, cell: Cell) -> dict[str, str]:
+    """What the page says of the one run that is behind its one number."""
+    tables.write_csv(folder / f"{name}.csv", [cell], "digits", "demo")
+    html = report_page.write(folder, {run.run: run}).read_text()
+    assert html.count("<dl>") == 2, "what was found, and the configuration"
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html.split("<details><summary>Configuration")[0]))
+
+
+def test_the_page_says_of_a_network_what_its_last_epoch_came_to(tmp_path: Path):
+    records = [
+        {"train_loss": loss, "train_accuracy": online, "exact_train_accuracy": exact, "test_accuracy": tested}
+        for loss, online, exact, tested in ((2.5, 0.1, 0.2, 0.3), (0.0625, 0.91, 0.92, 0.53))
+    ]
+    config = ExperimentConfig(model_name="mlp_1x512", dataset="digits").resolved()
+    facts = {"dataset": "digits", "train_images": 1442, "seconds": 12.34, "provenance": PROVENANCE}
+    run = Evidence("a-run", "", True, config.identity(), facts, tuple(records))
+    labels = (("model", "mlp_1x512"), ("labels", "true"), ("random_crop", "no"), ("weight_decay", "no"))
+    cell = Cell(labels, "train accuracy", None, 0.92, None, 1, 1.0, "", ("a-run",))
+    shown = shown_on_the_page(tmp_path, "table1", run, cell)
+    assert shown["training accuracy"] == "92.00%"
+    assert shown["test accuracy"] == "53.00%"
+    assert shown["training loss"] == "0.0625"
+    assert shown["data"] == "digits, 1,442 training images"
+    assert shown["time"] == "12.3 s"
+
+
+def test_the_page_says_of_a_replaced_example_what_it_changed_in_the_end(tmp_path: Path):
+    changes = {
+        "mean": [0.1, 0.2],
+        "largest": [1.0, 2.0],
+        "mean_of_probability": [0.01, 0.02],
+        "largest_of_probability": [0.3, 0.4],
+    }
+    facts = {"dataset": "digits", "train_images": 1442, "seconds": 1.0, "provenance": PROVENANCE, **changes}
+    asked = StabilityConfig.of(ExperimentConfig(model_name="mlp_1x512", dataset="digits"), replaced=1)
+    run = Evidence("a-run", "", True, asked.identity(), facts, ())
+    labels = (("model", "mlp_1x512"), ("labels", "true"))
+    cell = Cell(labels, "mean change of loss, nats", 1.0, 0.1, None, 1, None, "", ("a-run",))
+    shown = shown_on_the_page(tmp_path, "stability", run, cell)
+    assert shown["mean change"] == "0.2"
+    assert shown["largest change"] == "2"
+    assert shown["mean of probability change"] == "0.02"
+    assert shown["largest of probability change"] == "0.4"
+
+
+def test_the_page_says_of_a_kernel_machine_what_its_solution_came_to(tmp_path: Path):
+    facts = {"dataset": "digits", "train_images": 1442, "seconds": 1.0, "provenance": PROVENANCE, "memory": "all of it"}
+    facts |= {"train_error": 0.01, "test_error": 0.25, "norm": 220.5, "residual": 1e-6, "ridge": 0.5, "jitter": 2e-5}
+    facts |= {"interpolates": False, "bandwidth": 3.25, "refinements": 2, "peak_gib": 1.5}
+    run = Evidence("a-run", "", True, KernelMachineConfig(dataset="digits").identity(), facts, ())
+    labels = (("data", "digits"), ("features", "pixels"), ("l2", "no"))
+    cell = Cell(labels, "test error", None, 0.25, None, 1, 0.012, "", ("a-run",))
+    shown = shown_on_the_page(tmp_path, "table3", run, cell)
+    assert (shown["training error"], shown["test error"]) == ("1.00%", "25.00%")
+    assert (shown["norm"], shown["residual"], shown["bandwidth"]) == ("220.5", "1e-06", "3.25")
+    assert (shown["ridge"], shown["jitter"], shown["refinements"]) == ("0.5", "2e-05", "2")
+    assert shown["fits every training label"] == "no"
+    assert shown["peak memory, GiB"] == "1.5"
 
 
 def test_markup_in_a_name_is_text(reproduced: tuple[Path, str], tmp_path: Path):

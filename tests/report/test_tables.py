@@ -112,6 +112,19 @@ def test_cells_survive_the_way_through_csv(tmp_path: Path):
     assert (first["model"], first["dataset"], first["runs"]) == ("mlp_1x512", "digits", "a b c")
 
 
+def test_numbers_are_written_with_six_digits(tmp_path: Path):
+    written = cell(ours=0.123456789, std=0.00123456789, paper=0.0987654321, seeds=2)
+    tables.write_csv(tmp_path / "table1.csv", [written], "digits", "demo")
+    with (tmp_path / "table1.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert [row[name] for name in ("ours", "std", "paper", "difference")] == [
+        "0.123457",
+        "0.00123457",
+        "0.0987654",
+        "0.0246914",
+    ]
+
+
 def test_means_over_draws_have_their_standard_error_and_other_means_the_deviation():
     labels = (("model", "linear class"), ("examples", "100"))
     drawn = cell("correlation", 0.41, labels=labels, x=100.0, std=0.06, seeds=9, paper=None)

@@ -59,6 +59,18 @@ def test_margins_are_the_distance_to_the_best_other_class():
     assert torch.equal(margins(many + 7, labels) > 0, right)
 
 
+@pytest.mark.parametrize("shift", [0.0, -100.0, 100.0])
+def test_margins_do_not_depend_on_where_outputs_lie(shift):
+    """Each written out as the label's output less the largest of the others, below zero too."""
+    outputs = torch.randn(50, 4, generator=generator(0, "outputs"), dtype=torch.float64) + shift
+    labels = torch.arange(50) % 4
+    expected = [
+        row[label] - max(value for place, value in enumerate(row) if place != label)
+        for row, label in zip(outputs.tolist(), labels.tolist(), strict=True)
+    ]
+    assert margins(outputs, labels).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -94,6 +106,15 @@ def test_the_frobenius_norm_is_of_all_weights():
     model = network("mlp_3x512")
     everything = torch.cat([layer.weight.flatten() for layer in weighted(model)])
     assert frobenius_norm(model) == pytest.approx(float(everything.detach().double().norm()), rel=1e-6)
+
+
+def test_biases_have_no_part_in_the_frobenius_norm():
+    """3, 4 and 12 are the weights, and sqrt(9 + 16 + 144) is 13, whatever the biases."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1))
+    with torch.no_grad():
+        for tensor, value in zip(model.parameters(), ([[3.0, 4.0]], [100.0], [[12.0]], [-50.0]), strict=True):
+            tensor.copy_(torch.tensor(value))
+    assert frobenius_norm(model) == pytest.approx(13, rel=1e-12)
 
 
 def test_the_path_norm_is_the_sum_over_paths():
@@ -151,6 +172,17 @@ def test_the_distance_from_initialization_is_of_what_is_trained():
     with torch.no_grad():
         moved.add_(0.5)
     assert distance_from_initialization(model, initial) == pytest.approx(0.5 * math.sqrt(moved.numel()), rel=1e-6)
+
+
+def test_running_statistics_are_no_distance():
+    """They move in every forward pass, at a learning rate of 0 as well; the scale, which is not trained, counts not."""
+    model, initial = build_model("small_inception"), build_model("small_inception")
+    initial.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        model.train()(images(8))
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.weight.fill_(3.0)
+    assert distance_from_initialization(model, initial) == 0
 
 
 def test_sharpness_is_the_highest_loss_in_the_ball():

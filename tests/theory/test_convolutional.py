@@ -97,6 +97,22 @@ def test_standardized_features_have_mean_0_and_deviation_1_and_constant_ones_are
     assert torch.allclose(train[:, 0], expected, atol=1e-5)
 
 
+def test_test_features_are_standardized_by_the_training_sets_moments():
+    train, test = torch.rand(30, 4, generator=generator(0, "rows")), 5 + 3 * torch.rand(6, 4)
+    mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
+    expected = (test - mean) / deviation
+    standardize(train, test)
+    assert torch.allclose(test, expected, rtol=1e-4)
+
+
+def test_a_test_images_features_do_not_depend_on_the_others():
+    """Nor on how bright those are: of an image of both sets they are the same in each."""
+    train = images(40)
+    alone, _ = standardized_features(train, train[:3], 10, seed=0)
+    _, among_others = standardized_features(train, torch.cat([train[:3], images(20, seed=1) // 8]), 10, seed=0)
+    assert torch.allclose(among_others[:3], alone[:3], atol=1e-5)
+
+
 @pytest.mark.parametrize("held", [0.0, 5000.0, math.inf])
 def test_the_sums_over_chunks_are_the_products_of_the_features(tmp_path: Path, held):
     train, test = images(70), images(40, seed=1)

@@ -57,6 +57,17 @@ def test_a_run_is_the_exact_solution_and_says_so(tmp_path: Path):
     assert result["provenance"]["fingerprint"] == data.fingerprint
 
 
+def test_the_bandwidth_is_chosen_by_the_true_labels_whatever_labels_are_fitted(tmp_path: Path):
+    """So that one kernel fits both; random labels would choose it by chance."""
+    true, random = (
+        fit(config(tmp_path, train_subset=200, randomization=labels)).result for labels in ("none", "random_labels")
+    )
+    assert true["bandwidths_tried"] == random["bandwidths_tried"]
+    assert true["bandwidth"] == random["bandwidth"]
+    assert true["test_error"] < 0.2, "true labels are those of their images"
+    assert random["test_error"] > 0.7
+
+
 def test_random_labels_are_fitted_as_exactly(tmp_path: Path):
     result = fit(config(tmp_path, randomization="random_labels")).result
     assert result["interpolates"]

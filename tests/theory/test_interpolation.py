@@ -73,6 +73,16 @@ def test_a_matrix_that_float32_cannot_factorize_takes_jitter_and_says_so():
     assert found.solution.norm is None
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_jitter_is_a_share_of_the_matrixs_own_diagonal(scale):
+    """Of fewer features than points, whose matrix is singular: whatever their unit, the same share is added."""
+    at = points(100, 5)
+    found = interpolate(LinearKernel(), scale * at, one_hot(random_labels(100), 10)).solution
+    mean = float((scale * at).double().square().sum(dim=1).mean())
+    shares = (1e-6, 1e-5, 1e-4, 1e-3)
+    assert min(abs(found.jitter / mean / share - 1) for share in shares) < 1e-4
+
+
 @pytest.mark.parametrize("held", [0.0, 50_000.0])
 def test_with_less_memory_than_the_factor_the_answer_is_the_same(tmp_path: Path, held, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(blocks, "BLOCK", 64)

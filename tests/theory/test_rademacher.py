@@ -18,6 +18,8 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.randomization import random_signs
 from rethinking.errors import InputError
+from rethinking.experiments import rademacher as experiment
+from rethinking.experiments.experiment import Answer, Evidence, Row
 from rethinking.seeding import generator
 from rethinking.theory import kinds
 from rethinking.theory.rademacher import (
@@ -36,7 +38,7 @@ from rethinking.theory.stability import neighbour
 from rethinking.training import train
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import untrained
-from rethinking.training.run_dir import RunDir
+from rethinking.training.run_dir import RunDir, RunResult
 
 
 def points(count: int, features: int, seed: int = 0) -> Tensor:
@@ -90,6 +92,19 @@ def test_the_standard_error_is_that_of_a_mean():
     assert found.mean == pytest.approx(0.7)
     assert found.standard_error == pytest.approx(0.2 / math.sqrt(3))
     assert math.isnan(estimate([1.0]).standard_error)
+
+
+@pytest.mark.parametrize(("accuracy", "correlation"), [(1.0, 1.0), (0.75, 0.5), (0.5, 0.0), (0.25, -0.5)])
+def test_a_share_of_right_signs_is_a_correlation_of_twice_it_less_one(accuracy, correlation):
+    """Of n products of signs, h(x) times sigma, a share a is +1 and the rest is -1: their mean is 2a - 1."""
+    record = {"epoch": 1, "train_accuracy": 0.1, "exact_train_accuracy": accuracy}
+    run = RunResult(Path(), ExperimentConfig(randomization="random_signs"), [record], {})
+    assert correlation_reached(run) == correlation
+    row = Row((("model", "mlp_1x512"), ("examples", "100")), run.config)
+    evidence = Evidence("run", "", True, run.config.to_dict(), {}, (record,))
+    shown = {number.quantity: number.ours for number in experiment.numbers([Answer(row, 0, evidence)])}
+    assert shown["correlation"] == correlation
+    assert shown[experiment.BOUND] == pytest.approx(correlation + 3 * math.sqrt(math.log(40) / 200))
 
 
 def test_the_bound_on_the_gap_falls_with_the_examples_to_the_complexity():

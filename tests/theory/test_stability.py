@@ -140,6 +140,14 @@ def test_stability_as_a_run(tmp_path: Path):
     assert kinds.read(found.path).config == found.config
 
 
+def test_the_gap_kept_beside_a_change_is_of_the_network_of_all_examples(tmp_path: Path):
+    asked = network(tmp_path, train_subset=10, num_epochs=2)
+    found = kinds.carry_out(StabilityConfig.of(asked, replaced=1)).result
+    gaps = [train(neighbour(asked, example)).final["generalization_gap"] for example in (None, 1)]
+    assert gaps[0] != gaps[1]
+    assert found["gap"] == gaps[0]
+
+
 def test_the_question_is_the_same_in_any_precision_and_another_for_another_example_or_seed(tmp_path: Path):
     data = sources.load("digits")
 

@@ -2,8 +2,8 @@ import http.server
 import logging
 import socket
 import socketserver
+import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,15 @@ class Troubled(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+def written_by_wandb(run: Path) -> bytes:
+    """The file of an offline run, once the service behind it has ended: `finish` does not wait for the disk."""
+    import wandb
+
+    wandb.teardown()
+    (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    return file.read_bytes()
+
+
 def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Troubled) as server:
@@ -72,16 +81,7 @@ def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pyte
         result = train(config(tmp_path, use_wandb=True, use_tensorboard=False))
         server.shutdown()
     assert len(result.metrics) == 3
-    assert any(b"train_loss" in file.read_bytes() for file in (result.path / "wandb").glob("offline-run-*/run-*.wandb"))
-
-
-def written(file: Path, last: bytes) -> bytes:
-    """The content of `file` once W&B's service, a process of its own, has come to write `last`."""
-    deadline = time.monotonic() + 1200
-    while last not in (content := file.read_bytes()):
-        assert time.monotonic() < deadline, content[:1000]
-        time.sleep(0.05)
-    return content
+    assert b"train_loss" in written_by_wandb(result.path)
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -89,9 +89,8 @@ def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)  # its service is slow to start where other tests run beside
     configs = [config(tmp_path, use_wandb=True, use_tensorboard=False, seed=seed) for seed in range(2)]
-    for _, result in train_many(configs, at_once=2, stacked=stacked):
-        (offline,) = (result.path / "wandb").glob("offline-run-*")
-        content = written(next(offline.glob("run-*.wandb")), b"epochs_to_fit")
+    for _, result in [*train_many(configs, at_once=2, stacked=stacked)]:
+        content = written_by_wandb(result.path)
         assert content.count(b"train_loss") >= 3, "every epoch of its own"
 
 
@@ -104,11 +103,48 @@ def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         with caplog.at_level(logging.WARNING, "rethinking"):
             result = train(config(tmp_path, use_wandb=True, wandb_project="zhang-generalization"))
-    (offline,) = (result.path / "wandb").glob("offline-run-*")
-    content = next(offline.glob("run-*.wandb")).read_bytes()
+    content = written_by_wandb(result.path)
     for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
         assert expected in content
     assert any("logs offline" in message for message in caplog.messages)
+
+
+class FakeWandb:
+    """What of the package a logger calls; keeps what it is told."""
+
+    Settings = dict
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, object] = {}
+        self.ended: int | None = None
+
+    def init(self, **options: object) -> "FakeWandb":
+        self.options = options
+        return self
+
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        self.logged.append((step, scalars))
+
+    def finish(self, exit_code: int) -> None:
+        self.ended = exit_code
+
+
+def test_wandb_is_told_each_epochs_numbers_at_its_epoch_and_the_last_ones_as_final(tmp_path: Path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    asked = config(tmp_path, use_wandb=True, use_tensorboard=False, wandb_project="mine", eval_test_every=2)
+    result = train(asked)
+    shown = {"train_loss", "train_accuracy", "exact_train_accuracy", "test_loss", "test_accuracy", "generalization_gap"}
+    shown |= {"learning_rate", "images_per_second", "seconds"}
+    numbers = [{name: record[name] for name in shown if record[name] is not None} for record in result.metrics]
+    assert wandb.logged == [*enumerate(numbers, 1)]
+    assert len({record["train_loss"] for record in numbers}) == 3
+    assert wandb.summary.pop("epochs_to_fit") == result.result["epochs_to_fit"]
+    assert wandb.summary == {f"final/{name}": value for name, value in numbers[-1].items()}
+    assert (wandb.options["project"], wandb.options["name"], wandb.ended) == ("mine", result.path.name, 0)
+    assert wandb.options["config"]["learning_rate"] == 0.01, "resolved"
 
 
 class Broken:

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
-from rethinking.training.evaluation import evaluate, label_metrics
+from rethinking.training.evaluation import evaluate, fits, label_metrics
 from rethinking.training.loop import Training, evaluation_is_due, exact_accuracy_is_due, learning_rate, train_epoch
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import RunDir, epochs_to_fit
@@ -174,6 +175,16 @@ def test_label_metrics_by_hand():
     assert label_metrics(predictions, true, true)["train_accuracy_corrupted"] is None
 
 
+def test_each_label_metric_is_over_its_own_images():
+    """Of ten images the first four are corrupted: three predictions follow these labels and one the true class."""
+    true = torch.zeros(10, dtype=torch.int64)
+    labels = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    predictions = torch.tensor([1, 1, 1, 0, 0, 0, 0, 2, 2, 2])
+    assert label_metrics(predictions, labels, true) == pytest.approx(
+        {"train_accuracy_corrupted": 3 / 4, "train_accuracy_untouched": 3 / 6, "true_label_agreement": 4 / 10}
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "epoch", "due"),
     [
@@ -209,6 +220,21 @@ def test_exact_training_accuracy_is_measured_where_it_can_be_the_first_to_fit(ex
     right = torch.ones(300, dtype=torch.bool)
     right[wrong_online] = False
     assert run._may_fit(1 - len(wrong_online) / 300, right) is may_fit
+
+
+def test_whether_a_network_fits_is_asked_in_evaluation_mode_and_moves_no_statistics():
+    """Of a network just trained, whose batch statistics would give other classes."""
+    model, data = initialized("small_inception"), batches(40)
+    one_epoch(at_work(model, ExperimentConfig(learning_rate=0.001, batch_size=20).resolved(), data))
+    rows = torch.arange(40)
+    with torch.no_grad():
+        data.labels = copy.deepcopy(model).eval()(data.images(rows)).argmax(dim=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert fits(model.train(), data, rows, FP32)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    data.labels[39] = (data.labels[39] + 1) % 10
+    assert fits(model.train(), data, rows[:39], FP32)
+    assert not fits(model.train(), data, rows, FP32)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Many runs at once, on the built-in digits: what each leaves is what it would leave alone."""
 
 import collections
+import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -79,6 +80,40 @@ def test_stacked_runs_leave_what_each_leaves_alone(tmp_path: Path):
         assert records[-1]["test_accuracy"] == pytest.approx(twins[-1]["test_accuracy"], abs=0.02)
         for name, tensor in tensors.items():
             torch.testing.assert_close(tensor, twin_tensors[name], rtol=0.05, atol=0.002, msg=name)
+
+
+APART = (  # each differs in what it sees from every other
+    {},
+    {"min_std": 0.6},
+    {"random_crop": True},
+    {"augment_flip_rotate": True},
+    {"random_crop": True, "augment_flip_rotate": True},
+    {"pixel_noise": 60.0},
+    {"pixel_noise": 90.0},
+    {"pixel_noise": 60.0, "randomization_seed": 1},
+    {"replaced_example": 2},
+    {"replaced_example": 3},
+    {"randomization": "shuffled_pixels"},
+    {"randomization": "random_pixels"},
+    {"randomization": "gaussian_pixels"},
+    {"randomization": "gaussian_pixels", "randomization_seed": 1},
+)
+
+
+def test_runs_stacked_beside_each_other_see_their_own_images(tmp_path: Path):
+    """In one group each has its solo twin's losses in training and testing, and no other one's."""
+    options = {"train_subset": 24, "batch_size": 24, "num_epochs": 1, "learning_rate": 0.001}
+    configs = [config(tmp_path / "together", **options, **own) for own in APART]
+    together = trained(configs, at_once=len(configs), stacked=True)
+    losses = []
+    for asked in configs:
+        assert together[asked].result["stacked"] == len(configs)
+        alone = train(replace(asked, runs_dir=str(tmp_path / "alone"))).final
+        losses.append((alone["train_loss"], alone["test_loss"]))
+        beside = together[asked].final
+        assert (beside["train_loss"], beside["test_loss"]) == pytest.approx(losses[-1], rel=1e-4), asked
+    in_training = sorted(loss for loss, _ in losses)
+    assert min(b - a for a, b in itertools.pairwise(in_training)) > 5e-4 * in_training[0], "too much alike"
 
 
 @pytest.mark.parametrize("model", ["mlp_3x512", "small_alexnet", "small_inception"])

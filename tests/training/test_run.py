@@ -1,5 +1,6 @@
 """Whole runs on the built-in digits."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
@@ -16,7 +18,7 @@ from rethinking.data.randomization import corrupt_labels
 from rethinking.models import build_model
 from rethinking.training import find
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.preparation import plain_training_set, resolve
+from rethinking.training.preparation import plain_training_set, resolve, untrained
 from rethinking.training.run_dir import RunDir
 
 RECORD_KEYS = [
@@ -187,6 +189,22 @@ def test_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
     assert not torch.equal(small, true[:100])
 
 
+@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"randomization_seed": 3}], ids=str)
+def test_every_run_of_a_size_has_the_same_images(tmp_path: Path, options):
+    """The first 60 of the shuffle that SHA-256 of its name seeds, whatever the seeds of the run."""
+    digest = hashlib.sha256(b"0/train_subset").digest()
+    stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+    rows = torch.randperm(1442, generator=stream)[:60]
+    asked = config(tmp_path, train_subset=60, num_epochs=1, **options)
+    stored = safetensors.torch.load_file(train(asked).path / "randomization.safetensors")
+    data = sources.load("digits")
+    assert torch.equal(stored["labels"], torch.from_numpy(data.train.labels)[rows])
+    images = plain_training_set(resolve(asked, data), data).images(torch.arange(60))
+    kept = torch.from_numpy(data.train.images)[rows].flatten(1).float()
+    whitened = (kept - kept.mean(1, keepdim=True)) / kept.std(1, correction=0, keepdim=True)
+    torch.testing.assert_close(images.flatten(1), whitened, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -281,6 +299,38 @@ def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, model_name, 
     results = [train(config(tmp_path / str(index), **options)) for index in range(2)]
     weights = [safetensors.torch.load_file(result.path / "checkpoint.safetensors") for result in results]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_batch_normalization_trains_by_batches_in_every_epoch_and_is_tested_by_its_averages(tmp_path: Path):
+    """Against the obvious loop, an evaluation between its two epochs: the same losses and the same state."""
+    draws = np.random.default_rng(0)
+    images, labels = draws.integers(0, 256, (22, 28, 28), dtype=np.uint8), np.arange(22) % 3
+    file = tmp_path / "few.npz"
+    np.savez(file, x_train=images[:16], y_train=labels[:16], x_test=images[16:], y_test=labels[16:])
+    asked = config(tmp_path, model_name="small_inception", dataset=str(file), batch_size=8, learning_rate=0.001)
+    result = train(asked)
+    data = sources.load_for(asked)
+    resolved = resolve(asked, data)
+    split, model = plain_training_set(resolved, data), untrained(resolved, data)
+    tested = plain_training_set(resolved, replace(data, train=data.test))
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.001, momentum=0.9)
+    for epoch, record in enumerate(result.metrics, 1):
+        optimizer.param_groups[0]["lr"] = 0.001 * 0.95 ** (epoch - 1)
+        model.train()
+        losses = []
+        for _, images, labels in split.training_epoch(0, epoch, 8):
+            losses.append(F.cross_entropy(model(images), labels))
+            optimizer.zero_grad()
+            losses[-1].backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            test_loss = F.cross_entropy(model(tested.images(torch.arange(6))), tested.labels)
+        assert record["train_loss"] == pytest.approx(float(sum(losses).detach()) / 2, rel=1e-4)
+        assert record["test_loss"] == pytest.approx(float(test_loss), rel=1e-3)
+    kept = safetensors.torch.load_file(result.path / "checkpoint.safetensors")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(kept[f"model.{name}"], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_an_unfinished_run_is_found_as_far_as_it_has_come(tmp_path: Path):

@@ -42,6 +42,12 @@ def batches(shared: bool, steps: int = 3, device: torch.device = CPU) -> list[Ba
     return made
 
 
+def state_of(models: list[nn.Module], optimizers: list[Optimizer]) -> list[Tensor]:
+    """Weights, buffers, and what the optimizers remember."""
+    of_models = [tensor for model in models for tensor in model.state_dict().values()]
+    return of_models + [tensor for optimizer in optimizers for tensor in optimizer.state.values()]
+
+
 def alone(models: list[nn.Module], optimizers: list[Optimizer], precision: str) -> list[Step]:
     return [
         Step([model], [optimizer], autocast(precision)) for model, optimizer in zip(models, optimizers, strict=True)
@@ -137,6 +143,23 @@ def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
         other.begin([0.01] * RUNS)
     for batch in batches(shared=True):
         assert torch.equal(step(batch.images, batch.labels)[0], twin(batch.images, batch.labels)[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_getting_ready_leaves_a_resumed_run_where_it_was(monkeypatch, optimizer):
+    """Weights and the optimizer's moments and count of steps, on which the next step builds."""
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    models, optimizers = networks("mlp_1x512", optimizer)
+    step = Step(models, optimizers, autocast())
+    step.begin([0.001] * RUNS)
+    first, second = batches(shared=True, steps=2)
+    step(first.images, first.labels)
+    before = [tensor.clone() for tensor in state_of(models, optimizers)]
+    assert any(tensor.any() for each in optimizers for tensor in each.state.values()), "moments of a step"
+    ready, _ = fastest_step(step, "on", [second])
+    assert ready is not step
+    after = state_of(models, optimizers)
+    assert all(torch.equal(tensor, value) for tensor, value in zip(after, before, strict=True))
 
 
 def test_memory_that_runs_out_while_getting_ready_is_no_reason_to_go_on_slowly(monkeypatch):
