@@ -91,7 +91,7 @@ def assert_same_bits(run: Path, other: Path) -> None:
     [
         {},
         {"optimizer": "adam", "lr": 0.001},
-        {"model": "small_inception", "train_subset": 200, "num_epochs": 4},
+        {"model": "small_inception", "train_subset": 130, "num_epochs": 4},
         {"model": "small_alexnet", "train_subset": 300, "num_epochs": 8, "lr_schedule": "cosine"},
     ],
     ids=["mlp", "adam", "inception", "alexnet"],
