@@ -163,13 +163,13 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
 
 
 def test_label_metrics_by_hand():
-    true = torch.tensor([0, 1, 2, 3])
-    labels = torch.tensor([0, 1, 5, 6])  # the last two are corrupted
-    predictions = torch.tensor([0, 2, 5, 3])
+    true = torch.tensor([0, 1, 2, 3, 4])
+    labels = torch.tensor([0, 1, 5, 6, 7])  # the last three are corrupted
+    predictions = torch.tensor([0, 2, 5, 3, 4])
     assert label_metrics(predictions, labels, true) == {
-        "train_accuracy_corrupted": 0.5,
+        "train_accuracy_corrupted": pytest.approx(1 / 3),
         "train_accuracy_untouched": 0.5,
-        "true_label_agreement": 0.5,
+        "true_label_agreement": 0.6,
     }
     assert label_metrics(predictions, true, true)["train_accuracy_corrupted"] is None
 
