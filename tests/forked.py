@@ -42,6 +42,8 @@ def run(
     environment = dict(os.environ if env is None else env)
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("output", "errors")]
+        for stream in streams:
+            stream.touch()
         started = processes.Process(target=_become, args=(words, cwd or Path.cwd(), environment, streams, file_size))
         started.start()
         started.join(LIMIT)
@@ -56,8 +58,9 @@ def _become(
     words: list[str], cwd: Path, environment: dict[str, str], streams: Sequence[Path], file_size: int | None
 ) -> None:
     """What `python` does after the imports: takes its streams, its folder, its signals, and runs the script."""
+    atexit._clear()  # what is to be tidied up at the end of the process that was forked
     for number, stream in enumerate(streams, 1):
-        file = os.open(stream, os.O_WRONLY | os.O_CREAT)
+        file = os.open(stream, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
     os.chdir(cwd)
