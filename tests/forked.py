@@ -60,7 +60,7 @@ def _become(
     """What `python` does after the imports: takes its streams, its folder, its signals, and runs the script."""
     atexit._clear()  # what is to be tidied up at the end of the process that was forked
     for number, stream in enumerate(streams, 1):
-        file = os.open(stream, os.O_WRONLY | os.O_APPEND)
+        file = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
     os.chdir(cwd)
