@@ -11,7 +11,7 @@ test: .venv/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
 bench: .venv/.installed

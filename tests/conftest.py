@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -16,6 +17,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
+
+from tests import forked
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,19 +53,8 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def train_command(tmp_path: Path) -> Command:
-    """Run `python train.py ...` in an empty folder, as a person would; keyword arguments go to `subprocess.run`."""
-
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            **options,  # type: ignore[call-overload]
-        )
-
-    return run
+    """Run `python train.py ...` in an empty folder, as a person would; keyword arguments go to `forked.run`."""
+    return functools.partial(forked.run, ROOT / "train.py", cwd=tmp_path)
 
 
 def on_a_terminal(folder: Path, *arguments: str) -> str:
@@ -112,15 +104,7 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reproduce(folder: Path, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "reproduce.py"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-        env=env,
-    )
+    done = forked.run(ROOT / "reproduce.py", *arguments, cwd=folder, env=env)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -53,6 +53,7 @@ def test_the_briefs_command_lines_work_as_written(command, real_root: Path, tmp_
 def test_without_batch_normalization_the_papers_rate_is_survived(real_root: Path, tmp_path: Path, train_command):
     """A few steps more than the test above takes: from other initial weights the loss leaves the numbers by then."""
     few = ["--data_root", str(real_root), "--train_subset", "256", "--num_epochs", "5", "--precision", "fp32"]
+    few += ["--eval_test_every", "5"]
     ran = train_command("--model", "small_inception_no_bn", "--dataset", "cifar10", *few)
     assert ran.returncode == 0, ran.stderr
     assert train_command("--model", "small_inception_no_bn", *few, "--init", "he").returncode == 1

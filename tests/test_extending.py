@@ -12,6 +12,7 @@ import pytest
 
 from rethinking import load_run
 from rethinking.experiments import archive
+from tests import forked
 from tests.conftest import ROOT, made_once
 
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -19,9 +20,12 @@ DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
-    ran = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, timeout=1200, check=False, env={**os.environ, **env}
-    )
+    if env or words[0] != sys.executable or Path(words[1]).parent != ROOT:
+        ran = subprocess.run(
+            words, cwd=folder, capture_output=True, text=True, timeout=1200, check=False, env={**os.environ, **env}
+        )
+    else:
+        ran = forked.run(Path(words[1]), *words[2:], cwd=folder)
     assert ran.returncode == status, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
     return ran.stdout + ran.stderr

@@ -4,6 +4,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,15 @@ class Troubled(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def written_by_wandb(run: Path) -> bytes:
-    """The file of an offline run, once the service behind it has ended: `finish` does not wait for the disk."""
-    import wandb
-
-    wandb.teardown()
-    (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    return file.read_bytes()
+def logged(run: Path, *words: bytes, times: int = 1) -> bool:
+    """Whether W&B wrote down each of the words; its service may still be writing when the run has ended."""
+    deadline = time.monotonic() + 1200
+    while time.monotonic() < deadline:
+        content = b"".join(file.read_bytes() for file in run.glob("wandb/offline-run-*/run-*.wandb"))
+        if all(content.count(word) >= times for word in words):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,7 +84,7 @@ def test_wandb_whose_server_fails_logs_offline(tmp_path: Path, monkeypatch: pyte
         result = train(config(tmp_path, use_wandb=True, use_tensorboard=False))
         server.shutdown()
     assert len(result.metrics) == 3
-    assert b"train_loss" in written_by_wandb(result.path)
+    assert logged(result.path, b"train_loss")
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -89,9 +92,10 @@ def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)  # its service is slow to start where other tests run beside
     configs = [config(tmp_path, use_wandb=True, use_tensorboard=False, seed=seed) for seed in range(2)]
-    for _, result in [*train_many(configs, at_once=2, stacked=stacked)]:
-        content = written_by_wandb(result.path)
-        assert content.count(b"train_loss") >= 3, "every epoch of its own"
+    for _, result in train_many(configs, at_once=2, stacked=stacked):
+        assert len(list((result.path / "wandb").glob("offline-run-*"))) == 1
+        assert logged(result.path, b"train_loss", times=3), "every epoch of its own"
+        assert logged(result.path, b"epochs_to_fit")
 
 
 def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
@@ -103,9 +107,8 @@ def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         with caplog.at_level(logging.WARNING, "rethinking"):
             result = train(config(tmp_path, use_wandb=True, wandb_project="zhang-generalization"))
-    content = written_by_wandb(result.path)
-    for expected in (b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512"):
-        assert expected in content
+    assert len(list((result.path / "wandb").glob("offline-run-*"))) == 1
+    assert logged(result.path, b"zhang-generalization", b"train_loss", b"epochs_to_fit", b"mlp_1x512")
     assert any("logs offline" in message for message in caplog.messages)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from tests import forked
 from tests.conftest import ROOT
 
 TIMINGS = ("images_per_second", "seconds")
@@ -44,9 +46,7 @@ def start(arguments: list[str], **kwargs: object) -> "subprocess.Popen[str]":
 
 
 def finish(arguments: list[str], **kwargs: object) -> "subprocess.CompletedProcess[str]":
-    process = start(arguments, **kwargs)
-    output, errors = process.communicate(timeout=1200)
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+    return forked.run(ROOT / "train.py", *arguments, **kwargs)  # type: ignore[arg-type]
 
 
 def only_run(runs: Path) -> Path:
@@ -91,7 +91,7 @@ def assert_same_bits(run: Path, other: Path) -> None:
     [
         {},
         {"optimizer": "adam", "lr": 0.001},
-        {"model": "small_inception", "train_subset": 200, "num_epochs": 4},
+        {"model": "small_inception", "train_subset": 130, "num_epochs": 4},
         {"model": "small_alexnet", "train_subset": 300, "num_epochs": 8, "lr_schedule": "cosine"},
     ],
     ids=["mlp", "adam", "inception", "alexnet"],
@@ -185,9 +185,10 @@ def test_a_full_disk_is_one_line_and_what_was_saved_stays(tmp_path: Path):
     process.kill()
     process.communicate()
     saved = (only_run(tmp_path) / "checkpoint.safetensors").read_bytes()
-    full = finish(command, preexec_fn=limit_file_size)
+    full = start(command, preexec_fn=limit_file_size)
+    _, errors = full.communicate(timeout=1200)
     assert full.returncode == 1
-    (line,) = full.stderr.splitlines()
+    (line,) = errors.splitlines()
     assert line.startswith("error: cannot write")
     assert "checkpoint.safetensors" in line
     assert "the same command goes on" in line
@@ -208,22 +209,27 @@ def test_a_runs_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(tmp_path: Path):
     assert finish(options(tmp_path / "other", num_epochs=1)).returncode == 0  # the digits are decoded
-    full = finish(
-        options(tmp_path / "runs"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-    )
+    full = finish(options(tmp_path / "runs"), file_size=9000)
     assert full.returncode == 1
     (line,) = full.stderr.splitlines()
     assert "randomization.safetensors" in line
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path) -> Path:
-    process = start(options(tmp_path, num_epochs=1000))
-    wait_for_epoch(tmp_path, 2, process)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("killed")
+    process = start(options(runs, num_epochs=1000))
+    wait_for_epoch(runs, 2, process)
     process.kill()
     process.communicate()
-    return only_run(tmp_path)
+    return only_run(runs)
+
+
+@pytest.fixture
+def interrupted(killed: Path, tmp_path: Path) -> Path:
+    """A copy of its own for each test."""
+    return shutil.copytree(killed, tmp_path / killed.name)
 
 
 def damage_checkpoint_end(run: Path) -> None:
@@ -304,6 +310,19 @@ def cut_result(run: Path) -> None:
     (run / "result.json").write_text('{"final": {"epoch": 1}}')
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("ended")
+    assert finish(options(runs, num_epochs=1)).returncode == 0
+    return only_run(runs)
+
+
+@pytest.fixture
+def finished(ended: Path, tmp_path: Path) -> Path:
+    """A copy of its own for each test."""
+    return shutil.copytree(ended, tmp_path / ended.name)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -315,10 +334,9 @@ def cut_result(run: Path) -> None:
         (edit_yaml, "config.yaml was changed since the run began"),
     ],
 )
-def test_a_finished_run_that_was_damaged_is_told(tmp_path: Path, damage, message):
-    assert finish(options(tmp_path, num_epochs=1)).returncode == 0
-    damage(only_run(tmp_path))
-    refused = finish(options(tmp_path, num_epochs=1))
+def test_a_finished_run_that_was_damaged_is_told(finished: Path, damage, message):
+    damage(finished)
+    refused = finish(options(finished.parent, num_epochs=1))
     assert refused.returncode == 1
     assert message in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
