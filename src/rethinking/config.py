@@ -24,7 +24,7 @@ from rethinking.data.operators import Operator
 from rethinking.errors import InputError, nearest
 from rethinking.models import catalogue
 from rethinking.models.catalogue import Network
-from rethinking.options import Check, option
+from rethinking.options import Check, command_line, option
 
 CONFIG_FORMAT = 1  # of config.yaml and the run folder around it; raised when an older reader would misread a newer run
 
@@ -470,6 +470,10 @@ class ExperimentConfig:
     def from_yaml(cls, path: str | Path) -> ExperimentConfig:
         """The configuration in a YAML file, such as a run's `config.yaml`. Raises `InputError`."""
         return cls.from_mapping(read_config_file(Path(path)))
+
+    def command(self) -> str:
+        """The command line that makes this run."""
+        return command_line("train.py", self)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump({"format": CONFIG_FORMAT, **self.to_dict()}, sort_keys=False)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import shlex
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from rethinking.errors import InputError, nearest
@@ -221,16 +222,17 @@ def _one_value(option: Option, word: str) -> Any:
     raise InputError(f"{name} takes {option.metavar}, not '{word}': {option.help}")
 
 
-def in_words(values: Mapping[str, Any], options: Sequence[Option]) -> list[str]:
-    """The words of a command line that give `values` to the options whose defaults are others."""
-    words = []
-    for option in options:
-        value = values.get(option.name, option.default)
-        if value == option.default:
+def command_line(script: str, chosen: Any) -> str:
+    """The command that gives a dataclass's options these values, of those that can change numbers the changed ones."""
+    changing = {spec.name for spec in dataclasses.fields(chosen) if spec.metadata["changes_numbers"]}
+    words = ["python", script]
+    for option in options_of(type(chosen)):
+        value = getattr(chosen, option.name)
+        if option.name not in changing or value == option.default:
             continue
-        name = [] if option.positional else [f"--{option.flag}"]
         if isinstance(value, bool):
-            words += [f"--{option.flag}" if value else f"--no_{option.flag}"]
+            words.append(f"--{option.flag}" if value else f"--no_{option.flag}")
         else:
+            name = [] if option.positional else [f"--{option.flag}"]
             words += [*name, *map(str, value if isinstance(value, tuple) else [value])]
-    return words
+    return shlex.join(words)

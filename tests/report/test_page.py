@@ -94,7 +94,7 @@ def test_a_number_of_a_kernel_machine_opens_its_solution(browser: Browser, solve
     opened.locator("section#table3 table button").first.click()
     popover = opened.locator("[popover]:popover-open")
     assert "fits every training label" in popover.inner_text()
-    assert "python reproduce.py table3 --dataset digits --scale demo" in popover.inner_text()
+    assert "python reproduce.py table3 --scale demo --filters 25 400" in popover.inner_text()
     opened.close()
     assert complaints == []
 
@@ -114,7 +114,7 @@ def test_a_click_opens_the_configuration_and_the_data_behind_a_number(page: Page
     assert run.run in text
     assert run.facts["provenance"]["fingerprint"] in text
     assert "digits, 1,442 training images" in text
-    assert "python train.py --dataset digits" in text
+    assert "python train.py --model mlp_1x512 --dataset digits" in text
     popover.locator("summary").click()
     assert "randomization_seed" in popover.inner_text()
     popover.get_by_role("button", name="Close").click()

@@ -21,11 +21,11 @@ from rethinking.experiments.catalogue import find as find_experiment
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.models import catalogue
-from rethinking.options import option
+from rethinking.options import command_line, option
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import kinds
 from rethinking.theory.kernel_machine import KernelMachineConfig
-from rethinking.theory.run import TheoryConfig, TheoryResult
+from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
 from rethinking.theory.run import question as theory_question
 from rethinking.theory.trained import MeasurementConfig
@@ -172,6 +172,11 @@ class Reproduction:
         if networks and not self.runs and not any(self._rows(name) for name in networks):
             takes = ", ".join(EXPERIMENTS[networks[0]].models)
             raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the same."""
+        return command_line("reproduce.py", self)
 
     @property
     def wanted(self) -> list[str]:
@@ -371,6 +376,7 @@ class Reproduction:
             if isinstance(asked, MeasurementConfig) and failed & {*asked.networks()}:
                 yield asked, RunError("its network failed")
                 continue
+            made_by.set(self.command)
             try:
                 yield asked, kinds.carry_out(asked, watch(asked))
             except (RunError, InputError) as error:  # such as for memory that is no longer there

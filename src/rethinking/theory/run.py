@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -169,9 +170,12 @@ def about(config: TheoryConfig, data: sources.ImageData, precision: str) -> dict
         "train_images": config.train_subset or len(data.train),
         "test_images": len(data.test) if data.test else 0,
         "image_shape": list(data.image_shape),
+        **({} if made_by.get() is None else {"command": made_by.get()}),
         "provenance": provenance(torch.device(config.device), precision) | {"fingerprint": data.fingerprint},
     }
 
+
+made_by: ContextVar[str | None] = ContextVar("made_by", default=None)  # the command that carries a run out
 
 _conflicts: dict[tuple[object, ...], str] = {}  # of what this process looked through: the error, or none
 

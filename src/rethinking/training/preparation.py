@@ -108,6 +108,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         "dataset": data.name,
         "parameters": count_parameters(model),
         "network": network_notes(config, data),
+        "command": asked.given.command(),
         "train_images": len(train_split),
         "labels_changed": _labels_changed(config, train_split),
         "data": {
