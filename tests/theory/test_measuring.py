@@ -116,6 +116,18 @@ def test_any_finished_run_is_measured_on_what_it_was_trained_on(
     assert found["sharpness"] >= 0
 
 
+@pytest.mark.parametrize("options", [{"min_std": 0.7}, {"pixel_noise": 80.0}, {"replaced_example": 3}], ids=str)
+def test_the_loss_measured_is_that_of_the_very_images_it_was_trained_on(tmp_path: Path, options):
+    """At a rate too small to move a weight, in one batch: that of its first step."""
+    still = {"learning_rate": 1e-30, "train_subset": 12, "num_epochs": 1, "precision": "fp32", "device": "cpu"}
+    asked = network(tmp_path, **still, **options)
+    found = kinds.carry_out(ComplexityConfig.of(asked)).result
+    plain = train(network(tmp_path, **still)).final["train_loss"]
+    trained = train(asked).final["train_loss"]
+    assert found["train_loss"] == pytest.approx(trained, rel=1e-5)
+    assert trained != pytest.approx(plain, rel=1e-3)
+
+
 def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
     run = train(network(tmp_path, num_epochs=1))
     (run.path / "checkpoint.safetensors").unlink()

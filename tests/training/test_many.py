@@ -154,6 +154,19 @@ def test_an_interrupted_group_goes_on_alone_and_together(tmp_path: Path):
     assert sorted(seen) == [2, 2, 3, 3, 4, 4], "epochs that were finished before are not trained again"
 
 
+def test_runs_taken_up_at_different_epochs_each_go_on_with_their_own_order_rate_and_augmentation(tmp_path: Path):
+    """One of them has two epochs behind it; to the end each has the losses of its solo twin."""
+    options = {"random_crop": True, "num_epochs": 4, "lr_decay": 0.5, "train_subset": 200, "batch_size": 64}
+    configs = [config(tmp_path / "together", seed=seed, **options) for seed in (0, 1)]
+    with pytest.raises(KeyboardInterrupt):
+        train(configs[1], observers=[InterruptAfter(2)])
+    for asked, outcome in trained(configs, at_once=2, stacked=True).items():
+        alone = train(replace(asked, runs_dir=str(tmp_path / "alone")))
+        for name in ("train_loss", "test_loss", "learning_rate"):
+            beside = [record[name] for record in outcome.metrics]
+            assert beside == pytest.approx([record[name] for record in alone.metrics], rel=1e-3), name
+
+
 @pytest.mark.parametrize("stacked", [True, False])
 def test_a_run_that_diverges_ends_alone(tmp_path: Path, stacked):
     configs = [config(tmp_path, learning_rate=rate) for rate in (0.01, 1e30, 0.02)]
