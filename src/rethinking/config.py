@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from rethinking.config_files import read_yaml
 from rethinking.errors import InputError
 
 CONFIG_FORMAT = 1  # of config.yaml and the run folder around it; raised when an older reader would misread a newer run
@@ -511,11 +512,11 @@ def field_by_name() -> dict[str, str]:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The options in a YAML file, unchecked but for its format. Raises `InputError` in one line."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # values that YAML's own types refuse, too
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not YAML of options: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold lines of 'option: value', like a run's config.yaml")
     written = values.pop("format", CONFIG_FORMAT)
