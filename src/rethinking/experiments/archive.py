@@ -13,8 +13,8 @@ No weights. Tables, figures and the page are made from these files, over as many
 
 The folder is locked while it is written, and its evidence read anew then. The files change together: all of them are
 first written into `.evidence.json`, from which the next process makes them where this one was killed on the way. A row
-has a checksum of itself and the run's epochs. Rows of versions without one are held against themselves, since most of
-their columns follow from the others.
+has a checksum of itself and the run's epochs. In rows of versions without one, the columns that follow from others are
+compared with them.
 
 `rethinking keep FOLDER RUN_FOLDER ...` keeps single runs.
 """
@@ -211,15 +211,19 @@ def _network(row: Text, epochs: list[Text]) -> Evidence:
         raise ValueError(f"epochs.csv has none of {row['run']}")
     metrics = tuple(_record(line, number) for number, line in enumerate(epochs, 1))
     run = _evidence(row, row["status"] == "finished", metrics)
-    _check(row, epochs, run, _run_row(run))
+    if CHECKSUM in row:
+        _check_sum(row, epochs)
+    else:
+        _check_columns(row, run, _run_row(run))
     return run
 
 
 def _theory(row: Text, kind: str) -> Evidence:
     run = _evidence(row, True, ())
-    if run.kind != kind or run.facts["run"] != run.run:
-        raise ValueError(f"{run.run} is not of this file")
-    _check(row, [], run, _theory_row(run, THEORY[kind]))
+    if CHECKSUM in row:
+        _check_sum(row, [])
+    else:
+        _check_columns(row, run, {**_theory_row(run, THEORY[kind]), "run": run.facts["run"]})
     return run
 
 
@@ -236,16 +240,19 @@ def _record(line: Text, epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, **numbers}
 
 
-def _check(row: Text, epochs: list[Text], run: Evidence, expected: Mapping[str, Any]) -> None:
-    """Raises `ValueError` where a column says something else than what it follows from."""
-    name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
-    if CHECKSUM in row:
-        if row[CHECKSUM] != _checksum([row, *epochs]):
-            raise ValueError(f"{run.run} has another checksum")
-    elif run.question != digest_of_question(run.configuration, name, fingerprint):
-        raise ValueError(f"configuration and question of {run.run} do not agree")
-    for name in row.keys() & expected.keys():
-        if row[name] != _text(expected[name]):
+def _check_sum(row: Text, epochs: list[Text]) -> None:
+    """Raises `ValueError` where a row, or the epochs of its run, are not what was written."""
+    if row[CHECKSUM] != _checksum([row, *epochs]):
+        raise ValueError(f"{row['run']} has another checksum")
+
+
+def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where a column of an older version's row says something else than what it follows from."""
+    question_of_run = digest_of_question(
+        run.configuration, run.facts["dataset"], run.facts["provenance"]["fingerprint"]
+    )
+    for name, value in {**expected, "question": question_of_run}.items():
+        if name in row and row[name] != _text(value):
             raise ValueError(f"{name} of {run.run} does not agree with the rest")
 
 
@@ -313,7 +320,7 @@ def _run_row(run: Evidence) -> dict[str, Any]:
         "run": run.run,
         "dataset": run.facts["dataset"],
         "status": "finished" if run.finished else run.progress,
-        **{name: run.configuration[name] for name in OPTIONS},
+        **{name: run.configuration.get(name) for name in OPTIONS},
         **{f"final_{name}": last.get(name) for name in METRICS if name != "seconds"},
         "best_test_accuracy": max(
             (record["test_accuracy"] for record in run.metrics if record.get("test_accuracy") is not None), default=None
@@ -329,7 +336,7 @@ def _theory_row(run: Evidence, columns: Columns) -> dict[str, Any]:
     return {
         "run": run.run,
         "dataset": run.facts["dataset"],
-        **{name: run.configuration[name] for name in columns.options},
+        **{name: run.configuration.get(name) for name in columns.options},
         **{name: _six_digits(run.facts.get(name)) for name in columns.facts},
         **_origin(run),
     }
