@@ -11,6 +11,7 @@ runs/random_conv-sums-.../       the Gram matrix of random convolutional feature
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import time
@@ -187,7 +188,7 @@ class _Work:
 
             def kept(filters: int) -> None:
                 known[str(filters)] = before + time.perf_counter() - began
-                files.write_json(home.path / "seconds.json", known)
+                home.write("seconds.json", json.dumps(known).encode())
 
             gram.extend(filters, self.begin(step), kept)
             self.end()
