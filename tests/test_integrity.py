@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import random
 import re
 import shutil
@@ -22,17 +23,20 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from rethinking import files
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.data import cache, sources
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
+from rethinking.models import build_model
 from rethinking.report import page, tables
 from rethinking.theory import kinds
 from rethinking.theory.memorization import MemorizationConfig, memorize
 from rethinking.theory.run import find as find_theory
 from rethinking.training import find, run_dir, train
+from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import RunDir
 from tests.conftest import ROOT
 
@@ -206,14 +210,13 @@ def results(run: ExperimentConfig, tmp_path: Path) -> Path:
 
 def test_damage_to_evidence_is_told(results: Path):
     names = [results / f"{name}.csv" for name in ("runs", "epochs", "memorization")]
-    lost = {run.run for run in archive.read(results).values() if not run.is_of_network}
+    of_theory = {run.run for run in archive.read(results).values() if not run.is_of_network}
 
     def read() -> Any:
         kept = archive.read(results)
-        return kept if lost <= kept.keys() else lost_whole(kept)
-
-    def lost_whole(kept: Any) -> Any:  # a file of theory without its rows is one that has none yet
-        raise RunError("rows are missing")
+        if not of_theory <= kept.keys():  # a file without rows is one that has none yet
+            raise RunError("rows are missing")
+        return kept
 
     assert_damage_is_told(names, read, times=150, seed=4)
 
@@ -454,33 +457,52 @@ def test_half_a_line_is_no_damage_and_is_written_over(run: ExperimentConfig):
         found = find(run)
         assert found is not None
         assert found.metrics == whole.metrics
-    model = run_dir_model()
-    folder = RunDir(path)
-    assert folder.restore(*model) == whole.metrics
-    folder.save_epoch({"epoch": 4, "seconds": 1.0}, *model)
+    network, folder = untrained(), RunDir(path)
+    assert folder.restore(*network) == whole.metrics
+    folder.save_epoch({"epoch": 4, "seconds": 1.0}, *network)
     assert [json.loads(line)["epoch"] for line in (path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
     found = find(run)
     assert found is not None
     assert len(found.metrics) == 4
 
 
-def run_dir_model() -> Any:
-    from rethinking.models import build_model
-    from rethinking.training.optimizers import Optimizer
-
+def untrained() -> tuple[nn.Module, Optimizer]:
     model = build_model("mlp_1x512", 10, (1, 28, 28))
     return model, Optimizer(model, ExperimentConfig(model_name="mlp_1x512").resolved())
 
 
-def test_a_lock_held_elsewhere_is_said_and_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_an_epoch_is_on_the_disk_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By content before the checkpoint has its name, and then by name: what a power cut leaves is whole."""
+    fsync, replace, events = os.fsync, os.replace, []
+
+    def recorded(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        events.append(next(p.name for p in (tmp_path, *tmp_path.iterdir()) if os.path.samestat(p.stat(), found)))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append(f"renamed to {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "replace", renamed)
+    RunDir(tmp_path).save_epoch({"epoch": 1}, *untrained())
+    metrics, checkpoint, *rest = events
+    assert metrics == "metrics.jsonl"
+    assert re.fullmatch(r"checkpoint\.safetensors\.\w+\.tmp", checkpoint)
+    assert rest == ["renamed to checkpoint.safetensors", tmp_path.name]
+    events.clear()
+    RunDir(tmp_path).finish({"final": {}})
+    assert events[1:] == ["renamed to result.json", tmp_path.name]
+
+
+def test_a_lock_held_elsewhere_is_said_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     held = filelock.FileLock(tmp_path / ".lock")
     held.acquire()
     with pytest.raises(BusyError), files.lock(tmp_path / ".lock", wait=False):
         pass
     monkeypatch.setattr(files, "PATIENCE", 0.01)
-    said = []
+    said: list[str] = []
 
     def release(message: str, *arguments: Any) -> None:
         said.append(message % arguments)
