@@ -315,9 +315,9 @@ class Reproduction:
                     busy.append(config)
                 else:
                     yield config, outcome
-            if busy and not pause:
-                log.info("waiting for runs that other processes are at work on: %d", len(busy))
             if busy:
+                if not pause:
+                    log.info("waiting for runs that other processes are at work on: %d", len(busy))
                 pause = min(LONGEST_PAUSE, pause + 0.5)
                 time.sleep(pause)
             left = busy
