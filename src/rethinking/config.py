@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from rethinking import registry
+from rethinking.config_files import read_yaml
 from rethinking.data import operators
 from rethinking.data.operators import Operator
 from rethinking.errors import InputError, nearest
@@ -521,11 +522,11 @@ def field_by_name() -> dict[str, str]:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The options in a YAML file, unchecked but for its format. Raises `InputError` in one line."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # values that YAML's own types refuse, too
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not YAML of options: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold lines of 'option: value', like a run's config.yaml")
     written = values.pop("format", CONFIG_FORMAT)

@@ -34,6 +34,10 @@ class RunError(RuntimeError):
     exit_status = 1
 
 
+class BusyError(RunError):
+    """Another process is at work on the same; it can be returned to."""
+
+
 class MemoryShortageError(RunError):
     """The machine's or the device's memory ran out."""
 

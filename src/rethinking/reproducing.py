@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rethinking.config import ExperimentConfig
 from rethinking.console import Progress, StepsInWords, duration, say
-from rethinking.errors import InputError, RunError
+from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Config, Evidence
@@ -118,20 +118,25 @@ class Reproducing:
         folder = self._reproduction.folder()
         self._keep(folder, self._so_far())  # before the first run, so that a folder that cannot be written shows now
         failed: list[str] = []
+        busy: list[str] = []
         try:
             if not self._reproduction.show_only:
-                failed = self._train(folder)
+                failed, busy = self._train(folder)
         finally:
             self._keep(folder, self._so_far())  # how far an interrupted one came
-            results.write(self._reproduction, self._kept)
+            self._write(folder)
         self._console.print(self._tables())
         self._left_out()
         if self._kept:
             self._print(f"written to {folder}; open {folder / 'report.html'}")
         else:
             self._print("no run so far")
+        for name in busy:
+            self._print(f"another process is at work on: {name}")
         if failed:
             raise RunError(f"{len(failed)} of the runs failed, the others are done: {'; '.join(failed)}")
+        if busy:
+            raise RunError(f"other processes are at work on {len(busy)} of the runs; run the same command again later")
 
     def _describe_data(self) -> None:
         with contextlib.closing(StepsInWords(self._console)) as steps:
@@ -140,9 +145,10 @@ class Reproducing:
         for data in found:
             say(self._console, [*data.described(), *(cut(ExperimentConfig(), data) if networks else [])])
 
-    def _train(self, folder: Path) -> list[str]:
-        """What is missing, its evidence into `folder`; returns what failed, in words."""
+    def _train(self, folder: Path) -> tuple[list[str], list[str]]:
+        """What is missing, its evidence into `folder`; returns in words what failed, and what others are at work on."""
         failed: list[str] = []
+        busy: list[str] = []
         written = time.monotonic()
         progress = Progress(self._console, self._table_at_work)
         # Closed whatever happens here, since runs side by side would go on.
@@ -154,6 +160,9 @@ class Reproducing:
         ):
             for config, outcome in trained:
                 steps.close()
+                if isinstance(outcome, BusyError):
+                    busy.append(_named(config))
+                    continue
                 if isinstance(outcome, RunError):
                     failed.append(f"{self._named(config)}: {outcome}")
                     self._failed.add(config)
@@ -164,15 +173,20 @@ class Reproducing:
                 if not self._console.is_terminal:
                     self._print(f"finished: {self._named(config)}")
                 if time.monotonic() - written > BETWEEN_WRITINGS:
-                    results.write(self._reproduction, self._kept)
+                    self._write(folder)
                     written = time.monotonic()
-        return failed
+        return failed, busy
 
     def _so_far(self) -> list[Result]:
         return [result for _, result in self._reproduction.found() if result and not isinstance(result, RunError)]
 
     def _keep(self, folder: Path, found: list[Result]) -> None:
         self._kept = archive.add(folder, [archive.evidence(result) for result in found])
+
+    def _write(self, folder: Path) -> None:
+        """Tables, figures and page of the evidence as it is now, with what other processes added."""
+        with archive.locked(folder) as self._kept:
+            results.write(self._reproduction, self._kept)
 
     def _table_at_work(self) -> RenderableType:
         """The first table or figure that misses runs which have not failed."""

@@ -18,8 +18,9 @@ from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
 from rethinking.theory import complexity, kinds
 from rethinking.theory.measuring import RADIUS, ComplexityConfig
+from rethinking.theory.run import question
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.run_dir import RunDir
+from rethinking.training.run_dir import RunDir, run_id
 
 
 def network(runs: Path, **options) -> ExperimentConfig:
@@ -139,14 +140,15 @@ def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
     """As one trained on CUDA, its folder copied to a machine without."""
     run = train(network(tmp_path))
     here = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
-    copied = tmp_path / "elsewhere" / run.path.name
+    fingerprint = run.result["provenance"]["fingerprint"]
+    copied = tmp_path / "elsewhere" / run_id(replace(run.config, device="cuda"), "digits", fingerprint)
     shutil.copytree(run.path, copied)
     text = (copied / "config.yaml").read_text()
     (copied / "config.yaml").write_text(text.replace("device: cpu", "device: cuda"))
     there = kinds.carry_out(ComplexityConfig.of_run_folder(copied))
     assert there.result["margins"] == here.result["margins"]
     assert there.result["provenance"]["device"] == "cpu", "of the measurement"
-    assert there.question == here.question
+    assert question(replace(there.config, run=str(run.path)), "digits", fingerprint) == here.question
 
 
 def test_without_test_images_there_is_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -23,6 +23,7 @@ import filelock
 import numpy as np
 import platformdirs
 
+from rethinking import files as files_on_disk
 from rethinking.data.images import ImageSet, fingerprint
 from rethinking.errors import InputError, RunError
 from rethinking.steps import Steps
@@ -30,6 +31,7 @@ from rethinking.steps import Steps
 FORMAT = 2
 INDEX = "files-"  # begins the name of what is known of a data set's files
 UNFINISHED = ".unfinished"
+DELETE_IT = "delete that folder, it is built again"
 INFO = "info.json"
 
 Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
@@ -65,8 +67,8 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
         return []
     index = folder() / f"{INDEX}{hashlib.sha256(place.encode()).hexdigest()[:12]}.json"
     try:
-        known = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = files_on_disk.read_json(index, "it is made anew") or {}
+    except RunError:
         known = {}
     advanced: Callable[[float], None] | None = None
     stamps: dict[str, list[Any]] = {}
@@ -74,7 +76,7 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
         try:
             status = file.stat()
             stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-            before = known.get(name) if isinstance(known, dict) else None
+            before = known.get(name)
             if isinstance(before, list) and before[:-1] == stamp:
                 stamps[name] = before
             else:
@@ -85,11 +87,9 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
     if stamps != known:
-        with contextlib.suppress(OSError):  # it only saves time
+        with contextlib.suppress(OSError, RunError):  # it only saves time
             index.parent.mkdir(parents=True, exist_ok=True)
-            written = index.with_name(f"{index.name}.{secrets.token_hex(4)}.tmp")
-            written.write_text(json.dumps(stamps), encoding="utf-8")
-            os.replace(written, index)
+            files_on_disk.write_json(index, stamps, durable=False)
     return sorted((name, stamp[-1]) for name, stamp in stamps.items())
 
 
@@ -111,7 +111,7 @@ def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
         unfinished.mkdir()
         info = write(unfinished)
         info["fingerprint"] = fingerprint(_read_splits(unfinished), info["class_names"])
-        (unfinished / INFO).write_text(json.dumps(info), encoding="utf-8")
+        files_on_disk.write_json(unfinished / INFO, info)
         try:
             unfinished.rename(path)
         except OSError:
@@ -145,17 +145,19 @@ def exists(path: Path) -> bool:
 def read(path: Path) -> Entry:
     """An entry, checked against its fingerprint. Raises `RunError`: it cannot be read, or it is damaged."""
     try:
-        info = json.loads((path / INFO).read_text(encoding="utf-8"))
+        info = files_on_disk.read_json(path / INFO, DELETE_IT) or {}
         splits = _read_splits(path)
         intact = info["fingerprint"] == _fingerprint_on_disk(path, _stamps(path))
     except OSError as error:
         if error.errno not in (errno.ENOENT, None):  # a missing or cut file is damage, all else is not
             raise _cannot_read(path, error) from None
         intact = False
-    except (EOFError, ValueError, KeyError, TypeError):
+    except RunError:
+        raise
+    except Exception:  # whatever NumPy makes of other bytes
         intact = False
     if not intact:
-        raise RunError(f"the cached data set {path} is damaged: delete that folder, it is built again")
+        raise RunError(f"the cached data set {path} is damaged: {DELETE_IT}")
     return Entry(path, info, splits)
 
 
@@ -178,7 +180,7 @@ def _stamps(path: Path) -> Stamps:
 @functools.lru_cache(maxsize=8)
 def _fingerprint_on_disk(path: Path, stamps: Stamps) -> str:
     """Computed once a process while the files' `stamps` stay: a reproduction asks for every run."""
-    info = json.loads((path / INFO).read_text(encoding="utf-8"))
+    info = files_on_disk.read_json(path / INFO, DELETE_IT) or {}
     return fingerprint(_read_splits(path), info["class_names"])
 
 

@@ -11,25 +11,34 @@
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
+The folder is locked while it is written, and its evidence read anew then. The files change together: all of them are
+first written into `.evidence.json`, from which the next process makes them where this one was killed on the way. A row
+has a checksum of itself and the run's epochs. In rows of versions without one, the columns that follow from others are
+compared with them.
+
 `rethinking keep FOLDER RUN_FOLDER ...` keeps single runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
-
+from rethinking import files
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import Evidence
 from rethinking.runs import load_run
 from rethinking.theory.run import TheoryResult
-from rethinking.training.run_dir import METRICS, RunResult, question
+from rethinking.training.run_dir import METRICS, RunResult, digest_of_question, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
     "model_name",
@@ -42,6 +51,13 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
     "seed",
     "randomization_seed",
 )
+
+LOCK = ".lock"
+CHANGES = ".evidence.json"  # the files as they are to be, by name, until all of them are
+CHECKSUM = "checksum"  # a column: of the rest of the row and the run's rows in epochs.csv
+
+Text = Mapping[str, str]  # a row as it stands in its file
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a run of theory may have a number for each epoch
 
 
 class Columns(NamedTuple):
@@ -130,59 +146,156 @@ def of_run_folder(path: Path) -> Evidence:
 
 
 def read(folder: Path) -> dict[str, Evidence]:
-    """Every run kept in `folder`, by its name. Raises `RunError` for files that are damaged."""
+    """Every run kept in `folder`, by its name.
+
+    Raises `RunError` for files that cannot be read, are damaged or contradict each other.
+    """
+    if not os.access(folder / LOCK, os.W_OK):  # nothing was ever written here, or it is for reading alone
+        return _read(folder)
+    with locked(folder) as kept:
+        return kept
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[dict[str, Evidence]]:
+    """Hold `folder`, made where missing, against other processes; gives its evidence as it is now.
+
+    Raises what `read` raises, and `RunError` where the folder cannot be written.
+    """
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with files.lock(folder / LOCK):
+        files.remove_unfinished(folder)
+        _carry_through(folder)
+        yield _read(folder)
+
+
+def _read(folder: Path) -> dict[str, Evidence]:
+    name = ""
     try:
-        theory = {
-            row["run"]: Evidence(
-                row["run"], row["question"], True, json.loads(row["configuration"]), json.loads(row["facts"]), ()
-            )
-            for kind in THEORY
-            for row in _read_csv(folder / f"{kind}.csv")
-        }
-        epochs: dict[str, list[Mapping[str, Any]]] = {}
-        for row in _read_csv(folder / "epochs.csv"):
-            record = {name: float(row[name]) if row[name] else None for name in METRICS}
-            epochs.setdefault(row["run"], []).append({"epoch": int(row["epoch"]), **record})
-        return theory | {
-            row["run"]: Evidence(
-                row["run"],
-                row["question"],
-                row["status"] == "finished",
-                json.loads(row["configuration"]),
-                json.loads(row["facts"]),
-                tuple(epochs[row["run"]]),
-            )
-            for row in _read_csv(folder / "runs.csv")
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        files = ", ".join(f"{name}.csv" for name in ("runs", "epochs", *THEORY))
+        name = "epochs.csv"
+        of_run: dict[str, list[Text]] = {}
+        for row in _rows(folder / name):
+            of_run.setdefault(row["run"], []).append(row)
+        name = "runs.csv"
+        kept: dict[str, Evidence] = {}
+        for row in _rows(folder / name):
+            kept[row["run"]] = _network(row, of_run.pop(row["run"], []))
+        if of_run:
+            raise ValueError(f"there is no row for {min(of_run)}, which epochs.csv has")
+        for kind in THEORY:
+            name = f"{kind}.csv"
+            kept |= {row["run"]: _theory(row, kind) for row in _rows(folder / name)}
+        return kept
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
+        what = " ".join(repr(error).split())[:200]
         raise RunError(
-            f"the evidence in {folder} ({files}) is damaged or of another version: {error!r}; move that folder away,"
-            " and the same command writes it anew from the run folders"
+            f"the evidence in {folder} ({name}) is damaged or of another version: {what}; move that folder away, and"
+            " the same command writes it anew from the run folders"
         ) from None
 
 
-def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
-    """Keep `runs` in `folder` beside those there, in place of what was kept of them before; returns all.
+def _network(row: Text, epochs: list[Text]) -> Evidence:
+    """The run in a row of runs.csv and those of epochs.csv. Raises `ValueError` where they do not agree."""
+    if not epochs:
+        raise ValueError(f"epochs.csv has none of {row['run']}")
+    metrics = tuple(_record(line, number) for number, line in enumerate(epochs, 1))
+    run = _evidence(row, row["status"] == "finished", metrics)
+    if CHECKSUM in row:
+        _check_sum(row, epochs)
+    else:
+        _check_columns(row, run, _run_row(run))
+    return run
 
-    Safe when several processes add to one folder.
+
+def _theory(row: Text, kind: str) -> Evidence:
+    run = _evidence(row, True, ())
+    if CHECKSUM in row:
+        _check_sum(row, [])
+    else:
+        _check_columns(row, run, {**_theory_row(run, THEORY[kind]), "run": run.facts["run"]})
+    return run
+
+
+def _evidence(row: Text, finished: bool, metrics: tuple[Mapping[str, Any], ...]) -> Evidence:
+    configuration, facts = (files.parse_json(row[name]) for name in ("configuration", "facts"))
+    return Evidence(row["run"], row["question"], finished, configuration, facts, metrics)
+
+
+def _record(line: Text, epoch: int) -> dict[str, Any]:
+    """The metrics of an epoch, None for those that the version which wrote them lacked."""
+    numbers = {name: float(text) if (text := line.get(name)) else None for name in METRICS}
+    if line["epoch"] != str(epoch) or not all(map(math.isfinite, filter(None, numbers.values()))):
+        raise ValueError(f"epoch {epoch} of {line['run']} is missing or no number")
+    return {"epoch": epoch, **numbers}
+
+
+def _check_sum(row: Text, epochs: list[Text]) -> None:
+    """Raises `ValueError` where a row, or the epochs of its run, are not what was written."""
+    if row[CHECKSUM] != _checksum([row, *epochs]):
+        raise ValueError(f"{row['run']} has another checksum")
+
+
+def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where a column of an older version's row says something else than what it follows from."""
+    question_of_run = digest_of_question(
+        run.configuration, run.facts["dataset"], run.facts["provenance"]["fingerprint"]
+    )
+    for name, value in {**expected, "question": question_of_run}.items():
+        if name in row and row[name] != _text(value):
+            raise ValueError(f"{name} of {run.run} does not agree with the rest")
+
+
+def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
+    """Keep `runs` in `folder` beside those there, returns all. Several processes may add to one folder.
+
+    Where a run is there already, the evidence that came further stays. Raises what `read` raises, and `RunError` where
+    the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock"):
-            kept = read(folder) | {run.run: run for run in runs}
-            if not kept:
-                return {}
-            ordered = dict(sorted(kept.items()))
-            networks = [run for run in ordered.values() if run.is_of_network]
-            _write_csv(folder / "epochs.csv", [row for run in networks for row in _epoch_rows(run)])
-            _write_csv(folder / "runs.csv", [_run_row(run) for run in networks])
-            for kind, columns in THEORY.items():
-                of_its_kind = [run for run in ordered.values() if run.kind == kind]
-                _write_csv(folder / f"{kind}.csv", [_theory_row(run, columns) for run in of_its_kind])
-            return ordered
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}") from None
+    with locked(folder) as kept:
+        before = dict(kept)
+        for run in runs:
+            there = kept.get(run.run)
+            if there is None or there.question != run.question or _progress(run) >= _progress(there):
+                kept[run.run] = run
+        kept = dict(sorted(kept.items()))
+        if kept != before:
+            written = _as_files(kept).items()
+            changed = {name: text for name, text in written if files.read(folder / name) != text.encode()}
+            files.write_json(folder / CHANGES, changed)
+            _carry_through(folder)
+        return kept
+
+
+def _progress(run: Evidence) -> tuple[bool, int]:
+    return run.finished, len(run.metrics)
+
+
+def _as_files(kept: Mapping[str, Evidence]) -> dict[str, str]:
+    """The content of each file by its name. Without rows there is no file."""
+    networks = [run for run in kept.values() if run.is_of_network]
+    epochs = {run.run: [{"run": run.run, **record} for record in run.metrics] for run in networks}
+    tables = {
+        "epochs.csv": [row for rows in epochs.values() for row in rows],
+        "runs.csv": [_sealed(_run_row(run), epochs[run.run]) for run in networks],
+    }
+    for kind, columns in THEORY.items():
+        tables[f"{kind}.csv"] = [_sealed(_theory_row(run, columns), []) for run in kept.values() if run.kind == kind]
+    return {name: _as_csv(rows) for name, rows in tables.items() if rows}
+
+
+def _carry_through(folder: Path) -> None:
+    """Make the files what `CHANGES` says, where there is one."""
+    what_to_do = "delete that file, and the same command writes the evidence anew"
+    changes = files.read_json(folder / CHANGES, what_to_do)
+    if changes is not None:
+        known = {"epochs.csv", "runs.csv", *(f"{kind}.csv" for kind in THEORY)}
+        if not known >= changes.keys() or not all(isinstance(text, str) for text in changes.values()):
+            raise RunError(f"{folder / CHANGES} is damaged: {what_to_do}")
+        for name, text in changes.items():
+            files.write(folder / name, text)
+        with files.writing(folder):
+            (folder / CHANGES).unlink()
 
 
 def best_answer(kept: Mapping[str, Evidence], asked: str) -> Evidence | None:
@@ -197,10 +310,10 @@ def _run_row(run: Evidence) -> dict[str, Any]:
         "run": run.run,
         "dataset": run.facts["dataset"],
         "status": "finished" if run.finished else run.progress,
-        **{name: run.configuration[name] for name in OPTIONS},
-        **{f"final_{name}": last[name] for name in METRICS if name != "seconds"},
+        **{name: run.configuration.get(name) for name in OPTIONS},
+        **{f"final_{name}": last.get(name) for name in METRICS if name != "seconds"},
         "best_test_accuracy": max(
-            (record["test_accuracy"] for record in run.metrics if record["test_accuracy"] is not None), default=None
+            (record["test_accuracy"] for record in run.metrics if record.get("test_accuracy") is not None), default=None
         ),
         "seconds": round(run.facts["seconds"], 1),
         "train_images": run.facts["train_images"],
@@ -213,7 +326,7 @@ def _theory_row(run: Evidence, columns: Columns) -> dict[str, Any]:
     return {
         "run": run.run,
         "dataset": run.facts["dataset"],
-        **{name: run.configuration[name] for name in columns.options},
+        **{name: run.configuration.get(name) for name in columns.options},
         **{name: _six_digits(run.facts.get(name)) for name in columns.facts},
         **_origin(run),
     }
@@ -241,28 +354,38 @@ def _six_digits(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _epoch_rows(run: Evidence) -> list[dict[str, Any]]:
-    return [{"run": run.run, **record} for record in run.metrics]
-
-
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _six_digits(record[name]) for name in METRICS}
+    return {name: _six_digits(record.get(name)) for name in METRICS}
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _sealed(row: Mapping[str, Any], epochs: list[dict[str, Any]]) -> dict[str, Any]:
+    texts = [{name: _text(value) for name, value in one.items()} for one in (row, *epochs)]
+    return {**row, CHECKSUM: _checksum(texts)}
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Beside its name, then renamed: a reader never sees half of it. Without rows there is no file."""
-    if not rows:
-        return
-    unfinished = path.with_name(f"{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(unfinished, path)
+def _checksum(rows: Sequence[Text]) -> str:
+    """Of what is not empty, so that a column which a later version adds changes nothing."""
+    filled = [{name: text for name, text in row.items() if text and name != CHECKSUM} for row in rows]
+    return f"{zlib.crc32(json.dumps(filled, sort_keys=True).encode()):08x}"
+
+
+def _text(value: Any) -> str:
+    """As it stands in a CSV file."""
+    return "" if value is None else str(value)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Raises `ValueError` where a row has other columns than the file, or the file is cut."""
+    text = (files.read(path) or b"").decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    if (text and not text.endswith("\n")) or any(None in row or None in row.values() for row in rows):
+        raise ValueError("a row is cut")
+    return rows
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

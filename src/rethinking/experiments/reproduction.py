@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.errors import ImpossibleError, InputError, RunError, nearest
+from rethinking.errors import BusyError, ImpossibleError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.catalogue import find as find_experiment
@@ -38,7 +40,10 @@ Result = RunResult | TheoryResult
 Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
 
 BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # all but those of given runs
+LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
 MEASURED_BATCHES = 4  # that a dry run trains on, to tell how long the rest should take
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,11 @@ class Reproduction:
         changes_numbers=False,
     )
     show_only: bool = option(False, "train nothing: show and write what the runs so far say", changes_numbers=False)
+    no_wait: bool = option(
+        False,
+        "leave runs that another process is at work on, and say which, instead of waiting for them at the end",
+        changes_numbers=False,
+    )
     out: str | None = option(
         None,
         "folder of the results (default: reproduced/<data>-<scale>, of RUN reproduced/complexity)",
@@ -152,7 +162,7 @@ class Reproduction:
             raise InputError(
                 f"{self.experiment} takes no folders of runs, such as '{self.runs[0]}'; one table or figure a command"
             )
-        taken = ("experiment", "runs", "dataset", "data_root", "out", "dry_run", "show_only")
+        taken = ("experiment", "runs", "dataset", "data_root", "out", "dry_run", "show_only", "no_wait")
         for spec in fields(self) if self.runs else ():
             if spec.name not in taken and getattr(self, spec.name) != spec.default:
                 raise InputError(f"runs are measured as they are: leave out --{spec.name}")
@@ -345,19 +355,40 @@ class Reproduction:
     ) -> Generator[tuple[Config, Result | RunError], None, None]:
         """Train what the evidence lacks, in groups of `at_once`, and do what is of theory one after the other.
 
-        A failed run is given back, as is one that this data does not allow, and the rest go on. Raises `InputError`
-        where the data or the options do not fit, which no run would survive.
+        A failed run is given back, as is one that this data does not allow, and the rest go on. Runs that another
+        process is at work on are returned to when the others are done, until they are done too. With `no_wait` each is
+        given back with its `BusyError`. Raises `InputError` where data or options do not fit, which no run would
+        survive.
         """
-        missing = self.missing(kept)
-        theory = [config for config in missing if isinstance(config, TheoryConfig)]
-        for asked in list(theory):
+        left = self.missing(kept)
+        failed: set[Config] = set()  # networks
+        pause = 0.0
+        while left:
+            busy = []
+            for config, outcome in self._train_once(left, failed, observe, watch):
+                if isinstance(outcome, BusyError) and not self.no_wait:
+                    busy.append(config)
+                else:
+                    yield config, outcome
+            if busy:
+                if not pause:
+                    log.info("waiting for runs that other processes are at work on: %d", len(busy))
+                pause = min(LONGEST_PAUSE, pause + 0.5)
+                time.sleep(pause)
+            left = busy
+
+    def _train_once(
+        self, asked: list[Config], failed: set[Config], observe: Observe, watch: Watch
+    ) -> Iterator[tuple[Config, Result | RunError]]:
+        """Each of `asked` with its result, or the error that ended it; networks that failed go into `failed` too."""
+        theory = [config for config in asked if isinstance(config, TheoryConfig)]
+        for one in list(theory):
             try:
-                kinds.check(asked)
+                kinds.check(one)
             except InputError as error:
-                theory.remove(asked)
-                yield asked, self._survived(asked, error)
-        networks = [config for config in missing if isinstance(config, ExperimentConfig)]
-        failed: set[Config] = set()
+                theory.remove(one)
+                yield one, self._survived(one, error)
+        networks = [config for config in asked if isinstance(config, ExperimentConfig)]
         for config in list(networks):
             try:
                 resolve(config, self.data())
@@ -365,22 +396,26 @@ class Reproduction:
                 networks.remove(config)
                 failed.add(config)
                 yield config, self._survived(config, error)
+        busy: set[Config] = set()
         for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
             if isinstance(outcome, Exception):
-                failed.add(config)
+                (busy if isinstance(outcome, BusyError) else failed).add(config)
                 if not isinstance(outcome, RunError):
                     outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
             yield config, outcome
         # Sums over filters go on from one number to the next.
-        for asked in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
-            if isinstance(asked, MeasurementConfig) and failed & {*asked.networks()}:
-                yield asked, RunError("its network failed")
+        for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
+            needed = {*one.networks()} if isinstance(one, MeasurementConfig) else set()
+            if needed & (failed | busy):
+                yield one, RunError("its network failed") if needed & failed else BusyError("its network is at work")
                 continue
             made_by.set(self.command)
             try:
-                yield asked, kinds.carry_out(asked, watch(asked))
+                yield one, kinds.carry_out(one, watch(one))
+            except BusyError as error:
+                yield one, error
             except (RunError, InputError) as error:  # such as for memory that is no longer there
-                yield asked, RunError(str(error))
+                yield one, RunError(str(error))
 
     def _survived(self, config: Config, error: InputError) -> RunError:
         """What this data does not allow, or takes more images than there are, fails alone. Among all, any theory does.

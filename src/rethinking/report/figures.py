@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from rethinking import files
 from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
 from rethinking.training.run_dir import RunResult
 
@@ -44,8 +47,9 @@ def learning_curves(results: Mapping[str, RunResult], path: Path) -> Path:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _save(figure, path)
     return path
 
 
@@ -57,9 +61,17 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     cells = [replace(cell, std=experiment.spread(cell)) for cell in cells]
     figure = _panels(plot, cells, title) if plot.panels else _beside_the_paper(plot, cells, title, full_scale)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.title}):  # the same file each time
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(path.with_suffix(".png"), dpi=150)
+        _save(figure, path.with_suffix(".svg"), metadata={"Date": None})
+    _save(figure, path.with_suffix(".png"))
     return figure
+
+
+def _save(figure: Figure, path: Path, **options: Any) -> None:
+    drawn = io.BytesIO()
+    figure.savefig(
+        drawn, format=path.suffix.removeprefix("."), dpi=150 if path.suffix == ".png" else "figure", **options
+    )
+    files.write(path, drawn.getvalue(), durable=False)
 
 
 def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import jinja2
 
+from rethinking import files
 from rethinking.config import ExperimentConfig, field_by_name
 from rethinking.data import sources
 from rethinking.errors import RunError
@@ -45,9 +45,7 @@ def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
     )
     popovers = [{"id": popover_id(runs), "runs": [_described(kept[run]) for run in runs]} for runs in behind]
     html = environment.get_template("page.html.j2").render(sections=sections, popovers=popovers)
-    unfinished = folder / "report.html.tmp"
-    unfinished.write_text(html, encoding="utf-8")
-    os.replace(unfinished, folder / "report.html")
+    files.write(folder / "report.html", html, durable=False)
     return folder / "report.html"
 
 
@@ -57,7 +55,7 @@ def popover_id(runs: tuple[str, ...]) -> str:
 
 def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
     experiment = EXPERIMENTS[name]
-    table, svg = folder / f"{name}.csv", folder / f"{name}.svg"
+    table, svg = folder / f"{name}.csv", files.read(folder / f"{name}.svg")
     cells, dataset, scale = tables.read_csv(table)
     if unknown := {run for cell in cells for run in cell.runs} - kept.keys():
         raise RunError(
@@ -73,7 +71,7 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
         "images": sorted({kept[run].facts["train_images"] for cell in cells for run in cell.runs}),
         "papers": tables.papers([kept[run] for cell in cells for run in cell.runs]) if beside_the_paper else "",
         "scale": scale,
-        "figure": base64.b64encode(svg.read_bytes()).decode() if experiment.plot and svg.exists() else None,
+        "figure": base64.b64encode(svg).decode() if experiment.plot and svg is not None else None,
         "grid": _clickable(tables.grid(experiment, cells)),
         "all_epochs": _clickable(tables.grid(experiment, cells, every_epoch=True)) if _long(name) else None,
         "behind": list(dict.fromkeys(cell.runs for cell in cells)),

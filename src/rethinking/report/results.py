@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from rethinking.errors import RunError
+from rethinking import files
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 from rethinking.experiments.reproduction import Reproduction
@@ -23,18 +23,18 @@ from rethinking.report.figures import paper_figure
 
 
 def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
-    """Every table and figure of `reproduction` that has evidence, and the page of all that its folder holds."""
+    """Every table and figure of `reproduction` that has evidence, and the page of all that its folder holds.
+
+    The folder must be locked (`archive.locked`). Raises `RunError` where it cannot be read or written.
+    """
     folder = reproduction.folder()
     if not kept:
         return
-    try:
-        for name in reproduction.wanted:
-            cells = reproduction.cells(name, kept)
-            if cells:
-                _write_experiment(folder, name, cells, kept, reproduction.scale_in_words)
-        page.write(folder, kept)
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}") from None
+    for name in reproduction.wanted:
+        cells = reproduction.cells(name, kept)
+        if cells:
+            _write_experiment(folder, name, cells, kept, reproduction.scale_in_words)
+    page.write(folder, kept)
 
 
 def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
@@ -55,12 +55,12 @@ def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[
     tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
     table = tables.markdown(tables.grid(experiment, cells))
     text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    files.write(folder / f"{name}.md", text, durable=False)
     if experiment.plot is not None and any(cell.quantity in experiment.plot.quantities for cell in cells):
         as_in_the_paper = scale == "full" and facts["train_images"] == 50_000
         paper_figure(experiment, cells, folder / name, dataset, as_in_the_paper)
     if name == "figure1b":
-        (folder / "time_to_overfit.md").write_text(sensitivity(cells, kept), encoding="utf-8")
+        files.write(folder / "time_to_overfit.md", sensitivity(cells, kept), durable=False)
 
 
 def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
+from rethinking import files
+from rethinking.errors import RunError
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
 from rethinking.experiments.quantities import quantity as quantity_of
 
@@ -187,46 +191,68 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
 
 def write_csv(path: Path, cells: Sequence[Cell], dataset: str, scale: str) -> None:
     """A row a cell: its labels, then `COLUMNS`; accuracies and errors 0-1, runs by name."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        names = [name for name, _ in cells[0].labels]
-        writer = csv.DictWriter(file, [*names, *COLUMNS], lineterminator="\n")
-        writer.writeheader()
-        for cell in cells:
-            values = {
-                "quantity": cell.quantity,
-                "x": cell.x,
-                "ours": _rounded(cell.ours),
-                "std": _rounded(cell.std),
-                "seeds": cell.seeds,
-                "paper": _rounded(cell.paper),
-                "difference": _rounded(cell.difference),
-                "note": cell.note,
-                "dataset": dataset,
-                "scale": scale,
-                "runs": " ".join(cell.runs),
-            }
-            writer.writerow(dict(cell.labels) | values)
+    file = io.StringIO(newline="")
+    names = [name for name, _ in cells[0].labels]
+    writer = csv.DictWriter(file, [*names, *COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        values = {
+            "quantity": cell.quantity,
+            "x": cell.x,
+            "ours": _rounded(cell.ours),
+            "std": _rounded(cell.std),
+            "seeds": cell.seeds,
+            "paper": _rounded(cell.paper),
+            "difference": _rounded(cell.difference),
+            "note": cell.note,
+            "dataset": dataset,
+            "scale": scale,
+            "runs": " ".join(cell.runs),
+        }
+        writer.writerow(dict(cell.labels) | values)
+    files.write(path, file.getvalue(), durable=False)
 
 
 def read_csv(path: Path) -> tuple[list[Cell], str, str]:
-    """The cells of a file that `write_csv` wrote, with the data's name and the scale."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    cells = [
-        Cell(
-            labels=tuple((name, value) for name, value in row.items() if name not in COLUMNS),
-            quantity=row["quantity"],
-            x=_number(row["x"]),
-            ours=_number(row["ours"]),
-            std=_number(row["std"]),
-            seeds=int(row["seeds"]),
-            paper=_number_or_words(row["paper"]),
-            note=row["note"],
-            runs=tuple(row["runs"].split()),
-        )
-        for row in rows
-    ]
-    return cells, rows[0]["dataset"], rows[0]["scale"]
+    """The cells of a file that `write_csv` wrote, with the data's name and the scale.
+
+    Raises `RunError` where it cannot be read, is cut, or is another file.
+    """
+    content = files.read(path)
+    try:
+        text = (content or b"").decode()
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = list(reader)
+        names = tuple(reader.fieldnames or ())
+        whole = text.endswith("\n") and not any(None in row or None in row.values() for row in rows)
+        if not rows or not whole or names[-len(COLUMNS) :] != COLUMNS or len({*names}) < len(names):
+            raise ValueError("rows or columns are missing")
+        return [_cell(row) for row in rows], rows[0]["dataset"], rows[0]["scale"]
+    except (ValueError, csv.Error):
+        name = path.stem
+        raise RunError(
+            f"{path} is damaged or no table of ours: move it away, and `reproduce.py {name}` writes it anew"
+        ) from None
+
+
+def _cell(row: Mapping[str, str]) -> Cell:
+    """Raises `ValueError` for what is no number where one belongs."""
+    cell = Cell(
+        labels=tuple((name, value) for name, value in row.items() if name not in COLUMNS),
+        quantity=row["quantity"],
+        x=_number(row["x"]),
+        ours=_number(row["ours"]),
+        std=_number(row["std"]),
+        seeds=int(row["seeds"]),
+        paper=_number_or_words(row["paper"]),
+        note=row["note"],
+        runs=tuple(row["runs"].split()),
+    )
+    difference = _number(row["difference"]) or 0.0
+    digits = 1e-5 * (abs(cell.ours or 0.0) + abs(difference))  # six are written
+    if not cell.runs or abs(difference - (cell.difference or 0.0)) > digits:
+        raise ValueError("a number does not agree with the others")
+    return cell
 
 
 def _rounded(value: float | str | None) -> float | str | None:
@@ -234,7 +260,11 @@ def _rounded(value: float | str | None) -> float | str | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if text else None
+    """Raises `ValueError` for anything but a finite number, or nothing."""
+    number = float(text) if text else None
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"not finite: {text}")
+    return number
 
 
 def _number_or_words(text: str) -> float | str | None:

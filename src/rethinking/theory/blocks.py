@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rethinking import files
 from rethinking.errors import RunError
 
 BLOCK = 1024  # rows of a matrix that are one block
@@ -101,25 +102,27 @@ class Blocks:
     def _read(self, index: int) -> Tensor:
         path = self._path(index)
         try:
-            block = np.load(path, allow_pickle=False)
+            block = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory for a size that it only claims
             complete = block.shape == self.shapes[index] and block.dtype == np.float32
-        except (OSError, ValueError, EOFError):
+        except FileNotFoundError:
+            complete = False
+        except OSError as error:
+            raise files.cannot_read(path, error) from None
+        except Exception:  # whatever NumPy makes of other bytes
             complete = False
         if not complete:
             raise RunError(f"{path} is damaged or missing: delete its folder, and the same command makes it anew")
-        return torch.from_numpy(block).to(self._device)
+        return torch.from_numpy(np.array(block)).to(self._device)
 
     def _write(self, index: int, block: Tensor) -> None:
         path = self._path(index)
-        unfinished = path.with_name(f"{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                np.save(file, block.cpu().numpy(), allow_pickle=False)
-            os.replace(unfinished, path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise RunError(
-                f"cannot write {path}: {error.strerror}; what was saved stays, and once that is mended the same command"
-                " goes on from there"
-            ) from None
+        unfinished = path.with_name(f"{path.name}{files.UNFINISHED}")
+        with files.writing(path):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with unfinished.open("wb") as file:
+                    np.save(file, block.cpu().numpy(), allow_pickle=False)
+                os.replace(unfinished, path)
+            except OSError:
+                unfinished.unlink(missing_ok=True)
+                raise

@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rethinking import files
 from rethinking.data import sources
 from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.seeding import generator
@@ -45,9 +46,9 @@ from rethinking.theory.run import (
     Problem,
     TheoryResult,
     about,
+    at_work,
     find,
     keep,
-    read_json,
     refuse_conflicting_images,
     run_dir,
 )
@@ -100,8 +101,9 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     if not config.l2:
         refuse_conflicting_images(config, data)
     choose_products("fp32")
-    with folder.lock(), _memory_in_one_line():
-        folder.write("config.yaml", config.to_yaml().encode())
+    with at_work(folder, config) as found, _memory_in_one_line():
+        if found:
+            return found
         log.info("%s: %s", folder.path, plan.said)
         room.forget_peak(config.device)
         work = _Work(config, problem, plan, folder, begin)
@@ -179,7 +181,7 @@ class _Work:
             if gram.filters > filters:  # what is summed stays, so fewer are summed for this run alone
                 gram, home = self._gram(self.folder.path), self.folder
             step = f"summing over {filters:,} filters"
-            known = read_json(home.path / "seconds.json", "delete that file; the time before is then not counted")
+            known = _numbers(home.path / "seconds.json", "delete that file; the time before is then not counted")
             # Those of the last chunk are missing where it was killed just before they were written.
             before = max((known[count] for count in known if int(count) <= gram.filters), default=0.0)
             began = time.perf_counter()
@@ -286,11 +288,22 @@ class _Work:
         return facts
 
     def _chosen(self) -> dict[str, Any]:
-        path = self.folder.path / "chosen.json"
-        return read_json(path, "delete that file, and the same command chooses anew")
+        path, what_to_do = self.folder.path / "chosen.json", "delete that file, and the same command chooses anew"
+        chosen = files.read_json(path, what_to_do) or {}
+        if not all(isinstance(chosen.get(name, 0.0), float) for name in ("bandwidth", "median_distance", "ridge")):
+            raise RunError(f"{path} is damaged: {what_to_do}")
+        return chosen
 
     def _keep(self, chosen: dict[str, Any]) -> None:
-        self.folder.write("chosen.json", json.dumps(chosen, indent=2).encode())
+        files.write_json(self.folder.path / "chosen.json", chosen)
+
+
+def _numbers(path: Path, what_to_do: str) -> dict[str, float]:
+    """A file of seconds by numbers of filters; empty where there is none. Raises `RunError`."""
+    known = files.read_json(path, what_to_do) or {}
+    if not all(count.isdecimal() and isinstance(seconds, float) for count, seconds in known.items()):
+        raise RunError(f"{path} is damaged: {what_to_do}")
+    return known
 
 
 class _Timed:

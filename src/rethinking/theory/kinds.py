@@ -50,4 +50,4 @@ def read(path: Path) -> TheoryResult:
     kind = next((kind for kind in KINDS if kind.options() == set(written)), None)
     if kind is None:
         raise InputError(f"{path} does not hold the options of a run, or those of another version")
-    return run.read(path, kind(**written))
+    return run.read(path, run.configuration(kind, path))

@@ -24,7 +24,7 @@ from rethinking.data.batches import Batches
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import complexity
-from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
+from rethinking.theory.run import TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.memory import LIBRARIES, footprint
@@ -160,8 +160,9 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     if run.result["provenance"]["fingerprint"] != data.fingerprint:
         raise InputError(f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies")
     folder = run_dir(config, data)
-    with folder.lock():
-        folder.write("config.yaml", config.to_yaml().encode())
+    with at_work(folder, config) as found:
+        if found:
+            return found
         advanced, began = begin("margins, norms and sharpness"), time.perf_counter()
         model = run.network()
         images = plain_training_set(replace(network, device=config.device), data)

@@ -34,6 +34,7 @@ from rethinking.theory.run import (
     TheoryConfig,
     TheoryResult,
     about,
+    at_work,
     find,
     keep,
     refuse_conflicting_images,
@@ -89,8 +90,9 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
     config = config.resolved(data)
     _refuse(config, data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
-    with folder.lock():
-        folder.write("config.yaml", config.to_yaml().encode())
+    with at_work(folder, config) as found:
+        if found:
+            return found
         advanced, began = begin("writing the network down"), time.perf_counter()
         facts: dict[str, Any]
         try:

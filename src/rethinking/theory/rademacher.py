@@ -28,7 +28,7 @@ from rethinking.data.randomization import random_signs
 from rethinking.errors import InputError
 from rethinking.seeding import generator
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, find, keep, run_dir
+from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import trained
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunResult
@@ -179,8 +179,9 @@ def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
     data = sources.load_for(config)
     config = config.resolved(data)
     problem, folder = Problem.of(config, data), run_dir(config, data)
-    with folder.lock():
-        folder.write("config.yaml", config.to_yaml().encode())
+    with at_work(folder, config) as found:
+        if found:
+            return found
         advanced, began = begin("gradient ascent"), time.perf_counter()
         points = problem.train.flatten(1).double() / 255
         signs = 2.0 * random_signs(len(points), config.randomization_seed).double() - 1

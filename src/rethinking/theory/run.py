@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +16,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from rethinking import files
+from rethinking.config import read_config_file
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.readers.contents import ReadOptions
@@ -20,9 +25,10 @@ from rethinking.errors import ConflictError, InputError, RunError, nearest
 from rethinking.seeding import generator
 from rethinking.theory.interpolation import conflicting_points, one_hot
 from rethinking.training.hardware import provenance, resolve_device
-from rethinking.training.run_dir import RunDir
+from rethinking.training.run_dir import RunDir, digest_of_question, names_its_data
 
 NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit", "run")
+START_ANEW = "move that folder away"
 READ_OPTIONS = {spec.name: spec.default for spec in fields(ReadOptions)}  # in the identity where they were given
 
 
@@ -149,8 +155,7 @@ def run_id(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
 
 def question(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
     """A hash of what is asked, whatever device answers it."""
-    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
-    return digest({name: value for name, value in identity.items() if name not in ("device", "precision")})
+    return digest_of_question(config.identity(), data_name, fingerprint)
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -213,22 +218,65 @@ def find(config: TheoryConfig) -> TheoryResult | None:
 
 
 def read(path: Path, config: TheoryConfig) -> TheoryResult:
-    """The finished run in a folder. Raises `RunError` where it is not finished, or damaged."""
-    result = read_json(path / "result.json", "move that folder away")
-    if not result:
+    """The finished run of `config` in a folder.
+
+    Raises `RunError` where it is not finished, cannot be read, is damaged, or is another run than its folder says.
+    """
+    result = files.read_json(path / "result.json", START_ANEW)
+    if result is None:
         raise RunError(f"{path} is not finished yet")
-    return TheoryResult(path, config, question(config, result["dataset"], result["provenance"]["fingerprint"]), result)
+    if not names_its_data(result):
+        raise RunError(f"{path / 'result.json'} is damaged: {START_ANEW}")
+    name, fingerprint = result["dataset"], result["provenance"]["fingerprint"]
+    identifier = run_id(config, name, fingerprint)
+    if not {identifier} == {result.get("run"), os.path.basename(os.path.abspath(path))}:
+        raise RunError(
+            f"{path} has the configuration and data of {identifier}: its name, config.yaml or result.json was changed;"
+            f" {START_ANEW}"
+        )
+    _check_config(path, config)
+    return TheoryResult(path, config, question(config, name, fingerprint), result)
+
+
+def configuration(kind: type[TheoryConfig], path: Path) -> TheoryConfig:
+    """What the `config.yaml` of the folder `path` says. Raises `InputError` where it is none of this kind."""
+    values = read_config_file(path / "config.yaml")
+    try:
+        config = kind(**values)
+        digest(config.identity())
+        return config
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{path / 'config.yaml'} does not hold the options of such a run: {words}") from None
+
+
+def _check_config(path: Path, config: TheoryConfig) -> None:
+    """Raises `RunError` unless `config.yaml` says what `config` does."""
+    try:
+        written = configuration(type(config), path)
+    except InputError as error:
+        raise RunError(f"cannot use the run {path}: {error}") from None
+    if written.identity() != config.identity():
+        raise RunError(f"{path}/config.yaml was changed since the run began; {START_ANEW}")
+
+
+@contextlib.contextmanager
+def at_work(folder: RunDir, config: TheoryConfig) -> Iterator[TheoryResult | None]:
+    """Hold the folder of a run that begins; gives the result where another process was first.
+
+    Raises `BusyError` where another process is at work on it.
+    """
+    with folder.lock():
+        if folder.is_finished:
+            yield read(folder.path, config)
+        else:
+            folder.write("config.yaml", config.to_yaml().encode())
+            yield None
 
 
 def keep(folder: RunDir, config: TheoryConfig, data: sources.ImageData, result: dict[str, Any]) -> TheoryResult:
     """Write `result.json`, which makes the run a finished one."""
-    folder.write("result.json", json.dumps(result, indent=2).encode())
+    files.write_json(folder.path / "result.json", result)
     return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)
-
-
-def read_json(path: Path, what_to_do: str) -> dict[str, Any]:
-    """Empty where there is no such file; a damaged one is told with what to do."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError):
-        raise RunError(f"{path} is damaged: {what_to_do}") from None

@@ -30,7 +30,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import TheoryResult, about, find, keep, run_dir
+from rethinking.theory.run import TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained, trained_for
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunDir, RunResult
@@ -134,8 +134,9 @@ def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
     config = config.resolved(data)
     folder = run_dir(config, data)
     first, other = trained_for(config, begin)
-    with folder.lock():
-        folder.write("config.yaml", config.to_yaml().encode())
+    with at_work(folder, config) as found:
+        if found:
+            return found
         began = time.perf_counter()
         facts = {name: values.tolist() for name, values in _between(first, other, config.replaced)._asdict().items()}
         network = {"networks": [first.path.name, other.path.name], "gap": first.final["generalization_gap"]}

@@ -23,7 +23,7 @@ from rethinking.seeding import global_streams
 from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
 from rethinking.training.loggers import Observer, Observers
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, summary
+from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, note_fit, summary
 from rethinking.training.step import CapturedStep, Step, fastest_step
 
 ONLINE_ACCURACY_NEAR_FIT = 0.99  # from here on the exact training accuracy is worth a pass over the training set
@@ -54,6 +54,8 @@ class Training:
     test_losses: Tensor | None = field(init=False, default=None)
     outcome: RunResult | RunError | None = field(init=False, default=None)
     ended: bool = field(init=False, default=False)
+    _fit: dict[str, int | None] = field(init=False, default_factory=lambda: epochs_to_fit([]))
+    _fit_known: int = field(init=False, default=0)  # number of epochs that `_fit` is of
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config)
@@ -62,6 +64,14 @@ class Training:
     def epoch(self) -> int:
         """The one to be trained next, counted from 1."""
         return len(self.metrics) + 1
+
+    @property
+    def epochs_to_fit(self) -> dict[str, int | None]:
+        """As of `run_dir`. Each epoch is looked at once."""
+        for record in self.metrics[self._fit_known :]:
+            note_fit(self._fit, record)
+        self._fit_known = len(self.metrics)
+        return self._fit
 
     @property
     def autocast(self) -> torch.autocast:
@@ -117,7 +127,7 @@ class Training:
         self.metrics.append(record)
         if self.test_losses is not None and test is not None:
             self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses[None]])
-        self.folder.save_epoch(self.metrics, self.model, self.optimizer, self.test_losses)
+        self.folder.save_epoch(record, self.model, self.optimizer, self.test_losses)
         self.observers.epoch(record)
         self._finish_if_done()
 
@@ -127,15 +137,14 @@ class Training:
         Where only 1.0 is left, the images that were not `right` in the epoch are looked at first: they are few, and one
         that is still wrong spares a pass over all.
         """
-        reached = epochs_to_fit(self.metrics)
-        if online < ONLINE_ACCURACY_NEAR_FIT or reached["1.0"] is not None:
+        if online < ONLINE_ACCURACY_NEAR_FIT or self.epochs_to_fit["1.0"] is not None:
             return False
-        if reached["0.999"] is None:
+        if self.epochs_to_fit["0.999"] is None:
             return True
         return fits(self.model, self.train_batches, (~right).nonzero().flatten(), self.autocast)
 
     def _finish_if_done(self) -> None:
-        fitted = self.config.stop_when_fit and epochs_to_fit(self.metrics)["1.0"] is not None
+        fitted = self.config.stop_when_fit and self.epochs_to_fit["1.0"] is not None
         if fitted or self.epoch > self.config.num_epochs:
             self.folder.finish(self.facts | summary(self.metrics))
             self.outcome = self.folder.result(self.config)

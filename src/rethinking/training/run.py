@@ -208,6 +208,8 @@ def _train_together(group: Sequence[Asked], observe: Observe) -> Iterator[tuple[
                 if asked.folder.is_finished:
                     yield asked, asked.folder.result(asked.config)
                     continue
+                if asked.folder.is_busy:  # known before its images are prepared
+                    raise asked.folder.busy()
                 training = prepare(asked, images, _with_cores(asked, observe) if alone else observe, held)
             except RunError as error:
                 yield asked, error

@@ -3,12 +3,24 @@
     config.yaml               the resolved configuration, reloadable with --config
     facts.json                what each sitting knows before its first epoch: data, parameters, provenance
     randomization.safetensors labels as trained on, true labels, the shuffled-pixel permutation
-    metrics.jsonl             one line an epoch
+    metrics.jsonl             one line an epoch, appended
     checkpoint.safetensors    weights, optimizer state, epoch; each test image's losses where they are kept
     result.json               written last: its presence means done
     tensorboard/, wandb/      the loggers' own
 
-Files are written beside their name and renamed, so a reader never sees half of one. No pickle is read or written.
+What is promised:
+
+- After a kill or a power cut the run goes on from its last finished epoch: metrics, checkpoint and result are on the
+  disk, by content and name, before the next epoch begins. What a broken disk or file system loses is told.
+- Files but metrics.jsonl are replaced as wholes. Only lines of metrics.jsonl that the checkpoint counts are read; what
+  follows them, such as half a line, is overwritten by the next epoch.
+- A changed digit is told. The checkpoint has a checksum of its content, epoch, names, shapes and types, and one of the
+  metrics that it counts; result.json and facts.json have checksums of their content, result.json that of the metrics.
+  The files of older versions, too, are held against each other: result.json's last epoch is that of metrics.jsonl, and
+  the folder is named by the configuration and data in it.
+- A metric that an older or newer version lacks is absent, which is no damage.
+
+No pickle is read or written.
 """
 
 from __future__ import annotations
@@ -16,23 +28,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import filelock
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from rethinking import files
 from rethinking.config import ExperimentConfig, read_config_file
-from rethinking.errors import InputError, RunError
+from rethinking.errors import BusyError, InputError, RunError
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
@@ -45,8 +58,19 @@ METRICS = (  # what of a record outlives the folder, as evidence
     "test_accuracy",
     "seconds",
 )
-RECORD_FIELDS = {"epoch", *METRICS, "generalization_gap", "images_per_second"}
-RESULT_FIELDS = {"dataset", "parameters", "train_images", "provenance", "final", "epochs_to_fit", "seconds"}
+RECORD_FIELDS = (*METRICS, "generalization_gap", "images_per_second")  # None where a record lacks one
+RESULT_FIELDS = {  # which every version has, and their types
+    "dataset": str,
+    "parameters": int,
+    "train_images": int,
+    "provenance": dict,
+    "final": dict,
+    "epochs_to_fit": dict,
+    "seconds": float,
+}
+METRICS_CHECKSUM = "metrics_checksum"  # in `result.json`, of the lines it counts
+LOCK = ".lock"
+START_ANEW = "move that folder away, and the same command starts it anew"
 TEST_LOSSES = "test_losses"  # of the checkpoint's tensors, beside the state
 FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
 
@@ -80,6 +104,22 @@ class RunResult:
         return trained_network(self)
 
 
+class Metrics(NamedTuple):
+    """Records of `metrics.jsonl`, from the first on, and the size and checksum of their lines."""
+
+    records: list[Record]
+    size: int = 0
+    checksum: int = 0
+
+
+class Checkpoint(NamedTuple):
+    """tensors: by name; epoch: the last one finished; metrics: the checksum of its lines, empty in older versions'"""
+
+    tensors: dict[str, Tensor]
+    epoch: int
+    metrics: str
+
+
 def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
     digest = _digest(config.identity() | {"dataset": data_name, "fingerprint": fingerprint})
@@ -94,8 +134,13 @@ def plain(name: str) -> str:
 
 def question(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A hash of what a run asks, whatever machine and precision answers it; `config` must be resolved."""
-    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
-    return _digest({name: value for name, value in identity.items() if name not in ("device", "precision")})
+    return digest_of_question(config.identity(), data_name, fingerprint)
+
+
+def digest_of_question(identity: Mapping[str, Any], data_name: str, fingerprint: str) -> str:
+    """The hash that `question` gives, from what a configuration's `identity` gave."""
+    asked = {**identity, "dataset": data_name, "fingerprint": fingerprint}
+    return _digest({name: value for name, value in asked.items() if name not in ("device", "precision")})
 
 
 def _digest(identity: Mapping[str, Any]) -> str:
@@ -103,10 +148,11 @@ def _digest(identity: Mapping[str, Any]) -> str:
 
 
 class RunDir:
-    """One run's folder. Nothing is written before `lock`."""
+    """One run's folder. Nothing is written before `lock`, no epoch before `restore`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._counted = Metrics([])  # by the checkpoint; without the records
 
     @classmethod
     def find(cls, runs_dir: Path, identifier: str, force: bool) -> RunDir:
@@ -131,32 +177,44 @@ class RunDir:
 
     @property
     def is_finished(self) -> bool:
-        return (self.path / "result.json").exists()
+        return files.exists(self.path / "result.json")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another process is at work on it."""
+        try:
+            if files.exists(self.path / LOCK):
+                with files.lock(self.path / LOCK, wait=False):
+                    pass
+        except BusyError:
+            return True
+        return False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder, made where missing, against other processes; the lock dies with its process."""
-        with self._writing(self.path):
+        """Hold the folder, made where missing, against other processes; the lock dies with its process.
+
+        Raises `BusyError` where another process is at work on it, `RunError` where it cannot be written.
+        """
+        with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock")
+        with contextlib.ExitStack() as held:
             try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                raise RunError(f"{self.path} is being trained by another process: wait for it to end") from None
-        try:
-            with self._writing(self.path):
-                for unfinished in self.path.glob("*.tmp"):  # of a process that was killed while writing
-                    unfinished.unlink()
+                held.enter_context(files.lock(self.path / LOCK, wait=False))
+            except BusyError:
+                raise self.busy() from None
+            files.remove_unfinished(self.path)
             yield
-        finally:
-            lock.release()
+
+    def busy(self) -> BusyError:
+        return BusyError(f"{self.path} is being trained by another process: wait for it to end")
 
     def begin(self, config: ExperimentConfig, randomization: Mapping[str, Tensor], details: Mapping[str, str]) -> None:
         """Write what is known before the first epoch; where it is there already, check that it is the same.
 
         Raises `RunError` for a folder of another format, or one whose configuration or randomization differs.
         """
-        if not (self.path / "config.yaml").exists():
+        if not files.exists(self.path / "config.yaml"):
             try:
                 content = safetensors.torch.save(dict(randomization), dict(details))
                 self.write("randomization.safetensors", content)
@@ -166,8 +224,9 @@ class RunDir:
                 raise
             return
         self._check_config(config)
-        _, stored = self._read_tensors("randomization.safetensors")
-        if dict(details) != stored:
+        tensors, stored = self._read_tensors("randomization.safetensors") or ({}, {})
+        same = dict(details) == stored and tensors.keys() == randomization.keys()
+        if not same or not all(_equal(tensors[name], randomization[name]) for name in tensors):
             raise RunError(
                 f"{self.path} was begun with other random labels or pixels than this version draws; move that folder"
                 " away, or use the version that wrote it"
@@ -181,44 +240,59 @@ class RunDir:
         if written.identity() != config.identity():
             raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
 
+    def _check_name(self, config: ExperimentConfig, facts: Mapping[str, Any]) -> None:
+        """Raises `RunError` unless the folder is named by this configuration and data."""
+        identifier = run_id(config, facts["dataset"], facts["provenance"]["fingerprint"])
+        name = os.path.basename(os.path.abspath(self.path))
+        if not re.fullmatch(re.escape(identifier) + r"(-\d+)?", name):
+            raise RunError(
+                f"{self.path} has the configuration and data of {identifier}: its name, config.yaml or the data's name"
+                " in it was changed; move that folder away"
+            )
+
     def save_facts(self, facts: Mapping[str, Any]) -> None:
-        self.write("facts.json", json.dumps(facts, indent=2).encode())
+        files.write_json(self.path / "facts.json", facts)
 
     # One epoch: its metrics first, then the checkpoint that counts them.
 
     def save_epoch(
-        self, metrics: list[Record], model: nn.Module, optimizer: Optimizer, test_losses: Tensor | None = None
+        self, record: Record, model: nn.Module, optimizer: Optimizer, test_losses: Tensor | None = None
     ) -> None:
         """`test_losses`: float32 (epochs, test images) where they are kept."""
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics)
-        self.write("metrics.jsonl", lines.encode())
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        before = self._counted
+        files.append(self.path / "metrics.jsonl", line, before.size)
+        self._counted = Metrics([], before.size + len(line), zlib.crc32(line, before.checksum))
         tensors = apart({name: tensor.cpu().contiguous() for name, tensor in _state(model, optimizer).items()})
         if test_losses is not None:
             tensors[TEST_LOSSES] = test_losses
-        metadata = {"epoch": str(metrics[-1]["epoch"]), "crc32": _checksum(tensors)}
+        metadata = {"epoch": str(record["epoch"]), "metrics": _hex(self._counted.checksum)}
+        metadata["crc32"] = _checksum(tensors, metadata)
         self.write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> list[Record]:
         """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
-        if not (self.path / "checkpoint.safetensors").exists():
-            if len(self._read_metrics()) > 1:  # of one epoch alone the checkpoint may never have come to be written
+        self._counted = Metrics([])
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
+            if len(self._read_metrics().records) > 1:  # of one epoch alone the checkpoint may never have been written
                 raise self._damaged("checkpoint.safetensors")
             return []
-        tensors, metadata = self._read_checkpoint()
         try:
-            epoch = int(metadata.get("epoch", ""))
-            tensors.pop(TEST_LOSSES, None)
-            _load_tensors(_state(model, optimizer), tensors)
+            checkpoint.tensors.pop(TEST_LOSSES, None)
+            _load_tensors(_state(model, optimizer), checkpoint.tensors)
         except ValueError:
             raise self._damaged("checkpoint.safetensors") from None
-        return self._read_metrics(epoch)
+        metrics = self._read_metrics(checkpoint.epoch, checkpoint.metrics)
+        self._counted = metrics._replace(records=[])
+        return metrics.records
 
     def load_weights(self, model: nn.Module) -> None:
         """Those of the last finished epoch. Raises `RunError` where they are gone, damaged or another network's."""
-        if not (self.path / "checkpoint.safetensors").exists():
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint.safetensors any more, and so no network")
-        tensors, _ = self._read_checkpoint()
-        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        weights = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("model.")}
         try:
             _load_tensors({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, weights)
         except ValueError:
@@ -231,100 +305,135 @@ class RunDir:
         """
         if not epochs:
             return torch.empty(0, 0)
-        tensors, _ = self._read_checkpoint()
-        if TEST_LOSSES not in tensors or len(tensors[TEST_LOSSES]) != epochs:
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None or len(checkpoint.tensors.get(TEST_LOSSES, ())) != epochs:
             raise self._damaged("checkpoint.safetensors")
-        return tensors[TEST_LOSSES]
+        return checkpoint.tensors[TEST_LOSSES]
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        self.write("result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+        """Write `result.json`, which makes the run a finished one. Raises `RunError` where that cannot be."""
+        checksum = {METRICS_CHECKSUM: _hex(self._counted.checksum)}
+        files.write_json(self.path / "result.json", {**result, **checksum})
 
     def result(self, config: ExperimentConfig) -> RunResult:
-        """The finished run of `config`. Raises `RunError` where a file is damaged or of another version."""
+        """The finished run of `config`.
+
+        Raises `RunError` where a file cannot be read, is damaged, of another version, or contradicts another.
+        """
         self._check_config(config)
-        try:
-            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
-            last = result["final"]["epoch"]
-            complete = result.keys() >= RESULT_FIELDS
-        except (OSError, ValueError, KeyError, TypeError):
-            complete = False
-        if not complete:
-            raise RunError(
-                f"{self.path / 'result.json'} is damaged: delete that file, and the same command writes it again from"
-                " the others"
-            )
-        return RunResult(self.path, config, self._read_metrics(last), result)
+        what_to_do = "delete that file, and the same command writes it again from the others"
+        result = files.read_json(self.path / "result.json", what_to_do) or {}
+        complete = all(isinstance(result.get(name), kind) for name, kind in RESULT_FIELDS.items())
+        if not complete or type((final := result["final"]).get("epoch")) is not int or not names_its_data(result):
+            raise RunError(f"{self.path / 'result.json'} is damaged: {what_to_do}")
+        self._check_name(config, result)
+        records = self._read_metrics(final["epoch"], result.pop(METRICS_CHECKSUM, "")).records
+        if not _agree(result, summary(records)):
+            raise RunError(f"metrics.jsonl and result.json of {self.path} contradict each other: move that folder away")
+        return RunResult(self.path, config, records, result)
 
     def so_far(self, config: ExperimentConfig) -> RunResult | None:
-        """The unfinished run of `config` up to its last finished epoch; None before the first."""
-        metrics = self._read_metrics()
-        if not metrics:
+        """The unfinished run of `config` up to its last finished epoch; None before the first.
+
+        Raises `RunError` where a file cannot be read, is damaged or of another version.
+        """
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
+            records = self._read_metrics().records
+        else:
+            records = self._read_metrics(checkpoint.epoch, checkpoint.metrics).records
+        if not records:
             return None
-        try:
-            facts = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise self._damaged("facts.json") from None
-        return RunResult(self.path, config, metrics, facts | summary(metrics), finished=False)
+        facts = files.read_json(self.path / "facts.json", START_ANEW) or {}
+        if not names_its_data(facts):
+            raise self._damaged("facts.json")
+        self._check_name(config, facts)
+        return RunResult(self.path, config, records, facts | summary(records), finished=False)
 
     # Reading and writing
 
     def write(self, name: str, content: bytes) -> None:
-        """Atomically: beside the name, then renamed."""
-        unfinished = self.path / f"{name}.tmp"
-        with self._writing(self.path / name):
-            try:
-                unfinished.write_bytes(content)
-                os.replace(unfinished, self.path / name)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
+        """Raises `RunError` where that cannot be."""
+        files.write(self.path / name, content)
 
-    @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"cannot write {path}: {error.strerror}; what was saved stays, and once that is mended the same"
-                " command goes on from there"
-            ) from None
+    def _read_metrics(self, epochs: int | None = None, checksum: str = "") -> Metrics:
+        """The records of epochs 1 to `epochs`, without it all that are there; what follows them is left out.
 
-    def _read_metrics(self, epochs: int | None = None) -> list[Record]:
-        """The records of epochs 1 to `epochs`; a later one, whose checkpoint was never finished, is left out.
-
-        Without `epochs` all there are, none where the first is not finished.
+        A line without its end is one that is being written. Raises `RunError` where there are fewer, where they are
+        damaged, and where their lines have another checksum than the one given.
         """
-        if epochs is None and not (self.path / "metrics.jsonl").exists():
-            return []
+        content = files.read(self.path / "metrics.jsonl") or b""
+        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+        counted = lines if epochs is None else lines[: max(0, epochs)]
         try:
-            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            metrics = [json.loads(line) for line in lines[:epochs]]
-            expected = range(1, (len(lines) if epochs is None else epochs) + 1)
-            complete = [record["epoch"] for record in metrics] == list(expected)
-            complete = complete and all(record.keys() >= RECORD_FIELDS for record in metrics)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            complete = False
-        if not complete:
+            if epochs is not None and len(counted) != max(1, epochs):
+                raise ValueError("epochs are missing")
+            records = [_record(line, number) for number, line in enumerate(counted, 1)]
+        except (ValueError, OverflowError):
+            raise self._damaged("metrics.jsonl") from None
+        metrics = Metrics(records, sum(map(len, counted)), zlib.crc32(b"".join(counted)))
+        if checksum and checksum != _hex(metrics.checksum):
             raise self._damaged("metrics.jsonl")
         return metrics
 
-    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors, metadata = self._read_tensors("checkpoint.safetensors")
-        if metadata.get("crc32") != _checksum(tensors):
+    def _read_checkpoint(self) -> Checkpoint | None:
+        """None where there is none. Raises `RunError` where it cannot be read, or it is damaged."""
+        found = self._read_tensors("checkpoint.safetensors")
+        if found is None:
+            return None
+        tensors, metadata = found
+        checksum = metadata.pop("crc32", "")
+        older = "metrics" not in metadata  # whose checksum is of the values alone
+        intact = checksum == (_hex(_checksum_of_values(tensors)) if older else _checksum(tensors, metadata))
+        epoch = metadata.get("epoch", "")
+        if not intact or not re.fullmatch(r"[1-9][0-9]{0,17}", epoch):
             raise self._damaged("checkpoint.safetensors")
-        return tensors, metadata
+        return Checkpoint(tensors, int(epoch), metadata.get("metrics", ""))
 
-    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Tensors and metadata; the whole file is read, since safetensors takes whatever it cannot open for missing."""
+        content = files.read(self.path / name)
+        if content is None:
+            return None
         try:
-            with safetensors.safe_open(self.path / name, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (safetensors.SafetensorError, OSError):
+            tensors = safetensors.torch.load(content)
+            header = files.parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
+            return tensors, header.get("__metadata__", {})
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
             raise self._damaged(name) from None
 
     def _damaged(self, name: str) -> RunError:
-        return RunError(
-            f"{self.path / name} is damaged or missing: move that folder away, and the same command starts it anew"
-        )
+        return RunError(f"{self.path / name} is damaged or missing: {START_ANEW}")
+
+
+def _record(line: bytes, epoch: int) -> Record:
+    """The record in a line, None for what it lacks. Raises `ValueError` where it is not that of `epoch`."""
+    record = files.parse_json(line.decode())
+    if not isinstance(record, dict) or type(record.get("epoch")) is not int or record["epoch"] != epoch:
+        raise ValueError("not that epoch's")
+    for name in RECORD_FIELDS:
+        value = record.setdefault(name)
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise ValueError(f"{name} is not a number")
+    return record
+
+
+def names_its_data(facts: Mapping[str, Any]) -> bool:
+    """Whether the name and fingerprint of the data stand where every version has them."""
+    provenance = facts.get("provenance")
+    fingerprint = provenance.get("fingerprint") if isinstance(provenance, dict) else None
+    return isinstance(facts.get("dataset"), str) and isinstance(fingerprint, str)
+
+
+def _agree(result: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether `result.json` says what follows from the metrics, as far as both versions know of it."""
+    final, last = result["final"], expected["final"]
+    reached, first = result["epochs_to_fit"], expected["epochs_to_fit"]
+    return (
+        all(final.get(name) == last[name] for name in last)
+        and all(reached[name] == first[name] for name in reached.keys() & first.keys())
+        and math.isclose(result["seconds"], expected["seconds"], rel_tol=1e-9)
+    )
 
 
 def summary(metrics: list[Record]) -> dict[str, Any]:
@@ -332,17 +441,23 @@ def summary(metrics: list[Record]) -> dict[str, Any]:
     return {
         "final": metrics[-1],
         "epochs_to_fit": epochs_to_fit(metrics),
-        "seconds": sum(record["seconds"] for record in metrics),
+        "seconds": sum(record["seconds"] or 0.0 for record in metrics),
     }
 
 
-def epochs_to_fit(metrics: list[Record]) -> dict[str, int | None]:
+def epochs_to_fit(metrics: Iterable[Record]) -> dict[str, int | None]:
     """The first epoch whose exact training accuracy reached each of `FIT_THRESHOLDS`, by threshold."""
-    first: dict[str, int | None] = {}
-    for threshold in FIT_THRESHOLDS:
-        reached = (record["epoch"] for record in metrics if (record["exact_train_accuracy"] or 0.0) >= threshold)
-        first[str(threshold)] = next(reached, None)
+    first: dict[str, int | None] = dict.fromkeys(map(str, FIT_THRESHOLDS))
+    for record in metrics:
+        note_fit(first, record)
     return first
+
+
+def note_fit(first: dict[str, int | None], record: Record) -> None:
+    """Take the next epoch's record into what `epochs_to_fit` gives."""
+    for threshold in FIT_THRESHOLDS:
+        if first[str(threshold)] is None and (record["exact_train_accuracy"] or 0.0) >= threshold:
+            first[str(threshold)] = record["epoch"]
 
 
 def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -372,8 +487,23 @@ def _load_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) 
         target.detach().copy_(tensors[name])
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    checksum = 0
+def _equal(first: Tensor, other: Tensor) -> bool:
+    return first.dtype == other.dtype and torch.equal(first, other)
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of values, names, shapes and types, and of the metadata."""
+    described = [(name, str(tensors[name].dtype), tuple(tensors[name].shape)) for name in sorted(tensors)]
+    begun = zlib.crc32(json.dumps([described, sorted(metadata.items())]).encode())
+    return _hex(_checksum_of_values(tensors, begun))
+
+
+def _checksum_of_values(tensors: Mapping[str, Tensor], begun: int = 0) -> int:
+    checksum = begun
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, checksum)
+    return checksum
+
+
+def _hex(checksum: int) -> str:
     return f"{checksum:08x}"
