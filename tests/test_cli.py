@@ -226,8 +226,8 @@ OPTIONS = {
         --compile --runs_dir --keep_test_losses --use_tensorboard --use_wandb --wandb_project --wandb_entity --config
         --force""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
-        --label_column --models --scale --seeds --at_once --dry_run --show_only --no_wait --out --runs_dir --device --precision
-        --filters --bandwidth --memory_limit""",
+        --label_column --models --scale --seeds --at_once --dry_run --show_only --no_wait --out --runs_dir --device
+        --precision --filters --bandwidth --memory_limit""",
     "keep": "RESULTS RUN",
     "cache": "--remove --remove_all",
     "demo": "",

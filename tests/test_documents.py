@@ -14,7 +14,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data.randomization import corrupt_labels
 from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments import figure1c
-from rethinking.experiments.archive import THEORY, read
+from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
@@ -22,13 +22,14 @@ from rethinking.models.catalogue import NETWORKS
 from rethinking.options import options_of, parse
 from rethinking.report import results
 from rethinking.report.tables import read_csv
+from rethinking.theory import tasks
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
 from tools.differences import error_on_corrupted_labels
 from tools.documents import with_tables
 
 OTHER_RESULTS = {
-    *(f"{kind}.csv" for kind in THEORY),
+    *(f"{task}.csv" for task in tasks.columns()),
     "runs.csv",
     "epochs.csv",
     "differences",

@@ -66,7 +66,24 @@ def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str])
 def test_each_addition_is_one_file(followed: tuple[Path, str]):
     folder, _ = followed
     additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
-    assert additions == {"net.py", "dimmed.py", "width_sweep.py", "logger.py"}
+    assert additions == {"net.py", "dimmed.py", "width_sweep.py", "largest_weight.py", "logger.py"}
+
+
+def test_a_measure_is_of_the_network_that_was_trained(followed: tuple[Path, str]):
+    folder, _ = followed
+    kept = archive.read(folder / "weights")
+    measured = [run for run in kept.values() if run.task == "own_measures"]
+    assert len(measured) == 2 * 2, "two kinds of labels, two seeds"
+    for run in measured:
+        network = load_run(folder / "runs" / run.facts["network"]).network()
+        largest = max(parameter.detach().abs().max().item() for parameter in network.parameters())
+        assert run.facts["numbers"] == {"largest weight": pytest.approx(largest)}
+        again = load_run(folder / "runs" / run.run)
+        assert again.result["numbers"] == run.facts["numbers"]
+    table = (folder / "weights/largest_weight.md").read_text()
+    assert "| none |" in table
+    assert "±" in table
+    assert "largest weight" in (folder / "weights/report.html").read_text()
 
 
 def test_the_figure_has_each_width_and_seed_once(followed: tuple[Path, str]):
@@ -97,8 +114,8 @@ def test_runs_from_before_are_found_and_read(followed: tuple[Path, str]):
         *shlex.split("--model mlp_1x512 --dataset digits --num_epochs 3"),
     )
     assert "epoch 1/3" not in again, "the logger's run answers"
-    (run,) = (folder / "runs").glob("mlp_1x512-digits-none-*")
-    assert archive.of_run_folder(run).finished
+    run = next(line.removeprefix("kept in ") for line in again.splitlines() if line.startswith("kept in "))
+    assert archive.of_run_folder(folder / run).finished
 
 
 PACKAGE = """

@@ -32,7 +32,7 @@ from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.models import build_model
 from rethinking.report import page, tables
-from rethinking.theory import kinds
+from rethinking.theory import tasks
 from rethinking.theory.memorization import MemorizationConfig, memorize
 from rethinking.theory.run import find as find_theory
 from rethinking.training import find, run_dir, train
@@ -180,7 +180,7 @@ def test_damage_to_a_run_of_theory_is_told_by_reproduce_and_by_keep(tmp_path: Pa
     assert_damage_is_told([path / "result.json", path / "config.yaml"], read, times=60, seed=3)
     renamed = path.rename(path.with_name(changed_digit(path.name)))
     with pytest.raises(RunError, match=r"its name, config\.yaml or result\.json was changed"):
-        kinds.read(renamed)
+        tasks.read(renamed)
 
 
 def changed_digit(name: str) -> str:

@@ -112,13 +112,13 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
     with _one_line_errors():
         with _whole_imports():
             from rethinking.experiments.reproduction import Reproduction
-            from rethinking.reproducing import Reproducing
+            from rethinking.reproduction_console import ReproductionConsole
 
         prog = "reproduce.py" if arguments is None else "rethinking reproduce"
         words = list(sys.argv[1:] if arguments is None else arguments)
         description = "Reproduce tables and figures of Zhang et al. 2017, beside the paper's numbers."
         parsed = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
-        shown = Reproducing(parsed, _console())
+        shown = ReproductionConsole(parsed, _console())
         if parsed.dry_run:
             shown.dry_run()
         else:

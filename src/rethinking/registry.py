@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -119,6 +120,11 @@ def without_folder(path: str) -> str:
     """Returns the path of an object without the folder of its file, which may be another on another machine."""
     module, separator, name = path.rpartition(":")
     return f"{Path(module).name}{separator}{name}" if module.endswith(".py") else path
+
+
+def plain(name: str) -> str:
+    """What goes by a name or a path is called in the name of a folder: a name, or that of its function or class."""
+    return re.sub(r"[^\w.]+", "_", name.rpartition(":")[2])[:40]
 
 
 def _module_of_file(file: Path) -> Any:

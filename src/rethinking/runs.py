@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import RunError
-from rethinking.theory import kinds
+from rethinking.theory import tasks
 from rethinking.theory.run import TheoryResult
 from rethinking.training.run_dir import RunDir, RunResult
 
@@ -18,7 +18,7 @@ def load_run(folder: str | Path) -> RunResult | TheoryResult:
     """
     path = Path(folder)
     if "model_name" not in read_config_file(path / "config.yaml"):
-        return kinds.read(path)
+        return tasks.read(path)
     run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
     result = run.result(config) if run.is_finished else run.so_far(config)
     if result is None:

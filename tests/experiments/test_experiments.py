@@ -241,7 +241,7 @@ def test_each_measure_stands_under_its_own_name():
     }
     facts = {name: float(place) for place, name in enumerate(named.values())}
     row = Row((("model", "mlp_1x512"), ("label_corruption", "0.5")), ExperimentConfig())
-    measured = Answer(row, 0, Evidence("run", "", True, {"radius": 0.01}, facts, ()))
+    measured = Answer(row, 0, Evidence("run", "", True, {}, facts, (), "measures"))
     shown = {number.quantity: (number.ours, number.x) for number in complexity.numbers([measured])}
     assert shown == {name: (facts[fact], 0.5) for name, fact in named.items()}
 
@@ -254,7 +254,7 @@ def test_each_change_by_a_replaced_example_stands_under_its_own_name_and_epoch()
         "largest_of_probability": [0.3, 0.4],
     }
     row = Row((("model", "mlp_1x512"), ("labels", "true")), ExperimentConfig())
-    changed = Answer(row, 0, Evidence("run", "", True, {"replaced": 1}, facts, ()))
+    changed = Answer(row, 0, Evidence("run", "", True, {}, facts, (), "replacements"))
     assert {(number.quantity, number.x): number.ours for number in stability.numbers([changed])} == {
         ("mean change of loss, nats", 1.0): 0.1,
         ("mean change of loss, nats", 2.0): 0.2,

@@ -14,7 +14,7 @@ from rethinking.experiments import archive
 from rethinking.experiments.expressivity_points import QUANTITIES
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
-from rethinking.reproducing import _named
+from rethinking.reproduction_console import _named
 from tests.conftest import OUT, reproduce
 
 

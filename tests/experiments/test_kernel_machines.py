@@ -20,8 +20,8 @@ from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
-from rethinking.reproducing import _named
-from rethinking.theory import fitting, kinds
+from rethinking.reproduction_console import _named
+from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training.hardware import resolve_device
 from tests.conftest import OUT, on_a_terminal, reproduce
@@ -121,7 +121,7 @@ def test_the_evidence_holds_provenance_and_comes_back(solved):
         of_process = resolve_device("auto").type != "cuda"  # there of the device alone
         assert float(row["peak_gib"]) > (0.1 if of_process else 0.0)
     kept = archive.read(folder / OUT)
-    assert all(run.kind == "kernel_machines" and run.finished for run in kept.values())
+    assert all(run.task == "kernel_machines" and run.finished for run in kept.values())
     assert {run.run for run in kept.values()} == {row["run"] for row in rows}
 
 
@@ -198,7 +198,7 @@ def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path:
             raise InputError("this takes 7 GiB on the disk, of which 1 is free")
         return fit(config, begin)
 
-    monkeypatch.setitem(kinds.KINDS, KernelMachineConfig, kinds.Kind(full_at_first, fitting.check))
+    monkeypatch.setitem(tasks.TASKS, KernelMachineConfig, tasks.Task(full_at_first, fitting.estimate_cost))
     outcomes = dict(asked.train({}))
     assert "of which 1 is free" in str(outcomes.pop(refused[0]))
     assert outcomes

@@ -89,9 +89,9 @@ def test_each_has_a_figure(reproduced: tuple[Path, str], name):
 def test_the_page_says_what_is_behind_each_and_the_command_that_runs_it_again(reproduced: tuple[Path, str]):
     folder, _ = reproduced
     kept = archive.read(folder / OUT)
-    commands = {page.command(run) for run in kept.values() if run.kind == "replacements"}
+    commands = {page.command(run) for run in kept.values() if run.task == "replacements"}
     assert commands == {"python reproduce.py stability --dataset digits --scale demo --models mlp_1x512"}
-    measured = [run for run in kept.values() if run.kind == "measures"]
+    measured = [run for run in kept.values() if run.task == "measures"]
     assert len(measured) == 3
     for run in measured:
         assert page.command(run).endswith(f"&& python reproduce.py complexity runs/{run.facts['network']}")
@@ -177,7 +177,7 @@ def test_a_measurement_without_evidence_needs_its_networks_again_where_their_fol
 ):
     folder, _ = reproduced
     kept = archive.read(folder / OUT)
-    fewer = {name: run for name, run in kept.items() if run.kind != "replacements"}
+    fewer = {name: run for name, run in kept.items() if run.task != "replacements"}
     options = {"experiment": "stability", "scale": "demo", "models": ("mlp_1x512",)}
     gone, there = (Reproduction(runs_dir=str(runs), **options) for runs in (tmp_path, folder / "runs"))
     assert gone.missing(kept) == []
@@ -209,7 +209,7 @@ def test_what_is_measured_of_a_network_that_failed_fails_with_it_and_nothing_els
     carried_out = []
     monkeypatch.setattr("rethinking.experiments.reproduction.train_many", one_fails)
     monkeypatch.setattr(
-        "rethinking.experiments.reproduction.kinds.carry_out", lambda config, _: carried_out.append(config) or config
+        "rethinking.experiments.reproduction.tasks.carry_out", lambda config, _: carried_out.append(config) or config
     )
     outcomes = dict(asked.train({}))
     failed = {config: str(outcome) for config, outcome in outcomes.items() if isinstance(outcome, RunError)}

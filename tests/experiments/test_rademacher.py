@@ -55,7 +55,7 @@ def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, 
     kept = archive.read(folder / OUT)
     again = reproduce(folder, "rademacher", *DEMO)
     assert "finished:" not in again
-    commands = {page.command(run) for run in kept.values() if run.kind == "linear_classes"}
+    commands = {page.command(run) for run in kept.values() if run.task == "linear_classes"}
     assert commands == {"python reproduce.py rademacher --dataset digits --scale demo"}
 
 

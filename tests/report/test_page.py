@@ -178,7 +178,7 @@ def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pyte
     for asked in Reproduction(experiment=name, dataset=dataset, scale=scale).configs():
         if isinstance(asked, ExperimentConfig):
             continue
-        run = Evidence("run", "", True, asked.identity(), {"dataset": dataset}, ())
+        run = Evidence("run", "", True, asked.identity(), {"dataset": dataset}, (), asked.task)
         words = report_page.command(run).removeprefix("python reproduce.py ").split()
         parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", words))
         found = {json.dumps(config.identity(), sort_keys=True) for config in parsed.configs()}
@@ -223,7 +223,7 @@ def test_the_page_says_of_a_replaced_example_what_it_changed_in_the_end(tmp_path
     }
     facts = {"dataset": "digits", "train_images": 1442, "seconds": 1.0, "provenance": PROVENANCE, **changes}
     asked = StabilityConfig.of(ExperimentConfig(model_name="mlp_1x512", dataset="digits"), replaced=1)
-    run = Evidence("a-run", "", True, asked.identity(), facts, ())
+    run = Evidence("a-run", "", True, asked.identity(), facts, (), asked.task)
     labels = (("model", "mlp_1x512"), ("labels", "true"))
     cell = Cell(labels, "mean change of loss, nats", 1.0, 0.1, None, 1, None, "", ("a-run",))
     shown = shown_on_the_page(tmp_path, "stability", run, cell)
@@ -237,7 +237,7 @@ def test_the_page_says_of_a_kernel_machine_what_its_solution_came_to(tmp_path: P
     facts = {"dataset": "digits", "train_images": 1442, "seconds": 1.0, "provenance": PROVENANCE, "memory": "all of it"}
     facts |= {"train_error": 0.01, "test_error": 0.25, "norm": 220.5, "residual": 1e-6, "ridge": 0.5, "jitter": 2e-5}
     facts |= {"interpolates": False, "bandwidth": 3.25, "refinements": 2, "peak_gib": 1.5}
-    run = Evidence("a-run", "", True, KernelMachineConfig(dataset="digits").identity(), facts, ())
+    run = Evidence("a-run", "", True, KernelMachineConfig(dataset="digits").identity(), facts, (), "kernel_machines")
     labels = (("data", "digits"), ("features", "pixels"), ("l2", "no"))
     cell = Cell(labels, "test error", None, 0.25, None, 1, 0.012, "", ("a-run",))
     shown = shown_on_the_page(tmp_path, "table3", run, cell)

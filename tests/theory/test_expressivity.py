@@ -135,7 +135,7 @@ def test_many_points_take_little_memory_and_every_label_is_right():
     script = (
         "import torch\n"
         "from rethinking.theory.expressivity import memorizing_network\n"
-        "from rethinking.theory.room import peak\n"
+        "from rethinking.theory.memory import peak\n"
         "points, labels = torch.randn(30_000, 20, dtype=torch.float64), torch.randint(10, (30_000,))\n"
         "before = peak()\n"
         "network = memorizing_network(points, labels)\n"

@@ -20,7 +20,7 @@ import torch
 
 from rethinking.data import sources
 from rethinking.errors import ConflictError, InputError, RunError
-from rethinking.theory import blocks, convolutional, fitting, interpolation, room
+from rethinking.theory import blocks, convolutional, fitting, interpolation, memory
 from rethinking.theory.fitting import fit
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.kernels import GaussianKernel
@@ -127,7 +127,7 @@ def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path
 
 
 def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(room, "KEEP_FROM", 0)
+    monkeypatch.setattr(memory, "KEEP_FROM", 0)
     monkeypatch.setattr(convolutional, "CHUNK", 20)
     monkeypatch.setattr(convolutional, "KEEP_EVERY", 0.0)
     options = {"features": "random_conv", "train_subset": 200, "l2": 0.01}
@@ -146,8 +146,10 @@ def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     fit(config(tmp_path / "shared", filters=60, **{**options, "l2": 0.1}))
     assert added == [60]
     less = config(tmp_path / "shared", filters=20, **options)
-    assert fitting.check(less)[1] == fitting.check(replace(less, runs_dir=str(tmp_path / "fresh")))[1], "from none"
-    assert fitting.check(replace(less, filters=80))[1] < fitting.check(less, 60)[1] + 1e9, "from 60"
+    assert (
+        fitting.estimate_cost(less)[1] == fitting.estimate_cost(replace(less, runs_dir=str(tmp_path / "fresh")))[1]
+    ), "from none"
+    assert fitting.estimate_cost(replace(less, filters=80))[1] < fitting.estimate_cost(less, 60)[1] + 1e9, "from 60"
     fewer = fit(less).result
     assert added == [60, 20], "what is added stays, so fewer are summed anew"
     assert fewer["norm"] != more["norm"]
@@ -158,11 +160,11 @@ def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("features", ["pixels", "random_conv"])
 def test_the_memory_limited_path_gives_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features):
     monkeypatch.setattr(blocks, "BLOCK", 100)
-    monkeypatch.setattr(room, "LIBRARIES", 0)
+    monkeypatch.setattr(memory, "LIBRARIES", 0)
     options = {"features": features, "filters": 200 if features == "random_conv" else None, "l2": 0.01}
     options |= {"bandwidth": 3.0}
     plain = fit(config(tmp_path / "plain", **options))
-    least, _ = fitting.check(config(tmp_path, **options))
+    least, _ = fitting.estimate_cost(config(tmp_path, **options))
     limit = (least - 2e6) / GIB
     limited = fit(config(tmp_path / "limited", memory_limit=limit, **options))
     assert "the rest on disk" in limited.result["memory"]
@@ -178,10 +180,10 @@ def test_a_killed_run_goes_on_with_its_factor_to_the_same_numbers(tmp_path: Path
     """kill -9 in the midst of the factorization."""
     script = (
         "import sys, time\n"
-        "from rethinking.theory import blocks, room\n"
+        "from rethinking.theory import blocks, memory\n"
         "from rethinking.theory.fitting import fit\n"
         "from rethinking.theory.kernel_machine import KernelMachineConfig\n"
-        "blocks.BLOCK, room.KEEP_FROM = 100, 0\n"
+        "blocks.BLOCK, memory.KEEP_FROM = 100, 0\n"
         "def begin(step):\n"
         "    print(step, flush=True)\n"
         "    return lambda share: time.sleep(0.3 if step == 'factorizing' and '--slow' in sys.argv else 0)\n"
@@ -212,7 +214,7 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
     images[17], labels[17], labels[3] = images[3], 1, 2
     doubled = replace(data, fingerprint="doubled", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_, **__: doubled)
-    for begin in (fitting.check, fit):
+    for begin in (fitting.estimate_cost, fit):
         with pytest.raises(ConflictError, match="images 3 and 17 both: they are equal and their true labels are '2'"):
             begin(config(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -280,12 +282,12 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
     """In a process of its own, whose libraries are all it had before."""
     script = (
         "import sys, json\n"
-        "from rethinking.theory.room import peak\n"
+        "from rethinking.theory.memory import peak\n"
         "from rethinking.training.memory import LIBRARIES\n"
         "from rethinking.theory import fitting\n"
         "from rethinking.theory.kernel_machine import KernelMachineConfig\n"
         "asked = KernelMachineConfig(dataset='digits', device='cpu', runs_dir=sys.argv[1], **json.loads(sys.argv[2]))\n"
-        "memory, _ = fitting.check(asked)\n"
+        "memory, _ = fitting.estimate_cost(asked)\n"
         "print(memory - LIBRARIES, -peak() + fitting.fit(asked).result['peak_gib'] * 2**30)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path), json.dumps(options)]

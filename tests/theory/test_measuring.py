@@ -16,7 +16,7 @@ from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
-from rethinking.theory import complexity, kinds
+from rethinking.theory import complexity, tasks
 from rethinking.theory.measuring import RADIUS, ComplexityConfig
 from rethinking.theory.run import question
 from rethinking.training.optimizers import Optimizer
@@ -40,7 +40,7 @@ def network(runs: Path, **options) -> ExperimentConfig:
 
 def test_the_measures_are_those_of_the_network_and_the_labels_it_was_trained_on(tmp_path: Path):
     asked = network(tmp_path)
-    found = kinds.carry_out(ComplexityConfig.of(asked)).result
+    found = tasks.carry_out(ComplexityConfig.of(asked)).result
     run = train(asked)
     model, initial = (build_model("mlp_1x512", 10, (1, 28, 28)) for _ in range(2))
     initialize(initial, "he", generator(0, "init"))
@@ -72,23 +72,23 @@ def test_the_measures_are_those_of_the_network_and_the_labels_it_was_trained_on(
 
 def test_it_trains_the_network_where_it_is_not_yet_and_answers_again(tmp_path: Path):
     asked = ComplexityConfig.of(network(tmp_path))
-    found = kinds.carry_out(asked)
+    found = tasks.carry_out(asked)
     assert (tmp_path / found.result["network"] / "result.json").exists()
-    assert kinds.carry_out(asked).result == found.result
-    assert kinds.read(found.path).config == found.config
-    assert kinds.read(found.path).question == found.question
+    assert tasks.carry_out(asked).result == found.result
+    assert tasks.read(found.path).config == found.config
+    assert tasks.read(found.path).question == found.question
 
 
 def test_runs_given_by_their_folders_are_measured_each_for_itself(tmp_path: Path):
     """Of the same configuration, trained again and in another precision."""
     asked = network(tmp_path, precision="fp32")
     runs = [train(asked), train(asked, force=True), train(replace(asked, precision="bf16"))]
-    by_folder = [kinds.carry_out(ComplexityConfig.of_run_folder(run.path)) for run in runs]
+    by_folder = [tasks.carry_out(ComplexityConfig.of_run_folder(run.path)) for run in runs]
     assert [each.result["network"] for each in by_folder] == [run.path.name for run in runs]
     assert len({each.question for each in by_folder}) == len({each.path for each in by_folder}) == 3
-    of_configuration = kinds.carry_out(ComplexityConfig.of(asked))
+    of_configuration = tasks.carry_out(ComplexityConfig.of(asked))
     assert of_configuration.result["margins"] == by_folder[1].result["margins"]
-    assert kinds.read(by_folder[1].path).config == by_folder[1].config
+    assert tasks.read(by_folder[1].path).config == by_folder[1].config
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_any_finished_run_is_measured_on_what_it_was_trained_on(
     monkeypatch.setattr(complexity, "ASCENTS", 1)
     fitting = {"optimizer": "adam", "learning_rate": 0.001, "num_epochs": 30, "eval_test_every": 30}
     run = train(network(tmp_path, train_subset=20, **fitting, **options))
-    found = kinds.carry_out(ComplexityConfig.of_run_folder(run.path)).result
+    found = tasks.carry_out(ComplexityConfig.of_run_folder(run.path)).result
     right = sum(margin > 0 for margin in found["margins"]) / 101
     assert right == pytest.approx(run.final["exact_train_accuracy"], abs=0.05)
     assert right > 0.7, "far above a guess, so that others' images or labels would show"
@@ -122,7 +122,7 @@ def test_the_loss_measured_is_that_of_the_very_images_it_was_trained_on(tmp_path
     """At a rate too small to move a weight, in one batch: that of its first step."""
     still = {"learning_rate": 1e-30, "train_subset": 12, "num_epochs": 1, "precision": "fp32", "device": "cpu"}
     asked = network(tmp_path, **still, **options)
-    found = kinds.carry_out(ComplexityConfig.of(asked)).result
+    found = tasks.carry_out(ComplexityConfig.of(asked)).result
     plain = train(network(tmp_path, **still)).final["train_loss"]
     trained = train(asked).final["train_loss"]
     assert found["train_loss"] == pytest.approx(trained, rel=1e-5)
@@ -133,19 +133,19 @@ def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
     run = train(network(tmp_path, num_epochs=1))
     (run.path / "checkpoint.safetensors").unlink()
     with pytest.raises(RunError, match=r"has no checkpoint\.safetensors any more"):
-        kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+        tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
 
 
 def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
     """As one trained on CUDA, its folder copied to a machine without."""
     run = train(network(tmp_path))
-    here = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+    here = tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
     fingerprint = run.result["provenance"]["fingerprint"]
     copied = tmp_path / "elsewhere" / run_id(replace(run.config, device="cuda"), "digits", fingerprint)
     shutil.copytree(run.path, copied)
     text = (copied / "config.yaml").read_text()
     (copied / "config.yaml").write_text(text.replace("device: cpu", "device: cuda"))
-    there = kinds.carry_out(ComplexityConfig.of_run_folder(copied))
+    there = tasks.carry_out(ComplexityConfig.of_run_folder(copied))
     assert there.result["margins"] == here.result["margins"]
     assert there.result["provenance"]["device"] == "cpu", "of the measurement"
     assert question(replace(there.config, run=str(run.path)), "digits", fingerprint) == here.question
@@ -154,7 +154,7 @@ def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
 def test_without_test_images_there_is_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     alone = replace(sources.load("digits"), test=None)
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: alone)
-    found = kinds.carry_out(ComplexityConfig.of(network(tmp_path))).result
+    found = tasks.carry_out(ComplexityConfig.of(network(tmp_path))).result
     assert found["generalization_gap"] is None
     assert found["sharpness"] > 0
 
@@ -163,7 +163,7 @@ def test_folders_that_hold_no_finished_network_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot read .*config\.yaml"):
         ComplexityConfig.of_run_folder(tmp_path)
     run = train(network(tmp_path))
-    measured = kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+    measured = tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
     with pytest.raises(InputError, match="is not the folder of a trained network"):
         ComplexityConfig.of_run_folder(measured.path)
     (run.path / "result.json").unlink()
@@ -178,11 +178,11 @@ def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path, monkeypatc
     other = replace(sources.load("digits"), fingerprint="another")
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: other)
     with pytest.raises(InputError, match="was trained on other data than digits"):
-        kinds.carry_out(ComplexityConfig.of_run_folder(run.path))
+        tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
 
 
 def test_it_is_planned_for_from_the_network_and_the_number_of_images(tmp_path: Path):
-    memory, operations = kinds.check(ComplexityConfig.of(network(tmp_path)))
-    more_memory, more = kinds.check(ComplexityConfig.of(network(tmp_path, train_subset=1400)))
+    memory, operations = tasks.estimate_cost(ComplexityConfig.of(network(tmp_path)))
+    more_memory, more = tasks.estimate_cost(ComplexityConfig.of(network(tmp_path, train_subset=1400)))
     assert 0 < memory < more_memory
     assert more - operations == pytest.approx((1400 - 150) * 2 * (784 * 512 + 512 * 10))

@@ -12,7 +12,7 @@ import torch
 from rethinking.data import sources
 from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.seeding import generator
-from rethinking.theory import expressivity, kinds
+from rethinking.theory import expressivity, tasks
 from rethinking.theory.expressivity import memorizing_network
 from rethinking.theory.memorization import MemorizationConfig, memorize
 from rethinking.theory.run import question
@@ -99,11 +99,11 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
         lambda *_, **__: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies"),
     )
     said = r"images 0 and 1010 both: they are equal and their true labels are '0' and '5'"
-    for refuse in (memorize, kinds.check):
+    for refuse in (memorize, tasks.estimate_cost):
         with pytest.raises(ConflictError, match=said):
             refuse(config(tmp_path))
     assert not list(tmp_path.iterdir())
-    assert kinds.check(config(tmp_path, points="gaussian")), "which has no image"
+    assert tasks.estimate_cost(config(tmp_path, points="gaussian")), "which has no image"
 
 
 def test_pairs_beside_equal_images_with_different_labels_are_refused_where_both_have_one(
@@ -119,9 +119,9 @@ def test_pairs_beside_equal_images_with_different_labels_are_refused_where_both_
         asked = config(tmp_path, points="pairs", gap=0.1, train_subset=100)
         if refused:
             with pytest.raises(ConflictError, match=r"true labels"):
-                kinds.check(asked)
+                tasks.estimate_cost(asked)
         else:
-            assert kinds.check(asked)
+            assert tasks.estimate_cost(asked)
             assert memorize(asked).result["train_error"] == 0
 
 
@@ -131,7 +131,7 @@ def test_a_finished_run_answers(tmp_path: Path):
     again = memorize(config(tmp_path, train_subset=50))
     assert again.result == first.result
     assert (first.path / "result.json").stat().st_mtime_ns == written
-    assert kinds.read(first.path).question == first.question
+    assert tasks.read(first.path).question == first.question
     other = memorize(config(tmp_path, train_subset=50, seed=1))
     assert other.path != first.path
     assert other.result["largest_weight"] != first.result["largest_weight"], "another direction"
@@ -167,8 +167,8 @@ def test_wrong_options_are_one_line(tmp_path: Path, options, message):
 def test_a_folder_of_something_else_is_none_of_these(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("dataset: digits\ncolour: blue\n")
     with pytest.raises(InputError, match="does not hold the options of a run"):
-        kinds.read(tmp_path)
+        tasks.read(tmp_path)
     found = memorize(config(tmp_path, train_subset=50))
     (found.path / "result.json").write_text(json.dumps(found.result)[:50])
     with pytest.raises(RunError, match=r"result\.json is damaged"):
-        kinds.read(found.path)
+        tasks.read(found.path)

@@ -21,7 +21,7 @@ from rethinking.errors import InputError
 from rethinking.experiments import rademacher as experiment
 from rethinking.experiments.experiment import Answer, Evidence, Row
 from rethinking.seeding import generator
-from rethinking.theory import kinds
+from rethinking.theory import tasks
 from rethinking.theory.rademacher import (
     RademacherConfig,
     ascend,
@@ -191,7 +191,7 @@ def test_a_linear_class_as_a_run(tmp_path: Path):
     assert found.result["correlation"] < 1
     assert found.result["bound"] == pytest.approx(float(at.norm() / 28 / 80), rel=1e-12)
     assert measure(asked).result == found.result
-    assert kinds.read(found.path).question == found.question
+    assert tasks.read(found.path).question == found.question
     assert RademacherConfig(dataset="digits", device="cuda").device == "cpu", "where it is computed"
     with pytest.raises(InputError, match="randomization must be one of random_signs"):
         RademacherConfig(dataset="digits", randomization="none")

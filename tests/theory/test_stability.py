@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from rethinking import ExperimentConfig, InputError, RunError, train, train_many
 from rethinking.data import sources
-from rethinking.theory import kinds
-from rethinking.theory import stability as room
+from rethinking.theory import stability as module
+from rethinking.theory import tasks
 from rethinking.theory.run import question
 from rethinking.theory.stability import StabilityConfig, change, neighbour, stability
 from rethinking.training.optimizers import Optimizer
@@ -56,7 +56,7 @@ def test_a_change_is_taken_point_by_point(losses):
 def test_nothing_changes_when_nothing_is_replaced(tmp_path: Path):
     """Two trainings in folders of their own, so that the second is no answer of the first."""
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
-    found = room._between(first, second, replaced=0)
+    found = module._between(first, second, replaced=0)
     assert all(torch.equal(values, torch.zeros(3, dtype=torch.float64)) for values in found)
 
 
@@ -94,13 +94,13 @@ def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.M
     spoiled[:, 5] += 100
     kept = {first.path: losses, second.path: spoiled}
     monkeypatch.setattr(RunDir, "test_losses", lambda self, _: kept[self.path])
-    assert float(room._between(first, second, replaced=5).largest.max()) == 0
-    assert float(room._between(first, second, replaced=4).largest.max()) == pytest.approx(100, rel=1e-4)
+    assert float(module._between(first, second, replaced=5).largest.max()) == 0
+    assert float(module._between(first, second, replaced=4).largest.max()) == pytest.approx(100, rel=1e-4)
 
 
 def test_networks_that_stopped_apart_are_compared_as_far_as_both_came(tmp_path: Path):
     short, long = (train(neighbour(network(tmp_path, num_epochs=epochs))) for epochs in (2, 3))
-    assert room._between(short, long, 0).mean.shape == (2,)
+    assert module._between(short, long, 0).mean.shape == (2,)
 
 
 def test_what_only_is_computed_otherwise_changes_far_less_than_an_example_does(tmp_path: Path):
@@ -110,8 +110,8 @@ def test_what_only_is_computed_otherwise_changes_far_less_than_an_example_does(t
     assert alone.config.precision == "fp32", "unless another is asked for"
     stack = [neighbour(network(tmp_path / "stack", **options), example) for example in (None, 0, 1)]
     found = dict(train_many(stack, at_once=3, stacked=True))
-    otherwise = room._between(alone, found[stack[0]], 2)
-    replaced = room._between(alone, found[stack[1]], 0)
+    otherwise = module._between(alone, found[stack[0]], 2)
+    replaced = module._between(alone, found[stack[1]], 0)
     assert float(otherwise.mean.max()) < 1e-3 * float(replaced.mean.min())
 
 
@@ -119,7 +119,7 @@ def test_a_finished_run_without_its_losses_is_told_with_its_file(tmp_path: Path)
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
     (second.path / "checkpoint.safetensors").unlink()
     with pytest.raises(RunError, match=r"two.*checkpoint\.safetensors is damaged or missing"):
-        room._between(first, second, 0)
+        module._between(first, second, 0)
 
 
 def test_a_measurement_asks_the_same_whatever_losses_and_examples_its_network_names(tmp_path: Path):
@@ -129,20 +129,20 @@ def test_a_measurement_asks_the_same_whatever_losses_and_examples_its_network_na
 
 def test_stability_as_a_run(tmp_path: Path):
     asked = StabilityConfig.of(network(tmp_path), replaced=1)
-    found = kinds.carry_out(asked)
+    found = tasks.carry_out(asked)
     (expected,) = stability(network(tmp_path), 2)[1:]
     assert found.result["mean"] == expected.mean.tolist()
     assert found.result["largest_of_probability"] == expected.largest_of_probability.tolist()
     assert len(found.result["networks"]) == 2
     assert all((tmp_path / name / "result.json").exists() for name in found.result["networks"])
-    assert kinds.carry_out(asked).result == found.result
-    assert kinds.read(found.path).question == found.question
-    assert kinds.read(found.path).config == found.config
+    assert tasks.carry_out(asked).result == found.result
+    assert tasks.read(found.path).question == found.question
+    assert tasks.read(found.path).config == found.config
 
 
 def test_the_gap_kept_beside_a_change_is_of_the_network_of_all_examples(tmp_path: Path):
     asked = network(tmp_path, train_subset=10, num_epochs=2)
-    found = kinds.carry_out(StabilityConfig.of(asked, replaced=1)).result
+    found = tasks.carry_out(StabilityConfig.of(asked, replaced=1)).result
     gaps = [train(neighbour(asked, example)).final["generalization_gap"] for example in (None, 1)]
     assert gaps[0] != gaps[1]
     assert found["gap"] == gaps[0]
@@ -172,7 +172,7 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path):
     with pytest.raises(InputError, match="replacements must be a whole number from 1 on"):
         stability(network(tmp_path), 0)
     with pytest.raises(InputError, match="replaced_example must be below 120"):
-        kinds.check(StabilityConfig.of(network(tmp_path), replaced=120))
+        tasks.estimate_cost(StabilityConfig.of(network(tmp_path), replaced=120))
     with pytest.raises(InputError, match="replaced_example goes with"):
-        kinds.check(StabilityConfig.of(network(tmp_path, randomization="random_pixels"), replaced=0))
+        tasks.estimate_cost(StabilityConfig.of(network(tmp_path, randomization="random_pixels"), replaced=0))
     assert not list(tmp_path.iterdir())

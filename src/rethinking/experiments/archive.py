@@ -8,6 +8,7 @@
     linear_classes.csv   a row a draw of signs for a linear class: configuration, correlation, and the same
     replacements.csv     a row a replaced training example: configuration, change of the loss, and the same
     measures.csv         a row a network that was measured: configuration, norms, margins, and the same
+    own_measures.csv     a row a network that somebody's own function measured: configuration, numbers, and the same
 
 No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
 
@@ -31,13 +32,14 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rethinking import files
 from rethinking.errors import RunError
-from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.experiment import NETWORK, Evidence
 from rethinking.runs import load_run
-from rethinking.theory.run import TheoryResult
+from rethinking.theory import tasks
+from rethinking.theory.run import Columns, TheoryResult
 from rethinking.training.run_dir import METRICS, RunResult, digest_of_question, question
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
@@ -60,80 +62,11 @@ Text = Mapping[str, str]  # a row as it stands in its file
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a run of theory may have a number for each epoch
 
 
-class Columns(NamedTuple):
-    """Of theory's runs of a kind: what of the configuration and of what was found has one of its own, for people."""
-
-    options: tuple[str, ...]
-    facts: tuple[str, ...]
-
-
-THEORY = {
-    "kernel_machines": Columns(
-        ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
-        (
-            "train_error",
-            "test_error",
-            "norm",
-            "residual",
-            "interpolates",
-            "bandwidth",
-            "ridge",
-            "jitter",
-            "refinements",
-            "cholesky_gflops",
-            "product_gflops",
-            "peak_gib",
-            "seconds",
-            "train_images",
-            "test_images",
-        ),
-    ),
-    "memorization": Columns(
-        ("points", "gap", "depth", "randomization", "train_subset", "seed"),
-        (
-            "dimensions",
-            "width",
-            "weights",
-            "train_error",
-            "largest_difference",
-            "test_error",
-            "largest_weight",
-            "weight_bound",
-            "construction_seconds",
-            "seconds",
-        ),
-    ),
-    "linear_classes": Columns(
-        ("train_subset", "randomization_seed", "seed"), ("correlation", "supremum", "bound", "seconds", "train_images")
-    ),
-    "replacements": Columns(
-        ("model_name", "randomization", "replaced", "num_epochs", "seed"), ("gap", "seconds", "train_images")
-    ),
-    "measures": Columns(
-        ("model_name", "randomization", "corruption_prob", "num_epochs", "seed"),
-        (
-            "exact_train_accuracy",
-            "test_accuracy",
-            "generalization_gap",
-            "train_loss",
-            "margin",
-            "normalized_margin",
-            "frobenius_norm",
-            "spectral_product",
-            "path_norm",
-            "distance",
-            "sharpness",
-            "seconds",
-            "train_images",
-        ),
-    ),
-}
-
-
 def evidence(result: RunResult | TheoryResult) -> Evidence:
     """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
     if isinstance(result, TheoryResult):
-        return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, ())
+        task = result.config.task
+        return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, (), task)
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
     asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
     metrics = tuple({"epoch": record["epoch"], **_rounded(record)} for record in result.metrics)
@@ -183,9 +116,9 @@ def _read(folder: Path) -> dict[str, Evidence]:
             kept[row["run"]] = _network(row, of_run.pop(row["run"], []))
         if of_run:
             raise ValueError(f"there is no row for {min(of_run)}, which epochs.csv has")
-        for kind in THEORY:
-            name = f"{kind}.csv"
-            kept |= {row["run"]: _theory(row, kind) for row in _rows(folder / name)}
+        for task, columns in tasks.columns().items():
+            name = f"{task}.csv"
+            kept |= {row["run"]: _theory(row, task, columns) for row in _rows(folder / name)}
         return kept
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         what = " ".join(repr(error).split())[:200]
@@ -208,18 +141,18 @@ def _network(row: Text, epochs: list[Text]) -> Evidence:
     return run
 
 
-def _theory(row: Text, kind: str) -> Evidence:
-    run = _evidence(row, True, ())
+def _theory(row: Text, task: str, columns: Columns) -> Evidence:
+    run = _evidence(row, True, (), task)
     if CHECKSUM in row:
         _check_sum(row, [])
     else:
-        _check_columns(row, run, {**_theory_row(run, THEORY[kind]), "run": run.facts["run"]})
+        _check_columns(row, run, {**_theory_row(run, columns), "run": run.facts["run"]})
     return run
 
 
-def _evidence(row: Text, finished: bool, metrics: tuple[Mapping[str, Any], ...]) -> Evidence:
+def _evidence(row: Text, finished: bool, metrics: tuple[Mapping[str, Any], ...], task: str = NETWORK) -> Evidence:
     configuration, facts = (files.parse_json(row[name]) for name in ("configuration", "facts"))
-    return Evidence(row["run"], row["question"], finished, configuration, facts, metrics)
+    return Evidence(row["run"], row["question"], finished, configuration, facts, metrics, task)
 
 
 def _record(line: Text, epoch: int) -> dict[str, Any]:
@@ -279,8 +212,8 @@ def _as_files(kept: Mapping[str, Evidence]) -> dict[str, str]:
         "epochs.csv": [row for rows in epochs.values() for row in rows],
         "runs.csv": [_sealed(_run_row(run), epochs[run.run]) for run in networks],
     }
-    for kind, columns in THEORY.items():
-        tables[f"{kind}.csv"] = [_sealed(_theory_row(run, columns), []) for run in kept.values() if run.kind == kind]
+    for task, columns in tasks.columns().items():
+        tables[f"{task}.csv"] = [_sealed(_theory_row(run, columns), []) for run in kept.values() if run.task == task]
     return {name: _as_csv(rows) for name, rows in tables.items() if rows}
 
 
@@ -289,7 +222,7 @@ def _carry_through(folder: Path) -> None:
     what_to_do = "delete that file, and the same command writes the evidence anew"
     changes = files.read_json(folder / CHANGES, what_to_do)
     if changes is not None:
-        known = {"epochs.csv", "runs.csv", *(f"{kind}.csv" for kind in THEORY)}
+        known = {"epochs.csv", "runs.csv", *(f"{task}.csv" for task in tasks.columns())}
         if not known >= changes.keys() or not all(isinstance(text, str) for text in changes.values()):
             raise RunError(f"{folder / CHANGES} is damaged: {what_to_do}")
         for name, text in changes.items():

@@ -42,7 +42,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     """Each measure after the last epoch, at its level of label corruption where that is the axis."""
     found = []
     for answer in answers:
-        if answer.evidence.kind == "measures":
+        if answer.evidence.task == "measures":
             level = dict(answer.row.labels).get("label_corruption")
             for quantity, name in (TRAINED | QUANTITIES).items():
                 place = None if level is None else float(level)

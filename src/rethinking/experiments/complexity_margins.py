@@ -37,7 +37,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     """The percentiles of each run's margins, by the spectral norms' product; x is the share of images below."""
     found = []
     for answer in answers:
-        if answer.evidence.kind == "measures":
+        if answer.evidence.task == "measures":
             margins, product = answer.evidence.facts["margins"], answer.evidence.facts["spectral_product"]
             quantity = margin_of(answer.evidence.configuration["model_name"])
             found += [

@@ -14,6 +14,7 @@ from rethinking.experiments.scale import Study
 from rethinking.theory.run import TheoryConfig
 
 Config = ExperimentConfig | TheoryConfig  # of a run: a network trained, or what is solved, written down or measured
+NETWORK = "network"  # the task of training one
 Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
 
 
@@ -44,6 +45,7 @@ class Evidence:
     configuration: the resolved configuration's identity (`ExperimentConfig.identity`)
     facts: data, parameters and provenance, as in `result.json`, without metrics; of theory all of it
     metrics: one record an epoch; none of theory
+    task: that of training a network, or `TheoryConfig.task`
     """
 
     run: str
@@ -52,23 +54,12 @@ class Evidence:
     configuration: Mapping[str, Any]
     facts: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
-
-    @property
-    def kind(self) -> str:
-        """What was run: "network" where one was trained, else the name of its kind's file (see `archive`)."""
-        known = {
-            "replaced": "replacements",
-            "radius": "measures",
-            "model_name": "network",
-            "solution": "kernel_machines",
-            "points": "memorization",
-        }
-        return next((kind for option, kind in known.items() if option in self.configuration), "linear_classes")
+    task: str = NETWORK
 
     @property
     def is_of_network(self) -> bool:
         """Of one that is trained."""
-        return self.kind == "network"
+        return self.task == NETWORK
 
     @property
     def progress(self) -> str:

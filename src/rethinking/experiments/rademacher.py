@@ -58,7 +58,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     found = []
     for answer in answers:
         evidence, examples = answer.evidence, int(dict(answer.row.labels)["examples"])
-        if evidence.kind == "linear_classes":
+        if evidence.task == "linear_classes":
             reached, exact = evidence.facts["correlation"], evidence.facts["supremum"]
             found += _of_signs(answer, reached, examples)
             found.append(Number(answer, CLOSED_FORM, exact, None, float(examples)))

@@ -25,7 +25,7 @@ from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.models import catalogue
 from rethinking.options import command_line, option
 from rethinking.steps import Steps, unwatched
-from rethinking.theory import kinds
+from rethinking.theory import tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
@@ -230,7 +230,7 @@ class Reproduction:
         options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device, **self._reading}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
-        machines = [run.configuration for run in theory if run.kind == "kernel_machines"]
+        machines = [run.configuration for run in theory if run.task == "kernel_machines"]
         summed = {asked["filters"] for asked in machines if asked["solution"] == "minimum_norm"}
         filters = {*(self.filters or scale.filters), *(summed - {None})}
         asked = self._images
@@ -384,7 +384,7 @@ class Reproduction:
         theory = [config for config in asked if isinstance(config, TheoryConfig)]
         for one in list(theory):
             try:
-                kinds.check(one)
+                tasks.estimate_cost(one)
             except InputError as error:
                 theory.remove(one)
                 yield one, self._survived(one, error)
@@ -411,7 +411,7 @@ class Reproduction:
                 continue
             made_by.set(self.command)
             try:
-                yield one, kinds.carry_out(one, watch(one))
+                yield one, tasks.carry_out(one, watch(one))
             except BusyError as error:
                 yield one, error
             except (RunError, InputError) as error:  # such as for memory that is no longer there

@@ -50,7 +50,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     found = []
     for answer in answers:
         evidence = answer.evidence
-        if evidence.kind == "replacements":
+        if evidence.task == "replacements":
             for quantity, name in QUANTITIES.items():
                 changes = enumerate(evidence.facts[name], start=1)
                 found += [Number(answer, quantity, value, None, float(epoch)) for epoch, value in changes]

@@ -124,18 +124,20 @@ def _described(run: Evidence) -> dict[str, Any]:
 def _found(run: Evidence) -> dict[str, str]:
     if run.is_of_network:
         return _of_network(run.metrics[-1])
-    if run.kind == "replacements":
+    if run.task == "replacements":
         last = {name: run.facts[name][-1] for name in Change._fields}
         return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
-    if run.kind == "measures":
+    if run.task == "measures":
         return {
             name: f"{run.facts[key]:.6g}"
             for name, key in (complexity.TRAINED | complexity.QUANTITIES).items()
             if run.facts[key] is not None
         }
-    if run.kind == "linear_classes":
+    if run.task == "own_measures":
+        return {name: f"{value:.6g}" for name, value in run.facts["numbers"].items()}
+    if run.task == "linear_classes":
         return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
-    return _of_machine(run.facts) if run.kind == "kernel_machines" else _of_memorizing(run.facts)
+    return _of_machine(run.facts) if run.task == "kernel_machines" else _of_memorizing(run.facts)
 
 
 def _of_memorizing(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -183,9 +185,9 @@ def _percent(exact: float | None, online: float | None = None) -> str:
 
 def command(run: Evidence) -> str:
     """The command line that made it; of runs that older versions kept without theirs, one that makes it again."""
-    if "command" in run.facts and run.kind != "measures":
+    if "command" in run.facts and run.task != "measures":
         return run.facts["command"]
-    if run.kind == "measures":
+    if run.task == "measures":
         return f"{_command_of_network(run)} && python reproduce.py complexity runs/{run.facts['network']}"
     return _command_of_network(run) if run.is_of_network else _command_of_theory(run)
 
@@ -215,9 +217,14 @@ def _data(run: Evidence) -> str:
 def _command_of_theory(run: Evidence) -> str:
     """The reproduction it belongs to, which finds what is done."""
     asked = run.configuration
-    named = {"memorization": "expressivity", "linear_classes": "rademacher", "replacements": "stability"}
-    experiment = named.get(run.kind, "")
-    if run.kind == "kernel_machines":
+    named = {
+        "own_measures": "FILE.py",
+        "memorization": "expressivity",
+        "linear_classes": "rademacher",
+        "replacements": "stability",
+    }
+    experiment = named.get(run.task, "")
+    if run.task == "kernel_machines":
         of_table = asked["solution"] == "minimum_norm" and asked["randomization"] == "none"
         of_table &= asked["train_subset"] in {scale.machine_images for scale in SCALES.values()}
         experiment = "table3" if of_table else "minimum_norm"
@@ -231,7 +238,7 @@ def _command_of_theory(run: Evidence) -> str:
         ),
         *(f"--scale {scale}" for scale in _scales(run)),
     ]
-    if run.kind == "replacements":
+    if run.task == "replacements":
         words.append(f"--models {asked['model_name']}")
     if asked.get("filters"):
         words.append(f"--filters {asked['filters']}")
@@ -244,7 +251,7 @@ def _command_of_theory(run: Evidence) -> str:
 
 def _scales(run: Evidence) -> list[str]:
     """The scale other than the full one that has such a run on so many images, if there is one."""
-    if run.kind == "replacements":
+    if run.task == "replacements":
         of_run = [run.configuration[name] for name in ("train_subset", "lr_decay")]
         those = (name for name, scale in SCALES.items() if [scale.options.get("train_subset"), scale.decay] == of_run)
         return [name for name in those if name != "full"]
@@ -253,9 +260,9 @@ def _scales(run: Evidence) -> list[str]:
     images = run.configuration["train_subset"]
     for name, scale in SCALES.items():
         sizes: tuple[int | None, ...] = (scale.machine_images, scale.interpolated, scale.linear)
-        if run.kind == "linear_classes":
+        if run.task == "linear_classes":
             sizes = scale.examples
-        elif run.kind == "memorization":
+        elif run.task == "memorization":
             points, labels = run.configuration["points"], run.configuration["randomization"]
             sizes = (scale.machine_images,)
             if (points, labels) == ("images", "random_labels") or points == "pairs":

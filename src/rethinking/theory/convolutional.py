@@ -75,7 +75,7 @@ class RandomFilters:
         return F.normalize(whitened[first - before : end - before], dim=1)
 
 
-def check(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
+def check_filters(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
     """Raises `InputError` for more filters than there are patches, `ImpossibleError` for images too small for one."""
     _, height, width = image_shape
     places = (height - PATCH + 1) * (width - PATCH + 1)

@@ -28,7 +28,7 @@ from rethinking.data import sources
 from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.seeding import generator
 from rethinking.steps import Steps, unwatched
-from rethinking.theory import minimum_norm, room
+from rethinking.theory import memory, minimum_norm
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
 from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features, summed
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 LONG = 10.0  # seconds of factorizing from which on its speed is worth comparing
 
 
-def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, float]:
+def estimate_cost(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, float]:
     """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
 
     Bytes of memory it takes, and its floating-point operations, less those of the filters that are summed or, as
@@ -78,8 +78,8 @@ def check(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, 
     done = summed(home / "sums")
     if home != own and summed_by_then:
         done = max(done, summed_by_then) if summed_by_then <= (config.filters or 0) else 0
-    memory = room.plan(config, shape, test, own / "factor", home).memory
-    return memory, room.operations(config, shape, test, done)
+    plan = memory.plan(config, shape, test, own / "factor", home)
+    return plan.memory, memory.operations(config, shape, test, done)
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
@@ -97,7 +97,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
     problem = Problem.of(config, data)
     folder = run_dir(config, data)
     sums = _home_of_sums(config, data, folder.path)
-    plan = room.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
+    plan = memory.plan(config, tuple(problem.train.shape), len(problem.test), folder.path / "factor", sums)
     if not config.l2:
         refuse_conflicting_images(config, data)
     choose_products("fp32")
@@ -105,7 +105,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
         if found:
             return found
         log.info("%s: %s", folder.path, plan.said)
-        room.forget_peak(config.device)
+        memory.forget_peak(config.device)
         work = _Work(config, problem, plan, folder, begin)
         of_sums = config.features == "random_conv" and config.solution == "minimum_norm"
         facts = work.random_conv(sums_folder(config, data.fingerprint)) if of_sums else work.of_points()
@@ -115,7 +115,7 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
             "seconds": sum(work.seconds.values()),
             "steps": work.seconds,
             "memory": plan.said,
-            "peak_gib": room.peak(config.device) / room.GIB,
+            "peak_gib": memory.peak(config.device) / memory.GIB,
         }
         kept = keep(folder, config, data, result)
         _discard_matrices(folder.path)
@@ -132,7 +132,7 @@ class _Work:
     """One run's steps; `seconds` has how long each took in this sitting."""
 
     def __init__(
-        self, config: KernelMachineConfig, problem: Problem, plan: room.Plan, folder: RunDir, begin: Steps
+        self, config: KernelMachineConfig, problem: Problem, plan: memory.Plan, folder: RunDir, begin: Steps
     ) -> None:
         self.config, self.problem, self.plan, self.folder, self._begin = config, problem, plan, folder, begin
         self.seconds: dict[str, float] = {}
@@ -268,7 +268,7 @@ class _Work:
         if not (solution.jitter or begun_before) and self.seconds["factorizing"] > LONG:
             seconds = self.seconds["factorizing"] - (making["solving"] - making["factorizing"])
             facts["cholesky_gflops"] = matrix.size**3 / 3 / seconds / 1e9
-            facts["product_gflops"] = room.product_rate(self.device) / 1e9
+            facts["product_gflops"] = memory.product_rate(self.device) / 1e9
         return solution, facts
 
     def _errors(self, solution: Solution, test_rows: Callable[[int, int], Tensor]) -> dict[str, Any]:

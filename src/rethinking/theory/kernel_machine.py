@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from rethinking.data import sources
 from rethinking.errors import InputError, nearest
 from rethinking.theory import convolutional
-from rethinking.theory.run import TheoryConfig, digest
+from rethinking.theory.run import Columns, TheoryConfig, digest
 
 FEATURES = ("pixels", "gabor", "random_conv")
 KERNELS = ("gaussian", "linear")
@@ -29,6 +29,28 @@ class KernelMachineConfig(TheoryConfig):
     solution: of all functions that fit the training set exactly, which (see `fitting`)
     memory_limit: GiB that the process may take; None for what the machine has free
     """
+
+    task: ClassVar[str] = "kernel_machines"
+    columns: ClassVar[Columns] = Columns(
+        ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
+        (
+            "train_error",
+            "test_error",
+            "norm",
+            "residual",
+            "interpolates",
+            "bandwidth",
+            "ridge",
+            "jitter",
+            "refinements",
+            "cholesky_gflops",
+            "product_gflops",
+            "peak_gib",
+            "seconds",
+            "train_images",
+            "test_images",
+        ),
+    )
 
     features: str = "pixels"
     filters: int | None = None
@@ -79,7 +101,7 @@ class KernelMachineConfig(TheoryConfig):
     def resolved(self, data: sources.ImageData) -> Self:
         resolved = super().resolved(data)
         if self.filters is not None:
-            convolutional.check(data.image_shape, self.train_subset or len(data.train), self.filters)
+            convolutional.check_filters(data.image_shape, self.train_subset or len(data.train), self.filters)
         return resolved
 
 

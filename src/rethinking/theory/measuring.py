@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from rethinking.data.batches import Batches
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import complexity
-from rethinking.theory.run import TheoryResult, about, at_work, find, keep, run_dir
+from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.memory import LIBRARIES, footprint
@@ -44,6 +44,26 @@ class ComplexityConfig(MeasurementConfig):
     run: the folder of the finished run, whose name is then part of the question; without it, that of the network's
         configuration, trained where it is not yet
     """
+
+    task: ClassVar[str] = "measures"
+    columns: ClassVar[Columns] = Columns(
+        ("model_name", "randomization", "corruption_prob", "num_epochs", "seed"),
+        (
+            "exact_train_accuracy",
+            "test_accuracy",
+            "generalization_gap",
+            "train_loss",
+            "margin",
+            "normalized_margin",
+            "frobenius_norm",
+            "spectral_product",
+            "path_norm",
+            "distance",
+            "sharpness",
+            "seconds",
+            "train_images",
+        ),
+    )
 
     radius: float = RADIUS
     run: str | None = None
@@ -130,7 +150,7 @@ def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None
     return torch.cat(found)
 
 
-def check(config: ComplexityConfig) -> tuple[float, float]:
+def estimate_cost(config: ComplexityConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
     data = sources.load_for(config)
     network = config.resolved(data).network

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from rethinking.theory.expressivity import (
     deep_memorizing_network,
 )
 from rethinking.theory.run import (
+    Columns,
     Problem,
     TheoryConfig,
     TheoryResult,
@@ -54,6 +55,23 @@ class MemorizationConfig(TheoryConfig):
     gap: of pairs, Euclidean, in units of the largest pixel
     depth: layers of weights: 2 for Theorem 1, more for Corollary 1
     """
+
+    task: ClassVar[str] = "memorization"
+    columns: ClassVar[Columns] = Columns(
+        ("points", "gap", "depth", "randomization", "train_subset", "seed"),
+        (
+            "dimensions",
+            "width",
+            "weights",
+            "train_error",
+            "largest_difference",
+            "test_error",
+            "largest_weight",
+            "weight_bound",
+            "construction_seconds",
+            "seconds",
+        ),
+    )
 
     points: str = "images"
     gap: float | None = None
@@ -110,7 +128,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
         return keep(folder, config, data, result)
 
 
-def check(config: MemorizationConfig) -> tuple[float, float]:
+def estimate_cost(config: MemorizationConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations as if of matrix products. Raises `InputError` as `memorize` does."""
     data = sources.load_for(config)
     config = config.resolved(data)

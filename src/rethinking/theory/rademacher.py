@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from rethinking.data.randomization import random_signs
 from rethinking.errors import InputError
 from rethinking.seeding import generator
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import Problem, TheoryConfig, TheoryResult, about, at_work, find, keep, run_dir
+from rethinking.theory.run import Columns, Problem, TheoryConfig, TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import trained
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunResult
@@ -144,6 +144,11 @@ class RademacherConfig(TheoryConfig):
     device: always the CPU
     """
 
+    task: ClassVar[str] = "linear_classes"
+    columns: ClassVar[Columns] = Columns(
+        ("train_subset", "randomization_seed", "seed"), ("correlation", "supremum", "bound", "seconds", "train_images")
+    )
+
     randomization: str = "random_signs"
 
     def __post_init__(self) -> None:
@@ -162,7 +167,7 @@ class RademacherConfig(TheoryConfig):
         return super().identity() | {"norm": "1/sqrt(d)"}
 
 
-def check(config: RademacherConfig) -> tuple[float, float]:
+def estimate_cost(config: RademacherConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
     data = sources.load_for(config)
     values = (config.resolved(data).train_subset or len(data.train)) * math.prod(data.image_shape)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import yaml
@@ -32,12 +32,24 @@ START_ANEW = "move that folder away"
 READ_OPTIONS = {spec.name: spec.default for spec in fields(ReadOptions)}  # in the identity where they were given
 
 
+class Columns(NamedTuple):
+    """What of a configuration, and of what was found, has a column of its own in the evidence, for people."""
+
+    options: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TheoryConfig:
     """What every such run is of. Raises `InputError` for values that are wrong.
 
+    task: the name of its evidence's file; columns: of that file
+
     dataset to label_column, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
     """
+
+    task: ClassVar[str]
+    columns: ClassVar[Columns]
 
     dataset: str
     data_root: str | None = None

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import TheoryResult, about, at_work, find, keep, run_dir
+from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained, trained_for
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunDir, RunResult
@@ -94,6 +94,11 @@ class StabilityConfig(MeasurementConfig):
     replaced: which, as `ExperimentConfig.replaced_example`
     """
 
+    task: ClassVar[str] = "replacements"
+    columns: ClassVar[Columns] = Columns(
+        ("model_name", "randomization", "replaced", "num_epochs", "seed"), ("gap", "seconds", "train_images")
+    )
+
     replaced: int
 
     def __post_init__(self) -> None:
@@ -114,7 +119,7 @@ class StabilityConfig(MeasurementConfig):
         yield neighbour(self.network, self.replaced)
 
 
-def check(config: StabilityConfig) -> tuple[float, float]:
+def estimate_cost(config: StabilityConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations. Raises `InputError` where the network cannot be trained."""
     data = sources.load_for(config)
     for network in config.networks():

@@ -43,7 +43,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rethinking import files
+from rethinking import files, registry
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.training.optimizers import Optimizer
@@ -123,13 +123,8 @@ class Checkpoint(NamedTuple):
 def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
     """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
     digest = _digest(config.identity() | {"dataset": data_name, "fingerprint": fingerprint})
-    names = (plain(config.model_name), data_name, plain(config.randomization))
+    names = (registry.plain(config.model_name), data_name, registry.plain(config.randomization))
     return f"{'-'.join(names)}-seed{config.seed}-{digest}"
-
-
-def plain(name: str) -> str:
-    """What a network or an operator that is not ours is called in the name of a folder: its function or class."""
-    return re.sub(r"[^\w.]+", "_", name.rpartition(":")[2])[:40]
 
 
 def question(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:

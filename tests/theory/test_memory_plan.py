@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rethinking.errors import InputError
-from rethinking.theory import room
+from rethinking.theory import memory
 from rethinking.theory.blocks import nbytes, triangle
 from rethinking.theory.kernel_machine import KernelMachineConfig
 
@@ -15,8 +15,8 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def _a_laptop(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(room, "free_memory", lambda device: 20 * GIB)
-    monkeypatch.setattr(room, "_free_disk", lambda folder: 100 * GIB)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 20 * GIB)
+    monkeypatch.setattr(memory, "_free_disk", lambda folder: 100 * GIB)
 
 
 FOLDERS = (Path("runs/factor"), Path("runs/sums"))
@@ -27,7 +27,7 @@ def config(**options) -> KernelMachineConfig:
 
 
 def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
-    plan = room.plan(config(), MNIST, 10_000, *FOLDERS)
+    plan = memory.plan(config(), MNIST, 10_000, *FOLDERS)
     assert plan.held_factor == nbytes(triangle(60_000))
     assert plan.keep_factor
     assert 8.5 * GIB < plan.memory < 12 * GIB, "8.2 were measured"
@@ -35,7 +35,7 @@ def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
 
 
 def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
-    plan = room.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
+    plan = memory.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
     assert plan.keep_factor
     assert plan.held_factor < 3 * GIB
     assert plan.memory <= 4 * GIB
@@ -44,10 +44,10 @@ def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
 
 def test_random_convolutional_features_share_the_memory_with_their_sums():
     options = {"features": "random_conv", "filters": 32_000}
-    plan = room.plan(config(**options), CIFAR10, 10_000, *FOLDERS)
+    plan = memory.plan(config(**options), CIFAR10, 10_000, *FOLDERS)
     assert plan.held_factor + plan.held_sums <= 16 * GIB
     assert plan.memory < 16 * GIB
-    limited = room.plan(config(**options, memory_limit=6.0), CIFAR10, 10_000, *FOLDERS)
+    limited = memory.plan(config(**options, memory_limit=6.0), CIFAR10, 10_000, *FOLDERS)
     assert limited.memory <= 6 * GIB
     assert 0 < limited.held_sums < plan.held_sums
 
@@ -58,7 +58,7 @@ def test_a_limit_holds_while_something_is_searched_too(limit, options):
     options = options | ({"l2": "search"} if options else {})
     if not options and limit < 6:
         return  # more than that is needed
-    plan = room.plan(config(**options, memory_limit=limit), CIFAR10, 10_000, *FOLDERS)
+    plan = memory.plan(config(**options, memory_limit=limit), CIFAR10, 10_000, *FOLDERS)
     assert plan.memory <= limit * GIB
     assert min(plan.held_factor, plan.held_sums) >= 0
 
@@ -66,50 +66,50 @@ def test_a_limit_holds_while_something_is_searched_too(limit, options):
 @pytest.mark.parametrize("limit", [0.5, 1.0])
 def test_too_little_memory_is_told_before_anything_begins(limit):
     with pytest.raises(InputError, match=r"takes at least \d\.\d GiB of memory, and .* are allowed; take fewer images"):
-        room.plan(config(memory_limit=limit), MNIST, 10_000, *FOLDERS)
+        memory.plan(config(memory_limit=limit), MNIST, 10_000, *FOLDERS)
 
 
 def test_too_little_memory_and_disk_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
+    monkeypatch.setattr(memory, "_free_disk", lambda folder: 3 * GIB)
     with pytest.raises(InputError, match=r"6\.8 GiB on the disk of .*, of which 3\.0 are free"):
-        room.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
-    assert not room.plan(config(), MNIST, 10_000, *FOLDERS).keep_factor, "memory alone will do"
+        memory.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
+    assert not memory.plan(config(), MNIST, 10_000, *FOLDERS).keep_factor, "memory alone will do"
 
 
 def test_what_lies_on_disk_is_gone_on_with_whatever_the_disk_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(room, "_free_disk", lambda folder: 3 * GIB)
+    monkeypatch.setattr(memory, "_free_disk", lambda folder: 3 * GIB)
     asked = config(features="random_conv", filters=1000)
     factor, sums = tmp_path / "factor", tmp_path / "sums"
-    fresh = room.plan(asked, CIFAR10, 10_000, factor, sums)
+    fresh = memory.plan(asked, CIFAR10, 10_000, factor, sums)
     assert not fresh.keep_factor
     assert not fresh.keep_sums
     assert "not kept on the way: the disk has 3.0 of" in fresh.said
     for folder in (factor, sums / "500"):
         folder.mkdir(parents=True)
         (folder / "0000.npy").write_bytes(b"x" * 1000)
-    again = room.plan(asked, CIFAR10, 10_000, factor, sums)
+    again = memory.plan(asked, CIFAR10, 10_000, factor, sums)
     assert again.keep_factor
     assert again.keep_sums
 
 
 def test_small_problems_are_not_kept():
-    assert not room.plan(config(), (5000, 1, 28, 28), 1000, *FOLDERS).keep_factor
+    assert not memory.plan(config(), (5000, 1, 28, 28), 1000, *FOLDERS).keep_factor
 
 
 def test_filters_that_are_summed_are_not_counted_again():
     options = {"features": "random_conv", "filters": 2000}
-    fresh, after = (room.operations(config(**options), CIFAR10, 10_000, summed) for summed in (0, 1500))
-    solving = room.operations(config(**options), CIFAR10, 10_000, 2000)
+    fresh, after = (memory.operations(config(**options), CIFAR10, 10_000, summed) for summed in (0, 1500))
+    solving = memory.operations(config(**options), CIFAR10, 10_000, 2000)
     assert after - solving == pytest.approx((fresh - solving) / 4)
     assert solving == pytest.approx(50_000**3 / 3)
 
 
 def test_the_peak_is_measured_anew():
-    room.forget_peak()
-    before = room.peak()
+    memory.forget_peak()
+    before = memory.peak()
     with mmap.mmap(-1, 200 << 20) as block:  # from the system, whatever this process has freed and kept
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
-        assert room.peak() > before + (150 << 20)
-    room.forget_peak()
-    assert room.peak() < before + (100 << 20)
+        assert memory.peak() > before + (150 << 20)
+    memory.forget_peak()
+    assert memory.peak() < before + (100 << 20)

@@ -20,9 +20,9 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Config, Evidence
 from rethinking.experiments.reproduction import Reproduction, Result, seconds_per_epoch
 from rethinking.report import results, tables
-from rethinking.theory import fitting, kinds
+from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
-from rethinking.theory.room import product_rate
+from rethinking.theory.memory import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.hardware import resolve_device
@@ -31,7 +31,7 @@ from rethinking.training.preparation import cut
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
 
 
-class Reproducing:
+class ReproductionConsole:
     """A reproduction as it goes: the table at work under the live line as it fills in, all of them at the end."""
 
     def __init__(self, reproduction: Reproduction, console: Console) -> None:
@@ -79,11 +79,11 @@ class Reproducing:
                 try:
                     if isinstance(config, KernelMachineConfig):
                         by_then = summed[config.dataset, config.seed]
-                        memory, operations = fitting.check(config, by_then)
+                        memory, operations = fitting.estimate_cost(config, by_then)
                         if config.solution == "minimum_norm":
                             summed[config.dataset, config.seed] = max(by_then, config.filters or 0)
                     else:
-                        memory, operations = kinds.check(config)
+                        memory, operations = tasks.estimate_cost(config)
                 except InputError as error:
                     table.add_row(self._named(config), "", f"fails: {error}")
                     continue

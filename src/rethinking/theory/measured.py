@@ -1,0 +1,126 @@
+"""Somebody's own measure of a trained network. This is the door for further measures.
+
+A measure is a function of a trained network in evaluation mode and the training set as it was trained on, which returns
+numbers by name:
+
+    def largest_weight(network, images, labels):
+        return {"largest weight": max(p.abs().max().item() for p in network.parameters())}
+
+network: on the CPU, in float32; images: float32 (n, channels, height, width); labels: int64 (n,). An experiment asks
+for it with `MeasureConfig.of(network_config, measure="FILE.py:largest_weight")`, which has a folder of its own beside
+the network's.
+
+runs/<id>/config.yaml   the resolved configuration, the network's in it
+          result.json   written last: its presence means done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from rethinking import registry
+from rethinking.data import sources
+from rethinking.errors import InputError
+from rethinking.seeding import global_streams
+from rethinking.source import source_of
+from rethinking.steps import Steps, unwatched
+from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
+from rethinking.theory.trained import MeasurementConfig, trained_for
+from rethinking.training.memory import LIBRARIES, footprint
+from rethinking.training.preparation import plain_training_set
+
+Measure = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], Mapping[str, float]]
+MEASURES: registry.Registry[Measure] = registry.Registry("measure", "rethinking.measures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig(MeasurementConfig):
+    """What somebody's own function measures of a network.
+
+    measure: `FILE.py:FUNCTION`, `package.module:FUNCTION`, or the name of an entry point `rethinking.measures`
+    measure_digest: of a resolved configuration, SHA-256 of the function's source
+    """
+
+    task: ClassVar[str] = "own_measures"
+    columns: ClassVar[Columns] = Columns(
+        ("model_name", "randomization", "corruption_prob", "num_epochs", "seed", "measure"), ("numbers", "seconds")
+    )
+
+    measure: str
+    measure_digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.measure.rpartition(':')[2]}-{registry.plain(self.network.model_name)}"
+
+    @property
+    def words(self) -> list[str]:
+        return [self.measure.rpartition(":")[2].replace("_", " ")]
+
+    def resolved(self, data: sources.ImageData) -> MeasureConfig:
+        source = "".join(sorted(source_of([MEASURES.find(self.measure)])))
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        return replace(super().resolved(data), measure=registry.absolute(self.measure), measure_digest=digest)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"measure": registry.without_folder(self.measure)}
+
+
+def estimate_cost(config: MeasureConfig) -> tuple[float, float]:
+    """Bytes of memory it takes, and operations, as far as that is known. Raises `InputError` as `measure` does."""
+    data = sources.load_for(config)
+    images, run = footprint(config.resolved(data).network, data)
+    return LIBRARIES + 2.0 * images + run, 0.0
+
+
+def measure(config: MeasureConfig, begin: Steps = unwatched) -> TheoryResult:
+    """Measure the network, trained where it is not yet, or find the run that did.
+
+    Raises `InputError` where the function fails or returns something else than finite numbers by name, and what `train`
+    raises.
+    """
+    if found := find(config):
+        return found
+    data = sources.load_for(config)
+    config = config.resolved(data)
+    (run,) = trained_for(config, begin)
+    folder = run_dir(config, data)
+    with at_work(folder, config) as found:
+        if found:
+            return found
+        advanced, began = begin(config.words[0]), time.perf_counter()
+        batches = plain_training_set(replace(config.network, device=config.device), data)
+        images = batches.images(torch.arange(len(batches)))
+        with global_streams(config.seed, "measure"):
+            numbers = _measured(config, MEASURES.find(config.measure), run.network(), images, batches.labels)
+        advanced(1.0)
+        facts = {"network": run.path.name, "numbers": numbers, "seconds": time.perf_counter() - began}
+        return keep(folder, config, data, {**about(config, data, "fp32"), **facts})
+
+
+def _measured(
+    config: MeasureConfig, function: Measure, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
+) -> dict[str, float]:
+    try:
+        numbers = function(network, images, labels)
+    except Exception as error:  # whatever somebody else's function raises
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{config.measure} fails: {type(error).__name__}: {reason}") from error
+    if not isinstance(numbers, Mapping):
+        raise InputError(f"{config.measure} must return numbers by name, not {type(numbers).__name__}")
+    found = {}
+    for name, value in numbers.items():
+        try:
+            found[str(name)] = float(value.detach() if isinstance(value, torch.Tensor) else value)
+        except (TypeError, ValueError, RuntimeError):  # the last of a tensor with several values
+            found[str(name)] = math.nan
+        if not math.isfinite(found[str(name)]):
+            raise InputError(f"{config.measure} must return finite numbers by name; '{name}' is {value!r:.100}")
+    return found
