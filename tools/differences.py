@@ -13,8 +13,8 @@ from rethinking.experiments.experiment import Evidence
 from rethinking.experiments.paper import table1_row
 from rethinking.experiments.scale import SCALES, Study
 from rethinking.experiments.time_to_overfit import time_to_overfit
+from rethinking.identity import question
 from rethinking.report import tables
-from rethinking.training.run_dir import question
 
 NOISE = 5.0  # standard deviation of the pixel noise that docs/differences.md tries, on the 0-255 scale
 

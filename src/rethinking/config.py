@@ -412,6 +412,11 @@ class ExperimentConfig:
         return self.weight_decay == 0 and not augmented and self.network_regularizers is None
 
     @property
+    def name(self) -> str:
+        """The network, in the name of the run's folder."""
+        return registry.plain(self.model_name)
+
+    @property
     def operator(self) -> Operator:
         """What is randomized. Raises `InputError` where it is not known, or refuses its options."""
         return operators.create(self.randomization, self.corruption_prob, arguments(self.randomization_options))

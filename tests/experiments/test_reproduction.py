@@ -21,9 +21,9 @@ from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
 from rethinking.experiments.time_to_overfit import time_to_overfit
+from rethinking.identity import question
 from rethinking.report import tables
 from rethinking.training.preparation import resolve
-from rethinking.training.run_dir import question
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 

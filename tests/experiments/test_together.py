@@ -16,7 +16,7 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import tables
 from rethinking.theory.run import run_dir as theory_run_dir
 from rethinking.training import train
-from rethinking.training.preparation import Asked
+from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import RunDir
 from tests.conftest import DEMO, OUT, ROOT, reproduce
 
@@ -51,7 +51,7 @@ def test_three_reproductions_at_once_finish_the_list_once(tmp_path: Path):
 
 def only_run(reproduction: Reproduction) -> RunDir:
     (config,) = reproduction.configs()
-    return Asked.of(config).folder  # type: ignore[arg-type]
+    return PlannedRun.of(config).folder  # type: ignore[arg-type]
 
 
 def test_a_run_of_another_process_is_left_or_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,7 +81,7 @@ def test_what_is_measured_of_a_run_at_work_is_returned_to(tmp_path: Path, monkey
     theory = asked.configs()[-1]
     data = asked.data()
     own = theory_run_dir(theory.resolved(data), data)  # type: ignore[union-attr]
-    networks = [Asked.of(config).folder for config in theory.networks()]  # type: ignore[union-attr]
+    networks = [PlannedRun.of(config).folder for config in theory.networks()]  # type: ignore[union-attr]
     monkeypatch.setattr(Reproduction, "configs", lambda self: [theory])
     held = [networks[0].lock(), own.lock()]
     pauses = []

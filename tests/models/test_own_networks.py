@@ -15,6 +15,7 @@ from torch import nn
 import rethinking
 from rethinking import ExperimentConfig, InputError, RunError, load_run, train, train_many
 from rethinking.data import sources
+from rethinking.identity import run_id
 from rethinking.models import catalogue
 from rethinking.seeding import global_streams
 from rethinking.training.preparation import resolve, untrained
@@ -124,7 +125,7 @@ def test_a_registered_network_has_its_own_defaults(tmp_path: Path):
 def run_name(tmp_path: Path, model: str, **options: object) -> str:
     data = sources.load("digits")
     config = resolve(configured(tmp_path, model, **options), data)
-    return rethinking.training.run_dir.run_id(config, data.name, data.fingerprint)
+    return run_id(config, data.name, data.fingerprint)
 
 
 def test_another_width_forward_or_neighbour_is_another_run_and_another_folder_or_comment_is_not(tmp_path: Path):
@@ -163,9 +164,7 @@ def test_the_papers_networks_keep_the_names_of_their_runs(tmp_path: Path):
         model_name="mlp_1x512", dataset="digits", num_epochs=2, device="cpu", precision="bf16", runs_dir=str(tmp_path)
     )
     data = sources.load("digits")
-    assert rethinking.training.run_dir.run_id(resolve(config, data), data.name, data.fingerprint) == (
-        "mlp_1x512-digits-none-seed0-2b0f722969"
-    )
+    assert run_id(resolve(config, data), data.name, data.fingerprint) == ("mlp_1x512-digits-none-seed0-2b0f722969")
 
 
 # Randomness

@@ -20,11 +20,12 @@ import torch
 
 from rethinking.data import sources
 from rethinking.errors import ConflictError, InputError, RunError
+from rethinking.identity import question
 from rethinking.theory import blocks, convolutional, fitting, interpolation, memory
 from rethinking.theory.fitting import fit
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.kernels import GaussianKernel
-from rethinking.theory.run import question, run_dir
+from rethinking.theory.run import run_dir
 from tests.conftest import ROOT
 
 GIB = 2**30

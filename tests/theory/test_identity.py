@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from rethinking.config import ExperimentConfig
+from rethinking.identity import question, run_id
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.measuring import ComplexityConfig
 from rethinking.theory.memorization import MemorizationConfig
 from rethinking.theory.rademacher import RademacherConfig
-from rethinking.theory.run import TheoryConfig, question, run_id
+from rethinking.theory.run import TheoryConfig
 from rethinking.theory.stability import StabilityConfig
 
 NETWORK = ExperimentConfig(model_name="mlp_1x512", dataset="digits", device="cpu", precision="fp32").resolved()

@@ -14,13 +14,13 @@ import torch
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.randomization import corrupt_labels
+from rethinking.identity import question, run_id
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
 from rethinking.theory import complexity, tasks
 from rethinking.theory.measuring import RADIUS, ComplexityConfig
-from rethinking.theory.run import question
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.run_dir import RunDir, run_id
+from rethinking.training.run_dir import RunDir
 
 
 def network(runs: Path, **options) -> ExperimentConfig:

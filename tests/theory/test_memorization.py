@@ -11,11 +11,11 @@ import torch
 
 from rethinking.data import sources
 from rethinking.errors import ConflictError, InputError, RunError
+from rethinking.identity import question
 from rethinking.seeding import generator
 from rethinking.theory import expressivity, tasks
 from rethinking.theory.expressivity import memorizing_network
 from rethinking.theory.memorization import MemorizationConfig, memorize
-from rethinking.theory.run import question
 
 DIGITS = sources.load("digits")
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from rethinking import ExperimentConfig, InputError, RunError, train, train_many
 from rethinking.data import sources
+from rethinking.identity import question
 from rethinking.theory import stability as module
 from rethinking.theory import tasks
-from rethinking.theory.run import question
 from rethinking.theory.stability import StabilityConfig, change, neighbour, stability
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import plain_training_set, resolve, untrained

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from rethinking import ExperimentConfig, RunResult, train
-from rethinking.training.run_dir import question, run_id
+from rethinking.identity import question, run_id
 
 BASE: dict[str, Any] = {"model_name": "mlp_1x512", "randomization": "partial_corrupt", "corruption_prob": 0.5}
 # Each option that changes numbers, another of its values, and what has to stand beside it.

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train, train_many
-from rethinking.training import run as running
+from rethinking.training import many as running
 from rethinking.training.loggers import Observer
 from rethinking.training.memory import at_once_that_fit
 from rethinking.training.run_dir import Record, RunDir
@@ -363,14 +363,14 @@ def forever(folder: Path) -> list[ExperimentConfig]:
 
 def test_how_many_fit_is_what_the_memory_holds(tmp_path: Path, monkeypatch):
     mlp, inception = (
-        running.Asked.of(config(tmp_path, model_name=name)).config for name in ("mlp_1x512", "small_inception")
+        running.PlannedRun.of(config(tmp_path, model_name=name)).config for name in ("mlp_1x512", "small_inception")
     )
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 1e12)
     assert at_once_that_fit(mlp) == torch.get_num_threads()
     assert at_once_that_fit(inception) == 1, "slower side by side on a CPU"
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 0.0)
     assert at_once_that_fit(mlp) == 1
-    alexnet = running.Asked.of(config(tmp_path, model_name="small_alexnet")).config
+    alexnet = running.PlannedRun.of(config(tmp_path, model_name="small_alexnet")).config
     on_cuda = replace(alexnet, device="cuda")
     monkeypatch.setattr("rethinking.training.memory.free_memory", lambda _: 80e9)
     many = at_once_that_fit(on_cuda)

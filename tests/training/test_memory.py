@@ -9,7 +9,7 @@ import pytest
 
 from rethinking.data import sources
 from rethinking.training.memory import LIBRARIES, footprint, free_memory
-from rethinking.training.preparation import Asked
+from rethinking.training.preparation import PlannedRun
 from tests.conftest import ROOT
 from tests.training.test_many import config
 
@@ -31,7 +31,7 @@ def test_the_expected_peak_is_that_of_a_process(tmp_path: Path):
         # From a small process: what this one holds would count as its child's.
         ran = subprocess.run([sys.executable, "-c", PEAK, *command], cwd=tmp_path, capture_output=True, check=True)
         measured[batch_size] = int(ran.stdout) * 1024
-        asked = Asked.of(config(tmp_path, model_name="small_alexnet", batch_size=batch_size))
+        asked = PlannedRun.of(config(tmp_path, model_name="small_alexnet", batch_size=batch_size))
         expected[batch_size] = LIBRARIES + sum(footprint(asked.config, data))
     small, large = measured
     assert expected[small] == pytest.approx(measured[small], rel=0.5)
@@ -43,7 +43,7 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_batch_and_halves_in_b
     data = sources.load("digits")
 
     def run(**options) -> int:
-        return footprint(Asked.of(config(tmp_path, model_name="small_alexnet", **options)).config, data).run
+        return footprint(PlannedRun.of(config(tmp_path, model_name="small_alexnet", **options)).config, data).run
 
     small, large = run(batch_size=1000), run(batch_size=4000)
     assert 3 < large / small < 4
@@ -52,8 +52,8 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_batch_and_halves_in_b
 
 def test_augmented_images_stay_bytes(tmp_path: Path):
     data = sources.load("digits")
-    plain = footprint(Asked.of(config(tmp_path)).config, data).images
-    cropped = footprint(Asked.of(config(tmp_path, random_crop=True)).config, data).images
+    plain = footprint(PlannedRun.of(config(tmp_path)).config, data).images
+    cropped = footprint(PlannedRun.of(config(tmp_path, random_crop=True)).config, data).images
     assert plain - cropped == len(data.train) * 28 * 28 * 3
 
 

@@ -58,6 +58,16 @@ class RandomizedSplit:
         return digest.hexdigest()
 
 
+def subset_rows(images: int, subset: int | None) -> Tensor:
+    """Places of the first `subset` of so many images in a shuffle that is the same for every seed: int64, in its order.
+
+    Without `subset` all places, in order.
+    """
+    if subset is None:
+        return torch.arange(images)
+    return torch.randperm(images, generator=generator(0, "train_subset"))[:subset]
+
+
 def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int, *of: str) -> Tensor:
     """Each label, independently with `probability`, replaced by a uniform draw over all classes (Section 2.1).
 

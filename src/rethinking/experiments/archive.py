@@ -37,10 +37,11 @@ from typing import Any
 from rethinking import files
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import NETWORK, Evidence
+from rethinking.identity import question, question_of_identity
 from rethinking.runs import load_run
 from rethinking.theory import tasks
 from rethinking.theory.run import Columns, TheoryResult
-from rethinking.training.run_dir import METRICS, RunResult, digest_of_question, question
+from rethinking.training.run_dir import METRICS, RunResult
 
 OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
     "model_name",
@@ -171,7 +172,7 @@ def _check_sum(row: Text, epochs: list[Text]) -> None:
 
 def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> None:
     """Raises `ValueError` where a column of an older version's row says something else than what it follows from."""
-    question_of_run = digest_of_question(
+    question_of_run = question_of_identity(
         run.configuration, run.facts["dataset"], run.facts["provenance"]["fingerprint"]
     )
     for name, value in {**expected, "question": question_of_run}.items():

@@ -22,6 +22,7 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.catalogue import find as find_experiment
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
+from rethinking.identity import question
 from rethinking.models import catalogue
 from rethinking.options import command_line, option
 from rethinking.steps import Steps, unwatched
@@ -29,12 +30,11 @@ from rethinking.theory import tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
-from rethinking.theory.run import question as theory_question
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find, train_many
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, accepting, resolve
-from rethinking.training.run_dir import RunResult, question
+from rethinking.training.run_dir import RunResult
 
 Result = RunResult | TheoryResult
 Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
@@ -515,7 +515,7 @@ class Reproduction:
                 continue
             name, fingerprint = run.facts["dataset"], run.facts["provenance"]["fingerprint"]
             same = (name, fingerprint) == (data.name, data.fingerprint) if data else name == config.dataset
-            if not run.is_of_network and same and run.question == theory_question(config, name, fingerprint):
+            if not run.is_of_network and same and run.question == question(config, name, fingerprint):
                 return run
         return None
 

@@ -9,8 +9,9 @@ from typing import ClassVar, Self
 
 from rethinking.data import sources
 from rethinking.errors import InputError, nearest
+from rethinking.identity import digest
 from rethinking.theory import convolutional
-from rethinking.theory.run import Columns, TheoryConfig, digest
+from rethinking.theory.run import Columns, TheoryConfig
 
 FEATURES = ("pixels", "gabor", "random_conv")
 KERNELS = ("gaussian", "linear")

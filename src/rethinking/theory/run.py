@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -19,13 +17,13 @@ from torch import Tensor
 from rethinking import files
 from rethinking.config import read_config_file
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels
+from rethinking.data.randomization import corrupt_labels, subset_rows
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import ConflictError, InputError, RunError, nearest
-from rethinking.seeding import generator
+from rethinking.identity import digest, question, run_id
 from rethinking.theory.interpolation import conflicting_points, one_hot
 from rethinking.training.hardware import provenance, resolve_device
-from rethinking.training.run_dir import RunDir, digest_of_question, names_its_data
+from rethinking.training.run_dir import RunDir, names_its_data
 
 NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit", "run")
 START_ANEW = "move that folder away"
@@ -139,9 +137,7 @@ class Problem:
 
     @classmethod
     def of(cls, config: TheoryConfig, data: sources.ImageData) -> Problem:
-        rows = torch.arange(len(data.train))
-        if config.train_subset is not None:  # the same as in `train.py`
-            rows = torch.randperm(len(data.train), generator=generator(0, "train_subset"))[: config.train_subset]
+        rows = subset_rows(len(data.train), config.train_subset)
         true_labels = torch.from_numpy(data.train.labels.copy())
         labels = true_labels
         if config.randomization == "random_labels":
@@ -157,21 +153,6 @@ class Problem:
             torch.from_numpy(test_labels.copy()),
             len(data.class_names),
         )
-
-
-def run_id(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
-    """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
-    identity = config.identity() | {"dataset": data_name, "fingerprint": fingerprint}
-    return f"{config.name}-{data_name}-{config.randomization}-seed{config.seed}-{digest(identity)}"
-
-
-def question(config: TheoryConfig, data_name: str, fingerprint: str) -> str:
-    """A hash of what is asked, whatever device answers it."""
-    return digest_of_question(config.identity(), data_name, fingerprint)
-
-
-def digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def run_dir(config: TheoryConfig, data: sources.ImageData) -> RunDir:

@@ -20,6 +20,7 @@ from rethinking.data.batches import Batches
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import InputError
+from rethinking.identity import run_id
 from rethinking.models import inspection
 from rethinking.models.catalogue import Network
 from rethinking.models.construction import check_shape, count_parameters, is_convolutional, to_device
@@ -29,7 +30,7 @@ from rethinking.source import source_of
 from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
-from rethinking.training.run_dir import RunDir, RunResult, run_id
+from rethinking.training.run_dir import RunDir, RunResult
 
 TRIED = 2  # images of a batch, at most, that somebody's own network is tried out with
 
@@ -38,7 +39,7 @@ Resident = dict[tuple[object, ...], tuple[Batches, Batches | None]]  # training 
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PlannedRun:
     """A configuration as it was given and resolved, and the folder that answers it."""
 
     given: ExperimentConfig
@@ -52,7 +53,7 @@ class Asked:
         return self.config.device == "cpu" and self.config.network.stackable
 
     @classmethod
-    def of(cls, given: ExperimentConfig, force: bool = False) -> Asked:
+    def of(cls, given: ExperimentConfig, force: bool = False) -> PlannedRun:
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
@@ -71,12 +72,12 @@ class Asked:
         return cls(given, config, folder, kind)
 
 
-def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.ExitStack) -> Training:
+def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: contextlib.ExitStack) -> Training:
     """Everything that the epochs of one run need, and its folder, `held` against other processes.
 
     `images` has those that runs of its group brought to the device, and gets its own.
     """
-    config, folder = asked.config, asked.folder
+    config, folder = planned.config, planned.folder
     data = sources.load_for(config)
     device = torch.device(config.device)
     choose_products(config.precision)
@@ -108,7 +109,7 @@ def prepare(asked: Asked, images: Resident, observe: Observe, held: contextlib.E
         "dataset": data.name,
         "parameters": count_parameters(model),
         "network": network_notes(config, data),
-        "command": asked.given.command(),
+        "command": planned.given.command(),
         "train_images": len(train_split),
         "labels_changed": _labels_changed(config, train_split),
         "data": {
@@ -329,9 +330,9 @@ def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
 
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
     test_images = len(data.test) if data.test else 0
-    asked = "keep_test_losses" if config.keep_test_losses else "replaced_example"
+    option = "keep_test_losses" if config.keep_test_losses else "replaced_example"
     if (config.keep_test_losses or config.replaced_example is not None) and not test_images:
-        raise InputError(f"{asked} takes a test set, which {data.name} lacks")
+        raise InputError(f"{option} takes a test set, which {data.name} lacks")
     pairs = min(test_images, config.train_subset or len(data.train))
     if config.replaced_example is not None and config.replaced_example >= pairs:
         raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")
@@ -357,7 +358,7 @@ def _randomized_splits(
     train_split = tensors(data.train)
     test_split = tensors(data.test) if data.test else None
     if config.train_subset is not None:
-        rows = torch.randperm(len(train_split), generator=generator(0, "train_subset"))[: config.train_subset]
+        rows = randomization.subset_rows(len(train_split), config.train_subset)
         labels = train_split.labels[rows]
         train_split = RandomizedSplit(train_split.images[rows], labels, labels)
     operator, num_classes = config.operator, len(data.class_names)

@@ -26,7 +26,6 @@ No pickle is read or written.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -43,9 +42,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rethinking import files, registry
+from rethinking import files
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import BusyError, InputError, RunError
+from rethinking.identity import run_id
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
@@ -118,28 +118,6 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
     epoch: int
     metrics: str
-
-
-def run_id(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
-    """A readable name and a hash of everything that can change the numbers; `config` must be resolved."""
-    digest = _digest(config.identity() | {"dataset": data_name, "fingerprint": fingerprint})
-    names = (registry.plain(config.model_name), data_name, registry.plain(config.randomization))
-    return f"{'-'.join(names)}-seed{config.seed}-{digest}"
-
-
-def question(config: ExperimentConfig, data_name: str, fingerprint: str) -> str:
-    """A hash of what a run asks, whatever machine and precision answers it; `config` must be resolved."""
-    return digest_of_question(config.identity(), data_name, fingerprint)
-
-
-def digest_of_question(identity: Mapping[str, Any], data_name: str, fingerprint: str) -> str:
-    """The hash that `question` gives, from what a configuration's `identity` gave."""
-    asked = {**identity, "dataset": data_name, "fingerprint": fingerprint}
-    return _digest({name: value for name, value in asked.items() if name not in ("device", "precision")})
-
-
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class RunDir:
