@@ -18,7 +18,7 @@ from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
-from rethinking.models.catalogue import NETWORKS
+from rethinking.models import catalogue
 from rethinking.options import options_of, parse
 from rethinking.report import results
 from rethinking.report.tables import read_csv
@@ -83,7 +83,8 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_readmes_models_are_table_1s():
-    for model, defaults in NETWORKS.registered():
+    for model in catalogue.PAPER:
+        defaults = catalogue.find(model)
         (count,) = {int(row["parameters"]) for row in read_table("table1") if row["model"] == model}
         assert (
             f"| `{model}` | {count:,} | {defaults.weight_decay:g} | {defaults.learning_rate:g} | `{defaults.init}` |"

@@ -150,7 +150,7 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
         ("digits", float(filters)) for filters in (25, 400)
     }
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "python reproduce.py table3 --dataset mnist --data_root PATH/TO" in html
+    assert "python reproduce.py table3 --dataset mnist" in html
 
 
 def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
@@ -280,6 +280,6 @@ def test_the_page_says_of_each_solution_what_is_known(solved):
         assert word in html
     kept = archive.read(solved[0] / OUT)
     commands = {page.command(run) for run in kept.values()}
-    assert "python reproduce.py table3 --dataset digits --scale demo --filters 25" in commands
-    assert "python reproduce.py minimum_norm --dataset digits --scale demo" in commands
+    assert "python reproduce.py table3 --scale demo --filters 25 400" in commands
+    assert "python reproduce.py minimum_norm --scale demo" in commands
     assert "Paper: MNIST, 60,000 training images, and CIFAR-10, 50,000." in html

@@ -90,7 +90,7 @@ def test_the_page_says_what_is_behind_each_and_the_command_that_runs_it_again(re
     folder, _ = reproduced
     kept = archive.read(folder / OUT)
     commands = {page.command(run) for run in kept.values() if run.task == "replacements"}
-    assert commands == {"python reproduce.py stability --dataset digits --scale demo --models mlp_1x512"}
+    assert commands == {"python reproduce.py all --models mlp_1x512 --scale demo"}, "the one that made them"
     measured = [run for run in kept.values() if run.task == "measures"]
     assert len(measured) == 3
     for run in measured:

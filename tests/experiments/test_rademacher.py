@@ -56,7 +56,7 @@ def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, 
     again = reproduce(folder, "rademacher", *DEMO)
     assert "finished:" not in again
     commands = {page.command(run) for run in kept.values() if run.task == "linear_classes"}
-    assert commands == {"python reproduce.py rademacher --dataset digits --scale demo"}
+    assert commands == {"python reproduce.py all --models mlp_1x512 --scale demo"}, "the one that made them"
 
 
 def test_networks_train_as_they_fit_best_and_seldom_look_at_the_test_set():
