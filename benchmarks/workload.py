@@ -15,8 +15,8 @@ from torch import nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batches
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.models import build_model, initialize, is_convolutional, to_device
 from rethinking.seeding import generator
 from rethinking.training.hardware import keep_freed_memory, provenance, resolve_device, resolve_precision

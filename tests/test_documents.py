@@ -11,7 +11,7 @@ import yaml
 
 from rethinking import cli
 from rethinking.config import ExperimentConfig
-from rethinking.data.randomization import corrupt_labels
+from rethinking.data.draws import corrupt_labels
 from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments import figure1c
 from rethinking.experiments.archive import read

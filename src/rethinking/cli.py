@@ -96,7 +96,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from rethinking.console import Progress, StepsInWords, say, summary
             from rethinking.data import sources
             from rethinking.training import train as run
-            from rethinking.training.preparation import accepting, cut, network_notes, resolve
+            from rethinking.training.networks import cut, network_notes
+            from rethinking.training.preparation import accepting, resolve
 
         console = _console()
         with contextlib.closing(StepsInWords(console)) as steps:

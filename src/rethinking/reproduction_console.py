@@ -26,7 +26,7 @@ from rethinking.theory.memory import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.hardware import resolve_device
-from rethinking.training.preparation import cut
+from rethinking.training.networks import cut
 
 BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
 

@@ -5,8 +5,8 @@ import torch
 
 from rethinking.data import operators, randomization
 from rethinking.data.batches import Batches, lockstep
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import torch
 
 from rethinking import ExperimentConfig, InputError, train, train_many
 from rethinking.data import operators, randomization, sources
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.operators import Operator
-from rethinking.data.randomization import RandomizedSplit
 from tests.conftest import ROOT
 
 OPERATORS = """

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rethinking.data import operators, randomization
-from rethinking.data.randomization import RandomizedSplit, corrupt_labels
+from rethinking.data import draws, operators, randomization
+from rethinking.data.draws import RandomizedSplit, corrupt_labels
 
 seeds = st.integers(0, 10**6)
 
@@ -73,19 +73,19 @@ def test_label_operators_touch_neither_images_nor_the_test_set():
 @given(seed=seeds, positions=st.sampled_from([1, 49, 784, 1024]))
 def test_shuffled_and_random_pixels_are_permutations(seed, positions):
     every = torch.arange(positions, dtype=torch.int32)
-    assert torch.equal(randomization.shuffled_pixels(positions, seed).sort().values, every)
-    random = randomization.random_pixels(40, positions, seed, "train")
+    assert torch.equal(draws.shuffled_pixels(positions, seed).sort().values, every)
+    random = draws.random_pixels(40, positions, seed, "train")
     assert torch.equal(random.sort(dim=1).values, every.expand(40, -1))
 
 
 def test_a_224_pixel_permutation_fits_its_type():
     positions = 224 * 224
-    shuffled = randomization.shuffled_pixels(positions, 0)
+    shuffled = draws.shuffled_pixels(positions, 0)
     assert torch.equal(shuffled.long().sort().values, torch.arange(positions))
 
 
 def test_every_image_has_its_own_random_permutation_and_all_positions_are_alike():
-    random = randomization.random_pixels(2_000, 20, 0, "train").long()
+    random = draws.random_pixels(2_000, 20, 0, "train").long()
     assert len(torch.unique(random, dim=0)) == 2_000
     counts = torch.stack([torch.bincount(column, minlength=20) for column in random.T]).double()
     assert (counts - 100).abs().max() < 6 * math.sqrt(100)
@@ -142,7 +142,7 @@ def test_gaussian_pixels_are_drawn_over_all_values_of_the_training_images_alone(
 
 def test_pixel_moments_equal_the_slow_ones():
     images = split().images
-    mean, std = randomization.pixel_moments(images)
+    mean, std = draws.pixel_moments(images)
     assert mean == pytest.approx(images.double().mean().item(), rel=1e-12)
     assert std == pytest.approx(images.double().std(correction=0).item(), rel=1e-12)
 
@@ -171,8 +171,8 @@ print(apply({operator!r}, split(), seed=3)[0].fingerprint())
 
 
 def test_the_first_images_draws_do_not_depend_on_how_many_follow():
-    few: Tensor = randomization.random_pixels(10, 49, 0, "train")
-    many = randomization.random_pixels(3_000, 49, 0, "train")
+    few: Tensor = draws.random_pixels(10, 49, 0, "train")
+    many = draws.random_pixels(3_000, 49, 0, "train")
     assert torch.equal(few, many[:10])
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels
+from rethinking.data.draws import corrupt_labels
 from rethinking.errors import InputError, RunError
 from rethinking.experiments import reproduction
 from rethinking.experiments.experiment import Config

@@ -13,7 +13,7 @@ import torch
 
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels
+from rethinking.data.draws import corrupt_labels
 from rethinking.identity import question, run_id
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator

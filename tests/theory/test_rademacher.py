@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.data.randomization import random_signs
+from rethinking.data.draws import random_signs
 from rethinking.errors import InputError
 from rethinking.experiments import rademacher as experiment
 from rethinking.experiments.experiment import Answer, Evidence, Row
@@ -36,8 +36,8 @@ from rethinking.theory.rademacher import (
 )
 from rethinking.theory.stability import neighbour
 from rethinking.training import train
+from rethinking.training.networks import untrained
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.preparation import untrained
 from rethinking.training.run_dir import RunDir, RunResult
 
 

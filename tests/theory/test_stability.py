@@ -18,8 +18,9 @@ from rethinking.identity import question
 from rethinking.theory import stability as module
 from rethinking.theory import tasks
 from rethinking.theory.stability import StabilityConfig, change, neighbour, stability
+from rethinking.training.networks import untrained
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.preparation import plain_training_set, resolve, untrained
+from rethinking.training.preparation import plain_training_set, resolve
 from rethinking.training.run_dir import RunDir
 
 

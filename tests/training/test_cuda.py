@@ -8,8 +8,8 @@ import torch
 
 from rethinking import ExperimentConfig, train
 from rethinking.data.batches import Batches
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
 from rethinking.training.loop import Training, step_of, train_epoch
 from rethinking.training.run_dir import RunDir

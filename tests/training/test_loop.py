@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batches
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator

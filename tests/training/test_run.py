@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels
+from rethinking.data.draws import corrupt_labels
 from rethinking.models import build_model
 from rethinking.training import find
+from rethinking.training.networks import untrained
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.preparation import plain_training_set, resolve, untrained
+from rethinking.training.preparation import plain_training_set, resolve
 from rethinking.training.run_dir import RunDir
 
 RECORD_KEYS = [

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import AugmentationDraws, Preprocessing, sides
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.seeding import generator
 
 CHUNK = 256  # images prepared at a time: the temporaries then stay in the processor's caches

@@ -32,7 +32,7 @@ from rethinking.source import source_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rethinking.data.randomization import RandomizedSplit
+    from rethinking.data.draws import RandomizedSplit
     from rethinking.seeding import Streams
 
 
@@ -140,7 +140,7 @@ class RandomLabels(Operator):
         return 1.0
 
     def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
-        from rethinking.data.randomization import corrupt_labels
+        from rethinking.data.draws import corrupt_labels
 
         return corrupt_labels(labels, num_classes, self.probability, random.seed, *random.purpose)
 
@@ -170,7 +170,7 @@ class ShuffledPixels(Operator):
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-        from rethinking.data.randomization import shuffled_pixels
+        from rethinking.data.draws import shuffled_pixels
 
         permutation = shuffled_pixels(positions, random.seed)
         return train.permuted(permutation), test.permuted(permutation) if test else None
@@ -184,7 +184,7 @@ class RandomPixels(Operator):
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-        from rethinking.data.randomization import random_pixels
+        from rethinking.data.draws import random_pixels
 
         def permuted(split: RandomizedSplit, name: str) -> RandomizedSplit:
             return split.permuted(random_pixels(len(split), positions, random.seed, name))
@@ -200,7 +200,7 @@ class GaussianPixels(Operator):
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-        from rethinking.data.randomization import gaussian_pixels, pixel_moments
+        from rethinking.data.draws import gaussian_pixels, pixel_moments
 
         moments = pixel_moments(train.images)
 
@@ -219,7 +219,7 @@ class RandomSigns(Operator):
     own_classes = 2
 
     def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
-        from rethinking.data.randomization import random_signs
+        from rethinking.data.draws import random_signs
 
         return random_signs(len(labels), random.seed)
 

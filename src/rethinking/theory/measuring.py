@@ -28,7 +28,8 @@ from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, k
 from rethinking.theory.trained import MeasurementConfig, trained_for
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.memory import LIBRARIES, footprint
-from rethinking.training.preparation import input_shape, plain_training_set, untrained
+from rethinking.training.networks import input_shape, untrained
+from rethinking.training.preparation import plain_training_set
 from rethinking.training.run_dir import RunDir
 
 RADIUS = 0.01  # of the ball in which the sharpest point is looked for, relative to the norm of all weights

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.data.randomization import random_signs
+from rethinking.data.draws import random_signs
 from rethinking.errors import InputError
 from rethinking.seeding import generator
 from rethinking.steps import Steps, unwatched

@@ -17,7 +17,7 @@ from torch import Tensor
 from rethinking import files
 from rethinking.config import read_config_file
 from rethinking.data import sources
-from rethinking.data.randomization import corrupt_labels, subset_rows
+from rethinking.data.draws import corrupt_labels, subset_rows
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import ConflictError, InputError, RunError, nearest
 from rethinking.identity import digest, question, run_id

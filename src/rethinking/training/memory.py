@@ -18,7 +18,7 @@ from rethinking.models.construction import count_parameters
 from rethinking.models.inspection import materialize
 from rethinking.seeding import global_streams
 from rethinking.training.evaluation import BATCH_SIZE
-from rethinking.training.preparation import input_shape
+from rethinking.training.networks import input_shape
 
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU

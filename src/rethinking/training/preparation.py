@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rethinking import registry
-from rethinking.config import ExperimentConfig, arguments
-from rethinking.data import operators, randomization, sources
+from rethinking.config import ExperimentConfig
+from rethinking.data import draws, operators, randomization, sources
 from rethinking.data.batches import Batches
+from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
-from rethinking.data.randomization import RandomizedSplit
 from rethinking.errors import InputError
 from rethinking.identity import run_id
 from rethinking.models import inspection
-from rethinking.models.catalogue import Network
-from rethinking.models.construction import check_shape, count_parameters, is_convolutional, to_device
-from rethinking.models.initialization import initialize, untouched
-from rethinking.seeding import generator, global_streams
-from rethinking.source import source_of
+from rethinking.models.construction import count_parameters, is_convolutional, to_device
 from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
-from rethinking.training.run_dir import RunDir, RunResult
-
-TRIED = 2  # images of a batch, at most, that somebody's own network is tried out with
+from rethinking.training.networks import (
+    crop_of,
+    cut,
+    inspected,
+    network_notes,
+    outputs,
+    untrained,
+)
+from rethinking.training.run_dir import RunDir
 
 Observe = Callable[[], Sequence[Observer]]  # makes the observers of one run
 Resident = dict[tuple[object, ...], tuple[Batches, Batches | None]]  # training and test images by what decides them
@@ -67,7 +67,7 @@ class PlannedRun:
             "precision",
             "compile",
         )
-        network = (_outputs(config, data), *(getattr(config, name) for name in shared))
+        network = (outputs(config, data), *(getattr(config, name) for name in shared))
         kind = (folder.is_finished, data.fingerprint, *network)
         return cls(given, config, folder, kind)
 
@@ -99,7 +99,9 @@ def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: conte
         train_batches = train_batches.relabelled(train_split)
     else:
         layout, dtype = is_convolutional(model), torch.bfloat16 if config.precision == "bf16" else torch.float32
-        prepared = Preprocessing(_crop(config, data), config.min_std, config.random_crop, config.augment_flip_rotate)
+        prepared = Preprocessing(
+            crop_of(config, data.image_shape), config.min_std, config.random_crop, config.augment_flip_rotate
+        )
         train_batches = Batches(train_split, prepared, device, layout, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
         test_batches = Batches(test_split, plain, device, layout, dtype) if test_split else None
@@ -134,12 +136,6 @@ def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: conte
     )
 
 
-def network_notes(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """What is to be known of somebody's own network, of a resolved configuration: a line each."""
-    own = inspected(config, data)
-    return [] if own is None else [f"network: {config.model_name}, {own.digest[:10]}", *own.notes]
-
-
 def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> int:
     """How many labels the randomization really changed; a random draw may be the true class."""
     if config.operator.own_classes is not None:  # which stand in place of the data's
@@ -147,103 +143,10 @@ def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> i
     return int(train_split.changed.sum())
 
 
-def untrained(config: ExperimentConfig, data: sources.ImageData) -> nn.Module:
-    """The network of a resolved configuration, with initial weights. Raises `InputError` where it cannot be built."""
-    return _build(config.network, *_network_arguments(config, data))
-
-
-class Inspected(NamedTuple):
-    """What is found out about somebody's own network: what a resolved configuration records, and what is told."""
-
-    digest: str
-    regularizers: str | None
-    notes: tuple[str, ...]
-
-
-def inspected(config: ExperimentConfig, data: sources.ImageData) -> Inspected | None:
-    """Of a resolved configuration's network; None for the paper's. Raises `InputError` if it cannot be trained."""
-    network = config.network
-    if not network.is_own:
-        if config.model_options is not None:
-            raise InputError(f"model_options are for your own network; {config.model_name} has none")
-        return None
-    source = tuple(sorted(source_of([network.loaded])))  # so that a file that was changed is inspected anew
-    images = config.train_subset or len(data.train)
-    sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
-    few = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be one too few
-    return _inspect(config.network, source, few, *_network_arguments(config, data))
-
-
-@functools.lru_cache(maxsize=256)
-def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, ...], *made: Any) -> Inspected:
-    model = _build(network, *made)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(f"{network.name} has no trainable parameter")
-    outputs, shape, _, init, seed = made
-    with global_streams(seed, "trial"):
-        images = torch.randn(max(batch_sizes), *shape)
-        trial = inspection.try_out(model, images, outputs, batch_sizes)
-    layers = inspection.regularizers(model)
-    within = layers or ("random draws in its forward pass" if trial.draws else None)
-    left = [] if init == "own" else untouched(model)
-    notes = (
-        f"explicit regularization within the network: {within}" if within else "",
-        f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
-        f"parameters without a gradient stay as they are: {', '.join(trial.unused)}" if trial.unused else "",
-    )
-    return Inspected(inspection.digest(network.loaded, model), within, tuple(note for note in notes if note))
-
-
-def _network_arguments(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[Any, ...]:
-    """What `_build` takes: outputs, shape of an image, options, initial weights, seed."""
-    assert config.init is not None, "a resolved configuration"
-    return _outputs(config, data), input_shape(config, data), config.model_options, config.init, config.seed
-
-
-def _build(
-    network: Network, outputs: int, shape: tuple[int, int, int], options: str | None, init: str, seed: int
-) -> nn.Module:
-    """A network with its initial weights. Its own draws are those of the seed, whatever was drawn before."""
-    check_shape(network, shape)
-    with global_streams(seed, "construction"):
-        model = network.build(outputs, shape, **arguments(options))
-        if network.is_own:
-            inspection.materialize(model, torch.zeros(2, *shape))
-    if init != "own":
-        initialize(model, init, generator(seed, "init"))
-    return model
-
-
-def _outputs(config: ExperimentConfig, data: sources.ImageData | Seen) -> int:
-    return config.operator.num_outputs(len(data.class_names))
-
-
-def trained_network(result: RunResult) -> nn.Module:
-    """What `RunResult.network` gives."""
-    config, data = result.config, result.result.get("data")
-    seen = sources.load_for(config) if data is None else Seen(tuple(data["class_names"]), tuple(data["image_shape"]))
-    model = _build(config.network, *_network_arguments(config, seen))
-    if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
-        raise InputError(
-            f"{config.model_name} is no longer the network that {result.path} was trained with: its source or initial"
-            " values have changed"
-        )
-    RunDir(result.path).load_weights(model)
-    return model.eval()
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What of a data set decides a network: its classes and its images, (channels, height, width)."""
-
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-
-
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
     """Images, float32, and labels as a run of a resolved configuration trains on them, but without augmentation."""
     split, _ = _randomized_splits(config, data)
-    plain = Preprocessing(_crop(config, data), config.min_std, random_crop=False, flip_rotate=False)
+    plain = Preprocessing(crop_of(config, data.image_shape), config.min_std, random_crop=False, flip_rotate=False)
     return Batches(split, plain, torch.device(config.device), channels_last=False)
 
 
@@ -295,39 +198,6 @@ def accepting(config: ExperimentConfig) -> sources.Accept:
     return accept
 
 
-def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Height and width of the crop of images (channels, height, width): of somebody's own network the whole image.
-
-    Raises `InputError` where the network does not take them.
-    """
-    height, width = shape[1:]
-    smallest, side = min(height, width), max(height, width)
-    size = f"{width}x{height} pixels"
-    sides = config.network.sides
-    if sides and smallest < sides[0]:
-        raise InputError(
-            f"the images have {size}; the networks need at least {sides[0]} a side: --resize {sides[0]} enlarges them"
-        )
-    crop_size = config.crop_size or (None if sides is None else 28 if side <= 32 else smallest)
-    if crop_size is None:
-        return height, width
-    if crop_size > smallest:
-        raise InputError(f"crop_size {crop_size} is larger than the images, which have {size}")
-    if sides and crop_size > sides[1]:
-        raise InputError(f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them")
-    return crop_size, crop_size
-
-
-def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """What is cut off from the images, in a sentence; nothing where they are used whole."""
-    _, height, width = data.image_shape
-    crop = crop_of(config, data.image_shape)
-    if (height, width) == crop:
-        return []
-    where = "a random window in training, else the centre" if config.random_crop else "their centre"
-    return [f"of images of {width}x{height} pixels {crop[1]}x{crop[0]} are used: {where}"]
-
-
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
     test_images = len(data.test) if data.test else 0
     option = "keep_test_losses" if config.keep_test_losses else "replaced_example"
@@ -336,14 +206,6 @@ def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
     pairs = min(test_images, config.train_subset or len(data.train))
     if config.replaced_example is not None and config.replaced_example >= pairs:
         raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")
-
-
-def _crop(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[int, int]:
-    return crop_of(config, data.image_shape)
-
-
-def input_shape(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[int, int, int]:
-    return data.image_shape[0], *_crop(config, data)
 
 
 def _randomized_splits(
@@ -358,7 +220,7 @@ def _randomized_splits(
     train_split = tensors(data.train)
     test_split = tensors(data.test) if data.test else None
     if config.train_subset is not None:
-        rows = randomization.subset_rows(len(train_split), config.train_subset)
+        rows = draws.subset_rows(len(train_split), config.train_subset)
         labels = train_split.labels[rows]
         train_split = RandomizedSplit(train_split.images[rows], labels, labels)
     operator, num_classes = config.operator, len(data.class_names)
@@ -367,7 +229,7 @@ def _randomized_splits(
         train_split,
         test_split,
         num_classes=num_classes,
-        positions=math.prod(_crop(config, data)),
+        positions=math.prod(crop_of(config, data.image_shape)),
         seed=config.randomization_seed,
     )
     if config.replaced_example is not None and test_split is not None:

@@ -46,6 +46,7 @@ from rethinking import files
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.identity import run_id
+from rethinking.training.networks import rebuilt
 from rethinking.training.optimizers import Optimizer
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
@@ -99,9 +100,9 @@ class RunResult:
         Raises `InputError` where somebody's own network cannot be built any more or has another source by now, and
         `RunError` where the checkpoint is gone or damaged.
         """
-        from rethinking.training.preparation import trained_network
-
-        return trained_network(self)
+        model = rebuilt(self.config, self.result)
+        RunDir(self.path).load_weights(model)
+        return model.eval()
 
 
 class Metrics(NamedTuple):
