@@ -64,11 +64,11 @@ def train_many(
     if stacked:
         yield from _train_stacked(waiting, at_once, observe)
         return
-    one_of_each = {planned.kind: planned.config for planned in waiting}
-    number = {kind: at_once or at_once_that_fit(config) for kind, config in one_of_each.items()}
-    beside = [planned for planned in waiting if number[planned.kind] > 1 and planned.goes_side_by_side]
+    one_of_each = {planned.group: planned.config for planned in waiting}
+    number = {group_key: at_once or at_once_that_fit(config) for group_key, config in one_of_each.items()}
+    beside = [planned for planned in waiting if number[planned.group] > 1 and planned.goes_side_by_side]
     if beside:
-        yield from _train_side_by_side(beside, min(number[planned.kind] for planned in beside), observe)
+        yield from _train_side_by_side(beside, min(number[planned.group] for planned in beside), observe)
     yield from _train_stacked([planned for planned in waiting if planned not in beside], 1, observe)
 
 
@@ -76,17 +76,17 @@ def _train_stacked(
     waiting: list[PlannedRun], at_once: int | None, observe: Observe
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
     """Groups of up to `at_once` that fit together, one after the other."""
-    largest: dict[tuple[object, ...], int] = {}  # number of each kind at once
+    largest: dict[tuple[object, ...], int] = {}  # number at once of each group
     while waiting:
-        kind = waiting[0].kind
+        group_key = waiting[0].group
         alike: dict[Path, PlannedRun] = {}
         for planned in waiting:
-            if planned.kind == kind:
+            if planned.group == group_key:
                 alike.setdefault(planned.folder.path, planned)
-        if kind not in largest:
+        if group_key not in largest:
             together = at_once or min(at_once_that_fit(planned.config) for planned in alike.values())
-            largest[kind] = together if waiting[0].config.network.stackable else 1
-        group = list(alike.values())[: largest[kind]]
+            largest[group_key] = together if waiting[0].config.network.stackable else 1
+        group = list(alike.values())[: largest[group_key]]
         waiting = [planned for planned in waiting if planned not in group]
         failure: Exception | None = None
         told: RunError | None = None
@@ -101,8 +101,8 @@ def _train_stacked(
             continue
         if told and len(group) > 1:
             gc.collect()  # what the failed step still holds in cycles
-            largest[kind] = len(group) // 2
-            log.warning(TOO_MANY, len(group), largest[kind])
+            largest[group_key] = len(group) // 2
+            log.warning(TOO_MANY, len(group), largest[group_key])
             waiting = group + waiting
         else:
             for planned in group:

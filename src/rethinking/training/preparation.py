@@ -45,7 +45,7 @@ class PlannedRun:
     given: ExperimentConfig
     config: ExperimentConfig
     folder: RunDir
-    kind: tuple[object, ...]  # equal for runs that fit together
+    group: tuple[object, ...]  # equal for runs that can be trained as one computation
 
     @property
     def goes_side_by_side(self) -> bool:
@@ -68,8 +68,8 @@ class PlannedRun:
             "compile",
         )
         network = (outputs(config, data), *(getattr(config, name) for name in shared))
-        kind = (folder.is_finished, data.fingerprint, *network)
-        return cls(given, config, folder, kind)
+        group = (folder.is_finished, data.fingerprint, *network)
+        return cls(given, config, folder, group)
 
 
 def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: contextlib.ExitStack) -> Training:
