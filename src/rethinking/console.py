@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -221,7 +222,8 @@ def summary(result: RunResult) -> Table:
     """The run beside the paper's row where Table 1 has one for it and the images are CIFAR-10's or a copy of them."""
     final, facts, config = result.final, result.result, result.config
     ours = facts["dataset"]
-    comparable = ours in ("cifar10", "cifar10_jpeg") and config.crop_size == 28 and facts["train_images"] == 50_000
+    is_cifar10 = re.fullmatch("cifar10(-[0-9a-f]{8})?", ours) is not None  # or a folder of that name
+    comparable = is_cifar10 and config.crop_size == 28 and facts["train_images"] == 50_000
     paper = table1_row(config) if comparable else None
 
     table = Table()
