@@ -18,7 +18,7 @@ from rethinking.theory.convolutional import (
     THRESHOLD,
     FeatureGram,
     RandomFilters,
-    check,
+    check_filters,
     features,
     normalize,
     standardize,
@@ -174,8 +174,8 @@ def test_long_chunks_are_kept_each_and_short_ones_when_they_add_up_to_a_minute(
 
 
 def test_more_filters_than_patches_and_images_too_small_are_refused():
-    check((3, 9, 9), images=2, filters=32)
+    check_filters((3, 9, 9), images=2, filters=32)
     with pytest.raises(InputError, match="33 filters are more than the 32 patches of 2 images"):
-        check((3, 9, 9), images=2, filters=33)
+        check_filters((3, 9, 9), images=2, filters=33)
     with pytest.raises(ImpossibleError, match="too small for patches of 6x6"):
-        check((1, 6, 6), images=100, filters=1)
+        check_filters((1, 6, 6), images=100, filters=1)
