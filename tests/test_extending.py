@@ -201,3 +201,55 @@ def test_the_record_of_an_epoch_is_json(followed: tuple[Path, str]):
     folder, _ = followed
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3]
+
+
+def test_the_page_keeps_what_another_process_does_not_know(followed: tuple[Path, str]):
+    folder, _ = followed
+    before = (folder / "sweep/report.html").read_text()
+    command(
+        folder,
+        sys.executable,
+        str(ROOT / "reproduce.py"),
+        *("table1", "--scale", "demo", "--models", "mlp_1x512", "--show_only", "--out", "sweep"),
+    )
+    after = (folder / "sweep/report.html").read_text()
+    for word in ("Width sweep: training accuracy on random labels", "data:image/svg"):
+        assert word in before
+        assert word in after
+
+
+ANY = """
+from rethinking.experiments.experiment import Experiment, Number, Row
+from rethinking.experiments.quantities import TRAIN_ACCURACY
+
+def rows(study):
+    return [Row((("model", model),), study.config(model, num_epochs=1)) for model in study.models]
+
+def numbers(answers):
+    return [Number(answer, TRAIN_ACCURACY, answer.evidence.metrics[-1]["train_accuracy"], None) for answer in answers]
+
+EXPERIMENT = Experiment(title="Any", about="Any.", models=("mlp_1x512",), rows=rows, numbers=numbers, any_model=True)
+"""
+
+
+def test_a_network_of_ones_own_stays_in_a_table_that_others_are_added_to(followed: tuple[Path, str], tmp_path: Path):
+    folder, _ = followed
+    (tmp_path / "net.py").write_text((folder / "net.py").read_text())
+    (tmp_path / "any.py").write_text(ANY)
+    asked = [sys.executable, str(ROOT / "reproduce.py"), "any.py", "--scale", "demo", "--out", "any"]
+    printed = command(tmp_path, *asked, "--models", "net.py:net", "small_inception_no_bn", "mlp_1x512", "--dry_run")
+    assert printed.index("small_inception_no_bn") < printed.index("mlp_1x512") < printed.index("net.py:net")
+    command(tmp_path, *asked, "--models", "net.py:net")
+    command(tmp_path, *asked, "--models", "mlp_1x512")
+    table = (tmp_path / "any/any.md").read_text()
+    assert "| mlp_1x512 |" in table
+    assert "| net.py:net |" in table
+    assert "Any" in (tmp_path / "any/report.html").read_text()
+    told = command(
+        tmp_path,
+        *(sys.executable, str(ROOT / "reproduce.py"), "figure1b", "--scale", "demo", "--dry_run"),
+        *("--models", "mlp_1x512", "net.py:net"),
+    )
+    assert "left out: net.py:net, of which nothing that was asked for has a run" in told
+    random_signs = [sys.executable, str(ROOT / "reproduce.py"), "rademacher", "--scale", "demo", "--dry_run"]
+    assert "net.py:net, random_signs" in command(tmp_path, *random_signs, "--models", "net.py:net")

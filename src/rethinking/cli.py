@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError, nearest, too_little_memory
+from rethinking.models import catalogue
 from rethinking.options import option, options_of
 from rethinking.options import parse as parse_words
 
@@ -99,6 +100,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from rethinking.training.networks import cut, network_notes
             from rethinking.training.preparation import accepting, resolve
 
+        _ = config.network, config.operator  # a mistake in their names shows before any data is read
         console = _console()
         with contextlib.closing(StepsInWords(console)) as steps:
             data = sources.load_for(config, accepting(config), steps.of("data"))
@@ -202,6 +204,11 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
         overridden = values[chosen_by] != getattr(defaults, chosen_by)
         if overridden and values[detail] == getattr(defaults, detail):
             values[detail] = None  # what the file says of it goes with what was overridden
+    if values["model_name"] != defaults.model_name and defaults.model_name in catalogue.PAPER:
+        of_file = catalogue.find(defaults.model_name)
+        for option_name in ("init", "learning_rate"):
+            if values[option_name] == getattr(defaults, option_name) == getattr(of_file, option_name):
+                values[option_name] = None  # the default of the network that was overridden, written out
     return dataclasses.replace(defaults, **values), force
 
 

@@ -478,7 +478,9 @@ class ExperimentConfig:
         return cls.from_mapping(read_config_file(Path(path)))
 
     def command(self) -> str:
-        """The command line that makes this run."""
+        """The command line that makes this run; words where there is none, of a function without a name."""
+        if "<" in self.model_name:
+            return f"train(config, model={self.model_name.rpartition(':')[2]}) in Python"
         return command_line("train.py", self)
 
     def to_yaml(self) -> str:
@@ -499,10 +501,12 @@ def arguments(text: str | None) -> dict[str, Any]:
         raise wrong from None
     if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
         raise wrong
-    values = {}
+    values: dict[str, Any] = {}
     for keyword in call.keywords:
         if keyword.arg is None:
             raise wrong
+        if keyword.arg in values:
+            raise InputError(f"the option {keyword.arg} is given twice")
         try:
             values[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

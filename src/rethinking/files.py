@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,6 +86,8 @@ def exists(path: Path) -> bool:
 def read(path: Path) -> bytes | None:
     """The content, None where there is no such file. Raises `RunError` where it cannot be read."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise RunError(f"{path} is no plain file; move it away")
         return path.read_bytes()
     except FileNotFoundError:
         return None

@@ -166,7 +166,7 @@ class _Parser(argparse.ArgumentParser):
             group.add_argument(f"--{option.flag}", f"--no_{option.flag}", dest=option.name, action=_Switch, help=words)
         else:
             metavar = option.metavar.removesuffix(" ...")
-            nargs = "*" if option.many else None
+            nargs = "+" if option.many else None
             group.add_argument(f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs)
 
     def error(self, message: str) -> NoReturn:

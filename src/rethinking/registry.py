@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rethinking.errors import InputError, nearest
+from rethinking.source import local_files
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
+FILE = "rethinking_file_"  # begins the names of modules that are files given by their paths
 
 
 class Registry(Generic[T]):
@@ -128,8 +130,12 @@ def plain(name: str) -> str:
 
 
 def _module_of_file(file: Path) -> Any:
-    """The module that a file is, read anew where it was changed. Files beside it can be imported by it."""
-    name = f"rethinking_file_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
+    """The module that a file is, read anew where it or a file that it imports was changed.
+
+    The files beside it that it imports are its own: another file may import others by the same names.
+    """
+    content = "".join(sorted(local_files(file).values()))
+    name = f"{FILE}{hashlib.sha256(f'{file} {content}'.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
@@ -137,7 +143,7 @@ def _module_of_file(file: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _beside(file.parent):
+    with beside(file.parent):
         try:
             spec.loader.exec_module(module)
         except BaseException:
@@ -147,13 +153,27 @@ def _module_of_file(file: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """Imports look into `folder` too, last."""
+def beside(folder: Path) -> Iterator[None]:
+    """Imports look into `folder` too, last; what they find there is forgotten afterwards."""
+    before = set(sys.modules)
     sys.path.append(str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            where = getattr(sys.modules[name], "__file__", None)
+            if where and not name.startswith(FILE) and Path(where).resolve().is_relative_to(folder.resolve()):
+                del sys.modules[name]
+
+
+def folder_of(thing: object) -> Path | None:
+    """The folder of a function or class that was loaded from a file, whose imports look there too."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    if module is None or not module.__name__.startswith(FILE):
+        return None
+    assert module.__file__ is not None
+    return Path(module.__file__).parent
 
 
 def _imported(path: str, do: Callable[[], Any]) -> Any:

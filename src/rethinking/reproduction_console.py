@@ -213,6 +213,8 @@ class ReproductionConsole:
         return tables.Terminal(EXPERIMENTS[name].title, tables.grid(EXPERIMENTS[name], cells), caption)
 
     def _left_out(self) -> None:
+        for model in self._reproduction.models_left_out:
+            self._print(f"left out: {model}, of which nothing that was asked for has a run")
         for name in self._reproduction.left_out:
             takes = ", ".join(EXPERIMENTS[name].models)
             why = f"takes --models {takes}" if takes else "trains no network, or is not of these images"

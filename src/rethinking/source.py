@@ -1,67 +1,211 @@
-"""The source that somebody's own functions and classes are made by, which is part of what their runs are."""
+"""What somebody's own functions and classes are: their source and the values that they hold, as text.
+
+It is part of what a run is. The text is the same in every process, and says nothing of addresses, folders or comments.
+"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import enum
+import functools
+import hashlib
 import inspect
+import sys
 import sysconfig
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 INSTALLED = [sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]
 HERE = str(Path(__file__).parent)
-FOLLOWED_NOT = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # they have versions of their own
+WITH_VERSION = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # not followed into
+PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum)
 
 
-def source_of(things: Sequence[object]) -> set[str]:
-    """The source that functions and classes are made by, without comments: of their files, and of what these import.
+def source_of(things: Iterable[object]) -> tuple[str, ...]:
+    """What functions, classes and objects are made of, sorted.
 
-    Where there is no file, as in a notebook, their own source or code.
+    That is the source of their files and of the files that these import, of a function without a file its own; default
+    values, what closures and partial functions hold, the global values that code names, and objects' attributes. Of
+    installed packages the names alone count, but for the files of classes that are given here.
     """
-    found: set[str] = set()
-    seen: set[str] = set()
-    waiting: list[object] = list(things)
-    while waiting:
-        thing = waiting.pop()
-        while hasattr(thing, "func"):  # functools.partial
-            found.add(repr((thing.args, thing.keywords)))  # type: ignore[attr-defined]
-            thing = thing.func
-        module = thing if isinstance(thing, types.ModuleType) else inspect.getmodule(thing)
-        if module is not None and (module.__name__ == "torch" or module.__name__.startswith("torch.")):
-            continue
-        file = getattr(module, "__file__", None)
-        if module is None or file is None or not Path(file).is_file():
-            found.add(_own_source(thing))
-            continue
-        if file in seen:
-            continue
-        seen.add(file)
-        found.add(_without_comments(Path(file).read_text(encoding="utf-8", errors="replace")))
-        if not _has_version(file):
-            waiting += [value for value in vars(module).values() if _is_local(value)]
-    return found
+    found = _Found()
+    for thing in things:
+        found.add_thing(thing, "")
+        if isinstance(thing, type) and (file := _file_of(thing)):
+            found.add_file(file, follow=_is_own(file))
+    return tuple(sorted(found.parts))
 
 
-def _is_local(value: object) -> bool:
-    """Whether it is a module, a function or a class of a file that no package has a version for."""
-    if not isinstance(value, types.ModuleType | types.FunctionType | type):
-        return False
-    file = getattr(value if isinstance(value, types.ModuleType) else inspect.getmodule(value), "__file__", None)
-    return file is not None and file.endswith(".py") and not _has_version(file)
+def local_files(file: Path) -> dict[Path, str]:
+    """The source, without comments, of a file and of all files of no installed package that it imports."""
+    found = _Found()
+    found.add_file(file, follow=True)
+    return found.files
 
 
-def _has_version(file: str) -> bool:
-    return str(Path(file).resolve()).startswith(FOLLOWED_NOT)
+class _Found:
+    """What was found so far: texts, files, and objects that were looked at."""
+
+    def __init__(self) -> None:
+        self.parts: set[str] = set()
+        self.files: dict[Path, str] = {}
+        self._seen: dict[int, object] = {}  # by id, and kept, so that no id is used again
+
+    def add_file(self, file: Path, follow: bool) -> None:
+        if file in self.files:
+            return
+        text = file.read_text(encoding="utf-8", errors="replace")
+        self.files[file] = _without_comments(text)
+        self.parts.add(self.files[file])
+        if follow:
+            for other in _imported_files(text, file):
+                self.add_file(other, follow=True)
+
+    def add_thing(self, thing: object, where: str) -> None:
+        """`where` names it: an attribute, an argument, a global."""
+        if isinstance(thing, PLAIN):
+            self.parts.add(f"{where} = {thing!r}")
+        elif isinstance(thing, Mapping):
+            for key in thing:
+                self.add_thing(thing[key], f"{where}[{key!r}]" if isinstance(key, PLAIN) else where)
+        elif isinstance(thing, list | tuple):
+            self.parts.add(f"{where} has {len(thing)}")
+            for index, value in enumerate(thing):
+                self.add_thing(value, f"{where}[{index}]")
+        elif isinstance(thing, set | frozenset):
+            self.parts.add(f"{where} = {sorted(map(repr, thing)) if all(isinstance(v, PLAIN) for v in thing) else ''}")
+        elif hasattr(thing, "__array__") and not isinstance(thing, type):
+            self.parts.add(f"{where} = {_digest_of_array(thing)}")
+        elif id(thing) not in self._seen:
+            self._seen[id(thing)] = thing
+            self._add_object(thing, where)
+
+    def _add_object(self, thing: Any, where: str) -> None:
+        if isinstance(thing, functools.partial):
+            self.add_thing(thing.func, where)
+            self.add_thing((thing.args, thing.keywords), f"{where}()")
+        elif isinstance(thing, types.MethodType):
+            self.add_thing(thing.__func__, where)
+            self.add_thing(thing.__self__, f"{where}.__self__")
+        elif isinstance(thing, types.ModuleType):
+            self._add_named(thing, where, thing.__name__)
+        elif isinstance(thing, types.FunctionType | type):
+            self._add_named(thing, where, f"{thing.__module__}:{thing.__qualname__}")
+            if _is_own(_file_of(thing)):
+                for function in [thing] if isinstance(thing, types.FunctionType) else _functions_in(thing):
+                    self._add_values(function)
+        else:
+            self.add_thing(type(thing), f"{where}.__class__")
+            if _is_own(_file_of(type(thing))) or where == "":
+                self.add_thing(dict(getattr(thing, "__dict__", {})), where)
+
+    def _add_named(self, thing: Any, where: str, name: str) -> None:
+        file = _file_of(thing)
+        if file is None and not isinstance(thing, types.ModuleType) and thing.__module__ in ("__main__", None):
+            self.parts.add(_own_source(thing))
+        elif file is not None and _is_own(file):
+            self.add_file(file, follow=True)
+            self.parts.add(f"{where} is {name.rpartition(':')[2]}")
+        else:
+            self.parts.add(f"{where} is {name}")
+
+    def _add_values(self, function: types.FunctionType) -> None:
+        """What a function holds besides its source, and the global values that its code names."""
+        name = function.__qualname__
+        self.add_thing((function.__defaults__, function.__kwdefaults__), f"{name} by default")
+        for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # it is empty yet
+                self.add_thing(cell.cell_contents, f"{name}.{variable}")
+        for variable in _names_in(function.__code__):
+            value = function.__globals__.get(variable, self)
+            if value is not self and not isinstance(value, list | dict | set):  # which are filled as code runs
+                self.add_thing(value, variable)
 
 
-def _own_source(thing: object) -> str:
-    try:
-        return _without_comments(inspect.getsource(thing))  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        code = getattr(thing, "__code__", None) or getattr(getattr(thing, "forward", None), "__code__", None)
-        return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(thing))
+def _functions_in(kind: type) -> Iterator[types.FunctionType]:
+    for value in vars(kind).values():
+        function = getattr(value, "__func__", getattr(value, "fget", value))
+        if isinstance(function, types.FunctionType):
+            yield function
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _file_of(thing: object) -> Path | None:
+    """Where a module, function or class is from; None where it has no file, as in a notebook."""
+    if isinstance(thing, types.FunctionType):
+        name: str | None = thing.__code__.co_filename
+    elif isinstance(thing, types.ModuleType):
+        name = getattr(thing, "__file__", None)
+    else:
+        module = sys.modules.get(getattr(thing, "__module__", ""))
+        functions = _functions_in(thing) if isinstance(thing, type) else ()
+        own = (
+            f.__code__.co_filename for f in functions if f.__qualname__.startswith(getattr(thing, "__qualname__", "?"))
+        )
+        name = next(own, getattr(module, "__file__", None))
+    return Path(name).resolve() if name and name.endswith(".py") and Path(name).is_file() else None
+
+
+def _is_own(file: Path | None) -> bool:
+    """Whether no package has a version for it; what has no file is somebody's own too."""
+    return file is None or not str(file).startswith(WITH_VERSION)
+
+
+def _imported_files(text: str, file: Path) -> Iterator[Path]:
+    """The files that somebody's own file imports, wherever in it, of no installed package."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(text)):
+            names = []
+            folder = file.parent
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                folder = file.parents[max(0, node.level - 1)]
+                names = [node.module] if node.module else []
+                names += [f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names]
+            for name in names:
+                for found in _files_of_module(name, folder):
+                    if _is_own(found):
+                        yield found
+
+
+def _files_of_module(name: str, folder: Path) -> Iterator[Path]:
+    path = folder.joinpath(*name.split("."))
+    beside = [path.with_suffix(".py"), path / "__init__.py"]
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    yield from (file.resolve() for file in (*beside, *([Path(loaded)] if loaded else [])) if file.is_file())
+
+
+def _own_source(thing: Any) -> str:
+    """Of a function or class that has no file: its source where it is known, else its code."""
+    with contextlib.suppress(OSError, TypeError):
+        return _without_comments(inspect.getsource(thing))
+    codes = [f.__code__ for f in ([thing] if isinstance(thing, types.FunctionType) else _functions_in(thing))]
+    return f"{thing.__qualname__} {[_of_code(code) for code in codes]}"
+
+
+def _of_code(code: types.CodeType) -> object:
+    constants = [_of_code(value) if isinstance(value, types.CodeType) else repr(value) for value in code.co_consts]
+    return code.co_code.hex(), constants, code.co_names
+
+
+def _digest_of_array(array: Any) -> str:
+    """Of a tensor or an array: type, shape and content."""
+    with contextlib.suppress(Exception):  # whatever is no array after all
+        import numpy as np
+
+        values = np.ascontiguousarray(array.detach().cpu() if hasattr(array, "detach") else array)
+        return f"{values.dtype} {values.shape} {hashlib.sha256(values.tobytes()).hexdigest()}"
+    return type(array).__name__
 
 
 def _without_comments(source: str) -> str:

@@ -183,7 +183,7 @@ def test_the_cache_command_lists_entries_with_sizes_and_removes_them(own_cache: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--remove",), "takes the names of entries"),
+        (("--remove",), "--remove needs a value"),
         (("--remove", "nothing"), "has no entry 'nothing'"),
         (("--remove", ".."), "has no entry '..'"),
         (("everything",), "unknown option 'everything'"),

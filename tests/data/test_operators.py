@@ -216,3 +216,60 @@ def test_a_split_is_what_the_operators_make_of_it():
     )
     assert train_split is split
     assert test_split is split
+
+
+FAILING = """
+import torch
+from rethinking import Operator
+
+class InPlaceLabels(Operator):
+    def change_labels(self, labels, num_classes, random):
+        return labels.fill_(3)
+
+class Raises(Operator):
+    def change_labels(self, labels, num_classes, random):
+        raise RuntimeError("oops")
+
+class OneSplit(Operator):
+    def change_pixels(self, train, test, positions, random):
+        return train
+
+class GlobalDraws(Operator):
+    def change_labels(self, labels, num_classes, random):
+        return torch.randint(num_classes, labels.shape)
+"""
+
+
+def test_labels_that_are_changed_in_place_leave_the_true_ones(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(FAILING)
+    result = train(configured(tmp_path, f"{tmp_path / 'mine.py'}:InPlaceLabels"))
+    record = safetensors.torch.load_file(result.path / "randomization.safetensors")
+    assert (record["labels"] == 3).all()
+    assert result.result["labels_changed"] == (record["true_labels"] != 3).sum() > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("Raises", "Raises fails: RuntimeError: oops"), ("OneSplit", "OneSplit fails: TypeError")]
+)
+def test_an_operator_that_fails_is_one_line(tmp_path: Path, name, said):
+    (tmp_path / "mine.py").write_text(FAILING)
+    with pytest.raises(InputError, match=said) as error:
+        train(configured(tmp_path, f"{tmp_path / 'mine.py'}:{name}"))
+    assert "\n" not in str(error.value)
+
+
+def test_draws_from_global_generators_are_the_seeds_too(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(FAILING)
+
+    def labels(folder: str, **options: object) -> torch.Tensor:
+        made = configured(tmp_path, f"{tmp_path / 'mine.py'}:GlobalDraws", runs_dir=str(tmp_path / folder), **options)
+        return safetensors.torch.load_file(train(made).path / "randomization.safetensors")["labels"]
+
+    assert torch.equal(labels("a"), labels("b"))
+    assert not torch.equal(labels("a"), labels("a", randomization_seed=1))
+
+
+@pytest.mark.parametrize("value", ["0.5", "5", "'x'"])
+def test_corruption_prob_has_one_spelling(tmp_path: Path, value):
+    with pytest.raises(InputError, match="corruption_prob is an option of its own"):
+        configured(tmp_path, "partial_corrupt", randomization_options=f"corruption_prob={value}")

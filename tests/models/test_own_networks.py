@@ -223,7 +223,7 @@ def test_initial_values_of_every_layer_are_the_seeds(tmp_path: Path):
         assert not torch.equal(own[name], other[name])
     assert not torch.equal(own["scale"], other["scale"])
     with global_streams(0, "construction"):
-        built = catalogue.find(model).build(10, (1, 28, 28))
+        built = catalogue.find(model).build(10, (1, 28, 28), {})
     assert all(torch.equal(own[name], tensor) for name, tensor in built.state_dict().items())
 
 
@@ -430,3 +430,167 @@ def test_a_network_that_cannot_be_given_back_is_told(tmp_path: Path):
     (path / "checkpoint.safetensors").unlink()
     with pytest.raises(RunError, match=r"has no checkpoint.safetensors any more"):
         load_run(path).network()
+
+
+# What a network holds besides its initial values: each would once have been answered by the run of another
+
+
+class Held(nn.Module):
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.linear, self.probability = nn.Linear(784, 10), probability
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(nn.functional.dropout(images.flatten(1), self.probability, self.training))
+
+
+class Builder:
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+    def __call__(self, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.LeakyReLU(self.slope), nn.Linear(8, num_classes))
+
+    def method(self, num_classes: int) -> nn.Module:
+        return self(num_classes)
+
+
+SLOPE = 0.1
+
+
+def of_global(num_classes: int) -> nn.Module:
+    return Builder(SLOPE)(num_classes)
+
+
+def scaled_by(scale: float) -> type[nn.Module]:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(784, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.linear(images.flatten(1)) * scale
+
+    return Scaled
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: lambda: Held(value),
+        lambda value: functools.partial(Held, value),
+        lambda value: functools.partial(Held, probability=value),
+        Builder,
+        lambda value: Builder(value).method,
+        scaled_by,
+    ],
+    ids=["closure", "partial", "keyword", "object", "method", "class in a function"],
+)
+def test_whatever_a_function_holds_makes_another_run(tmp_path: Path, build):
+    paths = [train(configured(tmp_path, "mlp_1x512"), model=build(value)).path for value in (0.1, 0.9, 0.1)]
+    assert paths[0] == paths[2] != paths[1]
+
+
+def test_a_global_value_makes_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = train(configured(tmp_path, "mlp_1x512"), model=of_global).path
+    monkeypatch.setattr(sys.modules[__name__], "SLOPE", 0.9)
+    assert train(configured(tmp_path, "mlp_1x512"), model=of_global).path != first
+
+
+CONSTANT = """
+from torch import nn
+from {beside} import SLOPE, act
+
+def net(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.LeakyReLU(SLOPE), act(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_neighbours_constants_count_and_files_of_one_name_are_not_confused(tmp_path: Path):
+    block = "from torch import nn\nSLOPE = 0.01\nact = nn.ReLU\n"
+    first = written(tmp_path / "first", CONSTANT, block, "shared_name")
+    other = written(tmp_path / "other", CONSTANT, block.replace("ReLU", "Tanh"), "shared_name")
+    assert isinstance(train(configured(tmp_path, first)).network()[3], nn.ReLU)
+    assert isinstance(train(configured(tmp_path, other)).network()[3], nn.Tanh)
+    name = run_name(tmp_path, first)
+    assert run_name(tmp_path, other) != name
+    changed = written(tmp_path / "first", CONSTANT, block.replace("0.01", "0.9"), "shared_name")
+    assert run_name(tmp_path, changed) != name
+
+
+def test_a_neighbour_may_be_imported_where_it_is_needed(tmp_path: Path):
+    inside = "def net(num_classes):\n    from {beside} import small\n    return small(num_classes)\n"
+    block = (
+        "from torch import nn\ndef small(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes))\n"
+    )
+    name = run_name(tmp_path, written(tmp_path, inside, block, "inner"))
+    other = written(tmp_path, inside, block.replace("nn.Flatten()", "nn.Flatten(), nn.Tanh()"), "inner")
+    assert run_name(tmp_path, other) != name
+
+
+IN_ANOTHER_PROCESS = """
+import functools, sys
+import torch
+from torch import nn
+from rethinking import ExperimentConfig, train
+
+def helper(x):
+    return {helper}(x)
+
+class Net(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.linear, self.act = nn.Linear(784, 10), act
+    def forward(self, images):
+        return (lambda x: helper(self.act(x)))(self.linear(images.flatten(1)))
+
+config = ExperimentConfig(dataset="digits", train_subset=50, num_epochs=1, precision="fp32", runs_dir=sys.argv[1])
+print(train(config, model=functools.partial(Net, torch.relu)).path)
+"""
+
+
+def test_code_without_a_file_is_found_again_in_another_process_and_changes_with_its_helpers(tmp_path: Path):
+    def path(helper: str) -> str:
+        code = IN_ANOTHER_PROCESS.format(helper=helper)
+        ran = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    assert path("torch.relu") == path("torch.relu") != path("torch.tanh")
+
+
+class NumpyNoise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.flatten(1)) * (1 + 0.1 * self.training * np.random.randn())
+
+
+def test_noise_of_numpy_is_the_seeds_and_is_told(tmp_path: Path):
+    results = [
+        train(configured(tmp_path, "mlp_1x512", runs_dir=str(tmp_path / name)), model=NumpyNoise) for name in ("a", "b")
+    ]
+    assert records(results[0]) == records(results[1])
+    assert not results[0].config.explicit_reg_off
+
+
+def test_a_moved_network_comes_back_by_its_new_path_or_its_function(tmp_path: Path):
+    result = train(configured(tmp_path, written(tmp_path / "old")))
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(InputError, match="there is no file"):
+        result.network()
+    moved = f"{tmp_path / 'new/net.py'}:net"
+    assert result.network(moved) is not None
+    assert result.network(catalogue.find(moved).loaded) is not None
+    with pytest.raises(InputError, match="is no longer the network that this run trained"):
+        result.network(small)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("num_classes=3", "num_classes is the data's, and no option of"), ("width=3, width=4", "width is given twice")],
+)
+def test_options_that_collide_are_one_line(tmp_path: Path, options, said):
+    with pytest.raises(InputError, match=said):
+        train(configured(tmp_path, written(tmp_path), model_options=options))

@@ -172,6 +172,19 @@ class Broken:
             raise OSError("no server\nhere")
 
 
+class EpochsAlone:
+    """Has one of an observer's functions, and is not derived from it."""
+
+    def epoch(self, record) -> None:
+        record["seen"] = True
+
+
+def test_an_object_that_is_no_observer_does_not_end_a_run(tmp_path: Path, caplog):
+    result = train(config(tmp_path, use_tensorboard=False), observers=[EpochsAlone()])
+    assert len(result.metrics) == 3
+    assert caplog.text.count("EpochsAlone is no longer told, the run goes on: AttributeError") == 1
+
+
 @pytest.mark.parametrize("where", ["started", "epoch", "ended"])
 def test_a_failing_logger_is_told_once_and_stops_nothing(tmp_path: Path, caplog, monkeypatch, where):
     monkeypatch.setattr(loggers, "TensorBoardLogger", lambda: Broken(where))

@@ -96,6 +96,8 @@ def create(name: str, corruption_prob: float | None, options: Mapping[str, Any])
     if not (isinstance(kind, type) and issubclass(kind, Operator)):
         raise InputError(f"randomization {name} is no subclass of rethinking.data.operators.Operator")
     known = [spec.name for spec in dataclasses.fields(kind)]
+    if "corruption_prob" in options:
+        raise InputError("corruption_prob is an option of its own; leave it out of randomization_options")
     if corruption_prob is not None:
         if "corruption_prob" not in known:
             takes = ", ".join(other for other, one in OPERATORS.registered() if hasattr(one, "corruption_prob"))
@@ -116,7 +118,7 @@ def digest(operator: Operator) -> str | None:
     """SHA-256 of the source of an operator that is not the package's own."""
     if type(operator).__module__ == __name__:
         return None
-    return hashlib.sha256("".join(sorted(source_of([type(operator)]))).encode()).hexdigest()
+    return hashlib.sha256("\n".join(source_of([type(operator)])).encode()).hexdigest()
 
 
 @register("none")
@@ -155,6 +157,8 @@ class PartialCorrupt(RandomLabels):
     def __post_init__(self) -> None:
         if self.corruption_prob is None:
             raise InputError("randomization partial_corrupt needs a corruption_prob between 0 and 1")
+        if not 0 <= self.corruption_prob <= 1:
+            raise InputError(f"corruption_prob must be between 0 and 1, not {self.corruption_prob}")
 
     @property
     def probability(self) -> float:

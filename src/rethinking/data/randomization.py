@@ -5,15 +5,18 @@ Labels are replaced in the training set only. Pixel operators act on the test im
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from rethinking.data import operators
 from rethinking.data.draws import CHUNK, RandomizedSplit
 from rethinking.data.operators import Operator
 from rethinking.errors import InputError
-from rethinking.seeding import Streams, generator
+from rethinking.seeding import Streams, generator, global_streams
 
 
 def replace_example(
@@ -23,7 +26,7 @@ def replace_example(
 
     The new label is changed as the others were, by a draw of its own.
     """
-    labels = operator.change_labels(test.true_labels, num_classes, Streams(seed, ("replacements",)))
+    labels = operator.change_labels(test.true_labels.clone(), num_classes, Streams(seed, ("replacements",)))
 
     def replaced(old: Tensor, new: Tensor) -> Tensor:
         made = old.clone()
@@ -65,17 +68,36 @@ def apply(
     """
     random = Streams(seed)
     if operator.changes_labels:
-        labels = operator.change_labels(train.true_labels, num_classes, random)
+        with _in_one_line(operator, seed):
+            labels = operator.change_labels(train.true_labels.clone(), num_classes, random)
         _check_labels(operator, labels, len(train), operator.num_outputs(num_classes))
         if operator.own_classes is not None:
             train, test = replace(train, labels=labels, true_labels=labels), None
         else:
             train = replace(train, labels=labels)
     if operator.changes_pixels:
-        changed = operator.change_pixels(_copy(train), _copy(test) if test else None, positions, random)
-        train = _checked(operator, train, changed[0], positions)
-        test = _checked(operator, test, changed[1], positions) if test else None
+        with _in_one_line(operator, seed):
+            changed_train, changed_test = operator.change_pixels(
+                _copy(train), _copy(test) if test else None, positions, random
+            )
+        train = _checked(operator, train, changed_train, positions)
+        test = _checked(operator, test, changed_test, positions) if test else None
     return train, test
+
+
+@contextlib.contextmanager
+def _in_one_line(operator: Operator, seed: int) -> Iterator[None]:
+    """What somebody's own operator raises is an `InputError`; what it draws from global generators is the seed's."""
+    try:
+        with global_streams(seed, "operator") if operators.digest(operator) else contextlib.nullcontext():
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever it is
+        if operators.digest(operator) is None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{type(operator).__name__} fails: {type(error).__name__}: {reason}") from error
 
 
 def _copy(split: RandomizedSplit) -> RandomizedSplit:
@@ -85,6 +107,8 @@ def _copy(split: RandomizedSplit) -> RandomizedSplit:
 
 def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) -> None:
     name = type(operator).__name__
+    if not isinstance(labels, Tensor):
+        raise InputError(f"{name} must make a tensor of labels, not {type(labels).__name__}")
     if labels.dtype != torch.int64 or labels.shape != (count,):
         raise InputError(
             f"{name} must make int64 labels of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}"
@@ -96,7 +120,7 @@ def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) 
 def _checked(operator: Operator, old: RandomizedSplit, new: RandomizedSplit | None, positions: int) -> RandomizedSplit:
     """Returns `new` with what is known of its images. Raises `InputError` where they are none."""
     name = type(operator).__name__
-    if new is None or not torch.equal(new.labels, old.labels):
+    if not isinstance(new, RandomizedSplit) or not torch.equal(new.labels, old.labels):
         raise InputError(f"{name} changes pixels and must leave the labels of both splits")
     if new.images.shape != old.images.shape or new.images.dtype not in (torch.uint8, torch.float32):
         raise InputError(

@@ -8,7 +8,6 @@ from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, 
 from rethinking.experiments.paper import curve
 from rethinking.experiments.quantities import TRAINING_LOSS
 from rethinking.experiments.scale import Study
-from rethinking.models import catalogue
 
 CONDITIONS = {
     "true_labels": "none",
@@ -26,8 +25,7 @@ CURVES = {
 def rows(study: Study) -> list[Row]:
     return [
         Row((("model", model), ("condition", condition)), study.config(model, randomization=randomization))
-        for model in catalogue.PAPER
-        if model in study.models
+        for model in study.models
         for condition, randomization in CONDITIONS.items()
     ]
 

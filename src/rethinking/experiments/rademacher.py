@@ -40,7 +40,7 @@ RARELY = 50  # epochs from one look at the test set to the next: it has up to a 
 def rows(study: Study) -> list[Row]:
     """For each model and number of examples a row a draw, all under one heading, and one on true labels."""
     made = []
-    for model in (model for model in catalogue.PAPER if model in study.models):
+    for model in study.models:
         for examples in study.scale.examples:
             labels = (("model", model), ("examples", f"{examples}"))
             options = LONG | OF_MODEL.get(model, {})
@@ -88,6 +88,7 @@ EXPERIMENT = Experiment(
     title="Rademacher complexity: correlation with random signs",
     about=__doc__,
     models=catalogue.PAPER,
+    any_model=True,
     rows=rows,
     numbers=numbers,
     ours_only=QUANTITIES,

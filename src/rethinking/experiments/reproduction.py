@@ -53,7 +53,7 @@ class Reproduction:
     experiment: str = option(
         MISSING,
         "table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,"
-        " stability, complexity, or all",
+        " stability, complexity, or all; or the FILE.py of your own (docs/extending.md)",
         positional=True,
         metavar="NAME",
     )
@@ -205,7 +205,7 @@ class Reproduction:
         return rows
 
     def _rows(
-        self, name: str, besides: tuple[str, ...] = (), kept: Mapping[str, Evidence] = MappingProxyType({})
+        self, name: str, more_models: tuple[str, ...] = (), kept: Mapping[str, Evidence] = MappingProxyType({})
     ) -> list[Row]:
         """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
@@ -213,7 +213,8 @@ class Reproduction:
             return [] if self.models else experiment.rows(self._study_of_theory(scale, kept))
         own = (model for model in experiment.models if model in scale.models or model not in catalogue.PAPER)
         models = self.models or tuple(own) or (scale.models if experiment.any_model else ())
-        models = tuple(dict.fromkeys((*models, *besides)))
+        # The paper's in the catalogue's order, then others.
+        models = tuple(sorted(dict.fromkeys((*models, *more_models)), key=_place_in_catalogue))
         options = {
             "runs_dir": self.runs_dir,
             "data_root": self.data_root,
@@ -269,6 +270,12 @@ class Reproduction:
     def left_out(self) -> list[str]:
         """Experiments of `all` without a run at this scale or of these models."""
         return [name for name in self.wanted if name not in self.rows] if self.experiment == "all" else []
+
+    @property
+    def models_left_out(self) -> list[str]:
+        """Networks that were asked for, of which none of the wanted tables and figures has a run."""
+        there = {config.model_name for config in self.configs() if isinstance(config, ExperimentConfig)}
+        return [model for model in self.models if model not in there]
 
     def configs(self) -> list[Config]:
         """Every run needed, each once however many tables and figures share it, seed by seed."""
@@ -467,7 +474,8 @@ class Reproduction:
         """
         seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
         answers = []
-        for row in self._rows(name, besides=EXPERIMENTS[name].models, kept=kept):
+        more_models = (*EXPERIMENTS[name].models, *(_own_models(kept) if EXPERIMENTS[name].any_model else ()))
+        for row in self._rows(name, more_models, kept):
             own = [row.config.seed] if row.own_seed else seeds
             found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in own)
             those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
@@ -523,6 +531,21 @@ class Reproduction:
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
 
 
+def _place_in_catalogue(model: str) -> int:
+    return catalogue.PAPER.index(model) if model in catalogue.PAPER else len(catalogue.PAPER)
+
+
+def _own_models(kept: Mapping[str, Evidence]) -> list[str]:
+    """Networks in the evidence that are not the paper's, as far as they can be found from here."""
+    names = {run.configuration["model_name"] for run in kept.values() if run.is_of_network} - {*catalogue.PAPER}
+    found = []
+    for name in sorted(names):
+        with contextlib.suppress(InputError):
+            catalogue.find(name)
+            found.append(name)
+    return found
+
+
 def seconds_per_epoch(
     config: ExperimentConfig, images: int, at_once: int, measured: dict[str, tuple[float, float]]
 ) -> float:
@@ -533,7 +556,8 @@ def seconds_per_epoch(
     """
     tested = config.operator.own_classes is None
     augmented = f"{config.random_crop} {config.augment_flip_rotate}"
-    kind = f"{config.model_name} {config.optimizer} {augmented} {tested} {at_once}"
+    network = f"{config.model_name} {config.model_options} {config.batch_size}"
+    kind = f"{network} {config.optimizer} {augmented} {tested} {at_once}"
     if kind not in measured:
         few = min(images, MEASURED_BATCHES * config.batch_size)
         with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ PyTorch is imported when a network is built: the command line asks for names and
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class Network:
         """The function. Raises `InputError` where it cannot be imported."""
         return registry.load(self.function) if isinstance(self.function, str) else self.function
 
-    def build(self, num_classes: int, input_shape: tuple[int, int, int], **options: Any) -> nn.Module:
+    def build(self, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any]) -> nn.Module:
         """Returns a new network. Raises `InputError` where its function fails or returns none."""
         from torch import nn
 
@@ -70,9 +71,13 @@ class Network:
                 f"{self.name} is a network, not a function that builds one, which every run does anew;"
                 " a function that returns copy.deepcopy of it will do"
             )
-        given = {"num_classes": num_classes, "input_shape": input_shape}
+        taken = _taken(function, {"num_classes": num_classes, "input_shape": input_shape})
+        if twice := taken.keys() & options.keys():
+            raise InputError(f"{min(twice)} is the data's, and no option of {self.name}; leave it out")
+        folder = registry.folder_of(function)
         try:
-            model = function(**_taken(function, given), **options)
+            with registry.beside(folder) if folder else contextlib.nullcontext():
+                model = function(**taken, **options)
         except Exception as error:  # whatever somebody else's function raises
             if self.name in PAPER:
                 raise

@@ -21,7 +21,7 @@ def build_model(
     """
     network = catalogue.find(name)
     check_shape(network, input_shape)
-    return network.build(num_classes, input_shape, **options)
+    return network.build(num_classes, input_shape, options)
 
 
 def check_shape(network: catalogue.Network, input_shape: tuple[int, int, int]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rethinking.errors import InputError, too_little_memory
 from rethinking.source import source_of
 
+INTERNAL = {*vars(nn.Module())}  # of what every module holds
 REGULARIZERS = ("dropout", "droppath", "drop_path", "stochasticdepth", "dropblock")  # in names of classes of layers
 NORMS_OF_WEIGHTS = {"_WeightNorm": "weight norm", "WeightNorm": "weight norm", "_SpectralNorm": "spectral norm"}
 NORMS_OF_WEIGHTS |= {"SpectralNorm": "spectral norm", "_Orthogonal": "orthogonal weights"}
@@ -22,15 +25,18 @@ NORMS_OF_WEIGHTS |= {"SpectralNorm": "spectral norm", "_Orthogonal": "orthogonal
 
 
 def digest(function: Callable[..., Any], model: nn.Module) -> str:
-    """SHA-256 of a network: its function's source, the source of its layers' classes, and its initial state.
+    """SHA-256 of a network: its function, the classes of its layers, what layers hold, and its initial state.
 
-    Comments and spaces do not count. The source of what these files import counts too, but not installed packages',
-    of which the files of layers' classes alone count. The state is the names, shapes, types and values of all
-    parameters and buffers.
+    Of functions and classes `source_of` has what counts. Of layers it is their options, such as a dropout's
+    probability, and other attributes. The state is the names, shapes, types and values of all parameters and buffers.
     """
-    made = hashlib.sha256()
-    for part in sorted(source_of([function, *(type(module) for module in model.modules())])):
-        made.update(part.encode())
+    kinds = {type(module) for module in model.modules()} - {
+        kind for kind in vars(nn).values() if isinstance(kind, type)
+    }
+    made = hashlib.sha256("\n".join(source_of([function, *kinds])).encode())
+    for name, module in model.named_modules():
+        held = {key: value for key, value in vars(module).items() if key not in INTERNAL}
+        made.update("\n".join((name, type(module).__qualname__, *source_of([held]))).encode())
     for name, tensor in _state(model).items():
         made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         made.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -94,7 +100,7 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
     Leaves the network as it was. Raises `InputError` in one line where the network does not take such images or
     batches, or does not give one row of `outputs` logits an image.
     """
-    before = torch.get_rng_state()
+    before = _drawn()
     with unchanged(model):
         with torch.no_grad():
             forward(model.eval(), images[:1], outputs)
@@ -109,7 +115,13 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
             raise InputError(f"the network has no gradient: {type(error).__name__}: {_in_one_line(error)}") from None
         trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
         unused = tuple(name for name, parameter in trainable if parameter.grad is None)
-    return Trial(not torch.equal(before, torch.get_rng_state()), unused)
+    return Trial(before != _drawn(), unused)
+
+
+def _drawn() -> tuple[object, ...]:
+    """The state of all global generators on the CPU."""
+    numpy = np.random.get_state(legacy=False)["state"]
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy["key"].tobytes(), numpy["pos"]
 
 
 def forward(model: nn.Module, images: Tensor, outputs: int | None) -> Tensor:

@@ -22,7 +22,7 @@ from rethinking.data import sources
 from rethinking.errors import RunError
 from rethinking.experiments import complexity
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.experiment import Cell, Evidence, Experiment, Plot
 from rethinking.experiments.scale import SCALES
 from rethinking.report import tables
 from rethinking.theory.run import READ_OPTIONS
@@ -34,7 +34,9 @@ def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
 
     Raises `RunError` where a table there is of runs without evidence.
     """
-    sections = [_section(folder, name, kept) for name in EXPERIMENTS if (folder / f"{name}.csv").exists()]
+    others = (path.stem for path in sorted(folder.glob("*.csv")) if tables.is_table(path))
+    names = dict.fromkeys([*(name for name in EXPERIMENTS if (folder / f"{name}.csv").exists()), *others])
+    sections = [_section(folder, name, kept) for name in names]
     behind = dict.fromkeys(runs for section in sections for runs in section["behind"])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rethinking.report", "."),
@@ -54,9 +56,9 @@ def popover_id(runs: tuple[str, ...]) -> str:
 
 
 def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
-    experiment = EXPERIMENTS[name]
     table, svg = folder / f"{name}.csv", files.read(folder / f"{name}.svg")
     cells, dataset, scale = tables.read_csv(table)
+    experiment = EXPERIMENTS.get(name) or _elsewhere(folder, name, cells)
     if unknown := {run for cell in cells for run in cell.runs} - kept.keys():
         raise RunError(
             f"{table} shows {min(unknown)}, of which {folder / 'runs.csv'} has no row; move {name}.* away,"
@@ -71,21 +73,41 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
         "images": sorted({kept[run].facts["train_images"] for cell in cells for run in cell.runs}),
         "papers": tables.papers([kept[run] for cell in cells for run in cell.runs]) if beside_the_paper else "",
         "scale": scale,
-        "figure": base64.b64encode(svg).decode() if experiment.plot and svg is not None else None,
+        "figure": base64.b64encode(svg).decode()
+        if svg is not None and (experiment.plot or name not in EXPERIMENTS)
+        else None,
         "grid": _clickable(tables.grid(experiment, cells)),
         "all_epochs": _clickable(tables.grid(experiment, cells, every_epoch=True)) if _long(name) else None,
         "behind": list(dict.fromkeys(cell.runs for cell in cells)),
     }
 
 
+def _elsewhere(folder: Path, name: str, cells: list[Cell]) -> Experiment:
+    """What is known of an experiment whose file this process was not given, from the tables that it left."""
+    markdown = folder / f"{name}.md"
+    title = markdown.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") if markdown.exists() else name
+    ours_only = {cell.quantity for cell in cells} - {cell.quantity for cell in cells if cell.paper is not None}
+    along = Plot(quantities=(), series="", x_label="place", tabled=True)
+    return Experiment(
+        title=title,
+        about="",
+        models=(),
+        rows=lambda study: [],
+        numbers=lambda answers: [],
+        ours_only=tuple(ours_only),
+        plot=along if any(cell.x is not None for cell in cells) else None,
+    )
+
+
 def _sentences(docstring: str) -> str:
     """An experiment's first lines without the name it begins with, which the heading has."""
-    text = " ".join(docstring.split()).split(": ", 1)[1]
-    return text[0].upper() + text[1:]
+    text = " ".join((docstring or "").split())
+    text = text.partition(": ")[2] or text
+    return text[:1].upper() + text[1:]
 
 
 def _long(name: str) -> bool:
-    plot = EXPERIMENTS[name].plot
+    plot = EXPERIMENTS[name].plot if name in EXPERIMENTS else None
     return plot is not None and plot.x_per_epoch is not None
 
 

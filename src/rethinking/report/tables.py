@@ -213,6 +213,12 @@ def write_csv(path: Path, cells: Sequence[Cell], dataset: str, scale: str) -> No
     files.write(path, file.getvalue(), durable=False)
 
 
+def is_table(path: Path) -> bool:
+    """Whether a CSV file is one that `write_csv` wrote, by its first line."""
+    first = (files.read(path) or b"").partition(b"\n")[0].decode(errors="replace")
+    return first.strip().split(",")[-len(COLUMNS) :] == list(COLUMNS)
+
+
 def read_csv(path: Path) -> tuple[list[Cell], str, str]:
     """The cells of a file that `write_csv` wrote, with the data's name and the scale.
 

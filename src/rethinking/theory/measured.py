@@ -65,7 +65,7 @@ class MeasureConfig(MeasurementConfig):
         return [self.measure.rpartition(":")[2].replace("_", " ")]
 
     def resolved(self, data: sources.ImageData) -> MeasureConfig:
-        source = "".join(sorted(source_of([MEASURES.find(self.measure)])))
+        source = "\n".join(source_of([MEASURES.find(self.measure)]))
         digest = hashlib.sha256(source.encode()).hexdigest()
         return replace(super().resolved(data), measure=registry.absolute(self.measure), measure_digest=digest)
 

@@ -59,23 +59,23 @@ class Observers(Observer):
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         for observer in self._observers:
-            self._tell(observer, observer.started, path, config, list(metrics), images)
+            self._tell(observer, "started", path, config, list(metrics), images)
 
     def step(self, images: int) -> None:
         for observer in self._observers:
-            self._tell(observer, observer.step, images)
+            self._tell(observer, "step", images)
 
     def epoch(self, record: Record) -> None:
         for observer in self._observers:
-            self._tell(observer, observer.epoch, dict(record))
+            self._tell(observer, "epoch", dict(record))
 
     def ended(self, result: RunResult | None) -> None:
         for observer in self._observers:
-            self._tell(observer, observer.ended, result)
+            self._tell(observer, "ended", result)
 
-    def _tell(self, observer: Observer, call: Callable[..., None], *arguments: object) -> None:
+    def _tell(self, observer: Observer, what: str, *arguments: object) -> None:
         try:
-            call(*arguments)
+            getattr(observer, what)(*arguments)
         except Exception as error:  # anything that somebody else's observer can raise
             self._observers = tuple(other for other in self._observers if other is not observer)
             log.warning("%s is no longer told, the run goes on: %s", type(observer).__name__, _reason(error))

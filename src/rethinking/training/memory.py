@@ -61,7 +61,7 @@ def _of_network(
 ) -> tuple[int, int, int]:
     """Parameters and `activations`, watched once for all runs of the kind."""
     with global_streams(0, "footprint"):
-        model = network.build(outputs, shape, **arguments(options))
+        model = network.build(outputs, shape, arguments(options))
         materialize(model, torch.zeros(2, *shape))
         return count_parameters(model), *activations(model, torch.zeros(EXAMPLE, *shape), bf16)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from rethinking.config import ExperimentConfig, arguments
 from rethinking.data import sources
 from rethinking.errors import InputError
-from rethinking.models import inspection
+from rethinking.models import catalogue, inspection
 from rethinking.models.catalogue import Network
 from rethinking.models.construction import check_shape
 from rethinking.models.initialization import initialize, untouched
@@ -51,7 +51,7 @@ def inspected(config: ExperimentConfig, data: sources.ImageData) -> Inspected | 
         if config.model_options is not None:
             raise InputError(f"model_options are for your own network; {config.model_name} has none")
         return None
-    source = tuple(sorted(source_of([network.loaded])))  # so that a file that was changed is inspected anew
+    source = source_of([network.loaded])  # so that a file that was changed is inspected anew
     images = config.train_subset or len(data.train)
     sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
     few = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be one too few
@@ -96,7 +96,7 @@ def _build(
     """A network with its initial weights. Its own draws are those of the seed, whatever was drawn before."""
     check_shape(network, shape)
     with global_streams(seed, "construction"):
-        model = network.build(outputs, shape, **arguments(options))
+        model = network.build(outputs, shape, arguments(options))
         if network.is_own:
             inspection.materialize(model, torch.zeros(2, *shape))
     if init != "own":
@@ -145,17 +145,24 @@ def input_shape(config: ExperimentConfig, data: sources.ImageData | Seen) -> tup
     return data.image_shape[0], *crop_of(config, data.image_shape)
 
 
-def rebuilt(config: ExperimentConfig, facts: Mapping[str, Any]) -> nn.Module:
+def rebuilt(
+    config: ExperimentConfig, facts: Mapping[str, Any], model: Callable[..., nn.Module] | str | None = None
+) -> nn.Module:
     """The network that a run with these facts, of its `facts.json`, trained, with its initial weights.
+
+    `model` builds it in place of the configuration's, a function or its path.
 
     Raises `InputError` where it cannot be built any more, or is another one by now.
     """
+    if model is not None:
+        path = model if isinstance(model, str) else catalogue.adopt(model)
+        config = replace(config, model_name=path)
     data = facts.get("data")
     seen = sources.load_for(config) if data is None else Seen(tuple(data["class_names"]), tuple(data["image_shape"]))
-    model = _build(config.network, *_network_arguments(config, seen))
-    if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
+    built = _build(config.network, *_network_arguments(config, seen))
+    if config.network_digest not in (None, inspection.digest(config.network.loaded, built)):
         raise InputError(
-            f"{config.model_name} is no longer the network that this run trained: its source or its initial values have"
-            " changed"
+            f"{config.model_name} is no longer the network that this run trained: its source, what it holds or its"
+            " initial values have changed"
         )
-    return model
+    return built

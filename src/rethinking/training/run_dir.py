@@ -32,7 +32,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,13 +94,15 @@ class RunResult:
         """The last epoch's metrics."""
         return self.metrics[-1]
 
-    def network(self) -> nn.Module:
+    def network(self, model: Callable[..., nn.Module] | str | None = None) -> nn.Module:
         """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
+
+        `model` is what builds it, a function or its path, where that is not found where it was; it must be the same.
 
         Raises `InputError` where somebody's own network cannot be built any more or has another source by now, and
         `RunError` where the checkpoint is gone or damaged.
         """
-        model = rebuilt(self.config, self.result)
+        model = rebuilt(self.config, self.result, model)
         RunDir(self.path).load_weights(model)
         return model.eval()
 
@@ -198,7 +200,10 @@ class RunDir:
                 raise
             return
         self._check_config(config)
-        tensors, stored = self._read_tensors("randomization.safetensors") or ({}, {})
+        found = self._read_tensors("randomization.safetensors")
+        if found is None:
+            raise self._damaged("randomization.safetensors")
+        tensors, stored = found
         same = dict(details) == stored and tensors.keys() == randomization.keys()
         if not same or not all(_equal(tensors[name], randomization[name]) for name in tensors):
             raise RunError(
