@@ -120,6 +120,8 @@ class Problem:
     """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones.
 
     rows: int64 (n,), the training images' places in the data set
+
+    Random labels are drawn for all images, of which `rows` are taken; networks are trained on labels drawn for `rows`.
     """
 
     rows: Tensor
