@@ -17,7 +17,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("rethinking COMMAND --help lists the options of each")
         sys.exit(0)
     if arguments[0] == "--version":
-        print(f"rethinking {version('rethinking-generalization')}")
+        from rethinking import __version__
+
+        print(f"rethinking {__version__}")
         sys.exit(0)
     if arguments[0] not in commands:
         _fail(InputError(f"unknown command '{arguments[0]}'{nearest(arguments[0], (*commands, '--version'))}"))

@@ -10,7 +10,6 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -93,6 +92,8 @@ def load_named(name: str, group: str) -> Any:
 
 @functools.cache
 def _installed(group: str) -> tuple[Any, ...]:
+    from importlib.metadata import entry_points  # which `import rethinking` seldom needs
+
     return tuple(entry_points(group=group))
 
 

@@ -567,6 +567,24 @@ class NumpyNoise(nn.Module):
         return self.linear(images.flatten(1)) * (1 + 0.1 * self.training * np.random.randn())
 
 
+class Counting(nn.Module):
+    """Takes a note of each pass, as layers do that keep what they computed for the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.passes, self.shape = nn.Linear(784, 10), 0, None
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes, self.shape = self.passes + 1, images.shape
+        return self.linear(images.flatten(1))
+
+
+def test_what_layers_note_as_they_compute_does_not_make_another_network(tmp_path: Path):
+    result = train(configured(tmp_path, "mlp_1x512"), model=Counting)
+    assert train(configured(tmp_path, "mlp_1x512"), model=Counting).path == result.path
+    assert result.network(Counting).passes == 0
+
+
 def test_noise_of_numpy_is_the_seeds_and_is_told(tmp_path: Path):
     results = [
         train(configured(tmp_path, "mlp_1x512", runs_dir=str(tmp_path / name)), model=NumpyNoise) for name in ("a", "b")

@@ -63,6 +63,7 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
     model = _build(network, *made)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{network.name} has no trainable parameter")
+    digest = inspection.digest(network.loaded, model)  # before a trial, which layers may take notes of
     outputs, shape, _, init, seed = made
     with global_streams(seed, "trial"):
         images = torch.randn(max(batch_sizes), *shape)
@@ -75,7 +76,7 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
         f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
         f"parameters without a gradient stay as they are: {', '.join(trial.unused)}" if trial.unused else "",
     )
-    return Inspected(inspection.digest(network.loaded, model), within, tuple(note for note in notes if note))
+    return Inspected(digest, within, tuple(note for note in notes if note))
 
 
 def network_notes(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
