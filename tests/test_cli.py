@@ -267,3 +267,21 @@ def test_numbers_that_look_like_options_are_numbers(written, value):
 def test_none_takes_back_what_a_configuration_file_says(tmp_path: Path):
     (tmp_path / "run.yaml").write_text("train_subset: 100\n")
     assert parse("--config", str(tmp_path / "run.yaml"), "--train_subset", "None").train_subset is None
+
+
+def test_written_out_defaults_of_a_network_go_when_another_is_asked_for(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text(ExperimentConfig(model_name="small_inception").resolved().to_yaml())
+    changed = parse("--config", str(file), "--model", "mlp_1x512")
+    assert (changed.init, changed.learning_rate) == (None, None)
+    file.write_text(ExperimentConfig(model_name="small_inception", init="xavier", learning_rate=0.02).to_yaml())
+    kept = parse("--config", str(file), "--model", "mlp_1x512")
+    assert (kept.init, kept.learning_rate) == ("xavier", 0.02)
+
+
+def test_an_option_that_takes_several_values_takes_at_least_one():
+    from rethinking.experiments.reproduction import Reproduction
+
+    for option in ("--models", "--seeds", "--filters"):
+        with pytest.raises(InputError, match=f"{option} needs a value"):
+            words_to_values(options_of(Reproduction), "reproduce.py", "", ["table1", option])
