@@ -20,6 +20,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def in_one_line(error: BaseException, letters: int = 300) -> str:
+    """The kind of an error and what it says, cut after so many letters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"
+
+
 class ImpossibleError(InputError):
     """The data does not allow one run, whatever its options. Other runs on the same data may be possible."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, in_one_line, nearest
 from rethinking.source import local_files
 
 T = TypeVar("T")
@@ -181,5 +181,4 @@ def _imported(path: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
     except Exception as error:  # whatever somebody else's file does when it is imported
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"cannot import '{path}': {type(error).__name__}: {reason}") from None
+        raise InputError(f"cannot import '{path}': {in_one_line(error)}") from None

@@ -39,6 +39,11 @@ def source_of(things: Iterable[object]) -> tuple[str, ...]:
     return tuple(sorted(found.parts))
 
 
+def digest_of_source(thing: object) -> str:
+    """SHA-256 of what a function or class is made of."""
+    return hashlib.sha256("\n".join(source_of([thing])).encode()).hexdigest()
+
+
 def local_files(file: Path) -> dict[Path, str]:
     """The source, without comments, of a file and of all files of no installed package that it imports."""
     found = _Found()

@@ -20,14 +20,13 @@ PyTorch is imported where it is used: the command line asks for names and option
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rethinking.errors import InputError
 from rethinking.registry import Registry
-from rethinking.source import source_of
+from rethinking.source import digest_of_source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,9 +115,12 @@ def create(name: str, corruption_prob: float | None, options: Mapping[str, Any])
 
 def digest(operator: Operator) -> str | None:
     """SHA-256 of the source of an operator that is not the package's own."""
-    if type(operator).__module__ == __name__:
-        return None
-    return hashlib.sha256("\n".join(source_of([type(operator)])).encode()).hexdigest()
+    return digest_of_source(type(operator)) if is_own(operator) else None
+
+
+def is_own(operator: Operator) -> bool:
+    """Whether it is somebody's own, not the package's."""
+    return type(operator).__module__ != __name__
 
 
 @register("none")

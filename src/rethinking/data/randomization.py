@@ -15,7 +15,7 @@ from torch import Tensor
 from rethinking.data import operators
 from rethinking.data.draws import CHUNK, RandomizedSplit
 from rethinking.data.operators import Operator
-from rethinking.errors import InputError
+from rethinking.errors import InputError, in_one_line
 from rethinking.seeding import Streams, generator, global_streams
 
 
@@ -68,7 +68,7 @@ def apply(
     """
     random = Streams(seed)
     if operator.changes_labels:
-        with _in_one_line(operator, seed):
+        with _failing_in_one_line(operator, seed):
             labels = operator.change_labels(train.true_labels.clone(), num_classes, random)
         _check_labels(operator, labels, len(train), operator.num_outputs(num_classes))
         if operator.own_classes is not None:
@@ -76,7 +76,7 @@ def apply(
         else:
             train = replace(train, labels=labels)
     if operator.changes_pixels:
-        with _in_one_line(operator, seed):
+        with _failing_in_one_line(operator, seed):
             changed_train, changed_test = operator.change_pixels(
                 _copy(train), _copy(test) if test else None, positions, random
             )
@@ -86,18 +86,17 @@ def apply(
 
 
 @contextlib.contextmanager
-def _in_one_line(operator: Operator, seed: int) -> Iterator[None]:
+def _failing_in_one_line(operator: Operator, seed: int) -> Iterator[None]:
     """What somebody's own operator raises is an `InputError`; what it draws from global generators is the seed's."""
     try:
-        with global_streams(seed, "operator") if operators.digest(operator) else contextlib.nullcontext():
+        with global_streams(seed, "operator") if operators.is_own(operator) else contextlib.nullcontext():
             yield
     except InputError:
         raise
     except Exception as error:  # whatever it is
-        if operators.digest(operator) is None:
+        if not operators.is_own(operator):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{type(operator).__name__} fails: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{type(operator).__name__} fails: {in_one_line(error)}") from error
 
 
 def _copy(split: RandomizedSplit) -> RandomizedSplit:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rethinking import registry
-from rethinking.errors import InputError
+from rethinking.errors import InputError, in_one_line
 from rethinking.registry import Registry
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Network:
         except Exception as error:  # whatever somebody else's function raises
             if self.name in PAPER:
                 raise
-            raise InputError(f"{self.name} cannot be built: {type(error).__name__}: {_in_one_line(error)}") from error
+            raise InputError(f"{self.name} cannot be built: {in_one_line(error)}") from error
         if not isinstance(model, nn.Module):
             raise InputError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
         return model
@@ -97,10 +97,6 @@ def _taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, 
     return {
         name: value for name, value in given.items() if name in parameters or (any_keyword and name == "num_classes")
     }
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 NETWORKS: Registry[Network] = Registry("model_name", "rethinking.networks")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rethinking.errors import InputError, too_little_memory
+from rethinking.errors import InputError, in_one_line, too_little_memory
 from rethinking.source import source_of
 
 INTERNAL = {*vars(nn.Module())}  # of what every module holds
@@ -112,7 +112,7 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
         try:
             logits.float().square().sum().backward()
         except Exception as error:  # whatever somebody else's layers do
-            raise InputError(f"the network has no gradient: {type(error).__name__}: {_in_one_line(error)}") from None
+            raise InputError(f"the network has no gradient: {in_one_line(error)}") from None
         trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
         unused = tuple(name for name, parameter in trainable if parameter.grad is None)
     return Trial(before != _drawn(), unused)
@@ -138,7 +138,7 @@ def forward(model: nn.Module, images: Tensor, outputs: int | None) -> Tensor:
         mode = "in training" if model.training else "in evaluation"
         raise InputError(
             f"the network fails {mode} on {len(images)} image{'s' * (len(images) > 1)} of {shape}:"
-            f" {type(error).__name__}: {_in_one_line(error)}{hint}"
+            f" {in_one_line(error)}{hint}"
         ) from None
     if not isinstance(logits, Tensor):
         mode = "in training" if model.training else "in evaluation"
@@ -153,7 +153,3 @@ def forward(model: nn.Module, images: Tensor, outputs: int | None) -> Tensor:
             " parameter num_classes of its function is given the number of classes"
         )
     return logits
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -16,7 +16,6 @@ runs/<id>/config.yaml   the resolved configuration, the network's in it
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -27,9 +26,9 @@ import torch
 
 from rethinking import registry
 from rethinking.data import sources
-from rethinking.errors import InputError
+from rethinking.errors import InputError, in_one_line
 from rethinking.seeding import global_streams
-from rethinking.source import source_of
+from rethinking.source import digest_of_source
 from rethinking.steps import Steps, unwatched
 from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
 from rethinking.theory.trained import MeasurementConfig, trained_for
@@ -65,8 +64,7 @@ class MeasureConfig(MeasurementConfig):
         return [self.measure.rpartition(":")[2].replace("_", " ")]
 
     def resolved(self, data: sources.ImageData) -> MeasureConfig:
-        source = "\n".join(source_of([MEASURES.find(self.measure)]))
-        digest = hashlib.sha256(source.encode()).hexdigest()
+        digest = digest_of_source(MEASURES.find(self.measure))
         return replace(super().resolved(data), measure=registry.absolute(self.measure), measure_digest=digest)
 
     def identity(self) -> dict[str, Any]:
@@ -111,8 +109,7 @@ def _measured(
     try:
         numbers = function(network, images, labels)
     except Exception as error:  # whatever somebody else's function raises
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{config.measure} fails: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{config.measure} fails: {in_one_line(error)}") from error
     if not isinstance(numbers, Mapping):
         raise InputError(f"{config.measure} must return numbers by name, not {type(numbers).__name__}")
     found = {}

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from rethinking.config import ExperimentConfig
 from rethinking.data.readers.hub import server_answers
+from rethinking.errors import in_one_line
 from rethinking.training.run_dir import Record, RunResult
 
 FINISH_TIMEOUT = 10.0  # seconds that a finished run waits for each of its loggers
@@ -78,7 +79,7 @@ class Observers(Observer):
             getattr(observer, what)(*arguments)
         except Exception as error:  # anything that somebody else's observer can raise
             self._observers = tuple(other for other in self._observers if other is not observer)
-            log.warning("%s is no longer told, the run goes on: %s", type(observer).__name__, _reason(error))
+            log.warning("%s is no longer told, the run goes on: %s", type(observer).__name__, in_one_line(error, 200))
 
 
 class TensorBoardLogger(Observer):
@@ -165,7 +166,7 @@ class Background(Observer):
             try:
                 method(*arguments)
             except Exception as error:  # anything a logger can raise
-                log.warning("%s stopped logging, the run goes on: %s", self._name, _reason(error))
+                log.warning("%s stopped logging, the run goes on: %s", self._name, in_one_line(error, 200))
                 return
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
@@ -189,10 +190,6 @@ def loggers_for(config: ExperimentConfig) -> list[Observer]:
     if config.use_wandb:
         loggers.append(Background("W&B", WandbLogger()))
     return loggers
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _scalars(record: Record) -> dict[str, float]:

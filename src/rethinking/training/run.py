@@ -59,7 +59,10 @@ def _shortage_in_one_line() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        raise too_little_memory(error) or error from None
+        told = too_little_memory(error)
+        if told is None:
+            raise
+        raise told from None
 
 
 def find(config: ExperimentConfig) -> RunResult | None:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from rethinking.data.batches import Batch
-from rethinking.errors import too_little_memory
+from rethinking.errors import in_one_line, too_little_memory
 from rethinking.training.optimizers import Optimizer, gradient
 
 WARM_UP = 3  # steps of each size before the first that counts: kernels are chosen, memory taken, graphs recorded
@@ -168,8 +168,7 @@ def fastest_step(step: Step, compile: str, examples: Sequence[Batch]) -> tuple[S
         except Exception as error:  # whatever a compiler or driver makes of a machine that does not suit it
             if too_little_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:200]
-            log.warning("the step stays as it is, not compiled: %s: %s", type(error).__name__, reason)
+            log.warning("the step stays as it is, not compiled: %s", in_one_line(error, 200))
     return ready, time.perf_counter() - started
 
 
