@@ -222,7 +222,8 @@ OPTIONS = {
         --image_column --label_column --train_subset --crop_size --min_std --pixel_noise --replaced_example
         --randomization --randomization_options --corruption_prob --randomization_seed --weight_decay
         --weight_decay_on --random_crop --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum
-        --lr_schedule --lr_decay --seed --eval_train_every --eval_test_every --stop_when_fit --device --precision
+        --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every --eval_test_every --stop_when_fit --device
+        --precision
         --compile --runs_dir --keep_test_losses --use_tensorboard --use_wandb --wandb_project --wandb_entity --config
         --force""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column

@@ -190,6 +190,7 @@ def test_an_option_added_later_changes_the_identity_only_away_from_its_default()
         "network_regularizers",
         "randomization_options",
         "randomization_digest",
+        "warmup_epochs",
     }
     assert not {spec.name for spec in later} & ExperimentConfig().identity().keys()
     assert ExperimentConfig(pixel_noise=5.0).identity()["pixel_noise"] == 5.0

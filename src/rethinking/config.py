@@ -273,7 +273,12 @@ class ExperimentConfig:
         group="optimization",
         check=at_least(1),
     )
-    optimizer: str = option("sgd", "update rule (Appendix A: sgd)", group="optimization", choices=("sgd", "adam"))
+    optimizer: str = option(
+        "sgd",
+        "update rule (Appendix A: sgd); weight decay is an l2 term of 'sgd' and 'adam', and decoupled of 'adamw'",
+        group="optimization",
+        choices=("sgd", "adam", "adamw"),
+    )
     learning_rate: float | None = option(
         None,
         "initial learning rate (Appendix A)",
@@ -284,7 +289,7 @@ class ExperimentConfig:
         default_text="0.1 for both Inceptions, 0.01 for the others",
     )
     momentum: float = option(
-        0.9, "momentum of sgd (Appendix A); adam does not use it", group="optimization", check=within(0, 1)
+        0.9, "momentum of sgd (Appendix A); adam and adamw do not use it", group="optimization", check=within(0, 1)
     )
     lr_schedule: str = option(
         "exponential",
@@ -300,6 +305,15 @@ class ExperimentConfig:
         check=within(0, 1),
         metavar="FLOAT",
         default_text="0.95",
+    )
+    warmup_epochs: int = option(
+        0,
+        "epochs N in which the rate rises first: in epoch E of them it is E / (N + 1) of the schedule's (not in the"
+        " paper)",
+        group="optimization",
+        check=at_least(0),
+        metavar="N",
+        added_later=True,
     )
     seed: int = option(0, "seed of initial weights, order and augmentation", group="optimization", check=at_least(0))
     eval_train_every: int | None = option(

@@ -33,11 +33,11 @@ def autocast(precision: str) -> torch.autocast:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("compile", ["auto", "on"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2)])
 def test_a_captured_or_compiled_step_trains_as_the_eager_one(name, optimizer, compile, precision, tolerance):
-    if (precision, optimizer, compile) == ("fp32", "adam", "on"):
+    if (precision, compile) == ("fp32", "on") and optimizer != "sgd":
         tolerance *= 5  # its first steps divide a small gradient by itself, rounding included
     models, optimizers = networks(name, optimizer, CUDA)
     twins, twin_optimizers = networks(name, optimizer, CUDA)

@@ -48,6 +48,7 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
     "momentum": (0.5, {}),
     "lr_schedule": ("step", {"lr_schedule": "cosine"}),
     "lr_decay": (0.999, {}),
+    "warmup_epochs": (2, {}),
     "seed": (1, {}),
     "eval_train_every": (2, {}),
     "eval_test_every": (2, {}),

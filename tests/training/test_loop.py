@@ -56,6 +56,8 @@ def one_epoch(run: Training) -> tuple[float, torch.Tensor]:
         ({"lr_schedule": "cosine"}, {1: 0.1, 51: 0.05, 100: 0.1 * (1 + math.cos(0.99 * math.pi)) / 2}),
         ({"lr_schedule": "constant"}, {1: 0.1, 100: 0.1}),
         ({"learning_rate": 0.02}, {1: 0.02, 2: 0.019}),
+        ({"warmup_epochs": 3, "lr_schedule": "constant"}, {1: 0.025, 2: 0.05, 3: 0.075, 4: 0.1, 50: 0.1}),
+        ({"warmup_epochs": 1}, {1: 0.05, 2: 0.095, 3: 0.1 * 0.95**2}),
     ],
 )
 def test_learning_rates_follow_their_schedule(options, expected):
@@ -64,7 +66,7 @@ def test_learning_rates_follow_their_schedule(options, expected):
 
 
 @pytest.mark.parametrize("name", ["mlp_1x512", "small_inception", "small_alexnet"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, optimizer, weight_decay):
     config = ExperimentConfig(
@@ -74,7 +76,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
     ours, theirs = initialized(name), initialized(name)
     run = at_work(ours, config, data)
     parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
     extra = {"momentum": 0.9} if optimizer == "sgd" else {}
     their_optimizer = kind(parameters, lr=0.003, weight_decay=weight_decay, fused=True, **extra)
 
@@ -99,7 +101,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_weight_decay_can_act_on_the_hidden_linear_weights_alone(optimizer):
     options = {"optimizer": optimizer, "weight_decay": 0.5, "weight_decay_on": "hidden_linear"}
     config = ExperimentConfig(model_name="small_alexnet", **options).resolved()
@@ -108,7 +110,7 @@ def test_weight_decay_can_act_on_the_hidden_linear_weights_alone(optimizer):
     assert sorted(p.shape[0] for p in hidden.values()) == [192, 384]
     rest = [p for name, p in theirs.named_parameters() if name not in hidden]
     groups = [{"params": list(hidden.values()), "weight_decay": 0.5}, {"params": rest, "weight_decay": 0.0}]
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
     their_optimizer = kind(groups, lr=0.01, **({"momentum": 0.9} if optimizer == "sgd" else {}))
     our_optimizer = Optimizer(ours, config)
     images, labels = torch.randn(16, 3, 28, 28, generator=generator(0, "images")), torch.arange(16) % 10

@@ -90,11 +90,11 @@ def assert_same_bits(run: Path, other: Path) -> None:
     "changed",
     [
         {},
-        {"optimizer": "adam", "lr": 0.001},
+        {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01, "warmup_epochs": 2},
         {"model": "small_inception", "train_subset": 130, "num_epochs": 4},
         {"model": "small_alexnet", "train_subset": 300, "num_epochs": 8, "lr_schedule": "cosine"},
     ],
-    ids=["mlp", "adam", "inception", "alexnet"],
+    ids=["mlp", "adamw", "inception", "alexnet"],
 )
 def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_bit_for_bit(tmp_path: Path, changed):
     env = {**os.environ, "OMP_NUM_THREADS": "2"}  # as many as divide a sum

@@ -95,7 +95,7 @@ def test_statistics_of_batch_normalization_are_each_runs_own():
     assert all(model.state_dict()["0.1.num_batches_tracked"] == 1 for model in models)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_one_network_s_divergence_leaves_the_others_alone(optimizer):
     models, optimizers = networks("mlp_1x512", optimizer)
     step = Step(models, optimizers, autocast())
@@ -145,7 +145,7 @@ def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
         assert torch.equal(step(batch.images, batch.labels)[0], twin(batch.images, batch.labels)[0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_getting_ready_leaves_a_resumed_run_where_it_was(monkeypatch, optimizer):
     """Weights and the optimizer's moments and count of steps, on which the next step builds."""
     monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)

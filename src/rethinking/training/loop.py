@@ -252,7 +252,7 @@ def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
 
 
 def learning_rate(config: ExperimentConfig, epoch: int) -> float:
-    """The rate of `epoch`, counted from 1; the first has the initial rate under every schedule."""
+    """The rate of `epoch`, counted from 1: of the schedule, which begins with the initial rate, after the warm-up."""
     before = epoch - 1
     factors = {
         "exponential": (config.lr_decay or 0.0) ** before,
@@ -261,7 +261,8 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
         "constant": 1.0,
     }
     assert config.learning_rate is not None, "a resolved configuration"
-    return config.learning_rate * factors[config.lr_schedule]
+    warm_up = min(1.0, epoch / (config.warmup_epochs + 1))
+    return config.learning_rate * factors[config.lr_schedule] * warm_up
 
 
 def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:

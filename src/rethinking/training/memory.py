@@ -19,6 +19,7 @@ from rethinking.models.inspection import materialize
 from rethinking.seeding import global_streams
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.networks import input_shape
+from rethinking.training.optimizers import ADAPTIVE
 
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
@@ -48,7 +49,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     outputs = config.operator.num_outputs(len(data.class_names))
     network = (config.network, config.model_options, config.network_digest)
     parameters, kept, largest = _of_network(*network, outputs, shape, bf16)
-    moments = 2 if config.optimizer == "adam" else 1
+    moments = 2 if config.optimizer in ADAPTIVE else 1
     weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
     evaluation = 3 * largest * BATCH_SIZE

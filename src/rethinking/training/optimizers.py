@@ -8,13 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from rethinking.config import ExperimentConfig
 
+ADAPTIVE = {"adam": adam, "adamw": adamw}  # with a mean and a mean square of each gradient as state
+
 
 class Optimizer:
-    """SGD with momentum, or Adam, over the trainable parameters; weight decay is an l2 term on those it acts on.
+    """SGD with momentum, Adam or AdamW over the trainable parameters, with weight decay on those it acts on.
+
+    Weight decay is an l2 term of the gradient. AdamW's is decoupled: it shrinks the weights by rate times coefficient
+    (Loshchilov & Hutter 2019).
 
     state: one tensor a parameter and quantity, by `<quantity>.<parameter name>`; all that a checkpoint needs
     """
@@ -24,9 +30,10 @@ class Optimizer:
         parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         # Zeros of the parameters' own memory format, which the fused kernels assume; sgd's first step from a buffer
         # of zeros is the step without one.
-        moments = ("exp_avg", "exp_avg_sq") if config.optimizer == "adam" else ("momentum_buffer",)
+        adaptive = config.optimizer in ADAPTIVE
+        moments = ("exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",)
         self.state = {f"{kind}.{name}": torch.zeros_like(p) for kind in moments for name, p in parameters.items()}
-        if config.optimizer == "adam":
+        if adaptive:
             self.state |= {f"step.{name}": torch.zeros((), device=p.device) for name, p in parameters.items()}
         device = next(iter(parameters.values())).device
         self._fused = device.type in ("cpu", "cuda")  # one pass over the weights a step
@@ -53,8 +60,8 @@ class Optimizer:
 
         parameters: list[Tensor] = list(named.values())
         gradients = [gradient(parameter) for parameter in parameters]
-        if self._config.optimizer == "adam":
-            adam(
+        if update := ADAPTIVE.get(self._config.optimizer):
+            update(
                 parameters,
                 gradients,
                 state("exp_avg"),
