@@ -416,3 +416,32 @@ class AtWork(Observer):
     def ended(self, result: RunResult | None) -> None:
         with self._lock:
             self._now -= 1
+
+
+def test_a_run_whose_seconds_are_spent_ends_unfinished_measured_and_can_be_taken_up(tmp_path: Path):
+    """Its first epoch spends them, whatever the machine. The same weights come out in the end."""
+    asked = config(tmp_path / "limited", randomization="random_labels")
+    ((_, ended),) = train_many([asked], seconds=1e-9)
+    assert isinstance(ended, RunResult)
+    assert (ended.finished, len(ended.metrics)) == (False, 1)
+    assert ended.final["exact_train_accuracy"] is not None
+    assert ended.final["test_accuracy"] is not None
+    ((_, again),) = train_many([asked], seconds=1e-9)
+    assert isinstance(again, RunResult)
+    assert again.metrics == ended.metrics, "nothing more is trained"
+    ((_, finished),) = train_many([asked])
+    straight = train(replace(asked, runs_dir=str(tmp_path / "straight")))
+    assert isinstance(finished, RunResult)
+    assert finished.finished
+    for name, tensor in files(straight)[1].items():
+        assert torch.equal(tensor, files(finished)[1][name])
+
+
+def test_runs_side_by_side_and_stacked_end_with_their_seconds_too(tmp_path: Path):
+    configs = [config(tmp_path, seed=seed, num_epochs=50) for seed in range(3)]
+    for stacked in (False, True):
+        ended = trained([replace(one, runs_dir=str(tmp_path / str(stacked))) for one in configs],
+                        at_once=3, stacked=stacked, seconds=1e-9)  # fmt: skip
+        assert [(run.finished, len(run.metrics)) for run in ended.values() if isinstance(run, RunResult)] == 3 * [
+            (False, 1)
+        ]

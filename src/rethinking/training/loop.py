@@ -38,6 +38,7 @@ class Training:
     metrics: a record for each finished epoch
     test_losses: float32 (epochs, test images) where they are kept
     observe: makes those to be told of every step and epoch
+    seconds: of training, all sittings together, after which the run ends at the next epoch's end, unfinished
     outcome: the result, or why there is none, once the run is over
     """
 
@@ -48,6 +49,7 @@ class Training:
     folder: RunDir
     facts: dict[str, Any]
     observe: Callable[[], Sequence[Observer]]
+    seconds: float = math.inf
     optimizer: Optimizer = field(init=False)
     observers: Observers = field(init=False, default_factory=Observers)
     metrics: list[Record] = field(init=False)
@@ -93,7 +95,7 @@ class Training:
             self.test_losses = self.folder.test_losses(len(self.metrics))
         self.observers = Observers(self.observe())
         self.observers.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
-        self._finish_if_done()
+        self._finish_if_done(ends=bool(self.metrics) and self._spent >= self.seconds)
 
     def finish_epoch(self, train_loss: float, predictions: Tensor, seconds: float) -> None:
         """Measure what the epoch made, and save it; `seconds` is what its training took."""
@@ -101,10 +103,11 @@ class Training:
         started = time.perf_counter()
         right = predictions == self.train_batches.labels
         online = fraction(right)
-        due = exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online, right)
+        ends = self._spent + seconds >= self.seconds
+        due = ends or exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online, right)
         with self.own_draws("evaluation"):
             exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
-            due = evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
+            due = ends or evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
             test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
         for evaluated in (exact, test):
             check_finite(evaluated.loss if evaluated else 0.0, self.config, self.epoch)
@@ -129,7 +132,7 @@ class Training:
             self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses[None]])
         self.folder.save_epoch(record, self.model, self.optimizer, self.test_losses)
         self.observers.epoch(record)
-        self._finish_if_done()
+        self._finish_if_done(ends)
 
     def _may_fit(self, online: float, right: Tensor) -> bool:
         """Whether the exact training accuracy can be the first to reach one of `FIT_THRESHOLDS`.
@@ -143,11 +146,19 @@ class Training:
             return True
         return fits(self.model, self.train_batches, (~right).nonzero().flatten(), self.autocast)
 
-    def _finish_if_done(self) -> None:
+    def _finish_if_done(self, ends: bool) -> None:
+        """Settle the outcome of a run that is over, finished or, where its seconds are spent, not."""
         fitted = self.config.stop_when_fit and self.epochs_to_fit["1.0"] is not None
         if fitted or self.epoch > self.config.num_epochs:
             self.folder.finish(self.facts | summary(self.metrics))
             self.outcome = self.folder.result(self.config)
+        elif ends:
+            self.outcome = self.folder.so_far(self.config)
+
+    @property
+    def _spent(self) -> float:
+        """Seconds of the epochs so far."""
+        return sum(record["seconds"] or 0.0 for record in self.metrics)
 
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -32,6 +33,7 @@ def train_many(
     at_once: int | None = 1,
     stacked: bool | None = None,
     force: bool = False,
+    seconds: float = math.inf,
     observe: Observe = tuple,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
     """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
@@ -44,6 +46,9 @@ def train_many(
     `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads and those with
     convolutions one after the other, all threads to each.
 
+    A run that has been trained for `seconds`, all sittings together, ends with that epoch. Its result is not finished,
+    and the same call with more seconds takes it up.
+
     Gives each configuration with its result as soon as that is there, or with the error that ended it and it alone.
     Runs that the memory does not hold go on from their last finished epochs, half as many at once. Raises `InputError`
     before anything is trained.
@@ -51,7 +56,7 @@ def train_many(
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     keep_freed_memory()
-    waiting = [PlannedRun.of(config, force) for config in configs]
+    waiting = [PlannedRun.of(config, force, seconds) for config in configs]
     if stacked is None:
         stacked = all(planned.config.device == "cuda" for planned in waiting)
     if not stacked and any(planned.config.compile == "on" for planned in waiting):

@@ -40,12 +40,17 @@ Resident = dict[tuple[object, ...], tuple[Batches, Batches | None]]  # training 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """A configuration as it was given and resolved, and the folder that answers it."""
+    """A configuration as it was given and resolved, and the folder that answers it.
+
+    group: equal for runs that can be trained as one computation
+    seconds: as of `Training`
+    """
 
     given: ExperimentConfig
     config: ExperimentConfig
     folder: RunDir
-    group: tuple[object, ...]  # equal for runs that can be trained as one computation
+    group: tuple[object, ...]
+    seconds: float = math.inf
 
     @property
     def goes_side_by_side(self) -> bool:
@@ -53,7 +58,7 @@ class PlannedRun:
         return self.config.device == "cpu" and self.config.network.stackable
 
     @classmethod
-    def of(cls, given: ExperimentConfig, force: bool = False) -> PlannedRun:
+    def of(cls, given: ExperimentConfig, force: bool = False, seconds: float = math.inf) -> PlannedRun:
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
@@ -69,7 +74,7 @@ class PlannedRun:
         )
         network = (outputs(config, data), *(getattr(config, name) for name in shared))
         group = (folder.is_finished, data.fingerprint, *network)
-        return cls(given, config, folder, group)
+        return cls(given, config, folder, group, seconds)
 
 
 def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: contextlib.ExitStack) -> Training:
@@ -133,6 +138,7 @@ def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: conte
         folder,
         facts,
         observe=lambda: [*observe(), *loggers_for(config)],
+        seconds=planned.seconds,
     )
 
 
