@@ -495,7 +495,7 @@ class ExperimentConfig:
         """The command line that makes this run; words where there is none, of a function without a name."""
         if "<" in self.model_name:
             return f"train(config, model={self.model_name.rpartition(':')[2]}) in Python"
-        return command_line("train.py", self)
+        return command_line("python train.py", self)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump({"format": CONFIG_FORMAT, **self.to_dict()}, sort_keys=False)

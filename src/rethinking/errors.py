@@ -43,6 +43,10 @@ class BusyError(RunError):
     """Another process is at work on the same; it can be returned to."""
 
 
+class DivergedError(RunError):
+    """The loss of a run is not finite."""
+
+
 class MemoryShortageError(RunError):
     """The machine's or the device's memory ran out."""
 

@@ -222,17 +222,22 @@ def _one_value(option: Option, word: str) -> Any:
     raise InputError(f"{name} takes {option.metavar}, not '{word}': {option.help}")
 
 
-def command_line(script: str, chosen: Any) -> str:
+def command_line(program: str, chosen: Any) -> str:
     """The command that gives a dataclass's options these values, of those that can change numbers the changed ones."""
+    return f"{program} {shlex.join(words_of(chosen))}".rstrip()
+
+
+def words_of(chosen: Any, defaults: object = None, leave_out: Sequence[str] = ()) -> list[str]:
+    """The words of `command_line`; `defaults` are values of the same dataclass that need no words."""
     changing = {spec.name for spec in dataclasses.fields(chosen) if spec.metadata["changes_numbers"]}
-    words = ["python", script]
-    for option in options_of(type(chosen)):
+    words = []
+    for option in options_of(type(chosen), defaults):
         value = getattr(chosen, option.name)
-        if option.name not in changing or value == option.default:
+        if option.name not in changing or option.name in leave_out or value == option.default:
             continue
         if isinstance(value, bool):
             words.append(f"--{option.flag}" if value else f"--no_{option.flag}")
         else:
             name = [] if option.positional else [f"--{option.flag}"]
             words += [*name, *map(str, value if isinstance(value, tuple) else [value])]
-    return shlex.join(words)
+    return words

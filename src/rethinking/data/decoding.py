@@ -30,6 +30,7 @@ WORTH_PROCESSES = 2.0  # seconds of decoding from which on starting them pays
 ORIENTATION = 0x0112  # EXIF's tag
 TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 SHIFT_16_BIT = 257  # 65535 / 255
+MENDED = {"resize": "--resize N", "colour": "--colour rgb or grey"}
 
 Advanced = Callable[[float], None]  # told the share that is done
 
@@ -38,11 +39,20 @@ class DecodingError(InputError):
     """An image whose header cannot be read."""
 
 
+class UnlikeImagesError(InputError):
+    """Images of several sizes or modes. `mended_by` names the options of `ReadOptions` that make them alike."""
+
+    def __init__(self, message: str, mended_by: Sequence[str]) -> None:
+        super().__init__(message)
+        self.mended_by = tuple(mended_by)
+
+
 class Failure(NamedTuple):
-    """An image that cannot be decoded."""
+    """An image that cannot be decoded; converted: whether an option for colours mends it"""
 
     described: str
     reason: str
+    converted: bool = False
 
 
 class OtherShape(NamedTuple):
@@ -144,7 +154,8 @@ def _mode(image: Image, described: str, options: ReadOptions) -> str:
             )
         return {"grey": "L", "rgb": "RGB"}[options.colour]
     if image.mode not in ("L", "RGB"):
-        raise InputError(f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images")
+        told = f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images"
+        raise UnlikeImagesError(told, ["colour"])
     return image.mode
 
 
@@ -210,16 +221,20 @@ def decode_to_files(
     total, done, failed = sum(map(len, files.values())), 0, dict[int, list[Failure]]()
     for number, (failures, other) in _carried_out(tasks):
         if other is not None:
-            raise InputError(
+            mended_by = _mended_by(other.shape, shape)
+            raise UnlikeImagesError(
                 f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
-                f" {first.described} is {shape_in_words(shape)}; {_mend(other.shape, shape)}"
+                f" {first.described} is {shape_in_words(shape)}; {' and '.join(MENDED[name] for name in mended_by)}"
+                " makes them alike",
+                mended_by,
             )
         failed[number] = failures
         done += len(tasks[number].rows)
         advanced(done / total)
     if refused := [failure for number in sorted(failed) for failure in failed[number]]:
         more = f" ({len(refused) - 1:,} others of {total:,} images are refused too)" if len(refused) > 1 else ""
-        raise InputError(f"{refused[0].reason}{more}")
+        told = f"{refused[0].reason}{more}"
+        raise UnlikeImagesError(told, ["colour"]) if refused[0].converted else InputError(told)
 
 
 def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, int, int]) -> Iterator[_Task]:
@@ -235,10 +250,9 @@ def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, i
         yield _Task(images, rows, options, shape, file, begin + start * size)
 
 
-def _mend(shape: tuple[int, ...], first: tuple[int, ...]) -> str:
-    options = ["--resize N"] if shape[1:] != first[1:] else []
-    options += ["--colour rgb or grey"] if shape[0] != first[0] else []
-    return f"{' and '.join(options)} makes them alike"
+def _mended_by(shape: tuple[int, ...], first: tuple[int, ...]) -> list[str]:
+    """Names of options that make images of two shapes alike."""
+    return ["resize"] * (shape[1:] != first[1:]) + ["colour"] * (shape[0] != first[0])
 
 
 def _carried_out(tasks: Sequence[_Task]) -> Iterator[tuple[int, Outcome]]:
@@ -286,7 +300,7 @@ def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], f
         try:
             image = decode(stored, options)
         except InputError as error:
-            failures.append(Failure(stored.described, str(error)))
+            failures.append(Failure(stored.described, str(error), isinstance(error, UnlikeImagesError)))
             continue
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
             failures.append(Failure(stored.described, _cannot_decode(stored.described, error)))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rethinking.data import cache, readers
-from rethinking.data.decoding import decode_to_files, first_shape
+from rethinking.data.decoding import UnlikeImagesError, decode_to_files, first_shape
 from rethinking.data.images import ImageData, ImageSet
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
@@ -242,7 +242,10 @@ def _write(
         return _decoded(folder, source, files, options, accept, begin)
     except InputError as error:
         is_named = source.place in str(error) or not source.found.files
-        raise InputError(str(error) if is_named else f"{source.origin}: {error}") from None
+        told = str(error) if is_named else f"{source.origin}: {error}"
+        if isinstance(error, UnlikeImagesError):
+            raise UnlikeImagesError(told, error.mended_by) from None
+        raise InputError(told) from None
 
 
 def _decoded(

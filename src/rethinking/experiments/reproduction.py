@@ -186,7 +186,7 @@ class Reproduction:
     @property
     def command(self) -> str:
         """The command line that makes the same."""
-        return command_line("reproduce.py", self)
+        return command_line("python reproduce.py", self)
 
     @property
     def wanted(self) -> list[str]:

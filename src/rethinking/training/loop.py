@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batch, Batches, lockstep
-from rethinking.errors import RunError
+from rethinking.errors import DivergedError, RunError
 from rethinking.seeding import global_streams
 from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
 from rethinking.training.loggers import Observer, Observers
@@ -256,7 +256,7 @@ def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tup
 
 def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
     if not math.isfinite(loss):
-        raise RunError(
+        raise DivergedError(
             f"the loss is not finite in epoch {epoch}, which is not saved; lower --lr {config.learning_rate:g} or use"
             " --precision fp32"
         )
