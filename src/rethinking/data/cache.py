@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,33 +96,50 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
 def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
     """Make the entry: `write` puts the arrays into the folder that it is given, and returns the rest of `info.json`.
 
+    Raises what `unfinished` raises.
+    """
+    with unfinished(path.name) as made:
+        finish(made, write(made), lambda _: path)
+
+
+@contextlib.contextmanager
+def unfinished(name: str) -> Iterator[Path]:
+    """An empty folder in the cache for an entry called `name`, removed at the end where `finish` did not rename it.
+
     Raises `InputError` where the cache cannot be written at all, `RunError` where the disk is full.
     """
+    cache = folder()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
         remove_unfinished()
-        name = f"{path.name}.{secrets.token_hex(4)}"
-        lock = filelock.FileLock(path.parent / f"{name}.lock", mode=0o666)
+        name = f"{name}.{secrets.token_hex(4)}"
+        lock = filelock.FileLock(cache / f"{name}.lock", mode=0o666)
         lock.acquire()
     except OSError as error:
-        raise InputError(f"cannot write the cache {path.parent}: {error.strerror}; set RETHINKING_CACHE") from None
-    unfinished = path.parent / f"{name}{UNFINISHED}"
+        raise InputError(f"cannot write the cache {cache}: {error.strerror}; set RETHINKING_CACHE") from None
+    made = cache / f"{name}{UNFINISHED}"
     try:
-        unfinished.mkdir()
-        info = write(unfinished)
-        info["fingerprint"] = fingerprint(_read_splits(unfinished), info["class_names"])
-        files_on_disk.write_json(unfinished / INFO, info)
-        try:
-            unfinished.rename(path)
-        except OSError:
-            if not path.exists():  # where it does another process was first, and its entry is as good as ours
-                raise
+        made.mkdir()
+        yield made
     except OSError as error:
-        raise RunError(f"cannot write the cache {path.parent}: {error.strerror or error}") from None
+        raise RunError(f"cannot write the cache {cache}: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def finish(made: Path, info: dict[str, Any], place: Callable[[str], Path]) -> Path:
+    """Add the fingerprint to `info`, and rename the folder to the `place` of that fingerprint, which is returned."""
+    info["fingerprint"] = fingerprint(_read_splits(made), info["class_names"])
+    files_on_disk.write_json(made / INFO, info)
+    path = place(info["fingerprint"])
+    try:
+        made.rename(path)
+    except OSError:
+        if not path.exists():  # where it does another process was first, and its entry is as good as ours
+            raise
+    return path
 
 
 def remove_unfinished() -> None:

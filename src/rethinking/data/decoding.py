@@ -142,6 +142,8 @@ def _opened(stored: Stored) -> Image:
 
     if isinstance(stored.content, np.ndarray):
         return Image.fromarray(stored.content[..., 0] if stored.content.shape[2:] == (1,) else stored.content)
+    if isinstance(stored.content, Image.Image):
+        return stored.content.copy()  # which is closed in its place
     return Image.open(io.BytesIO(stored.content) if isinstance(stored.content, bytes) else stored.content)
 
 
@@ -221,13 +223,7 @@ def decode_to_files(
     total, done, failed = sum(map(len, files.values())), 0, dict[int, list[Failure]]()
     for number, (failures, other) in _carried_out(tasks):
         if other is not None:
-            mended_by = _mended_by(other.shape, shape)
-            raise UnlikeImagesError(
-                f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
-                f" {first.described} is {shape_in_words(shape)}; {' and '.join(MENDED[name] for name in mended_by)}"
-                " makes them alike",
-                mended_by,
-            )
+            raise not_alike(other, OtherShape(first.described, shape))
         failed[number] = failures
         done += len(tasks[number].rows)
         advanced(done / total)
@@ -250,9 +246,15 @@ def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, i
         yield _Task(images, rows, options, shape, file, begin + start * size)
 
 
-def _mended_by(shape: tuple[int, ...], first: tuple[int, ...]) -> list[str]:
-    """Names of options that make images of two shapes alike."""
-    return ["resize"] * (shape[1:] != first[1:]) + ["colour"] * (shape[0] != first[0])
+def not_alike(other: OtherShape, first: OtherShape) -> UnlikeImagesError:
+    """The error for two images of different sizes or modes."""
+    mended_by = ["resize"] * (other.shape[1:] != first.shape[1:]) + ["colour"] * (other.shape[0] != first.shape[0])
+    return UnlikeImagesError(
+        f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
+        f" {first.described} is {shape_in_words(first.shape)}; {' and '.join(MENDED[name] for name in mended_by)}"
+        " makes them alike",
+        mended_by,
+    )
 
 
 def _carried_out(tasks: Sequence[_Task]) -> Iterator[tuple[int, Outcome]]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,18 @@ import numpy as np
 
 from rethinking.data import cache, readers
 from rethinking.data.decoding import UnlikeImagesError, decode_to_files, first_shape
-from rethinking.data.images import ImageData, ImageSet
+from rethinking.data.images import ImageData, ImageSet, fingerprint
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
-from rethinking.data.readers import digits, hub
+from rethinking.data.readers import digits, hub, in_memory
 from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
 from rethinking.errors import InputError, nearest
 from rethinking.steps import Steps, unwatched
 
-__all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "load", "load_for"]
+__all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "adopt", "load", "load_for"]
 
 LONGEST_NAME = 80  # of a data set, which is in the names of folders
+GIVEN = re.compile(r"python:([\w.-]+-[0-9a-f]{12})")  # images that were given in Python, by their entry in the cache
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Shape = tuple[int, int, int]
@@ -81,7 +83,7 @@ def load(
     accept: Accept = accept_any,
     begin: Steps = unwatched,
 ) -> ImageData:
-    """The data set named `dataset` (one of `NAMES`), at that path, or of that repository of the Hub.
+    """The data set named `dataset` (one of `NAMES`), at that path, of that repository of the Hub, or given to `adopt`.
 
     A named data set is taken from `data_root` where it lies there, else from the Hub. A path may end in
     `:configuration`, as may `owner/name`. The images are memory-mapped from the cache, which is filled where it lacks
@@ -90,10 +92,16 @@ def load(
     Raises `InputError` for an unknown name, for files that are no image data, images that `accept` refuses or a Hub out
     of reach, and `RunError` for a damaged or unreadable cache.
     """
+    if GIVEN.fullmatch(dataset):
+        return _load_adopted(dataset, options, accept, begin)
     source = _source(dataset, data_root)
     if source.known and options != options.plain():
         with contextlib.suppress(InputError):  # images that the options alone make alike are not the known ones
-            source = _derived(load(dataset, data_root, options.plain(), begin=begin), source)
+            source = _derived(load(dataset, data_root, options.plain(), begin=begin), source.configuration)
+    return _load(source, options, accept, begin)
+
+
+def _load(source: Source, options: ReadOptions, accept: Accept, begin: Steps) -> ImageData:
     if (options.image_column or options.label_column) and not source.found.has_columns:
         raise InputError(f"{source.origin} has no columns to choose: leave --image_column and --label_column out")
     name = source.name + (options.changes if source.is_derived else options).suffix
@@ -101,6 +109,13 @@ def load(
     path = cache.entry_path(name, [dataclasses.astuple(options), files or source.place, source.configuration])
     if not cache.exists(path):
         cache.build(path, lambda folder: _write(folder, source, files, options, accept, begin))
+    data = _read(path, name, source)
+    accept(data.image_shape)
+    return data
+
+
+def _read(path: Path, name: str, source: Source) -> ImageData:
+    """The data set in an entry of the cache, called `name` unless its content asks for another name."""
     entry = cache.read(path)
     data = ImageData(
         name,
@@ -111,7 +126,6 @@ def load(
         source.origin,
         (*source.notes, *source.found.notes, *entry.info["notes"]),
     )
-    accept(data.image_shape)
     return data if source.is_derived else _checked(data, source, entry.info["known"])
 
 
@@ -161,9 +175,9 @@ def _asked(dataset: str) -> tuple[str | None, str, str]:
 
 
 def absolute(dataset: str) -> str:
-    """The same data set from whatever folder: its name, or its path from the root."""
+    """The same data set from whatever folder: its name, its path from the root, or what `adopt` calls it."""
     name, path, configuration = _asked(dataset)
-    if name is not None or not Path(path).exists():
+    if name is not None or not Path(path).exists() or GIVEN.fullmatch(dataset):
         return name or dataset
     return f"{Path(path).resolve()}:{configuration}" if configuration else str(Path(path).resolve())
 
@@ -209,7 +223,7 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)[:LONGEST_NAME]
 
 
-def _derived(base: ImageData, source: Source) -> Source:
+def _derived(base: ImageData, configuration: str | None = None) -> Source:
     """The images of a data set that is decoded already, to be read again with other options."""
     splits = {"train": base.train} | ({"test": base.test} if base.test else {})
 
@@ -226,12 +240,128 @@ def _derived(base: ImageData, source: Source) -> Source:
         )
 
     found = Found({}, read, has_columns=True)  # which were chosen where it was decoded
-    return dataclasses.replace(
-        source, name=base.name, place=base.fingerprint, found=found, notes=base.notes, is_derived=True
+    return Source(
+        base.name,
+        base.origin,
+        base.fingerprint,
+        found,
+        notes=base.notes,
+        configuration=configuration,
+        is_derived=True,
     )
 
 
+# Images that are given in Python
+
+
+def adopt(
+    images: Any,
+    test_images: Any = None,
+    name: str = "images",
+    options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
+    begin: Steps = unwatched,
+) -> str:
+    """Puts images that are given in Python into the cache; returns the `dataset` of an `ExperimentConfig` for them.
+
+    images, test_images: each a pair (images, labels) of arrays, tensors or lists; a torch `Dataset`, or one that has
+        only an iterator and ends; a `datasets.Dataset`. `images` may also be a mapping of these by 'train' and 'test',
+        such as a `datasets.DatasetDict`
+    name: what results call the data set
+    options: how the images are read, as of a file. Images of different sizes or modes need `resize` or `colour` here;
+        the configuration of a run leaves out what is given here
+
+    An image is an array or tensor, uint8 or float from 0 to 1, (height, width), (height, width, channels) or (channels,
+    height, width); or Pillow's. The string that is returned names the content: the same images give the same string in
+    every process and every form, and find the same runs. Nothing is written for images that the cache has.
+
+    Raises `InputError` for what has none of the forms, images or labels that are none, and a data set that gives other
+    images at each reading; `RunError` where the disk is full.
+    """
+    name = _name_for(name, options)
+    source = _adopted_source(name)
+    with cache.unfinished(name) as folder:
+        undecoded = folder / "given"
+        undecoded.mkdir()
+        contents = in_memory.read(images, test_images, options, undecoded, begin)
+        test = contents.splits.get("test")
+        if test_images is not None and test is not None and len(test.images) and not has_labels(test):
+            raise InputError("the test images have no labels (missing, or -1); leave them out")
+        chosen = _chosen(contents, source, options)
+        path = _found_by_content(chosen, name, options)
+        if path is None:
+            info = _decoded(folder, chosen, options, accept_any, begin)
+            shutil.rmtree(undecoded)
+            path = cache.finish(folder, info, lambda digest: _adopted_path(name, digest))
+    return f"python:{path.name}"
+
+
+def _name_for(name: str, options: ReadOptions) -> str:
+    """What results call images that are given: plain characters, and what the options add."""
+    if not re.search(r"\w", name):
+        raise InputError(f"the name of images must have letters or digits, not {name!r}")
+    if named(name) == "digits":
+        raise InputError("digits is the name of the built-in data set; give the images another name")
+    if (known := folder_of(name)) and options.changes.suffix:  # which are not compared with the known ones
+        raise InputError(f"give images called {known} without options, and the options to each run; or rename them")
+    return _plain_name(name) + options.suffix
+
+
+def _adopted_path(name: str, digest: str) -> Path:
+    return cache.folder() / f"{name}-{digest[:12]}"
+
+
+def _adopted_source(name: str) -> Source:
+    known = folder_of(name)
+    renamed = known is not None and known == named(name)
+    return Source(name, "Python", name, Found({}, lambda _: Contents({})), known, renamed)
+
+
+def _found_by_content(chosen: Chosen, name: str, options: ReadOptions) -> Path | None:
+    """The entry in the cache that already has these images, where they are arrays and need no decoding."""
+    splits = {}
+    for split, images in chosen.images.items():
+        if not isinstance(images, ArrayImages) or (pixels := images.ready(options)) is None:
+            return None
+        splits[split] = ImageSet(pixels, chosen.classes[split].labels)
+    known = _known_content(splits)
+    names = chosen.class_names if known is None else KNOWN[known].class_names
+    path = _adopted_path(name, fingerprint(splits, names))
+    return path if cache.exists(path) else None
+
+
+def _load_adopted(dataset: str, options: ReadOptions, accept: Accept, begin: Steps) -> ImageData:
+    """Raises `InputError` where the cache lacks them."""
+    entry = dataset.removeprefix("python:")
+    path = cache.folder() / entry
+    if not cache.exists(path):
+        raise InputError(
+            f"the images given in Python as {entry} are no longer in the cache {cache.folder()}; give them again, with"
+            " rethinking.data.sources.adopt"
+        )
+    if options.image_column or options.label_column:
+        raise InputError(f"{dataset} has no columns to choose: leave --image_column and --label_column out")
+    name = entry.rpartition("-")[0]
+    data = _read(path, name, _adopted_source(name))
+    if options.changes.suffix:
+        return _load(_derived(data), options, accept, begin)
+    accept(data.image_shape)
+    return data
+
+
 # Filling the cache
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of a data set is used: by split its images, not decoded, and their classes.
+
+    notes: what was decided and left out, a sentence each
+    """
+
+    class_names: list[str]
+    images: dict[str, Images]
+    classes: dict[str, Classes]
+    notes: list[str]
 
 
 def _write(
@@ -239,7 +369,11 @@ def _write(
 ) -> dict[str, Any]:
     """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
     try:
-        return _decoded(folder, source, files, options, accept, begin)
+        chosen = _chosen(source.found.read(options), source, options)
+        info = _decoded(folder, chosen, options, accept, begin)
+        if source.found.files and cache.content_of(source.found.files, source.place, begin) != files:
+            raise InputError(f"{source.origin} changed while it was read; the same command reads it again")
+        return info
     except InputError as error:
         is_named = source.place in str(error) or not source.found.files
         told = str(error) if is_named else f"{source.origin}: {error}"
@@ -248,10 +382,7 @@ def _write(
         raise InputError(told) from None
 
 
-def _decoded(
-    folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Steps
-) -> dict[str, Any]:
-    contents = source.found.read(options)
+def _chosen(contents: Contents, source: Source, options: ReadOptions) -> Chosen:
     splits, notes = _used(contents)
     class_names, classes, more = classify(splits, options.skip_unlabelled)
     images = {name: split.images for name, split in splits.items()}
@@ -263,15 +394,23 @@ def _decoded(
         name: images[name] if len(of_split.rows) == len(images[name]) else images[name].part(of_split.rows)
         for name, of_split in classes.items()
     }
-    _decode_all(folder, used, options, accept, begin)
-    for name, of_split in classes.items():
+    return Chosen(class_names, used, classes, notes + more)
+
+
+def _decoded(folder: Path, chosen: Chosen, options: ReadOptions, accept: Accept, begin: Steps) -> dict[str, Any]:
+    _decode_all(folder, chosen.images, options, accept, begin)
+    for name, of_split in chosen.classes.items():
         np.save(folder / f"{name}_labels.npy", of_split.labels)
-    if source.found.files and cache.content_of(source.found.files, source.place, begin) != files:
-        raise InputError(f"{source.origin} changed while it was read; the same command reads it again")
-    known = None if options.changes.suffix else _known_content(folder, classes)
+    class_names, known = chosen.class_names, None
+    if not options.changes.suffix:
+        splits = {
+            name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), of_split.labels)
+            for name, of_split in chosen.classes.items()
+        }
+        known = _known_content(splits)
     if known is not None:
         class_names = list(KNOWN[known].class_names)
-    return {"class_names": class_names, "notes": notes + more, "known": known}
+    return {"class_names": class_names, "notes": chosen.notes, "known": known}
 
 
 def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Steps) -> None:
@@ -329,10 +468,6 @@ def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict
     return {name: Classes(rows[chosen], labels[chosen]) for name, chosen in (("train", ~held), ("test", held))}
 
 
-def _known_content(folder: Path, classes: Mapping[str, Classes]) -> str | None:
-    """The data set in `KNOWN` that was decoded into `folder`, whatever it is called."""
-    splits = {
-        name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), of_split.labels)
-        for name, of_split in classes.items()
-    }
+def _known_content(splits: Mapping[str, ImageSet]) -> str | None:
+    """The data set in `KNOWN` that these are, whatever it is called."""
     return next((name for name, known in KNOWN.items() if known.is_in(splits)), None)

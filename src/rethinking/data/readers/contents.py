@@ -11,9 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -64,10 +67,12 @@ class ReadOptions:
 
 
 class Stored(NamedTuple):
-    """An image as it is stored: encoded in bytes, a file, or an array (height, width) or (height, width, channels)."""
+    """An image as it is stored: encoded in bytes, a file, an array (height, width) or (height, width, channels), or
+    Pillow's.
+    """
 
     described: str
-    content: bytes | Path | np.ndarray
+    content: bytes | Path | np.ndarray | Image
 
 
 class Images(Protocol):
@@ -175,6 +180,14 @@ class ArrayImages:
 
     def part(self, rows: np.ndarray) -> ArrayImages:
         return ArrayImages(self.array, self.split, rows if self.rows is None else self.rows[rows], self.numbers)
+
+    def ready(self, options: ReadOptions) -> np.ndarray | None:
+        """All of them as (n, channels, height, width), a view, where nothing is to be decoded; else None."""
+        pixels = self.array[..., None] if self.array.ndim == 3 else self.array
+        plain = options.resize is None and options.colour is None and self.rows is None
+        return (
+            pixels.transpose(0, 3, 1, 2) if plain and pixels.dtype == np.uint8 and pixels.shape[3] in (1, 3) else None
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process go these images alone."""

@@ -472,17 +472,20 @@ class DatasetRows:
             yield batch.column(column).combine_chunks()
 
 
-def read_loaded(loaded: Any, where: str, options: ReadOptions) -> Contents:
-    """Contents of a `datasets.Dataset` or `DatasetDict`; where: in words."""
+def read_loaded(loaded: Any, where: str, options: ReadOptions, any_file: bool = False) -> Contents:
+    """Contents of a `datasets.Dataset` or `DatasetDict`; where: in words.
+
+    any_file: whether images may be files anywhere, as of a data set that was made in this process
+    """
     notes: list[str] = []
-    contents = read_rows(_rows_of(loaded, where, notes), Path(where), options)
+    contents = read_rows(_rows_of(loaded, where, notes), Path(where), options, any_file)
     return Contents(contents.splits, [*notes, *contents.notes])
 
 
 # Columns
 
 
-def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions) -> Contents:
+def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_file: bool = False) -> Contents:
     """Contents of tables: the image and the label column, which are chosen on the training table.
 
     Raises `InputError` where a column is not there, is none of images or labels, or where several could be meant.
@@ -500,7 +503,7 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions) -> Cont
             if column not in rows.schema.names and (column == image or name == "train"):
                 raise InputError(f"{described} has no column '{column}': {_described(rows.schema)}")
         labels = _labels(rows, label) if label in rows.schema.names else None
-        made[name] = Split(TableImages(rows, image, name, where), labels, described)
+        made[name] = Split(TableImages(rows, image, name, None if any_file else where), labels, described)
     return Contents(made, notes)
 
 
@@ -626,12 +629,16 @@ def _values(rows: Any, column: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class TableImages:
-    """The images of a column; numbers: of the rows, in the whole split."""
+    """The images of a column.
+
+    folder: the one that image files must be in; None for any
+    numbers: of the rows, in the whole split
+    """
 
     rows: Any
     column: str
     split: str
-    folder: Path
+    folder: Path | None
     numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -657,6 +664,8 @@ class TableImages:
             return Stored(named, content)
         if not isinstance(path, str) or not path:
             raise InputError(f"{described} is missing")
+        if self.folder is None:
+            return Stored(named, Path(path))
         if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
             raise InputError(f"{described} names {path!r}, which is not in the folder {self.folder}")
         return Stored(named, self.folder / path)
