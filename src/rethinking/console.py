@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rethinking.config import ExperimentConfig
-from rethinking.experiments.paper import table1_row
+from rethinking.experiments.paper import data_set, table1_row
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunResult
 
@@ -222,7 +221,7 @@ def summary(result: RunResult) -> Table:
     """The run beside the paper's row where Table 1 has one for it and the images are CIFAR-10's or a copy of them."""
     final, facts, config = result.final, result.result, result.config
     ours = facts["dataset"]
-    is_cifar10 = re.fullmatch("cifar10(-[0-9a-f]{8})?", ours) is not None  # or a folder of that name
+    is_cifar10 = data_set(ours, facts["provenance"]["fingerprint"]) == "cifar10"
     comparable = is_cifar10 and config.crop_size == 28 and facts["train_images"] == 50_000
     paper = table1_row(config) if comparable else None
 

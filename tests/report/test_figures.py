@@ -27,7 +27,7 @@ def test_learning_curves_are_drawn_for_every_run(tmp_path: Path):
     assert {(31, 119, 180), (255, 127, 14)} <= drawn, "a run's curve is missing"
 
 
-def cells(name: str, ours: float) -> list[Cell]:
+def cells(name: str, ours: float, dataset: str = "cifar10") -> list[Cell]:
     """An experiment's own points at full scale, with `ours` in place of every measured value."""
     metrics = tuple(
         {
@@ -41,7 +41,8 @@ def cells(name: str, ours: float) -> list[Cell]:
     )
     experiment = EXPERIMENTS[name]
     rows = experiment.rows(Study(SCALES["full"], experiment.models, {}))
-    evidence = Evidence("run", "", True, {"num_epochs": 70}, {}, metrics)
+    facts = {"dataset": dataset, "provenance": {"fingerprint": "f"}}
+    evidence = Evidence("run", "", True, {"num_epochs": 70}, facts, metrics)
     return merge(experiment.numbers([Answer(row, 0, evidence) for row in rows]))
 
 

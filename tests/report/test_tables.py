@@ -33,7 +33,7 @@ def cell(quantity: str = "train accuracy", ours: float | None = 0.9786, **change
         (cell(), ("97.86%", "99.34%", "-1.48")),
         (cell(std=0.0007), ("97.86 ± 0.07%", "99.34%", "-1.48")),
         (cell(paper="failed to converge"), ("97.86%", "failed to converge", "")),
-        (cell(paper=None), ("97.86%", "", "")),
+        (cell(paper=None), ("97.86%",)),
         (cell(note="after 3 of 70 epochs"), ("97.86% (after 3 of 70 epochs)", "99.34%", "-1.48")),
         (cell("relative time to overfit", 2.254, paper=1.786), ("2.25", "1.79", "+0.47")),
         (cell("epochs to overfit", 63.0, paper=50.0), ("63", "50", "+13")),
@@ -44,6 +44,12 @@ def cell(quantity: str = "train accuracy", ours: float | None = 0.9786, **change
 def test_a_number_is_shown_in_its_unit_beside_the_papers(made, expected):
     (row,) = tables.grid(EXPERIMENTS["table1"], [made]).rows
     assert tuple(entry.text for entry in row[4:]) == expected
+
+
+def test_one_number_without_the_papers_leaves_its_columns_to_the_others():
+    grid = tables.grid(EXPERIMENTS["table1"], [cell(), cell("test accuracy", 0.1016, paper=None)])
+    assert grid.headings[4:] == ["train accuracy", "paper", "difference", "test accuracy", "paper", "difference"]
+    assert [entry.text for entry in grid.rows[0][4:]] == ["97.86%", "99.34%", "-1.48", "10.16%", "", ""]
 
 
 def test_the_table_stands_in_markdown_and_on_a_narrow_terminal():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError
+from rethinking.experiments import paper
 from rethinking.experiments.scale import Study
 from rethinking.theory.run import TheoryConfig
 
@@ -62,6 +63,12 @@ class Evidence:
         return self.task == NETWORK
 
     @property
+    def has_the_papers_images(self) -> bool:
+        """Whether the paper can have a number of it: its networks are CIFAR-10's, its other results MNIST's too."""
+        found = paper.data_set(self.facts["dataset"], self.facts["provenance"]["fingerprint"])
+        return found == "cifar10" or (found is not None and not self.is_of_network)
+
+    @property
     def progress(self) -> str:
         """Empty for a finished run."""
         return "" if self.finished else f"after {len(self.metrics)} of {self.configuration['num_epochs']} epochs"
@@ -79,7 +86,7 @@ class Number(NamedTuple):
     """One number of ours beside the paper's; `x` is the place on a figure's axis, None in a table.
 
     ours: None where the run has not come to it, and `note` says so
-    paper: a number, words, or None where the paper has none
+    paper: a number, words, or None where the paper has none; `cells` leaves it out beside images that are not its own
     settled: it stays as it is however far the run still goes, as the loss of an epoch does
     baseline: the run it is relative to
     """
@@ -174,6 +181,15 @@ class Experiment:
     standard_error: bool = False
     of_runs: bool = False
 
+    def shown_for(self, cells: Iterable[Cell], kept: Mapping[str, Evidence]) -> Experiment:
+        """Itself, where a run behind the cells has the paper's images; else without all that holds for those alone."""
+        if any(kept[run].has_the_papers_images for cell in cells for run in cell.runs):
+            return self
+        levels = self.plot.levels if self.plot else {}
+        has_papers = bool(levels) or not {cell.quantity for cell in cells} <= {*self.ours_only}
+        plot = replace(self.plot, paper={}, levels={}) if self.plot else None
+        return replace(self, about="" if has_papers else self.about, plot=plot)
+
     def spread(self, cell: Cell) -> float | None:
         """What is shown beside a mean: the deviation of what it is of, or its standard error; None for a single one."""
         if cell.std is None or not self.standard_error:
@@ -183,6 +199,8 @@ class Experiment:
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:
     """One cell for the numbers of the same row, quantity and place, in the order in which they first come.
+
+    The paper's number stands in it where the images are the paper's, and nowhere else.
 
     Raises `InputError` where one run is among them twice, as if it were two seeds.
     """
@@ -208,7 +226,7 @@ def cells(numbers: Iterable[Number]) -> list[Cell]:
                 ours=statistics.mean(values) if len(values) == len(group) else None,
                 std=statistics.stdev(values) if len(values) == len(group) > 1 else None,
                 seeds=len(group),
-                paper=group[0].paper,
+                paper=group[0].paper if group[0].answer.evidence.has_the_papers_images else None,
                 note="; ".join(note for note in notes if note),
                 runs=tuple(dict.fromkeys(run for number in group for run in number.runs)),
             )

@@ -46,7 +46,9 @@ def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     popovers = [{"id": popover_id(runs), "runs": [_described(kept[run]) for run in runs]} for runs in behind]
-    html = environment.get_template("page.html.j2").render(sections=sections, popovers=popovers)
+    beside_the_paper = any(kept[run].has_the_papers_images for runs in behind for run in runs)
+    template = environment.get_template("page.html.j2")
+    html = template.render(sections=sections, popovers=popovers, beside_the_paper=beside_the_paper)
     files.write(folder / "report.html", html, durable=False)
     return folder / "report.html"
 
@@ -58,12 +60,12 @@ def popover_id(runs: tuple[str, ...]) -> str:
 def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
     table, svg = folder / f"{name}.csv", files.read(folder / f"{name}.svg")
     cells, dataset, scale = tables.read_csv(table)
-    experiment = EXPERIMENTS.get(name) or _elsewhere(folder, name, cells)
     if unknown := {run for cell in cells for run in cell.runs} - kept.keys():
         raise RunError(
             f"{table} shows {min(unknown)}, of which {folder / 'runs.csv'} has no row; move {name}.* away,"
             f" and `reproduce.py {name}` writes them anew"
         )
+    experiment = (EXPERIMENTS.get(name) or _elsewhere(folder, name, cells)).shown_for(cells, kept)
     beside_the_paper = any(cell.paper is not None for cell in cells)
     return {
         "name": name,

@@ -4,6 +4,8 @@ runs.csv, epochs.csv and one for each kind of what is not trained: the evidence 
 <table or figure>.csv, .md    every number of ours beside the paper's, with the runs behind it
 <figure>.png, .svg            with the paper's curve dashed under ours
 report.html                   all of it on one page that needs no network
+
+The paper's numbers and curves are there where the images are the paper's (`experiments.experiment.cells`).
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Eviden
 
 
 def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:
-    experiment = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[name].shown_for(cells, kept)
     facts = kept[cells[0].runs[0]].facts
     dataset = " and ".join(dict.fromkeys(kept[run].facts["dataset"] for cell in cells for run in cell.runs))
     tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
@@ -64,9 +66,10 @@ def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[
 
 
 def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:
-    """Epochs to overfit under other definitions than the one chosen, beside the paper's, in Markdown."""
+    """Epochs to overfit under other definitions than the one chosen, beside the paper's if any, in Markdown."""
     points = [cell for cell in cells if cell.quantity == "epochs to overfit"]
-    headings = ["model", "label corruption", "the paper", *map(str, SENSITIVITY)]
+    beside = any(cell.paper is not None for cell in points)
+    headings = ["model", "label corruption", *["the paper"] * beside, *map(str, SENSITIVITY)]
     rows = []
     misses: dict[str, list[float]] = {str(threshold): [] for threshold in SENSITIVITY}
     reached = dict.fromkeys(misses, 0)
@@ -79,14 +82,15 @@ def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:
             reached[str(threshold)] += epoch is not None
             if isinstance(cell.paper, float) and (epoch or run.finished):
                 misses[str(threshold)].append(abs(math.log((epoch or len(run.metrics) + 1) / cell.paper)))
-        rows.append([*(value for _, value in cell.labels), tables.shown(cell.quantity, cell.paper), *ours])
-    mean = [f"{math.exp(statistics.mean(values)):.2f}" if values else "-" for values in misses.values()]
-    rows.append(["mean factor off the paper, at least", "", "", *mean])
-    rows.append(["points reached", "", "", *(f"{count} of {len(points)}" for count in reached.values())])
-    table = tables.markdown_table(headings, rows)
+        papers = [tables.shown(cell.quantity, cell.paper)] * beside
+        rows.append([*(value for _, value in cell.labels), *papers, *ours])
+    if beside:
+        mean = [f"{math.exp(statistics.mean(values)):.2f}" if values else "-" for values in misses.values()]
+        rows.append(["mean factor off the paper, at least", "", "", *mean])
+    rows.append(["points reached", "", *[""] * beside, *(f"{count} of {len(points)}" for count in reached.values())])
+    of_mean = " In the mean a run that ended without reaching a threshold counts as if the next epoch had."
     return (
         "# Time to overfit: how much the definition matters\n\n"
-        f"The first epoch that reaches each threshold, first seed; '-' where none does. Chosen: {DEFINITION}. In the"
-        " mean a run that ended without reaching a threshold counts as if the next epoch had.\n\n"
-        f"{table}\n"
+        f"The first epoch that reaches each threshold, first seed; '-' where none does. Chosen: {DEFINITION}."
+        f"{of_mean if beside else ''}\n\n{tables.markdown_table(headings, rows)}\n"
     )

@@ -37,7 +37,11 @@ class Grid(NamedTuple):
 
 
 def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = False) -> Grid:
-    """Rows by label (and epoch, or other place on the axis); for each quantity ours, the paper's and the difference."""
+    """Rows by label (and epoch, or other place on the axis); for each quantity ours, the paper's and the difference.
+
+    Where no cell has a number of the paper's, its columns and the differences are not there.
+    """
+    beside_the_paper = any(cell.paper is not None for cell in cells)
     by_epoch = experiment.plot is not None and experiment.plot.x_per_epoch is not None
     along = experiment.plot.x_label if experiment.plot is not None and experiment.plot.tabled else ""
     along = "epoch" if by_epoch else along
@@ -47,9 +51,10 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
     if not cells:
         return Grid([], [])
     quantities = list(dict.fromkeys(cell.quantity for cell in cells))
+    compared = {*quantities} - {*experiment.ours_only} if beside_the_paper else set()
     headings = [name.replace("_", " ") for name, _ in cells[0].labels] + ([along] if along else [])
     for quantity in quantities:
-        headings += [quantity] if _ours_only(experiment, quantity) else [quantity, "paper", "difference"]
+        headings += [quantity, "paper", "difference"] if quantity in compared else [quantity]
     rows = []
     for labels, x in dict.fromkeys((cell.labels, cell.x) for cell in cells):
         places = {cell.quantity: cell for cell in cells if (cell.labels, cell.x) == (labels, x)}
@@ -57,14 +62,10 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
         for quantity in quantities:
             cell = places.get(quantity)
             row.append(Entry(ours(cell, experiment.spread(cell)), cell) if cell else Entry(""))
-            if not _ours_only(experiment, quantity):
+            if quantity in compared:
                 row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
     return Grid(headings, rows)
-
-
-def _ours_only(experiment: Experiment, quantity: str) -> bool:
-    return quantity in experiment.ours_only
 
 
 def shown(quantity: str, value: float | str | None) -> str:
