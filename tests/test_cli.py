@@ -207,7 +207,7 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["train", "reproduce", "keep", "cache", "demo"])
+@pytest.mark.parametrize("command", ["test", "train", "reproduce", "keep", "cache", "demo"])
 def test_every_command_has_help_and_a_version_is_told(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
         with pytest.raises(SystemExit) as exit_:
@@ -226,6 +226,11 @@ OPTIONS = {
         --precision
         --compile --runs_dir --keep_test_losses --use_tensorboard --use_wandb --wandb_project --wandb_entity --config
         --force""",
+    "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --out --model_options --init --dataset
+        --data_root --resize --colour --skip_unlabelled --image_column --label_column --train_subset --crop_size
+        --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop --augment_flip_rotate --batch_size
+        --optimizer --momentum --lr_schedule --lr_decay --warmup_epochs --eval_train_every --eval_test_every --device
+        --precision --compile --runs_dir --use_tensorboard --use_wandb --wandb_project --wandb_entity""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --at_once --dry_run --show_only --no_wait --out --runs_dir --device
         --precision --filters --bandwidth --memory_limit""",
@@ -238,6 +243,7 @@ OPTIONS = {
 def test_the_options_of_every_command_are_these():
     """An option that is added stands here too, and in CHANGELOG.md; none is ever taken away."""
     from rethinking.experiments.reproduction import Reproduction
+    from rethinking.instrument.battery import test_options
 
     kinds = {
         "train": (ExperimentConfig, cli.Training),
@@ -246,11 +252,11 @@ def test_the_options_of_every_command_are_these():
         "cache": (cli.Caching,),
         "demo": (cli.NoOptions,),
     }
+    options = {name: [option for kind in of for option in options_of(kind)] for name, of in kinds.items()}
+    options["test"] = test_options()
     there = {
-        name: [
-            option.metavar if option.positional else f"--{option.flag}" for kind in of for option in options_of(kind)
-        ]
-        for name, of in kinds.items()
+        name: [option.metavar if option.positional else f"--{option.flag}" for option in of]
+        for name, of in options.items()
     }
     assert there == {name: words.split() for name, words in OPTIONS.items()}
 

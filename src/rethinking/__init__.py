@@ -16,6 +16,7 @@ from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
     from rethinking.data.operators import Operator
+    from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
     from rethinking.runs import load_run
     from rethinking.training import RunResult, train, train_many
@@ -27,6 +28,7 @@ LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, 
     "RunResult": "training",
     "build_model": "models.construction",
     "load_run": "runs",
+    "randomization_test": "instrument.run",
     "train": "training",
     "train_many": "training",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "get_baseline_config",
     "get_random_labels_config",
     "load_run",
+    "randomization_test",
     "train",
     "train_many",
 ]

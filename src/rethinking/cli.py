@@ -1,6 +1,6 @@
-"""The command line: `rethinking train`, `reproduce`, `keep`, `cache` and `demo`.
+"""The command line: `rethinking test`, `train`, `reproduce`, `keep`, `cache` and `demo`.
 
-Every option is a field of `ExperimentConfig` or of `Reproduction`.
+Every option is a field of `ExperimentConfig`, of `RandomizationTest` or of `Reproduction`.
 
 The only place that prints to a person and exits: with 0, with 2 for a user's mistake, with 1 for a failure, each
 told in one line.
@@ -63,12 +63,23 @@ class NoOptions:
     """What `demo` takes."""
 
 
+DEMO = ("mlp_3x512", "--dataset", "digits")  # of `rethinking test`; less than a minute on two cores
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """`rethinking COMMAND ...`"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "reproduce": reproduce, "keep": keep, "cache": cache, "demo": demo}
+    commands = {
+        "test": randomization_test,
+        "train": train,
+        "reproduce": reproduce,
+        "keep": keep,
+        "cache": cache,
+        "demo": demo,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: rethinking train [OPTIONS]   train one experiment")
+        print("usage: rethinking test NETWORK       does a network fit random labels of your images")
+        print("       rethinking train [OPTIONS]    train one experiment")
         print("       rethinking reproduce NAME    a table or figure beside the paper's")
         print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
         print("       rethinking cache             the decoded data sets; --remove NAME ... or --remove_all")
@@ -164,21 +175,24 @@ def cache(arguments: Sequence[str] | None = None) -> None:
         print(f"{sum(sizes.values()) / 2**20:10,.1f} MiB in {kept.folder()}")
 
 
+def randomization_test(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking test NETWORK ...`: does it fit random labels, how fast, and what is the gap (Section 2)."""
+    with _one_line_errors():
+        from rethinking.instrument.battery import asked_for, test_options
+
+        about = "Train a network on true and on random labels of images, and say what that shows."
+        values = parse_words(test_options(), "rethinking test", about, arguments or [])
+        with _whole_imports():
+            from rethinking.instrument_console import InstrumentConsole
+
+        InstrumentConsole(asked_for(values.pop("network"), values), _console()).run()
+
+
 def demo(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking demo`: true against random labels on the built-in digits, and a picture of both learning curves."""
+    """`rethinking demo`: true against random labels on the built-in digits, as `rethinking test` has them."""
     with _one_line_errors():
         _parsed(NoOptions, "demo", demo, arguments)
-        with _whole_imports():
-            from rethinking.console import Progress, comparison
-            from rethinking.experiments.demo import CONFIGS
-            from rethinking.report.figures import learning_curves
-            from rethinking.training import train as run
-
-        console = _console()
-        results = {name: run(config, observers=Progress(console).observers()) for name, config in CONFIGS.items()}
-        console.print(comparison(results))
-        picture = learning_curves(results, Path("runs") / "demo.png")
-        console.print(f"learning curves: {picture}", highlight=False)
+    randomization_test(DEMO)
 
 
 def _parsed(kind: type, name: str, command: Callable[..., None], arguments: Sequence[str] | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -251,26 +251,6 @@ def summary(result: RunResult) -> Table:
         add(f"epochs to fit {float(threshold):.1%}", "not reached" if epoch is None else str(epoch))
     add("epochs", str(final["epoch"]))
     add("time", duration(facts["seconds"]))
-    return table
-
-
-def comparison(results: Mapping[str, RunResult]) -> Table:
-    """Several runs side by side."""
-    datasets = sorted({result.result["dataset"] for result in results.values()})
-    table = Table(title=", ".join(datasets), title_justify="left", title_style="bold")
-    table.add_column("")
-    for heading in ("training accuracy", "test accuracy", "epochs to 100%", "time"):
-        table.add_column(heading, justify="right")
-    for name, result in results.items():
-        final, facts = result.final, result.result
-        fit = facts["epochs_to_fit"]["1.0"]
-        table.add_row(
-            name,
-            _percent(final["exact_train_accuracy"]),
-            _percent(final["test_accuracy"]),
-            "-" if fit is None else str(fit),
-            duration(facts["seconds"]),
-        )
     return table
 
 

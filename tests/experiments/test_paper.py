@@ -4,7 +4,6 @@ import pytest
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import figure1a, figure1b, figure1c, figure2b, table1, table4
-from rethinking.experiments.demo import CONFIGS
 from rethinking.experiments.paper import curve, read_table, table1_row
 from rethinking.experiments.scale import SCALES, Study
 from rethinking.experiments.time_to_overfit import Threshold, time_to_overfit
@@ -88,11 +87,6 @@ def test_every_row_of_table_1_is_found_by_its_configuration():
         found = table1_row(config)
         assert found is not None
         assert found.test_accuracy == pytest.approx(float(row["test_accuracy"]) / 100)
-
-
-def test_the_demos_runs_differ_in_their_labels_alone():
-    true, random = CONFIGS["true labels"], CONFIGS["random labels"]
-    assert {name for name, value in true.to_dict().items() if random.to_dict()[name] != value} == {"randomization"}
 
 
 def test_each_models_parameters_are_the_same_in_every_row():

@@ -12,16 +12,23 @@ from rethinking.experiments.experiment import Answer, Cell, Evidence
 from rethinking.experiments.experiment import cells as merge
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.report.figures import learning_curves, paper_figure
+from rethinking.report.figures import draw_learning_curves, paper_figure, save_figure
 
 
 def test_learning_curves_are_drawn_for_every_run(tmp_path: Path):
     options = {"dataset": "digits", "num_epochs": 2, "runs_dir": str(tmp_path / "runs"), "use_tensorboard": False}
     results = {
-        "true labels": train(get_baseline_config("mlp_1x512", **options)),
-        "random labels": train(get_random_labels_config("mlp_1x512", **options)),
+        "true labels": [train(get_baseline_config("mlp_1x512", **options))],
+        "random labels": [
+            train(get_random_labels_config("mlp_1x512", **options, seed=seed, randomization_seed=seed))
+            for seed in range(2)
+        ],
     }
-    with Image.open(learning_curves(results, tmp_path / "figures/demo.png")) as picture:
+    figure = draw_learning_curves(results)
+    assert [len(axes.lines) for axes in figure.axes] == [3, 6], "a loss, and two accuracies, of each run"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [*results]
+    save_figure(figure, tmp_path / "curves", "curves")
+    with Image.open(tmp_path / "curves.png") as picture:
         colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
     drawn = {colour for count, colour in colours or [] if count > 100}
     assert {(31, 119, 180), (255, 127, 14)} <= drawn, "a run's curve is missing"

@@ -16,7 +16,9 @@ PyTorch is imported when a network is built: the command line asks for names and
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,7 +129,15 @@ def find(name: str) -> Network:
 
 
 def adopt(function: Callable[..., Any]) -> str:
-    """Makes a function that was given in Python known in this process; returns its name as of `--model`."""
+    """Makes a function or network that was given in Python known in this process; returns its name as of `--model`.
+
+    Of a network, an `nn.Module`, every run trains a copy: its weights as they are now are the initial ones.
+    """
+    nn = sys.modules.get("torch.nn")  # without which there is no network yet
+    if nn is not None and isinstance(function, nn.Module):
+        return _adopt_copies_of(function)
+    if not callable(function):
+        raise InputError(f"a network is a function that builds one, or an nn.Module, not {type(function).__name__}")
     inner = function
     while hasattr(inner, "func"):  # functools.partial
         inner = inner.func
@@ -137,6 +147,21 @@ def adopt(function: Callable[..., Any]) -> str:
     path = registry.absolute(f"{where or '__main__'}:{name}")
     known = next((network for _, network in NETWORKS.registered() if network.function is function), None)
     _adopted[path] = replace(known, name=path) if known else Network(path, function)
+    return path
+
+
+def _adopt_copies_of(network: nn.Module) -> str:
+    """Named by class and content, so that two networks of one class stay apart."""
+    from rethinking.models.inspection import digest
+
+    original = copy.deepcopy(network).cpu()  # as it is now, whatever becomes of the one that was given
+
+    def build() -> nn.Module:
+        return copy.deepcopy(original)
+
+    kind = type(network)
+    path = f"{kind.__module__}:<{kind.__qualname__} {digest(build, original)[:8]}>"
+    _adopted[path] = Network(path, build)
     return path
 
 

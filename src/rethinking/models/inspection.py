@@ -107,6 +107,8 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
         model.train()
         for size in batch_sizes:
             logits = forward(model, images[:size], outputs)
+        if not logits.isfinite().all():
+            raise InputError("the network's outputs are not finite with its initial weights")
         if not logits.requires_grad:
             raise InputError("no output of the network depends on a trainable parameter")
         try:

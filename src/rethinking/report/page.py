@@ -12,7 +12,8 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -29,14 +30,30 @@ from rethinking.theory.run import READ_OPTIONS
 from rethinking.theory.stability import Change
 
 
-def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
+class Front(NamedTuple):
+    """What stands before the tables. findings: sentences, each with the command to try next, or an empty one"""
+
+    title: str
+    findings: tuple[tuple[str, str], ...]
+    about: str
+
+
+def write(
+    folder: Path,
+    kept: Mapping[str, Evidence],
+    others: Mapping[str, Experiment] = MappingProxyType({}),
+    front: Front | None = None,
+) -> Path:
     """The page of all that `folder` holds, from its CSV and SVG files and the evidence.
+
+    others: what is known of tables that are not among `EXPERIMENTS`, by their files' name
 
     Raises `RunError` where a table there is of runs without evidence.
     """
-    others = (path.stem for path in sorted(folder.glob("*.csv")) if tables.is_table(path))
-    names = dict.fromkeys([*(name for name in EXPERIMENTS if (folder / f"{name}.csv").exists()), *others])
-    sections = [_section(folder, name, kept) for name in names]
+    experiments = {**others, **EXPERIMENTS}
+    rest = (path.stem for path in sorted(folder.glob("*.csv")) if tables.is_table(path))
+    names = dict.fromkeys([*(name for name in experiments if (folder / f"{name}.csv").exists()), *rest])
+    sections = [_section(folder, name, kept, experiments) for name in names]
     behind = dict.fromkeys(runs for section in sections for runs in section["behind"])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rethinking.report", "."),
@@ -48,7 +65,7 @@ def write(folder: Path, kept: Mapping[str, Evidence]) -> Path:
     popovers = [{"id": popover_id(runs), "runs": [_described(kept[run]) for run in runs]} for runs in behind]
     beside_the_paper = any(kept[run].has_the_papers_images for runs in behind for run in runs)
     template = environment.get_template("page.html.j2")
-    html = template.render(sections=sections, popovers=popovers, beside_the_paper=beside_the_paper)
+    html = template.render(sections=sections, popovers=popovers, beside_the_paper=beside_the_paper, front=front)
     files.write(folder / "report.html", html, durable=False)
     return folder / "report.html"
 
@@ -57,7 +74,9 @@ def popover_id(runs: tuple[str, ...]) -> str:
     return f"runs-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:12]}"
 
 
-def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str, Any]:
+def _section(
+    folder: Path, name: str, kept: Mapping[str, Evidence], experiments: Mapping[str, Experiment]
+) -> dict[str, Any]:
     table, svg = folder / f"{name}.csv", files.read(folder / f"{name}.svg")
     cells, dataset, scale = tables.read_csv(table)
     if unknown := {run for cell in cells for run in cell.runs} - kept.keys():
@@ -65,7 +84,7 @@ def _section(folder: Path, name: str, kept: Mapping[str, Evidence]) -> dict[str,
             f"{table} shows {min(unknown)}, of which {folder / 'runs.csv'} has no row; move {name}.* away,"
             f" and `reproduce.py {name}` writes them anew"
         )
-    experiment = (EXPERIMENTS.get(name) or _elsewhere(folder, name, cells)).shown_for(cells, kept)
+    experiment = (experiments.get(name) or _elsewhere(folder, name, cells)).shown_for(cells, kept)
     beside_the_paper = any(cell.paper is not None for cell in cells)
     return {
         "name": name,

@@ -46,23 +46,35 @@ def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Eviden
     hardware = dict.fromkeys(
         f"{run.facts['provenance']['hardware']}, {run.facts['provenance']['precision']}" for run in runs
     )
-    ours = f"Ours: {'; '.join(datasets)}, {scale} scale, {tables.repeats(experiment, cells)}, {'; '.join(hardware)}."
+    of_scale = f" {scale} scale," if scale else ""
+    ours = f"Ours: {'; '.join(datasets)},{of_scale} {tables.repeats(experiment, cells)}, {'; '.join(hardware)}."
     return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
 
 
 def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:
     experiment = EXPERIMENTS[name].shown_for(cells, kept)
     facts = kept[cells[0].runs[0]].facts
-    dataset = " and ".join(dict.fromkeys(kept[run].facts["dataset"] for cell in cells for run in cell.runs))
-    tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
-    table = tables.markdown(tables.grid(experiment, cells))
-    text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
-    files.write(folder / f"{name}.md", text, durable=False)
+    dataset = write_table(folder, name, experiment, cells, kept, scale)
     if experiment.plot is not None and any(cell.quantity in experiment.plot.quantities for cell in cells):
         as_in_the_paper = scale == "full" and facts["train_images"] == 50_000
         paper_figure(experiment, cells, folder / name, dataset, as_in_the_paper)
     if name == "figure1b":
         files.write(folder / "time_to_overfit.md", sensitivity(cells, kept), durable=False)
+
+
+def write_table(
+    folder: Path, name: str, experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str
+) -> str:
+    """Write the table of an experiment as .csv and .md; returns the data's name. `scale` is empty where there is none.
+
+    Raises `RunError` where that cannot be.
+    """
+    dataset = " and ".join(dict.fromkeys(kept[run].facts["dataset"] for cell in cells for run in cell.runs))
+    tables.write_csv(folder / f"{name}.csv", cells, dataset, scale)
+    table = tables.markdown(tables.grid(experiment, cells))
+    text = f"# {experiment.title}\n\n{caption(experiment, cells, kept, scale)}\n\n{table}\n"
+    files.write(folder / f"{name}.md", text, durable=False)
+    return dataset
 
 
 def sensitivity(cells: list[Cell], kept: Mapping[str, Evidence]) -> str:

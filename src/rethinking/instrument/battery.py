@@ -1,0 +1,260 @@
+"""What a randomization test was asked for, and the runs that it needs."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, TypeVar
+
+from rethinking.config import ExperimentConfig, field_by_name
+from rethinking.data import sources
+from rethinking.data.decoding import UnlikeImagesError
+from rethinking.errors import InputError, nearest
+from rethinking.instrument.budget import seconds_of
+from rethinking.instrument.conditions import Condition, conditions
+from rethinking.models import catalogue
+from rethinking.options import Option, option, options_of, words_of
+from rethinking.steps import Steps, unwatched
+from rethinking.training.preparation import accepting
+
+HELD_OUT = 0.2  # of data without a test set
+ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # of images of several sizes, in pixels a side, or modes
+MOST_EPOCHS = 1000  # where neither a number of epochs is asked for nor the labels are fitted before
+
+T = TypeVar("T")
+
+BASE = ExperimentConfig(lr_schedule="constant")  # since nobody knows beforehand how many epochs it takes
+DECIDED = (  # by a test, and so no options of it
+    "model_name",
+    "randomization",
+    "randomization_options",
+    "corruption_prob",
+    "randomization_seed",
+    "seed",
+    "num_epochs",
+    "learning_rate",
+    "stop_when_fit",
+    "holdout",
+    "replaced_example",
+    "keep_test_losses",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomizationTest:
+    """A test of one network on one data set. Raises `InputError` for unknown names and wrong values.
+
+    config: all other options of a run, as of `rethinking train`
+    """
+
+    network: str = option(
+        MISSING,
+        "the network: one of " + ", ".join(catalogue.PAPER) + ", or your own by the function that builds it,"
+        " FILE.py:FUNCTION or MODULE:FUNCTION",
+        positional=True,
+        metavar="NETWORK",
+    )
+    labels: tuple[str, ...] = option(
+        ("true", "random"),
+        "labels to train on: true, random, a probability such as 0.5 that a label is random, or your own operator,"
+        " FILE.py:CLASS (Section 2.1)",
+        group="test",
+        metavar="LABELS ...",
+    )
+    pixels: tuple[str, ...] = option(
+        (),
+        "pixels to train on, with true labels: shuffled, random, gaussian, or your own operator",
+        group="test",
+        metavar="PIXELS ...",
+        default_text="none",
+    )
+    seeds: tuple[int, ...] = option(
+        (0,), "one run of each for every seed, with random labels of its own", group="test", metavar="SEED ..."
+    )
+    epochs: int | None = option(
+        None,
+        "epochs of every run",
+        group="test",
+        metavar="N",
+        default_text=f"until all training images are learnt, at most {MOST_EPOCHS:,}",
+    )
+    budget: str = option(
+        "10m",
+        "time for all training, after which runs end unfinished; a larger one takes them up. 90s, 10m, 1h30m or none",
+        group="test",
+        metavar="TIME",
+    )
+    lr: str = option(
+        "auto",
+        "learning rate; 'auto' is the paper's for its networks, else a short range test finds it",
+        group="test",
+        metavar="auto|NUMBER",
+    )
+    holdout: float | None = option(
+        None,
+        "share of each class's training images that becomes the test set",
+        group="test",
+        metavar="SHARE",
+        default_text=f"{HELD_OUT} of data without a test set",
+    )
+    out: str | None = option(
+        None,
+        "folder of the report",
+        group="test",
+        metavar="FOLDER",
+        default_text="tested/<network>-<data>",
+        changes_numbers=False,
+    )
+    config: ExperimentConfig = option(BASE, "", recorded=True)  # noqa: RUF009  # frozen
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+        if self.epochs is not None and self.epochs < 1:
+            raise InputError(f"epochs must be a whole number from 1 on, not {self.epochs}")
+        if self.epochs is None and self.config.lr_schedule == "cosine":
+            raise InputError("lr_schedule cosine ends at 0 after a known number of epochs: give --epochs")
+        _ = self.conditions, self.seconds, self.rate
+        config = replace(
+            self.config,
+            model_name=self.network,
+            learning_rate=self.rate,
+            num_epochs=self.epochs or MOST_EPOCHS,
+            stop_when_fit=self.epochs is None,
+            holdout=self.holdout or 0.0,
+        )
+        object.__setattr__(self, "config", config)
+
+    @functools.cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        return conditions(self.labels, self.pixels)
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """The budget."""
+        return seconds_of(self.budget)
+
+    @functools.cached_property
+    def rate(self) -> float | None:
+        """The learning rate; None for 'auto'."""
+        if self.lr == "auto":
+            return None
+        try:
+            return float(self.lr)
+        except ValueError:
+            raise InputError(f"lr takes auto or a number, not '{self.lr}'") from None
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the same; a call in Python where there is none."""
+        own = words_of(self)
+        rest = words_of(self.config, BASE, leave_out=DECIDED)
+        if "<" in self.network or self.config.dataset.startswith("python:"):
+            named = [f"{name}={value!r}" for name, value in self._changed().items()]
+            network = self.network.rpartition(":")[2]
+            return f"rethinking.randomization_test({', '.join([network, 'images', *named])})"
+        return f"rethinking test {shlex.join([*own, *rest])}"
+
+    def _changed(self) -> dict[str, Any]:
+        """Options that are not at their defaults, but for the network and the data."""
+        own = {
+            spec.name: getattr(self, spec.name)
+            for spec in fields(self)
+            if spec.name not in ("network", "config", "out") and getattr(self, spec.name) != spec.default
+        }
+        rest = {
+            spec.name: getattr(self.config, spec.name)
+            for spec in fields(self.config)
+            if spec.name not in (*DECIDED, "dataset") and spec.metadata["changes_numbers"]
+            and getattr(self.config, spec.name) != getattr(BASE, spec.name)
+        }  # fmt: skip
+        return own | rest
+
+    def with_options(self, **options: Any) -> RandomizationTest:
+        """The same with other values for some options, of its own or of a run."""
+        own = {spec.name for spec in fields(self)}
+        rest = {name: value for name, value in options.items() if name not in own}
+        config = replace(self.config, **rest, learning_rate=None)
+        return replace(self, config=config, **{name: value for name, value in options.items() if name in own})
+
+    def longer(self, epochs: int) -> RandomizationTest:
+        """The same with more of what ended a run after so many epochs: time, or epochs."""
+        if epochs >= (self.epochs or MOST_EPOCHS):
+            return self.with_options(epochs=2 * epochs)
+        return self.with_options(budget=in_time(3 * self.seconds))
+
+    def configs(self, config: ExperimentConfig) -> dict[tuple[str, int], ExperimentConfig]:
+        """The run of every condition and seed, by both; config: with the options that all share."""
+        return {
+            (condition.key, seed): replace(
+                config,
+                seed=seed,
+                randomization_seed=seed if condition.options["randomization"] != "none" else 0,
+                **condition.options,
+            )
+            for seed in self.seeds
+            for condition in self.conditions
+        }
+
+
+def test_options() -> list[Option]:
+    """Options of the command line: those of a test, then those of a run that a test does not decide."""
+    own = options_of(RandomizationTest)
+    return [*own, *(one for one in options_of(ExperimentConfig, BASE) if one.name not in DECIDED)]
+
+
+def asked_for(network: str, options: Mapping[str, Any]) -> RandomizationTest:
+    """The test with these options, its own and those of a run, by field or command-line name. Raises `InputError`."""
+    own = {spec.name for spec in fields(RandomizationTest)} - {"network", "config"}
+    of_run = {name: field for name, field in field_by_name().items() if field not in DECIDED}
+    values: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in own:
+            values[name] = tuple(value) if isinstance(value, list) else value
+        elif name in of_run:
+            rest[of_run[name]] = value
+        else:
+            raise InputError(f"unknown option '{name}'{nearest(name, (*own, *of_run))}")
+    return RandomizationTest(network=network, config=replace(BASE, **rest), **values)
+
+
+def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) -> tuple[T, ExperimentConfig]:
+    """What `read` gives of images, and the configuration that reads them so.
+
+    Where they have several sizes or modes and the configuration says nothing of it, they are made alike. Raises what
+    `read` raises.
+    """
+    while True:
+        try:
+            return read(config), config
+        except UnlikeImagesError as error:
+            chosen = {name: ALIKE[name] for name in error.mended_by}
+            if any(getattr(config, name) is not None for name in chosen):
+                raise
+            config = replace(config, **chosen)
+
+
+def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.ImageData, ExperimentConfig]:
+    """The data, and the configuration that reads it: with a part held out where it has no test set.
+
+    Raises what `sources.load` raises.
+    """
+
+    def read(config: ExperimentConfig) -> sources.ImageData:
+        return sources.load_for(config, accepting(config), begin)
+
+    data, config = made_alike(test.config, read)
+    if data.test is None and test.holdout is None:
+        data, config = made_alike(replace(config, holdout=HELD_OUT), read)
+    return data, config
+
+
+def in_time(seconds: float) -> str:
+    """As `seconds_of` reads it, in whole minutes from one on."""
+    if math.isinf(seconds):
+        return "none"
+    return f"{seconds:.0f}s" if seconds < 60 else f"{seconds / 60:.0f}m"

@@ -1,0 +1,220 @@
+"""What kept a network from fitting its labels, as far as it can be told, and what to try next."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from rethinking.data import sources
+from rethinking.data.draws import subset_rows
+from rethinking.errors import RunError
+from rethinking.instrument.battery import RandomizationTest
+from rethinking.instrument.rate import Rate
+from rethinking.instrument.verdict import FITS, Finding, percent
+from rethinking.training.networks import crop_of
+from rethinking.training.preparation import plain_training_set
+from rethinking.training.run_dir import Record, RunResult
+
+FAR = 10.0  # times the rate that a range test finds, up or down
+LATE = 0.2  # share of the epochs, the last ones, in which a loss that falls shows that a run is not converged
+SHORT = 30  # epochs, below which nothing is said of convergence
+FALLS = 0.02  # share of the loss in them
+ALIKE = 1e-6  # largest difference of outputs, relative to the largest, of a network that ignores its images
+IMAGES_COMPARED = 64
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A run that did not fit its labels, and what is known of the test it is of.
+
+    words: the condition; network: its name; test: as it was asked for; rate: of the range test on the same data
+    """
+
+    words: str
+    run: RunResult
+    data: sources.ImageData
+    test: RandomizationTest
+    network: str
+    rate: Rate | None
+
+
+def causes(unfit: Unfit) -> list[Finding]:
+    """Every cause that is found, the surest first; one finding that says so where none is."""
+    looked_for = (wrong_rate, contradictions, regularizers, constant, not_converged, few_parameters)
+    found = [finding for look in looked_for for finding in look(unfit)]
+    return found or [
+        Finding(
+            f"{unfit.words}: cause",
+            f"Why it does not fit {unfit.words} is not known: its rate is near that of a range test, its loss no longer"
+            " falls, and nothing that was looked for keeps it from it. Other initial weights or another optimizer are"
+            " next.",
+            command=unfit.test.with_options(optimizer="adamw", lr="auto").command,
+        )
+    ]
+
+
+def diverged(words: str, error: RunError, test: RandomizationTest, rate: float) -> Finding:
+    """Of a run whose loss was not finite."""
+    lower = f"{rate / 10:.1g}"
+    sentence = f"With {words} training broke off at rate {rate:g}: {error}."
+    return Finding(f"{words}: cause", sentence, rate, command=test.with_options(lr=lower).command)
+
+
+def wrong_rate(unfit: Unfit) -> Iterator[Finding]:
+    """A rate that was given and lies far from the one that a range test finds."""
+    given = unfit.run.config.learning_rate
+    assert given is not None, "a resolved configuration"
+    if unfit.rate is None or unfit.test.lr == "auto":
+        return
+    factor = given / unfit.rate.rate
+    if 1 / FAR < factor < FAR:
+        return
+    how = f"{1 / factor:.3g} times smaller" if factor < 1 else f"{factor:.3g} times larger"
+    yield Finding(
+        f"{unfit.words}: cause",
+        f"The rate {given:g} is {how} than the {unfit.rate.rate:g} that a range test finds.",
+        factor,
+        FAR,
+        unfit.test.with_options(lr="auto").command,
+    )
+
+
+def contradictions(unfit: Unfit) -> Iterator[Finding]:
+    """Equal images with different labels."""
+    config = unfit.run.config
+    if config.operator.changes_pixels or config.pixel_noise or config.random_crop or config.augment_flip_rotate:
+        return
+    labels = safetensors.torch.load_file(unfit.run.path / "randomization.safetensors")["labels"]
+    height, width = crop_of(config, unfit.data.image_shape)
+    rows = subset_rows(len(unfit.data.train), config.train_subset).numpy()
+    most, contradicting = ceiling(unfit.data.train.images, rows, labels.numpy(), (height, width))
+    if most < FITS:
+        yield Finding(
+            f"{unfit.words}: cause",
+            f"{contradicting:,} of {len(labels):,} training images are equal to one with another label: no function"
+            f" gets more than {percent(most)} right.",
+            most,
+            FITS,
+        )
+
+
+def ceiling(images: np.ndarray, rows: np.ndarray, labels: np.ndarray, crop: tuple[int, int]) -> tuple[float, int]:
+    """The largest training accuracy of any function of the centre crops, and how many images contradict others.
+
+    images: uint8 (n, channels, height, width), of which `rows` are used, int64 (m,); labels: int64 (m,)
+    """
+    top, left = (images.shape[2] - crop[0]) // 2, (images.shape[3] - crop[1]) // 2
+    groups: dict[bytes, list[int]] = {}
+    for row, label in zip(rows, labels, strict=True):
+        cropped = images[row, :, top : top + crop[0], left : left + crop[1]]
+        groups.setdefault(cropped.tobytes(), []).append(int(label))
+    right = sum(int(np.bincount(group).max()) for group in groups.values())
+    contradicting = sum(len(group) for group in groups.values() if len(set(group)) > 1)
+    return right / len(labels), contradicting
+
+
+def regularizers(unfit: Unfit) -> Iterator[Finding]:
+    """Explicit regularizers, those that were asked for and those within the network."""
+    config = unfit.run.config
+    asked = {
+        "weight_decay": f"weight decay {config.weight_decay}" if config.weight_decay else "",
+        "random_crop": "random crops" if config.random_crop else "",
+        "augment_flip_rotate": "flips and rotations" if config.augment_flip_rotate else "",
+    }
+    asked = {name: words for name, words in asked.items() if words}
+    within = f"{config.network_regularizers} within the network" if config.network_regularizers else ""
+    words = [*asked.values(), *([within] if within else [])]
+    if not words:
+        return
+    off: dict[str, Any] = {"weight_decay": 0.0, "random_crop": False, "augment_flip_rotate": False}
+    options = {name: off[name] for name in asked}
+    if within and (parameters := dropout_parameters(unfit)):
+        options["model_options"] = ", ".join(f"{name}=0.0" for name in parameters)
+    build = f"; build {unfit.network} without" if within and "model_options" not in options else ""
+    yield Finding(
+        f"{unfit.words}: cause",
+        f"Explicit regularization was on: {', '.join(words)}{build}.",
+        command=unfit.test.with_options(**options).command if options else "",
+    )
+
+
+def dropout_parameters(unfit: Unfit) -> list[str]:
+    """Parameters of the network's function that have 'drop' in their names."""
+    try:
+        return [
+            name for name in inspect.signature(unfit.run.config.network.loaded).parameters if "drop" in name.lower()
+        ]
+    except (ValueError, TypeError):  # of some functions in C
+        return []
+
+
+def constant(unfit: Unfit) -> Iterator[Finding]:
+    """Outputs that are the same for every image."""
+    images = len(unfit.data.train) if unfit.run.config.train_subset is None else unfit.run.config.train_subset
+    config = replace(unfit.run.config, train_subset=min(images, IMAGES_COMPARED), device="cpu")
+    batches = plain_training_set(config, unfit.data)
+    with torch.no_grad():
+        outputs = unfit.run.network()(next(batches.in_order(IMAGES_COMPARED))[0]).float()
+    if differs_least(outputs):
+        yield Finding(
+            f"{unfit.words}: cause",
+            f"The outputs of {unfit.network} are the same for every image: they do not depend on it.",
+        )
+
+
+def differs_least(outputs: Tensor) -> bool:
+    """Whether all rows are one, but for rounding."""
+    return bool((outputs - outputs[0]).abs().max() <= ALIKE * outputs.abs().max().clamp_min(1e-30))
+
+
+def not_converged(unfit: Unfit) -> Iterator[Finding]:
+    """A loss that still falls when the run ends, or a run too short to tell."""
+    epochs = len(unfit.run.metrics)
+    about, longer = f"{unfit.words}: cause", unfit.test.longer(epochs).command
+    if epochs < SHORT:
+        yield Finding(
+            about,
+            f"Training was short: {epochs:,} epochs. Random labels took the paper's networks 36 to 55 (Figure 1b).",
+            float(epochs),
+            float(SHORT),
+            longer,
+        )
+        return
+    before, after = losses_late(unfit.run.metrics)
+    if after < (1 - FALLS) * before:
+        yield Finding(
+            about,
+            f"Training is not converged after {epochs:,} epochs: over the last {LATE:.0%} of them the loss fell from"
+            f" {before:.4g} to {after:.4g}.",
+            (before - after) / before,
+            FALLS,
+            longer,
+        )
+
+
+def losses_late(metrics: Sequence[Record]) -> tuple[float, float]:
+    """Mean training losses of the two halves of the last epochs, a share `LATE` of all, two at least."""
+    last = [record["train_loss"] for record in metrics[-max(2, math.ceil(LATE * len(metrics))) :]]
+    middle = len(last) // 2
+    return sum(last[:middle]) / middle, sum(last[middle:]) / (len(last) - middle)
+
+
+def few_parameters(unfit: Unfit) -> Iterator[Finding]:
+    """Fewer weights than images, and training that is over."""
+    parameters, images = unfit.run.result["parameters"], unfit.run.result["train_images"]
+    if parameters < images:
+        yield Finding(
+            f"{unfit.words}: cause",
+            f"{unfit.network} has {parameters:,} trainable parameters, fewer than the {images:,} training images. A"
+            " linear model fits no arbitrary labels then; two layers take 2n + d weights (Theorem 1).",
+            float(parameters),
+            float(images),
+        )

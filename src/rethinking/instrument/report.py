@@ -1,0 +1,276 @@
+"""The report of a randomization test: its runs, the table, the verdict, and what it leaves in a folder."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rethinking import files
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.errors import DivergedError, InputError, nearest
+from rethinking.experiments import archive
+from rethinking.experiments.experiment import Answer, Cell, Evidence, Experiment, Number, Row, cells
+from rethinking.experiments.quantities import EPOCHS, TEST_ACCURACY, TRAIN_ACCURACY, count, declare, percent
+from rethinking.instrument.battery import RandomizationTest
+from rethinking.instrument.causes import Unfit, causes, diverged
+from rethinking.instrument.conditions import RANDOM, TRUE, Condition
+from rethinking.instrument.rate import Rate, find_rate
+from rethinking.instrument.verdict import FITS, Finding, Shown, epoch_to_fit, verdict
+from rethinking.report import page, results, tables
+from rethinking.training.run_dir import RunResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Outcome = RunResult | DivergedError
+
+NAME = "test"  # of the table, and of its files
+GAP = declare("gap", percent, "share", "training less test accuracy, after the last epoch")
+TO_FIT = declare(f"epochs to {FITS:.0%}", count, "epochs", "the first one with that exact training accuracy")
+SECONDS = declare("seconds", count, "s", "of training and evaluation")
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a randomization test found.
+
+    test: as it was asked for; config: the options that all runs share; data: the images
+    outcomes: the run of every condition and seed, or the error of one whose loss was not finite
+    rate: of the range test, where there was one; choices: what was chosen and why, a sentence each
+    """
+
+    test: RandomizationTest
+    config: ExperimentConfig
+    data: sources.ImageData
+    outcomes: dict[tuple[str, int], Outcome]
+    rate: Rate | None
+    choices: tuple[str, ...]
+
+    # The runs
+
+    def __getitem__(self, condition: str | float) -> RunResult:
+        """The run of a condition with the first seed: 'true', 'random', 0.5, 'shuffled_pixels', ...
+
+        Raises `InputError` for a condition that is not among them, and `DivergedError` where its loss was not finite.
+        """
+        return self.run(condition)
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of its conditions."""
+        return iter([condition.key for condition in self.test.conditions])
+
+    def run(self, condition: str | float, seed: int | None = None) -> RunResult:
+        """The run of a condition and seed, the first where none is given; errors as of `report[condition]`."""
+        known = list(self)
+        word = condition if isinstance(condition, str) else f"{condition:g}"
+        meant = (word, f"{word}_pixels", {"0": TRUE, "1": RANDOM}.get(word))
+        key = next((key for key in meant if key in known), None)
+        seed = self.test.seeds[0] if seed is None else seed
+        if key is None or seed not in self.test.seeds:
+            what = f"condition '{word}'{nearest(word, known)}" if key is None else f"seed {seed}"
+            raise InputError(f"the report has no {what}; it has {', '.join(known)} with seeds {self.test.seeds}")
+        outcome = self.outcomes[key, seed]
+        if isinstance(outcome, DivergedError):
+            raise outcome
+        return outcome
+
+    # The verdict
+
+    @property
+    def network(self) -> str:
+        """What the network is called."""
+        return self.test.network.rpartition(":")[2].strip("<>")
+
+    @functools.cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The verdict, a sentence each with its number and threshold; why labels were not fitted, and what to try."""
+        shown = [one for condition in self.test.conditions if (one := self._shown(condition)) is not None]
+        found = verdict(self.network, shown, len(self.data.train), len(self.data.class_names)) if shown else []
+        said = {condition.words: self._causes(condition) for condition in self.test.conditions}
+        made = []
+        for finding in found:
+            made += [finding, *said.pop(finding.causes_of, [])]
+        rest = [finding for findings in said.values() for finding in findings]  # of what diverged in its first epoch
+        return tuple({finding.sentence: finding for finding in [*rest, *made]}.values())  # causes are often common
+
+    def _shown(self, condition: Condition) -> Shown | None:
+        runs = [self.outcomes[condition.key, seed] for seed in self.test.seeds]
+        metrics = tuple(run.metrics for run in runs if isinstance(run, RunResult))
+        return Shown(condition, metrics) if metrics else None
+
+    def _causes(self, condition: Condition) -> list[Finding]:
+        """Of the first seed that did not fit."""
+        for seed in self.test.seeds:
+            outcome = self.outcomes[condition.key, seed]
+            if isinstance(outcome, DivergedError):
+                assert self.config.learning_rate is not None
+                return [diverged(condition.words, outcome, self.test, self.config.learning_rate)]
+            if not Shown(condition, (outcome.metrics,)).fits:
+                return causes(Unfit(condition.words, outcome, self.data, self.test, self.network, self._rate_found))
+        return []
+
+    @functools.cached_property
+    def _rate_found(self) -> Rate:
+        """What a range test finds, to compare a rate with that was given."""
+        return self.rate or find_rate(self.config)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict as it can be quoted, with the next command where there is one."""
+        return [
+            f"{finding.sentence} Next: {finding.command}" if finding.command else finding.sentence
+            for finding in self.findings
+        ]
+
+    @property
+    def paragraph(self) -> str:
+        """The verdict and how it was come by, in Markdown, for the appendix of a paper."""
+        facts = next(run for run in self.outcomes.values() if isinstance(run, RunResult)).result
+        versions = facts["provenance"]["versions"]
+        how = (
+            f"Randomization test (Zhang et al. 2017) of {self.network}, with {facts['parameters']:,} trainable"
+            f" parameters, on {facts['train_images']:,} training images of {self.data.name}, with"
+            f" {len(self.data.class_names):,} classes. {' '.join(self.choices)}"
+        )
+        made = (
+            f"rethinking-generalization {versions['rethinking-generalization']}, torch {versions['torch']},"
+            f" {facts['provenance']['precision']} on {facts['provenance']['hardware']}; data"
+            f" {self.data.fingerprint[:12]}; `{self.test.command}`."
+        )
+        return f"{how} {' '.join(finding.sentence for finding in self.findings)} ({made})\n"
+
+    # The table
+
+    @property
+    def experiment(self) -> Experiment:
+        """What the tables and the page take: a row a condition."""
+        return Experiment(
+            title=f"Randomization test of {self.network} on {self.data.name}",
+            about="",
+            models=(),
+            rows=lambda study: [],
+            numbers=numbers,
+            ours_only=(TRAIN_ACCURACY, TEST_ACCURACY, GAP, TO_FIT, EPOCHS, SECONDS),
+        )
+
+    @functools.cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """What is kept of the runs, by their names."""
+        runs = [archive.evidence(run) for run in self.outcomes.values() if isinstance(run, RunResult)]
+        return {run.run: run for run in runs}
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """The numbers of the table: of every condition, over all seeds."""
+        answers = []
+        configs = self.test.configs(self.config)
+        for condition in self.test.conditions:
+            for seed in self.test.seeds:
+                run = self.outcomes[condition.key, seed]
+                if isinstance(run, RunResult):
+                    row = Row((("trained on", condition.words),), configs[condition.key, seed])
+                    answers.append(Answer(row, seed, self.evidence[run.path.name]))
+        return cells(numbers(answers))
+
+    @property
+    def grid(self) -> tables.Grid:
+        return tables.grid(self.experiment, self.cells)
+
+    def frame(self) -> Any:
+        """A pandas `DataFrame`, a row for every condition and seed. Raises `InputError` where pandas is missing."""
+        try:
+            import pandas  # type: ignore[import-untyped, unused-ignore]
+        except ImportError:
+            raise InputError("frame() takes pandas: pip install pandas") from None
+        rows = []
+        for condition in self.test.conditions:
+            for seed in self.test.seeds:
+                run = self.outcomes[condition.key, seed]
+                row: dict[str, Any] = {"condition": condition.key, "seed": seed}
+                if isinstance(run, RunResult):
+                    row |= dict(zip(FRAME, _numbers_of(run.metrics, run.result["seconds"]), strict=True))
+                    row |= {"finished": run.finished, "run": str(run.path)}
+                rows.append(row)
+        return pandas.DataFrame(rows)
+
+    def plot(self) -> Figure:
+        """Loss and accuracies an epoch, a colour a condition."""
+        from rethinking.report.figures import draw_learning_curves
+
+        return draw_learning_curves(
+            {
+                condition.words: [
+                    run for seed in self.test.seeds if isinstance(run := self.outcomes[condition.key, seed], RunResult)
+                ]
+                for condition in self.test.conditions
+            }
+        )
+
+    # What is left
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the report into `folder`; returns the path of its page.
+
+        report.html; test.csv, .md, .png and .svg, the table and the curves; verdict.md, the paragraph; runs.csv and
+        epochs.csv, the evidence. Raises `RunError` where that cannot be.
+        """
+        from rethinking.report.figures import save_figure
+
+        folder = Path(folder)
+        archive.add(folder, self.evidence.values())
+        with archive.locked(folder) as kept:
+            if self.cells:
+                results.write_table(folder, NAME, self.experiment, self.cells, kept, scale="")
+                save_figure(self.plot(), folder / NAME, self.experiment.title)
+                files.write(folder / "verdict.md", self.paragraph, durable=False)
+            findings = tuple((finding.sentence, finding.command) for finding in self.findings)
+            front = page.Front(self.experiment.title, findings, " ".join(self.choices))
+            return page.write(folder, kept, {NAME: self.experiment}, front)
+
+    def __repr__(self) -> str:
+        first = self.findings[0].sentence if self.findings else "no run has a finished epoch"
+        return f"<Report: {first}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the table, the sentences and the curves."""
+        from rethinking.report.figures import as_svg
+
+        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
+        title = self.experiment.title
+        shown = f"{tables.html_table(self.grid)}<ul>{said}</ul>{as_svg(self.plot(), title)}"
+        return f"<h4>{html.escape(title)}</h4>{shown}"
+
+
+def numbers(answers: list[Answer]) -> list[Number]:
+    """A row's numbers after its last epoch."""
+    found = []
+    for answer in answers:
+        run = answer.evidence
+        values = dict(
+            zip(
+                (TRAIN_ACCURACY, TEST_ACCURACY, GAP, TO_FIT, EPOCHS, SECONDS),
+                _numbers_of(run.metrics, run.facts["seconds"]),
+                strict=True,
+            )
+        )
+        for quantity, value in values.items():
+            note = "" if value is not None else "not reached" if quantity == TO_FIT else "no test set"
+            found.append(Number(answer, quantity, value, None, note=note, settled=True))
+    return found
+
+
+FRAME = ("train_accuracy", "test_accuracy", "generalization_gap", "epochs_to_fit", "epochs", "seconds")
+
+
+def _numbers_of(metrics: Any, seconds: float) -> tuple[float | None, ...]:
+    """Training and test accuracy, their difference, epochs to fit, epochs, seconds."""
+    last = metrics[-1]
+    train = last["train_accuracy"] if last["exact_train_accuracy"] is None else last["exact_train_accuracy"]
+    test = last["test_accuracy"]
+    gap = None if test is None else train - test
+    return train, test, gap, epoch_to_fit(metrics), len(metrics), seconds

@@ -1,0 +1,135 @@
+"""A randomization test from what is asked for to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
+from rethinking.data.readers.contents import ReadOptions
+from rethinking.errors import DivergedError, RunError
+from rethinking.instrument.battery import HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for, load, made_alike
+from rethinking.instrument.budget import train_within
+from rethinking.instrument.rate import Rate, find_rate
+from rethinking.instrument.report import Report
+from rethinking.models import catalogue
+from rethinking.steps import Steps, unwatched
+from rethinking.training.preparation import Observe, resolve
+from rethinking.training.run_dir import RunResult
+
+__all__ = ["randomization_test"]
+
+
+def randomization_test(
+    network: str | Callable[..., nn.Module] | nn.Module,
+    images: Any = "cifar10",
+    test_images: Any = None,
+    *,
+    labels: Sequence[str | float] = ("true", "random"),
+    pixels: Sequence[str] = (),
+    name: str = "images",
+    **options: Any,
+) -> Report:
+    """Trains a network on true and on random labels, and says what that shows (Section 2 of the paper).
+
+    network: as of `--model`, a function that builds it, or an `nn.Module`, whose weights are the initial ones
+    images, test_images: what `--dataset` takes, or images in Python as of `data.sources.adopt`, called `name`
+    labels: 'true', 'random', or a probability that a label is random; pixels: 'shuffled', 'random', 'gaussian'
+    options: those of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir
+
+    Runs that are finished are found again, and those that are not go on. Raises `InputError` for what does not fit
+    together, and what `train` raises, but for a loss that is not finite: the report says so.
+    """
+    path = network if isinstance(network, str) else catalogue.adopt(network)
+    asked = {**options, "labels": tuple(map(str, labels)), "pixels": tuple(pixels)}
+    if isinstance(images, str) and test_images is None:
+        return run(asked_for(path, {**asked, "dataset": images}))
+    test = asked_for(path, asked)
+
+    def read(config: ExperimentConfig) -> str:
+        return sources.adopt(images, test_images, name, ReadOptions(config.resize, config.colour))
+
+    dataset, _ = made_alike(test.config, read)
+    return run(test.with_options(dataset=dataset, resize=None, colour=None))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A test whose data is read and whose rate is known.
+
+    config: the options that all runs share; choices: what was chosen and why, a sentence each
+    """
+
+    test: RandomizationTest
+    data: sources.ImageData
+    config: ExperimentConfig
+    rate: Rate | None
+    choices: tuple[str, ...]
+
+
+def run(test: RandomizationTest, observe: Observe = tuple) -> Report:
+    """The report of a test; trains what is missing."""
+    return carry_out(prepare(test), observe)
+
+
+def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
+    """Reads the data and finds a rate. Raises `InputError` where network and data do not fit together."""
+    data, config = load(test, begin)
+    for condition in test.conditions:
+        resolved = resolve(replace(config, **condition.options), data)
+    rate = None
+    if config.learning_rate is None and config.network.is_own:
+        rate = find_rate(config, begin)
+        config = replace(config, learning_rate=rate.rate)
+    augmented = config.random_crop or config.augment_flip_rotate
+    if config.eval_train_every is None and (augmented or resolved.network_regularizers):
+        config = replace(config, eval_train_every=1)  # what is learnt does not show in training then
+    config = replace(config, learning_rate=config.learning_rate or resolved.learning_rate)
+    resolved = replace(resolved, learning_rate=config.learning_rate)
+    return Prepared(test, data, config, rate, tuple(choices(test, resolved, rate)))
+
+
+def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None) -> list[str]:
+    """What was chosen and why, of a resolved configuration, a sentence each."""
+    made = [f"--{name} {value}" for name in ("resize", "colour")
+            if (value := getattr(config, name)) is not None and getattr(test.config, name) is None]  # fmt: skip
+    sentences = [f"The images are made alike by {' '.join(made)}."] if made else []
+    if config.holdout and test.holdout is None:
+        sentences.append(f"A share of {HELD_OUT} of each class is held out as the test set (--holdout).")
+    why = "as asked for"
+    if test.rate is None:
+        why = f"the paper's for {config.model_name}"
+    if rate is not None:
+        why = f"a tenth of the rate at which the loss of a range test was lowest, {rate.lowest_at:.2g}"
+    momentum = f" with momentum {config.momentum:g}" if config.optimizer == "sgd" else ""
+    schedule = "" if config.lr_schedule == "constant" else f" ({config.lr_schedule} schedule)"
+    sentences.append(
+        f"The optimizer is {config.optimizer}{momentum}, the learning rate {config.learning_rate:g}{schedule}, {why},"
+        f" and a batch has {config.batch_size} images."
+    )
+    until = f"{test.epochs:,} epochs" if test.epochs else f"all training images are learnt, {MOST_EPOCHS:,} epochs"
+    time = "" if test.budget == "none" else f" or {test.budget} of training in all"
+    sentences.append(f"Runs end after {until}{time}." if test.epochs else f"Runs end when {until}{time} are over.")
+    on = [f"weight decay {config.weight_decay}"] if config.weight_decay else []
+    on += ["random crops"] if config.random_crop else []
+    on += ["flips and rotations"] if config.augment_flip_rotate else []
+    on += [f"{config.network_regularizers} within the network"] if config.network_regularizers else []
+    sentences.append(f"Explicit regularization: {', '.join(on) or 'none'}.")
+    return sentences
+
+
+def carry_out(prepared: Prepared, observe: Observe = tuple) -> Report:
+    """Trains what is missing, within the budget. Raises `RunError` for what is no divergence."""
+    configs = prepared.test.configs(prepared.config)
+    outcomes = train_within(list(dict.fromkeys(configs.values())), prepared.test.seconds, observe)
+    found: dict[tuple[str, int], RunResult | DivergedError] = {}
+    for key, config in configs.items():
+        outcome = outcomes[config]
+        if isinstance(outcome, RunError) and not isinstance(outcome, DivergedError):
+            raise outcome
+        found[key] = outcome
+    return Report(prepared.test, prepared.config, prepared.data, found, prepared.rate, prepared.choices)

@@ -1,0 +1,145 @@
+"""What the verdict says of numbers that are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from rethinking.instrument.conditions import conditions
+from rethinking.instrument.verdict import Shown, complexity_at_least, epoch_to_fit, percent, span, verdict, whole
+from rethinking.training.run_dir import Record
+
+TRUE, RANDOM, HALF, SHUFFLED = conditions(("true", "random", "0.5"), ("shuffled",))
+
+
+def run(*exact: float | None, test: float | None = 0.5) -> list[Record]:
+    """Records of a run with these exact training accuracies an epoch; None where it was not measured."""
+    return [
+        {"epoch": epoch, "train_accuracy": 0.4, "exact_train_accuracy": accuracy, "test_accuracy": test}
+        for epoch, accuracy in enumerate(exact, 1)
+    ]
+
+
+def said(*shown: Shown, images: int = 1000, classes: int = 10) -> dict[str, str]:
+    return {finding.about: finding.sentence for finding in verdict("net", shown, images, classes)}
+
+
+def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
+    found = verdict(
+        "net",
+        [Shown(TRUE, (run(None, 0.995, 1.0, test=0.8),)), Shown(RANDOM, (run(None, None, None, 0.99, 1.0, test=0.1),))],
+        1000,
+        10,
+    )
+    by_about = {finding.about: finding for finding in found}
+    assert [finding.about for finding in found] == [
+        "random labels: fit", "random labels: time", "true labels: gap", "random labels: gap", "capacity", "seeds"
+    ]  # fmt: skip
+    fit, time = by_about["random labels: fit"], by_about["random labels: time"]
+    assert fit.sentence == (
+        "net fits random labels: it learns 100.00% of 1,000 training images, and 99%, the threshold, by epoch 4."
+    )
+    assert (fit.number, fit.threshold) == (1.0, 0.99)
+    assert (time.number, time.threshold) == (2.0, 1.0)
+    assert by_about["true labels: gap"].number == pytest.approx(0.2)
+    assert by_about["random labels: gap"].number == pytest.approx(0.9)
+    assert "a guess is right for 10.00%" in by_about["random labels: gap"].sentence
+    assert "does not explain the 80.00% on test images" in by_about["capacity"].sentence
+    assert "such a bound says nothing" in by_about["capacity"].sentence
+    assert by_about["capacity"].number == pytest.approx(1 + 3 * math.sqrt(math.log(40) / 2000))
+    assert "one seed" in by_about["seeds"].sentence
+
+
+def test_a_network_that_does_not_fit_is_not_said_to_be_explained_by_its_capacity():
+    found = said(Shown(TRUE, (run(1.0),)), Shown(RANDOM, (run(None, 0.3),)))
+    assert found["random labels: fit"] == (
+        "net does not fit random labels in 2 epochs: it learns 30.00% of 1,000 training images (threshold 99%)."
+    )
+    assert "random labels: time" not in found
+    assert "does not settle" in found["capacity"]
+    assert "does not explain" not in found["capacity"]
+    assert "Equation 1" not in found["capacity"], "a complexity of at least 0 says nothing"
+
+
+def test_a_fit_that_is_not_exact_is_measured_against_the_threshold():
+    almost = said(Shown(RANDOM, (run(0.9899),)))["random labels: fit"]
+    assert "does not fit" in almost
+    assert "98.99%" in almost
+    assert "net fits" in said(Shown(RANDOM, (run(0.99),)))["random labels: fit"]
+
+
+def test_a_run_that_fitted_once_and_lost_it_again_does_not_fit():
+    found = said(Shown(RANDOM, (run(0.995, 0.6),)))
+    assert "does not fit" in found["random labels: fit"]
+
+
+def test_true_labels_that_are_not_fitted_are_said_first_of_all():
+    found = said(Shown(TRUE, (run(0.5),)), Shown(RANDOM, (run(0.2),)))
+    assert "does not fit true labels" in found["true labels: fit"]
+
+
+def test_several_seeds_are_counted_and_their_range_is_shown():
+    true = Shown(TRUE, (run(0.99), run(None, 1.0)))
+    random = Shown(RANDOM, (run(*[None] * 5, 0.995, test=0.1), run(*[None] * 7, 1.0, test=0.2)))
+    found = said(true, random)
+    assert "with each of 2 seeds: it learns 99.50% to 100.00%" in found["random labels: fit"]
+    assert "by epoch 6 to 8" in found["random labels: fit"]
+    assert "4.67 times as many epochs as true labels: 6 to 8 against 1 to 2" in found["random labels: time"]
+    assert "2 seeds" in found["seeds"]
+    one_of_two = said(Shown(RANDOM, (run(1.0), run(0.4))))
+    assert "fits random labels with 1 of 2 seeds" in one_of_two["random labels: fit"]
+    assert "does not settle" in one_of_two["capacity"]
+
+
+def test_without_a_test_set_no_gap_is_said():
+    found = said(Shown(TRUE, (run(1.0, test=None),)), Shown(RANDOM, (run(1.0, test=None),)))
+    assert not [about for about in found if "gap" in about]
+    assert "does not explain how it generalizes" in found["capacity"]
+
+
+def test_other_conditions_have_their_own_sentences():
+    found = said(Shown(TRUE, (run(1.0),)), Shown(HALF, (run(None, 1.0),)), Shown(SHUFFLED, (run(0.8),)))
+    assert "labels random with probability 0.5" in found["labels random with probability 0.5: fit"]
+    assert "Labels random with probability 0.5 take 2 times" in found["labels random with probability 0.5: time"]
+    assert "does not fit shuffled pixels" in found["shuffled pixels: fit"]
+    assert "capacity" not in found, "it is of random labels"
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_the_complexity_is_a_lower_bound_on_the_correlation_with_random_signs(classes):
+    """Against all labels and predictions of three images: a network's two-class function, and the mean over a coin."""
+    for labels, predicted in itertools.product(itertools.product(range(classes), repeat=3), repeat=2):
+        accuracy = sum(a == b for a, b in zip(labels, predicted, strict=True)) / 3
+
+        def sign(label: int, coin: int) -> int:
+            return coin if label == classes - 1 and classes % 2 else 1 if label < classes // 2 else -1
+
+        # Of an odd number of classes, the coin is thrown anew for each image with the last class as its label.
+        correlation = sum(
+            sum(sign(label, coin) * sign(guess, 1) for coin in (-1, 1)) / 2
+            for label, guess in zip(labels, predicted, strict=True)
+        )
+        in_last = sum(label == classes - 1 for label in labels) if classes % 2 else 0
+        share = (3 - in_last) / 3  # its mean over labels is (k - k mod 2) / k
+        assert correlation / 3 >= share - 2 * (1 - accuracy) - 1e-12
+
+
+def test_the_mean_share_of_images_with_signs_is_that_of_the_classes():
+    assert complexity_at_least(1.0, 10) == 1.0
+    assert complexity_at_least(1.0, 3) == pytest.approx(2 / 3)
+    assert complexity_at_least(0.75, 2) == 0.5
+    assert complexity_at_least(0.4, 10) == 0.0
+
+
+def test_the_epoch_of_a_fit_is_the_first_with_an_exact_accuracy():
+    assert epoch_to_fit(run(None, 0.98, 0.991, 1.0)) == 3
+    assert epoch_to_fit(run(None, 0.98)) is None
+
+
+def test_numbers_are_written_so_that_a_miss_is_not_rounded_away():
+    assert percent(1.0) == "100.00%"
+    assert percent(49_999 / 50_000) == "99.99%"
+    assert span([1, 1], whole) == "1"
+    assert span([3, 1, 2], whole) == "1 to 3"
