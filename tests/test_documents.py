@@ -82,6 +82,21 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert f"{sum(weights.numel() for weights in first.parameters()):,} weights" in memorizing
 
 
+def test_the_python_of_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.+?)```", DATA, flags=re.DOTALL):
+        exec(block, names)
+    assert names["result"].result["dataset"] == "small_digits-resize28"
+    assert names["result"].final["test_accuracy"] > 0.5
+    assert torch.equal(names["record"].labels, names["made"].record.labels)
+    assert 0.85 < names["record"].changed.double().mean() < 0.95, "nine of ten draws are other classes"
+    assert names["noisy"].data[0].shape == (1500, 8, 8)
+    assert names["noisy"].data[0].dtype == np.uint8
+    assert names["test_labels"].tolist() == names["labels"][1500:].tolist()
+    assert 0.2 < names["partly"].record.changed.double().mean() < 0.34
+
+
 def test_the_readmes_models_are_table_1s():
     for model in catalogue.PAPER:
         defaults = catalogue.find(model)

@@ -16,6 +16,7 @@ from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
     from rethinking.data.operators import Operator
+    from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
     from rethinking.runs import load_run
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, so that `--help` need not wait for it
     "Observer": "training.loggers",
     "Operator": "data.operators",
+    "RandomizationRecord": "data.randomized",
     "RunResult": "training",
     "build_model": "models.construction",
     "load_run": "runs",
     "randomization_test": "instrument.run",
+    "randomize": "data.randomized",
     "train": "training",
     "train_many": "training",
 }
@@ -38,6 +41,7 @@ __all__ = [
     "InputError",
     "Observer",
     "Operator",
+    "RandomizationRecord",
     "RunError",
     "RunResult",
     "__version__",
@@ -46,6 +50,7 @@ __all__ = [
     "get_random_labels_config",
     "load_run",
     "randomization_test",
+    "randomize",
     "train",
     "train_many",
 ]

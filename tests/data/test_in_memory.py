@@ -91,6 +91,7 @@ FORMS: dict[str, Callable[[], Any]] = {
     "a Dataset of tensors": lambda: Pictures(PIXELS, LABELS, to_tensor),
     "a Dataset with tensors as labels": lambda: Pictures(PIXELS, torch.from_numpy(LABELS)),
     "a TensorDataset": lambda: torch.utils.data.TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS)),
+    "mappings": lambda: [{"image": image, "label": label} for image, label in zip(PIXELS, LABELS, strict=True)],
     "a Subset": lambda: torch.utils.data.Subset(Pictures(PIXELS, LABELS), range(12)),
     "a stream": lambda: Stream(list(zip(PIXELS, LABELS, strict=True))),
     "a stream that is read once": lambda: Stream(iter(list(zip(PIXELS, LABELS, strict=True)))),
@@ -254,6 +255,18 @@ def test_different_sizes_and_colours_are_read_with_options_as_files_are(tmp_path
     assert adopted.name == "images-resize6-rgb"
     with pytest.raises(InputError, match="--colour rgb or --colour grey converts"):
         sources.adopt(given)
+
+
+def test_pillow_s_images_have_their_pixels_where_a_training_loop_sees_them():
+    """Not turned as their file's EXIF says, which Pillow does not do by itself either."""
+    image = Image.fromarray(PIXELS[0])
+    image.getexif()[0x0112] = 6
+    image.info["exif"] = image.getexif().tobytes()
+    loaded = sources.load(sources.adopt([(image, 0), (image, 1), (image.copy(), 1)]))
+    np.testing.assert_array_equal(loaded.train.images[2], PIXELS[0].transpose(2, 0, 1))
+    palette = image.convert("P")
+    rgb = sources.load(sources.adopt([(palette, 0), (palette, 1)] * 2, options=ReadOptions(colour="rgb")))
+    np.testing.assert_array_equal(rgb.train.images[0], np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
 
 
 def test_options_of_a_run_act_on_adopted_images_as_on_files(tmp_path: Path):

@@ -68,6 +68,11 @@ class Operator:
         return type(self).change_pixels is not Operator.change_pixels
 
     @property
+    def permutes_alone(self) -> bool:
+        """Whether it draws permutations of positions, whatever the images are."""
+        return type(self).change_pixels in (ShuffledPixels.change_pixels, RandomPixels.change_pixels)
+
+    @property
     def corrupts_labels(self) -> bool:
         """Whether labels of the data's classes differ from the true ones, so that metrics tell them apart."""
         return self.changes_labels and self.own_classes is None

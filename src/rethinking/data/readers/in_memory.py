@@ -58,7 +58,7 @@ def read(images: Any, test_images: Any, options: ReadOptions, folder: Path, begi
         return Contents(contents.splits, [*contents.notes, *_not_applied(given.values())])
     notes = list(_not_applied(one for one in given.values() if is_table(one)))
     splits = {split: _split(one, split, options, folder, notes, begin) for split, one in given.items()}
-    return Contents(_with_class_names(splits), list(dict.fromkeys(notes)))
+    return Contents(with_class_names(splits), list(dict.fromkeys(notes)))
 
 
 def by_split(images: Any, test_images: Any) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def is_pair(given: Any) -> bool:
 
 
 def _is_item(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2
+    return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 2)
 
 
 def _not_applied(tables_given: Iterable[Any]) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: li
         writing.write((Item(image, label) for image, label in zip(images, labels, strict=True)), len(labels))
         return Split(writing.images(notes), Labels(writing.labels), where)
     data = as_dataset(given, where)
-    if _is_iterable_dataset(data):
+    if is_iterable(data):
         first: list[Signature] = []
         writing.write(_noted(items_of(data, where), first), None)
         with _seeded(0):
@@ -128,7 +128,7 @@ def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: li
     return Split(writing.images(notes), Labels(writing.labels, class_names(data)), where)
 
 
-def _with_class_names(splits: dict[str, Split]) -> dict[str, Split]:
+def with_class_names(splits: dict[str, Split]) -> dict[str, Split]:
     """With the class names of the first split that has them for the labels of every split."""
     labels = [split.labels for split in splits.values() if split.labels is not None]
     names = next((each.names for each in labels if each.names is not None), None)
@@ -155,49 +155,57 @@ def pair(given: Any, where: str) -> tuple[Any, list[Any]]:
             raise InputError(f"the {name} of {where} are a text, {str(value)!r}; a path is given as dataset=PATH")
         if not hasattr(value, "__len__") or isinstance(value, Mapping):
             raise InputError(f"the {name} of {where} are of type {_kind(value)}; give an array, a tensor or a list")
-    is_tensor = _is_tensor(images)
-    if is_tensor or hasattr(images, "__array_interface__"):
+    of_tensor = is_tensor(images)
+    if of_tensor or hasattr(images, "__array_interface__"):
         images = _array(images)
-    labels = _array(labels) if _is_tensor(labels) or hasattr(labels, "__array__") else labels
+    labels = _array(labels) if is_tensor(labels) or hasattr(labels, "__array__") else labels
     if isinstance(images, np.ndarray):
         if images.ndim < 3 and np.ndim(labels) >= 3:
             raise InputError(f"the images and labels of {where} are exchanged; give (images, labels)")
-        images = _checked(images, f"the array of images of {where}", is_tensor)
+        images = _checked(images, f"the array of images of {where}", of_tensor)
     if len(images) != len(labels):
         raise InputError(f"{where} has {len(images):,} images, but {len(labels):,} labels")
     return images, [label_of(label, f"the label of image {row} of {where}") for row, label in enumerate(labels)]
 
 
-def _checked(images: np.ndarray, described: str, channels_first: bool) -> np.ndarray:
+def _checked(images: np.ndarray, described: str, is_tensor: bool) -> np.ndarray:
     """With channels last."""
     if images.dtype.kind == "O":
         raise InputError(f"{described} holds Python objects; give a list, or numbers of one size")
     grey16 = images.dtype == np.uint16 and images.ndim == 3
     if images.dtype != np.uint8 and images.dtype.kind != "f" and not grey16:
         raise InputError(f"{described} is of {images.dtype}; images must be uint8, from 0 to 255")
-    if images.ndim == 4:
-        images = _channels_last(images, described, channels_first)
     if images.ndim not in (3, 4):
         raise InputError(f"{described} is {images.shape}; images must be {LAYOUTS}")
+    if images.ndim == 4 and has_channels_first(images.shape[1:], described, is_tensor):
+        return images.transpose(0, 2, 3, 1)
     return images
 
 
-def _channels_last(images: np.ndarray, described: str, channels_first: bool) -> np.ndarray:
-    first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
+def has_channels_first(shape: tuple[int, ...], described: str, is_tensor: bool) -> bool:
+    """Whether an image of three axes has its channels first, not last. Where both are possible, a tensor has.
+
+    Raises `InputError` where neither is possible, or where that is open.
+    """
+    first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
     if not first and not last:
-        raise InputError(f"{described} is {images.shape}, with neither 1 nor 3 channels; images must be {LAYOUTS}")
-    if first and last and not channels_first:
-        raise InputError(f"{described} is {images.shape}, of which two numbers could be the channels; give a tensor")
-    return images.transpose(0, 2, 3, 1) if first else images
+        raise InputError(
+            f"{described} has the shape {tuple(shape)}, with neither 1 nor 3 channels; images must be {LAYOUTS}"
+        )
+    if first and last and not is_tensor:
+        raise InputError(
+            f"{described} has the shape {tuple(shape)}, of which two numbers could be the channels; give a tensor"
+        )
+    return first
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _array(value: Any) -> np.ndarray:
-    if _is_tensor(value):
+    if is_tensor(value):
         value = value.detach().cpu()
         return np.asarray(value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value)
     return np.asarray(value)
@@ -209,7 +217,7 @@ def _kind(value: Any) -> str:
 
 def label_of(value: Any, described: str) -> Any:
     """A label as Python has it, for `classify`. Raises `InputError` for more than one number."""
-    if _is_tensor(value) or isinstance(value, np.ndarray | np.generic | list | tuple):
+    if is_tensor(value) or isinstance(value, np.ndarray | np.generic | list | tuple):
         array = _array(value)
         if array.size != 1:
             raise InputError(
@@ -231,21 +239,21 @@ def as_dataset(given: Any, where: str) -> Any:
         raise InputError(f"{where} is a text, {str(given)!r}; a path or name is given as dataset=..., without pairs")
     if hasattr(given, "__next__"):
         raise InputError(f"{where} is a {_kind(given)}, which can be read once alone; give a list or a torch Dataset")
-    if isinstance(given, np.ndarray) or _is_tensor(given) or given is None:
+    if isinstance(given, np.ndarray) or is_tensor(given) or given is None:
         raise InputError(f"{where} has no labels: it is of type {_kind(given)}; give {FORMS}")
-    if _is_iterable_dataset(given) or (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
+    if is_iterable(given) or (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
         return given
     raise InputError(f"{where} is of type {_kind(given)}; give {FORMS}")
 
 
-def _is_iterable_dataset(data: Any) -> bool:
+def is_iterable(data: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(data, torch.utils.data.IterableDataset)
 
 
 def items_of(data: Any, where: str) -> Iterator[Item]:
     """Every item, one after the other. Raises `InputError` where one cannot be read, or is no pair."""
-    if not _is_iterable_dataset(data):
+    if not is_iterable(data):
         yield from (item_at(data, row, where) for row in range(len(data)))
         return
     iterator, row = iter(data), 0
@@ -279,15 +287,21 @@ def _failing_in_one_line(row: int, where: str) -> Iterator[None]:
 def as_item(item: Any, row: int, where: str) -> Item:
     """Image and label of what a data set gives: a pair, or a mapping with their names."""
     if isinstance(item, Mapping):
-        image = next((key for key in IMAGE_KEYS if key in item), None)
-        label = next((key for key in LABEL_KEYS if key in item), None)
-        if image is not None and label is not None:
-            return Item(item[image], item[label])
-        raise InputError(f"item {row} of {where} has the keys {', '.join(map(str, item))}, not image and label")
+        image, label = keys_of(item, row, where)
+        return Item(item[image], item[label])
     if not isinstance(item, tuple | list) or len(item) != 2:
         parts = f"{len(item)} parts" if isinstance(item, tuple | list) else f"of type {_kind(item)}"
         raise InputError(f"item {row} of {where} is {parts}, not a pair (image, label)")
     return Item(*item)
+
+
+def keys_of(item: Mapping[str, Any], row: int, where: str) -> tuple[str, str]:
+    """The keys of an item's image and label. Raises `InputError` where it has none."""
+    image = next((key for key in IMAGE_KEYS if key in item), None)
+    label = next((key for key in LABEL_KEYS if key in item), None)
+    if image is None or label is None:
+        raise InputError(f"item {row} of {where} has the keys {', '.join(map(str, item))}, not image and label")
+    return image, label
 
 
 def class_names(data: Any) -> tuple[str, ...] | None:
@@ -342,7 +356,7 @@ def _compare(first: list[Signature], again: list[Signature], where: str) -> None
 
 def _signature(item: Item) -> Signature:
     image, label = _array(item.image), item.label
-    label = label.tolist() if _is_tensor(label) or isinstance(label, np.ndarray) else label
+    label = label.tolist() if is_tensor(label) or isinstance(label, np.ndarray) else label
     return image.shape, str(image.dtype), image.tobytes(), repr(label)
 
 
@@ -359,10 +373,10 @@ def pixels_of(image: Any, described: str) -> Pixels:
         return Pixels(Stored(described, image))
     if isinstance(image, str | bytes | Path) or image is None:
         raise InputError(f"{described} is of type {_kind(image)}; images must be arrays, tensors or Pillow's")
-    is_tensor, array = _is_tensor(image), _array(image)
+    array = _array(image)
     if array.ndim not in (2, 3):
         raise InputError(f"{described} is {array.shape}; an image is (height, width) or has 1 or 3 channels beside")
-    array = _checked(array[None], described, is_tensor)[0]
+    array = _checked(array[None], described, is_tensor(image))[0]
     if array.dtype.kind != "f":
         return Pixels(Stored(described, array))
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)

@@ -494,8 +494,7 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_fil
     if train is None:
         raise InputError(f"{where} has no training images, only {' and '.join(sorted(splits))}")
     notes: list[str] = []
-    image = _image_column(train, where, options.image_column, notes)
-    label = _label_column(train.schema, where, options.label_column, image, notes)
+    image, label = columns(train, where, options, notes)
     made = {}
     for name, rows in splits.items():
         described = f"the split '{name}'"
@@ -505,6 +504,15 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_fil
         labels = _labels(rows, label) if label in rows.schema.names else None
         made[name] = Split(TableImages(rows, image, name, None if any_file else where), labels, described)
     return Contents(made, notes)
+
+
+def columns(rows: Rows, where: Path, options: ReadOptions, notes: list[str]) -> tuple[str, str]:
+    """The image and the label column; notes: gets what was decided.
+
+    Raises `InputError` where one is not there, or where several could be meant.
+    """
+    image = _image_column(rows, where, options.image_column, notes)
+    return image, _label_column(rows.schema, where, options.label_column, image, notes)
 
 
 def _image_column(rows: Any, where: Path, asked: str | None, notes: list[str]) -> str:

@@ -1,0 +1,548 @@
+"""`randomize`: the operators of Section 2.1 on the data of a training loop that is not ours.
+
+The draws are those of a run with the same seed on the same data. So labels are those of the run's
+`randomization.safetensors`, image for image, and a permutation moves the same positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from rethinking import files, registry
+from rethinking.config import as_text
+from rethinking.data import operators, randomization, sources
+from rethinking.data.draws import RandomizedSplit
+from rethinking.data.labels import classify, has_labels
+from rethinking.data.readers import in_memory, tables
+from rethinking.data.readers.contents import Labels, ReadOptions, Split, Stored
+from rethinking.errors import InputError
+
+CHECKED = 3  # items whose labels are compared with a data set's list of labels
+LISTS = ("targets", "labels")  # attributes with all labels, as data sets like torchvision's have them
+KEPT = ("classes", "class_to_idx")
+
+Change = Callable[[Any, int], Any]  # of an image and its row to the image that stands in its place
+
+
+@dataclass(frozen=True, eq=False)
+class RandomizationRecord:
+    """What was randomized, and what of it is small enough to keep.
+
+    operator, options, seed: as given, the options as text; class_names: those of the labels
+    labels, true_labels: of the training set, class indices int64 (n,)
+    permutation: int32 (positions,), the one for all images; None where there is none, or where each image has its own
+    fingerprint, test_fingerprint: SHA-256 of what was drawn for each set, as in a run's `randomization.safetensors`
+    """
+
+    operator: str
+    options: str | None
+    seed: int
+    class_names: tuple[str, ...]
+    labels: Tensor
+    true_labels: Tensor
+    permutation: Tensor | None
+    fingerprint: str
+    test_fingerprint: str | None
+
+    @property
+    def changed(self) -> Tensor:
+        """Which labels differ from the true ones, bool (n,)."""
+        return self.labels != self.true_labels
+
+    def write(self, path: str | Path) -> None:
+        """Writes it as a safetensors file. Raises `RunError` where the file cannot be written."""
+        tensors = {"labels": self.labels, "true_labels": self.true_labels}
+        if self.permutation is not None:
+            tensors["permutation"] = self.permutation
+        details = {
+            "operator": self.operator,
+            "seed": str(self.seed),
+            "class_names": json.dumps(self.class_names),
+            "train": self.fingerprint,
+        }
+        if self.options is not None:
+            details["options"] = self.options
+        if self.test_fingerprint is not None:
+            details["test"] = self.test_fingerprint
+        files.write(Path(path), safetensors.torch.save(tensors, details))
+
+    @classmethod
+    def read(cls, path: str | Path) -> RandomizationRecord:
+        """Reads what `write` wrote. Raises `InputError` where that is no such file."""
+        content = files.read(Path(path))
+        if content is None:
+            raise InputError(f"there is no file {path}")
+        try:
+            tensors = safetensors.torch.load(content)
+            header = files.parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
+            details = header["__metadata__"]
+            return cls(
+                details["operator"],
+                details.get("options"),
+                int(details["seed"]),
+                tuple(json.loads(details["class_names"])),
+                tensors["labels"],
+                tensors["true_labels"],
+                tensors.get("permutation"),
+                details["train"],
+                details.get("test"),
+            )
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
+            raise InputError(f"{path} is no record that RandomizationRecord.write wrote, or is damaged") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Randomized:
+    """Data after an operator, of the kind that was given.
+
+    data: to train on; test: images to test on, None where none were given, or where the operator's labels are not the
+    data's, so that no label of a test image is right
+    """
+
+    data: Any
+    test: Any
+    record: RandomizationRecord
+
+
+def randomize(
+    dataset: Any,
+    operator: str = "random_labels",
+    *,
+    seed: int = 0,
+    corruption_prob: float | None = None,
+    num_classes: int | None = None,
+    test: Any = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    **options: Any,
+) -> Randomized:
+    """Applies a randomization operator to data for a training loop of one's own.
+
+    dataset, test: each a torch `Dataset` with a length, a `datasets.Dataset`, or a pair (images, labels) of arrays,
+        tensors or lists. The same kind comes back. A torch `Dataset` is wrapped, and its items are changed as they are
+        read; the others are changed at once
+    operator: a name, or somebody's own by `FILE.py:CLASS`; options: those of the operator
+    seed: the draws are those of a run with this `randomization_seed`
+    num_classes: of whole-number labels that are not all in the training set; else the classes are those of a run on
+        the data
+    image_column, label_column: of a `datasets.Dataset`
+
+    Test images keep their labels; their pixels change as in a run. A permutation acts on all positions of an image, as
+    in a run that does not crop. Noise, and an own operator's images, are on the scale of the image that they replace:
+    divided by 255 for floats, and rounded and cut to 0-255 for 8 bits. For them all images are read into the cache and
+    must be 8-bit or floats from 0 to 1; other operators do not look at the images.
+
+    Raises `InputError` for an unknown operator or option, and for data that is in none of the forms.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
+    drawn_by = operators.create(operator, corruption_prob, options)
+    reading = ReadOptions(image_column=image_column, label_column=label_column)
+    forms = {"train": _form(dataset, "the training set", reading)}
+    if test is not None:
+        forms["test"] = _form(test, "the test set", reading)
+    class_names, labels = _classes(forms, num_classes)
+    shape = forms["train"].shape() if drawn_by.changes_pixels else (1, 0, 0)
+    if drawn_by.changes_pixels and not drawn_by.permutes_alone:
+        data = sources.load(sources.adopt(dataset, test, options=reading))
+        images = {
+            name: torch.from_numpy(split.images)
+            for name, split in (("train", data.train), ("test", data.test))
+            if split
+        }
+    else:
+        images = {name: torch.empty(len(form), 1, 0, 0, dtype=torch.uint8) for name, form in forms.items()}
+    splits = {name: RandomizedSplit(images[name], labels[name], labels[name]) for name in forms}
+    train_split, test_split = randomization.apply(
+        drawn_by,
+        splits["train"],
+        splits.get("test"),
+        num_classes=len(class_names),
+        positions=shape[1] * shape[2],
+        seed=seed,
+    )
+    options = options if corruption_prob is None else {**options, "corruption_prob": corruption_prob}
+    one_for_all = train_split.permutation is not None and train_split.permutation.dim() == 1
+    record = RandomizationRecord(
+        registry.without_folder(operator),
+        as_text(options),
+        seed,
+        tuple(class_names) if drawn_by.own_classes is None else tuple(map(str, range(drawn_by.own_classes))),
+        train_split.labels.clone(),
+        train_split.true_labels.clone(),
+        train_split.permutation if one_for_all else None,
+        train_split.fingerprint(),
+        test_split.fingerprint() if test_split else None,
+    )
+    values = None
+    if drawn_by.changes_labels:
+        stored = _stored_labels(forms["train"].labels, labels["train"].tolist(), class_names, drawn_by.own_classes)
+        values = [stored[label] for label in train_split.labels.tolist()]
+    made = forms["train"].changed(values, _change(train_split, shape), record.fingerprint)
+    if drawn_by.own_classes is not None and isinstance(made, RandomizedDataset):
+        made.forget_classes()
+    made_test = None
+    if test_split is not None:
+        made_test = forms["test"].changed(None, _change(test_split, shape), test_split.fingerprint())
+    return Randomized(made, made_test, record)
+
+
+# Labels
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Images that are not looked at."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, rows: np.ndarray) -> _Counted:
+        return _Counted(len(rows))
+
+    def stored(self) -> Iterator[Stored]:
+        raise AssertionError("not read")
+
+
+def _classes(forms: Mapping[str, Form], num_classes: int | None) -> tuple[list[str], dict[str, Tensor]]:
+    """Class names and the class indices of each set, as a run on the data has them."""
+    splits = {name: Split(_Counted(len(form)), form.labels, form.where) for name, form in forms.items()}
+    splits = in_memory.with_class_names(splits)
+    if num_classes is not None:
+        known = next((split.labels.names for split in splits.values() if split.labels and split.labels.names), None)
+        if known is not None and len(known) != num_classes:
+            raise InputError(f"num_classes is {num_classes}, but the data names {len(known)} classes; leave it out")
+        names = known or tuple(map(str, range(num_classes)))
+        splits = {
+            name: dataclasses.replace(split, labels=Labels(forms[name].labels.values, names))
+            for name, split in splits.items()
+        }
+    for split in splits.values():
+        if not len(split.images):
+            raise InputError(f"{split.where} is empty")
+        if not has_labels(split):
+            raise InputError(f"no image of {split.where} has a label")
+    class_names, classes, _ = classify(splits, skip_unlabelled=False)
+    return class_names, {name: torch.from_numpy(each.labels) for name, each in classes.items()}
+
+
+def _stored_labels(labels: Labels, indices: Sequence[int], class_names: list[str], own: int | None) -> list[Any]:
+    """For each class the label that stands for it in the data."""
+    first = dict(reversed(list(zip(indices, labels.values, strict=True))))
+    texts = isinstance(labels.values[0], str)
+    if own is not None:
+        return [str(index) if texts else index for index in range(own)]
+    return [first.get(index, name if texts else index) for index, name in enumerate(class_names)]
+
+
+# Images
+
+
+def _change(split: RandomizedSplit, shape: tuple[int, int, int]) -> Change | None:
+    images = split.images if split.redrawn else None
+    if images is None and split.permutation is None:
+        return None
+    return _PixelChange(shape, images, None if split.permutation is None else split.permutation.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class _PixelChange:
+    """Puts other pixels into an image, which keeps its type, shape and order of axes.
+
+    shape: (channels, height, width) that every image must have
+    images: what stands in their places, (n, channels, height, width) on the 0-255 scale; None for themselves
+    permutation: of positions, for all images or for each
+    """
+
+    shape: tuple[int, int, int]
+    images: Tensor | None
+    permutation: np.ndarray | None
+
+    def __call__(self, image: Any, row: int) -> Any:
+        described = f"image {row}"
+        if (shape := _shape(image, described)) != self.shape:
+            raise InputError(f"{described} is {shape}, but the first image of the training set is {self.shape}")
+        if in_memory.is_tensor(image):
+            plain = image.detach().cpu()
+            plain = plain.float() if plain.dtype == torch.bfloat16 else plain  # which NumPy lacks
+            return torch.from_numpy(self._pixels(plain.numpy(), row, True)).to(image)
+        pixels = self._pixels(np.asarray(image), row, False)
+        if not hasattr(image, "getexif"):
+            return pixels
+        from PIL import Image
+
+        made = Image.fromarray(pixels)
+        if made.mode != image.mode:
+            raise InputError(f"{described} has mode {image.mode}; convert the images to L or RGB")
+        return made
+
+    def _pixels(self, pixels: np.ndarray, row: int, is_tensor: bool) -> np.ndarray:
+        first = pixels.ndim == 2 or in_memory.has_channels_first(pixels.shape, f"image {row}", is_tensor)
+        if self.images is not None:
+            new = self.images[row].numpy() if first else self.images[row].permute(1, 2, 0).numpy()
+            pixels = _on_scale(new.reshape(pixels.shape), pixels.dtype)
+        if self.permutation is not None:
+            order = self.permutation if self.permutation.ndim == 1 else self.permutation[row]
+            channels = self.shape[0]
+            if first:
+                return pixels.reshape(channels, -1)[:, order].reshape(pixels.shape)
+            return pixels.reshape(-1, channels)[order].reshape(pixels.shape)
+        return pixels
+
+
+def _on_scale(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Pixels on the 0-255 scale as images of a type have them."""
+    if dtype.kind == "f":
+        return (pixels / 255).astype(dtype)
+    return pixels if pixels.dtype == dtype else np.rint(pixels).clip(0, 255).astype(dtype)
+
+
+def _shape(image: Any, described: str) -> tuple[int, int, int]:
+    """(channels, height, width) of an image of any type. Raises `InputError` for what is none."""
+    is_tensor = in_memory.is_tensor(image)
+    shape = tuple(image.shape) if is_tensor else np.shape(image)
+    if len(shape) not in (2, 3):
+        raise InputError(f"{described} is of type {type(image).__name__} and shape {shape}, and is no image")
+    if len(shape) == 2:
+        return (1, *shape)
+    if in_memory.has_channels_first(shape, described, is_tensor):
+        return shape
+    return shape[2], shape[0], shape[1]
+
+
+# Forms of data
+
+
+class Form(Protocol):
+    """Data as it was given. labels: as read; where: in words, for messages."""
+
+    labels: Labels
+    where: str
+
+    def __len__(self) -> int: ...
+
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the first image."""
+
+    def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> Any:
+        """The same kind of data with other labels and images; None for those that stay. Its content has a name."""
+
+
+def _form(given: Any, where: str, options: ReadOptions) -> Form:
+    if isinstance(given, Mapping):
+        raise InputError(f"{where} is a mapping: give the training set, and the test set as test=")
+    if in_memory.is_table(given):
+        return _Table(given, where, options)
+    if options.image_column or options.label_column:
+        raise InputError(f"{where} has no columns to choose: leave image_column and label_column out")
+    if in_memory.is_pair(given):
+        return _Arrays(given, where)
+    data = in_memory.as_dataset(given, where)
+    if in_memory.is_iterable(data):
+        raise InputError(f"{where} has no length, so that labels have no places; give a Dataset with one, or a list")
+    return _Items(data, where)
+
+
+class _Arrays:
+    """Images and labels apart."""
+
+    def __init__(self, given: Any, where: str) -> None:
+        _, labels = in_memory.pair(given, where)
+        self.given, self.where, self.labels = given, where, Labels(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def shape(self) -> tuple[int, int, int]:
+        return _shape(self.given[0][0], f"image 0 of {self.where}")
+
+    def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> Any:
+        images, given_labels = self.given
+        if change is not None:
+            made = (change(image, row) for row, image in enumerate(images))
+            if in_memory.is_tensor(images) or isinstance(images, np.ndarray):
+                kept = torch.empty_like(images) if in_memory.is_tensor(images) else np.empty_like(images)
+                for row, image in enumerate(made):
+                    kept[row] = image
+                images = kept
+            else:
+                images = list(made)
+        pair = (images, given_labels if labels is None else _same_kind(given_labels, labels))
+        return list(pair) if isinstance(self.given, list) else pair
+
+
+def _same_kind(given: Any, values: list[Any]) -> Any:
+    """All labels in the kind of array or list that they were given in."""
+    if in_memory.is_tensor(given):
+        return torch.tensor(values, dtype=given.dtype, device=given.device).reshape(given.shape)
+    if isinstance(given, np.ndarray):
+        return np.array(values, dtype=given.dtype).reshape(given.shape)
+    return tuple(values) if isinstance(given, tuple) else values
+
+
+class _Items:
+    """A torch `Dataset`, or what has a length and items like one."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        self.data, self.where = data, where
+        self.labels = Labels(_labels_of(data, where), in_memory.class_names(data))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def shape(self) -> tuple[int, int, int]:
+        return _shape(in_memory.item_at(self.data, 0, self.where).image, f"image 0 of {self.where}")
+
+    def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> RandomizedDataset:
+        return RandomizedDataset(self.data, list(self.labels.values), labels, change)
+
+
+def _labels_of(data: Any, where: str) -> list[Any]:
+    """Every label, from a list that the data set has of them, else from its items."""
+    listed = _listed(data)
+    if listed is not None and len(listed) == len(data):
+        rows = np.unique(np.linspace(0, len(data) - 1, CHECKED).astype(int)).tolist() if len(data) else []
+        if all(_label_at(data, row, where) == listed[row] for row in rows):
+            return listed
+    return [_label_at(data, row, where) for row in range(len(data))]
+
+
+def _label_at(data: Any, row: int, where: str) -> Any:
+    return in_memory.label_of(in_memory.item_at(data, row, where).label, f"the label of image {row} of {where}")
+
+
+def _listed(data: Any) -> list[Any] | None:
+    """The labels that a data set has beside its items, through subsets and concatenations; else None."""
+    if getattr(data, "target_transform", None) is not None:
+        return None
+    if isinstance(data, Subset):
+        inner = _listed(data.dataset)
+        return None if inner is None else [inner[index] for index in data.indices]
+    if isinstance(data, ConcatDataset):
+        parts = [_listed(one) for one in data.datasets]
+        return None if any(part is None for part in parts) else [label for part in parts for label in part or ()]
+    labels = next((getattr(data, name) for name in LISTS if hasattr(data, name)), None)
+    if labels is None or not hasattr(labels, "__len__"):
+        return None
+    try:
+        return [in_memory.label_of(label, f"label {row}") for row, label in enumerate(labels)]
+    except InputError:  # several numbers an image, of which a transform may choose
+        return None
+
+
+class RandomizedDataset(Dataset):
+    """A torch `Dataset` whose items have other labels or pixels.
+
+    It has `classes`, `class_to_idx`, `targets` and `labels` where the data set within has them. Raises `InputError` for
+    an item whose label is not the one that it had when the labels were drawn: then items have changed places.
+    """
+
+    def __init__(self, data: Any, true_labels: list[Any], labels: list[Any] | None, change: Change | None) -> None:
+        self.dataset = data
+        self._true_labels, self._labels, self._change = true_labels, labels, change
+        for name in KEPT:
+            if hasattr(data, name):
+                setattr(self, name, getattr(data, name))
+        for name in LISTS:
+            if hasattr(data, name):
+                given = getattr(data, name)
+                setattr(self, name, given if labels is None else _same_kind(given, labels))
+
+    def forget_classes(self) -> None:
+        """The labels are no longer those of `classes`."""
+        for name in KEPT:
+            vars(self).pop(name, None)
+
+    def __len__(self) -> int:
+        return len(self._true_labels)
+
+    def __getitem__(self, index: int) -> Any:
+        row = range(len(self))[index]  # counts from the end below 0; raises IndexError
+        item = self.dataset[row]
+        image, label = in_memory.as_item(item, row, "the data set")
+        if in_memory.label_of(label, f"the label of item {row}") != self._true_labels[row]:
+            raise InputError(
+                f"item {row} has another label than when labels were drawn; the data set must keep its order"
+            )
+        if self._change is not None:
+            image = self._change(image, row)
+        if self._labels is not None:
+            label = _like(label, self._labels[row])
+        if isinstance(item, Mapping):
+            image_key, label_key = in_memory.keys_of(item, row, "the data set")
+            return {**item, image_key: image, label_key: label}
+        return type(item)((image, label)) if type(item) in (tuple, list) else (image, label)
+
+
+def _like(label: Any, value: Any) -> Any:
+    """A label in the type that an item's label has."""
+    if in_memory.is_tensor(label):
+        return torch.full_like(label, value)
+    if isinstance(label, np.ndarray):
+        return np.full_like(label, value)
+    return type(label)(value) if isinstance(label, np.generic) else value
+
+
+class _Table:
+    """A `datasets.Dataset`."""
+
+    def __init__(self, given: Any, where: str, options: ReadOptions) -> None:
+        self.given, self.where = given, where
+        self.image, self.label = tables.columns(tables.DatasetRows(given), Path(where), options, [])
+        contents = tables.read_loaded(given, where, options, any_file=True)
+        labels = contents.splits["train"].labels
+        assert labels is not None, "its column was found"
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    @property
+    def _plain(self) -> Any:
+        """Whose items have images of Pillow's, whatever format and transform are set."""
+        from datasets import Image
+
+        plain = self.given.with_format(None)
+        if not isinstance(plain.features[self.image], Image):
+            raise InputError(f"{self.where}: cast_column('{self.image}', datasets.Image()) makes images of that column")
+        return plain.cast_column(self.image, Image())
+
+    def shape(self) -> tuple[int, int, int]:
+        return _shape(self._plain[0][self.image], f"image 0 of {self.where}")
+
+    def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> Any:
+        features, made = self.given.features, self.given.with_format(None)
+        if change is not None:
+            name = hashlib.sha256(f"{self.given._fingerprint} {fingerprint}".encode()).hexdigest()[:16]
+            made = self._plain.map(
+                lambda item, row: {self.image: change(item[self.image], row)},
+                with_indices=True,
+                features=self._plain.features,
+                load_from_cache_file=False,
+                new_fingerprint=name,
+            )
+        if labels is not None:
+            names = getattr(features[self.label], "names", None)
+            if names is not None and max(labels) >= len(names):
+                raise InputError(f"{self.where} names {len(names)} classes, fewer than the operator's labels have")
+            made = made.remove_columns(self.label).add_column(self.label, labels, feature=features[self.label])
+        made = made.select_columns(list(features))
+        made = made if made.features == features else made.cast(features)
+        shown = self.given.format
+        made.set_format(shown["type"], shown["columns"], shown["output_all_columns"], **shown["format_kwargs"])
+        return made
