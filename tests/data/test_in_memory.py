@@ -435,6 +435,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "paths": (lambda: (["a.png", "b.png"], [0, 1]), "image 0 of the split 'train' is of type str"),
     "a number": (lambda: 3, "is of type int; give a pair"),
     "nothing": (lambda: None, "has no labels"),
+    "a sparse tensor": (lambda: (torch.zeros(4, 3, 8, 8).to_sparse(), LABELS[:4]), "to_dense"),
     "other keys": (lambda: {"x": PIXELS, "y": LABELS}, "the key 'x'"),
     "no training images": (lambda: {"test": (PIXELS, LABELS)}, "no key 'train'"),
     "integers": (lambda: (PIXELS.astype(np.int64), LABELS), "is of int64; images must be uint8"),
@@ -475,8 +476,13 @@ def test_a_test_set_with_other_classes_or_without_labels_is_refused():
         sources.adopt((PIXELS, LABELS), (PIXELS[:0], []))
 
 
-@pytest.mark.parametrize("name", ["", "//", "digits", "Digits"])
-def test_names_that_are_none_or_are_taken_are_refused(name: str):
+def test_columns_of_arrays_cannot_be_chosen():
+    with pytest.raises(InputError, match="no columns to choose"):
+        sources.adopt((PIXELS, LABELS), options=ReadOptions(label_column="coarse"))
+
+
+@pytest.mark.parametrize("name", ["", "//", "digits", "Digits", None])
+def test_names_that_are_none_or_are_taken_are_refused(name: Any):
     with pytest.raises(InputError, match="name"):
         sources.adopt((PIXELS, LABELS), name=name)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -268,6 +269,14 @@ def test_labels_stay_in_their_own_words(labels: np.ndarray):
     assert torch.equal(made.record.labels, randomize((PIXELS, LABELS), "random_labels", seed=1).record.labels)
 
 
+def test_a_series_of_pandas_stays_one():
+    given = pd.Series(LABELS, index=range(100, 140), name="kind", dtype="category")
+    made = randomize((PIXELS, given), "random_labels", seed=1)
+    assert made.data[1].tolist() == made.record.labels.tolist()
+    assert made.data[1].index.equals(given.index)
+    assert made.data[1].dtype == given.dtype
+
+
 def test_classes_that_the_training_set_lacks_are_drawn_where_their_number_is_given():
     few = LABELS % 2
     made = randomize((PIXELS, few), "random_labels", num_classes=6, seed=1)
@@ -275,6 +284,9 @@ def test_classes_that_the_training_set_lacks_are_drawn_where_their_number_is_giv
     assert set(made.data[1].tolist()) == set(range(6))
     with pytest.raises(InputError, match="the label 2 of image 2 of the training set is none of its 2 class names"):
         randomize((PIXELS, LABELS), num_classes=2)
+    cats, dogs = table(PIXELS, few, ["cat", "dog"]), table(PIXELS, few, ["dog", "cat"])
+    for number in (None, 2):
+        assert randomize(cats, num_classes=number, test=dogs, seed=1).test["label"][:] == few.tolist(), "as they are"
     named = Pictures(PIXELS, LABELS)
     named.classes = ["a", "b", "c", "d"]  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="num_classes is 5, but the data names 4 classes"):

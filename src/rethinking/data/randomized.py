@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,12 +157,7 @@ def randomize(
     class_names, labels = _classes(forms, num_classes)
     shape = forms["train"].shape() if drawn_by.changes_pixels else (1, 0, 0)
     if drawn_by.changes_pixels and not drawn_by.permutes_alone:
-        data = sources.load(sources.adopt(dataset, test, options=reading))
-        images = {
-            name: torch.from_numpy(split.images)
-            for name, split in (("train", data.train), ("test", data.test))
-            if split
-        }
+        images = _images(sources.load(sources.adopt(dataset, test, options=reading)))
     else:
         images = {name: torch.empty(len(form), 1, 0, 0, dtype=torch.uint8) for name, form in forms.items()}
     splits = {name: RandomizedSplit(images[name], labels[name], labels[name]) for name in forms}
@@ -174,13 +169,16 @@ def randomize(
         positions=shape[1] * shape[2],
         seed=seed,
     )
-    options = options if corruption_prob is None else {**options, "corruption_prob": corruption_prob}
+    if corruption_prob is not None:
+        options["corruption_prob"] = corruption_prob
+    if drawn_by.own_classes is not None:
+        class_names = list(map(str, range(drawn_by.own_classes)))
     one_for_all = train_split.permutation is not None and train_split.permutation.dim() == 1
     record = RandomizationRecord(
         registry.without_folder(operator),
         as_text(options),
         seed,
-        tuple(class_names) if drawn_by.own_classes is None else tuple(map(str, range(drawn_by.own_classes))),
+        tuple(class_names),
         train_split.labels.clone(),
         train_split.true_labels.clone(),
         train_split.permutation if one_for_all else None,
@@ -189,7 +187,8 @@ def randomize(
     )
     values = None
     if drawn_by.changes_labels:
-        stored = _stored_labels(forms["train"].labels, labels["train"].tolist(), class_names, drawn_by.own_classes)
+        known = None if drawn_by.own_classes else labels["train"].tolist()
+        stored = _stored_labels(forms["train"].labels, known, class_names)
         values = [stored[label] for label in train_split.labels.tolist()]
     made = forms["train"].changed(values, _change(train_split, shape), record.fingerprint)
     if drawn_by.own_classes is not None and isinstance(made, RandomizedDataset):
@@ -224,14 +223,15 @@ def _classes(forms: Mapping[str, Form], num_classes: int | None) -> tuple[list[s
     splits = {name: Split(_Counted(len(form)), form.labels, form.where) for name, form in forms.items()}
     splits = in_memory.with_class_names(splits)
     if num_classes is not None:
-        known = next((split.labels.names for split in splits.values() if split.labels and split.labels.names), None)
-        if known is not None and len(known) != num_classes:
-            raise InputError(f"num_classes is {num_classes}, but the data names {len(known)} classes; leave it out")
-        names = known or tuple(map(str, range(num_classes)))
-        splits = {
-            name: dataclasses.replace(split, labels=Labels(forms[name].labels.values, names))
-            for name, split in splits.items()
-        }
+        named = next((split.labels.names for split in splits.values() if split.labels and split.labels.names), None)
+        if named is not None and len(named) != num_classes:
+            raise InputError(f"num_classes is {num_classes}, but the data names {len(named)} classes; leave it out")
+        if named is None:
+            names = tuple(map(str, range(num_classes)))
+            splits = {
+                name: dataclasses.replace(split, labels=Labels(forms[name].labels.values, names))
+                for name, split in splits.items()
+            }
     for split in splits.values():
         if not len(split.images):
             raise InputError(f"{split.where} is empty")
@@ -241,16 +241,20 @@ def _classes(forms: Mapping[str, Form], num_classes: int | None) -> tuple[list[s
     return class_names, {name: torch.from_numpy(each.labels) for name, each in classes.items()}
 
 
-def _stored_labels(labels: Labels, indices: Sequence[int], class_names: list[str], own: int | None) -> list[Any]:
-    """For each class the label that stands for it in the data."""
-    first = dict(reversed(list(zip(indices, labels.values, strict=True))))
+def _stored_labels(labels: Labels, indices: list[int] | None, class_names: list[str]) -> list[Any]:
+    """For each class the label that stands for it in the data; indices: the classes of `labels`, None for others."""
     texts = isinstance(labels.values[0], str)
-    if own is not None:
-        return [str(index) if texts else index for index in range(own)]
+    first = {} if indices is None else dict(reversed(list(zip(indices, labels.values, strict=True))))
     return [first.get(index, name if texts else index) for index, name in enumerate(class_names)]
 
 
 # Images
+
+
+def _images(data: sources.ImageData) -> dict[str, Tensor]:
+    """Of each set, uint8 (n, channels, height, width)."""
+    splits = {"train": data.train, "test": data.test}
+    return {name: torch.from_numpy(split.images) for name, split in splits.items() if split is not None}
 
 
 def _change(split: RandomizedSplit, shape: tuple[int, int, int]) -> Change | None:
@@ -369,7 +373,7 @@ class _Arrays:
         return len(self.labels)
 
     def shape(self) -> tuple[int, int, int]:
-        return _shape(self.given[0][0], f"image 0 of {self.where}")
+        return _shape(next(iter(self.given[0])), f"image 0 of {self.where}")
 
     def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> Any:
         images, given_labels = self.given
@@ -387,11 +391,13 @@ class _Arrays:
 
 
 def _same_kind(given: Any, values: list[Any]) -> Any:
-    """All labels in the kind of array or list that they were given in."""
+    """All labels in the kind of array, series or list that they were given in."""
     if in_memory.is_tensor(given):
         return torch.tensor(values, dtype=given.dtype, device=given.device).reshape(given.shape)
     if isinstance(given, np.ndarray):
         return np.array(values, dtype=given.dtype).reshape(given.shape)
+    if hasattr(given, "to_numpy"):  # a `pandas.Series`
+        return type(given)(values, index=given.index, dtype=given.dtype, name=given.name)
     return tuple(values) if isinstance(given, tuple) else values
 
 

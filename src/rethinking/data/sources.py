@@ -297,7 +297,7 @@ def adopt(
 
 def _name_for(name: str, options: ReadOptions) -> str:
     """What results call images that are given: plain characters, and what the options add."""
-    if not re.search(r"\w", name):
+    if not isinstance(name, str) or not re.search(r"\w", name):
         raise InputError(f"the name of images must have letters or digits, not {name!r}")
     if named(name) == "digits":
         raise InputError("digits is the name of the built-in data set; give the images another name")

@@ -56,6 +56,10 @@ def read(images: Any, test_images: Any, options: ReadOptions, folder: Path, begi
     if all(is_table(one) for one in given.values()):
         contents = tables.read_loaded(given, "the data set", options, any_file=True)
         return Contents(contents.splits, [*contents.notes, *_not_applied(given.values())])
+    if (options.image_column or options.label_column) and not any(map(is_table, given.values())):
+        raise InputError(
+            "images that are no datasets.Dataset have no columns to choose; leave image and label_column out"
+        )
     notes = list(_not_applied(one for one in given.values() if is_table(one)))
     splits = {split: _split(one, split, options, folder, notes, begin) for split, one in given.items()}
     return Contents(with_class_names(splits), list(dict.fromkeys(notes)))
@@ -187,7 +191,7 @@ def has_channels_first(shape: tuple[int, ...], described: str, is_tensor: bool) 
 
     Raises `InputError` where neither is possible, or where that is open.
     """
-    first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
+    first, last = shape[0] in (CHANNELS if is_tensor else CHANNELS[:2]), shape[2] in CHANNELS
     if not first and not last:
         raise InputError(
             f"{described} has the shape {tuple(shape)}, with neither 1 nor 3 channels; images must be {LAYOUTS}"
@@ -206,6 +210,8 @@ def is_tensor(value: Any) -> bool:
 
 def _array(value: Any) -> np.ndarray:
     if is_tensor(value):
+        if value.layout != sys.modules["torch"].strided:
+            raise InputError(f"a tensor has the layout {value.layout}; its .to_dense() can be read")
         value = value.detach().cpu()
         return np.asarray(value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value)
     return np.asarray(value)
