@@ -204,6 +204,25 @@ def test_a_list_of_labels_that_items_contradict_is_not_used():
         made.data[3]
 
 
+def test_a_list_that_is_not_of_the_items_labels_is_neither_used_nor_kept():
+    class Attributes(Pictures):
+        """As CelebA's: several numbers an image, of which the item has one."""
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return self.data[index], int(LABELS[index])
+
+        @property
+        def labels(self) -> Any:
+            raise RuntimeError("not read yet")
+
+    given = Attributes(PIXELS, torch.zeros(40, 5))
+    made = randomize(given, "random_labels", seed=1)
+    assert made.record.true_labels.tolist() == LABELS.tolist()
+    assert [label for _, label in items(made.data)] == made.record.labels.tolist()
+    assert not hasattr(made.data, "targets")
+    assert not hasattr(made.data, "labels")
+
+
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
 def test_a_data_set_keeps_its_classes_and_has_the_new_targets(kind: Callable[[Any], Any]):
     given = Pictures(PIXELS, LABELS)
@@ -340,6 +359,9 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no probability": (lambda: randomize((PIXELS, LABELS), "partial_corrupt"), "needs a corruption_prob"),
     "a probability": (lambda: randomize((PIXELS, LABELS), corruption_prob=0.5), "corruption_prob goes with"),
     "a negative seed": (lambda: randomize((PIXELS, LABELS), seed=-1), "seed must be"),
+    "a seed that is none": (lambda: randomize((PIXELS, LABELS), seed="a"), "seed must be"),  # type: ignore[arg-type]
+    "one class": (lambda: randomize((PIXELS, LABELS), num_classes=1), "num_classes must be a whole number from 2 on"),
+    "an operator that is no text": (lambda: randomize((PIXELS, LABELS), object()), "FILE.py:CLASS"),  # type: ignore[arg-type]
     "a mapping": (lambda: randomize({"train": (PIXELS, LABELS)}), "the test set as test="),
     "a stream": (lambda: randomize(Stream([])), "no length"),
     "lengths": (lambda: randomize((PIXELS, LABELS[1:])), "has 40 images, but 39 labels"),

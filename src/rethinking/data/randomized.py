@@ -6,6 +6,7 @@ The draws are those of a run with the same seed on the same data. So labels are 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -81,7 +82,7 @@ class RandomizationRecord:
 
     @classmethod
     def read(cls, path: str | Path) -> RandomizationRecord:
-        """Reads what `write` wrote. Raises `InputError` where that is no such file."""
+        """Reads what `write` wrote. Raises `InputError` where it is none, `RunError` where it is out of reach."""
         content = files.read(Path(path))
         if content is None:
             raise InputError(f"there is no file {path}")
@@ -147,8 +148,7 @@ def randomize(
 
     Raises `InputError` for an unknown operator or option, and for data that is in none of the forms.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
+    _check(operator, seed, num_classes)
     drawn_by = operators.create(operator, corruption_prob, options)
     reading = ReadOptions(image_column=image_column, label_column=label_column)
     forms = {"train": _form(dataset, "the training set", reading)}
@@ -167,7 +167,7 @@ def randomize(
         splits.get("test"),
         num_classes=len(class_names),
         positions=shape[1] * shape[2],
-        seed=seed,
+        seed=int(seed),
     )
     if corruption_prob is not None:
         options["corruption_prob"] = corruption_prob
@@ -177,7 +177,7 @@ def randomize(
     record = RandomizationRecord(
         registry.without_folder(operator),
         as_text(options),
-        seed,
+        int(seed),
         tuple(class_names),
         train_split.labels.clone(),
         train_split.true_labels.clone(),
@@ -197,6 +197,17 @@ def randomize(
     if test_split is not None:
         made_test = forms["test"].changed(None, _change(test_split, shape), test_split.fingerprint())
     return Randomized(made, made_test, record)
+
+
+def _check(operator: Any, seed: Any, num_classes: Any) -> None:
+    if not isinstance(operator, str):
+        raise InputError(
+            f"operator must be a name, or FILE.py:CLASS of your own, not of type {type(operator).__name__}"
+        )
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
+    if num_classes is not None and (not isinstance(num_classes, int | np.integer) or num_classes < 2):
+        raise InputError(f"num_classes must be a whole number from 2 on, not {num_classes!r}")
 
 
 # Labels
@@ -442,20 +453,25 @@ def _listed(data: Any) -> list[Any] | None:
     if isinstance(data, ConcatDataset):
         parts = [_listed(one) for one in data.datasets]
         return None if any(part is None for part in parts) else [label for part in parts for label in part or ()]
-    labels = next((getattr(data, name) for name in LISTS if hasattr(data, name)), None)
-    if labels is None or not hasattr(labels, "__len__"):
-        return None
-    try:
-        return [in_memory.label_of(label, f"label {row}") for row, label in enumerate(labels)]
-    except InputError:  # several numbers an image, of which a transform may choose
-        return None
+    return next(iter(_lists(data).values()), None)
+
+
+def _lists(data: Any) -> dict[str, list[Any]]:
+    """The attributes of a data set that hold a label for each image, by name."""
+    found = {}
+    for name in LISTS:
+        with contextlib.suppress(Exception):  # such as several numbers an image, or what somebody's property raises
+            labels = getattr(data, name)
+            found[name] = [in_memory.label_of(label, f"label {row}") for row, label in enumerate(labels)]
+    return found
 
 
 class RandomizedDataset(Dataset):
     """A torch `Dataset` whose items have other labels or pixels.
 
-    It has `classes`, `class_to_idx`, `targets` and `labels` where the data set within has them. Raises `InputError` for
-    an item whose label is not the one that it had when the labels were drawn: then items have changed places.
+    It has `classes` and `class_to_idx` where the data set within has them, and `targets` or `labels` where they are the
+    labels of its items. Raises `InputError` for an item whose label is not the one that it had when the labels were
+    drawn: then items have changed places.
     """
 
     def __init__(self, data: Any, true_labels: list[Any], labels: list[Any] | None, change: Change | None) -> None:
@@ -464,8 +480,8 @@ class RandomizedDataset(Dataset):
         for name in KEPT:
             if hasattr(data, name):
                 setattr(self, name, getattr(data, name))
-        for name in LISTS:
-            if hasattr(data, name):
+        for name, listed in _lists(data).items():
+            if listed == true_labels:
                 given = getattr(data, name)
                 setattr(self, name, given if labels is None else _same_kind(given, labels))
 
