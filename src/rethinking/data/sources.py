@@ -1,4 +1,7 @@
-"""`load`: a data set by name, by path or from the Hub, decoded once into the cache and memory-mapped from then on."""
+"""`load`: a data set by name, by path or from the Hub, decoded once into the cache and memory-mapped from then on.
+
+`adopt` puts images that are given in Python into the same cache, where `load` finds them by what `adopt` returns.
+"""
 
 from __future__ import annotations
 
