@@ -197,8 +197,8 @@ def test_a_list_of_labels_that_items_contradict_is_not_used():
     given = Pictures(PIXELS, LABELS)
     shuffled = torch.utils.data.TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
     shuffled.targets = list(LABELS[::-1])  # type: ignore[attr-defined]
-    assert torch.equal(randomize(shuffled).record.true_labels, torch.from_numpy(LABELS))
-    made = randomize(given)
+    assert torch.equal(randomize(shuffled, "random_labels").record.true_labels, torch.from_numpy(LABELS))
+    made = randomize(given, "random_labels")
     given.targets = list(LABELS[::-1])
     with pytest.raises(InputError, match="item 3 has another label than when labels were drawn"):
         made.data[3]
@@ -302,14 +302,16 @@ def test_classes_that_the_training_set_lacks_are_drawn_where_their_number_is_giv
     assert torch.equal(made.record.labels, draws.corrupt_labels(torch.from_numpy(few), 6, 1.0, 1))
     assert set(made.data[1].tolist()) == set(range(6))
     with pytest.raises(InputError, match="the label 2 of image 2 of the training set is none of its 2 class names"):
-        randomize((PIXELS, LABELS), num_classes=2)
+        randomize((PIXELS, LABELS), "random_labels", num_classes=2)
     cats, dogs = table(PIXELS, few, ["cat", "dog"]), table(PIXELS, few, ["dog", "cat"])
     for number in (None, 2):
-        assert randomize(cats, num_classes=number, test=dogs, seed=1).test["label"][:] == few.tolist(), "as they are"
+        assert (
+            randomize(cats, "random_labels", num_classes=number, test=dogs, seed=1).test["label"][:] == few.tolist()
+        ), "as they are"
     named = Pictures(PIXELS, LABELS)
     named.classes = ["a", "b", "c", "d"]  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="num_classes is 5, but the data names 4 classes"):
-        randomize(named, num_classes=5)
+        randomize(named, "random_labels", num_classes=5)
 
 
 @pytest.mark.parametrize("operator", NAMES)
@@ -355,29 +357,44 @@ def test_an_operator_of_one_s_own_changes_pixels_with_its_options(file: Path):
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown operator": (lambda: randomize((PIXELS, LABELS), "random_label"), "did you mean 'random_labels'"),
-    "an unknown option": (lambda: randomize((PIXELS, LABELS), width=3), "has no option 'width'"),
+    "an unknown option": (lambda: randomize((PIXELS, LABELS), "random_labels", width=3), "has no option 'width'"),
     "no probability": (lambda: randomize((PIXELS, LABELS), "partial_corrupt"), "needs a corruption_prob"),
-    "a probability": (lambda: randomize((PIXELS, LABELS), corruption_prob=0.5), "corruption_prob goes with"),
-    "a negative seed": (lambda: randomize((PIXELS, LABELS), seed=-1), "seed must be"),
-    "a seed that is none": (lambda: randomize((PIXELS, LABELS), seed="a"), "seed must be"),  # type: ignore[arg-type]
-    "one class": (lambda: randomize((PIXELS, LABELS), num_classes=1), "num_classes must be a whole number from 2 on"),
+    "a probability": (
+        lambda: randomize((PIXELS, LABELS), "random_labels", corruption_prob=0.5),
+        "corruption_prob goes with",
+    ),
+    "a negative seed": (lambda: randomize((PIXELS, LABELS), "random_labels", seed=-1), "seed must be"),
+    "a seed that is none": (lambda: randomize((PIXELS, LABELS), "random_labels", seed="a"), "seed must be"),  # type: ignore[arg-type]
+    "one class": (
+        lambda: randomize((PIXELS, LABELS), "random_labels", num_classes=1),
+        "num_classes must be a whole number from 2 on",
+    ),
     "an operator that is no text": (lambda: randomize((PIXELS, LABELS), object()), "FILE.py:CLASS"),  # type: ignore[arg-type]
-    "a mapping": (lambda: randomize({"train": (PIXELS, LABELS)}), "the test set as test="),
-    "a stream": (lambda: randomize(Stream([])), "no length"),
-    "lengths": (lambda: randomize((PIXELS, LABELS[1:])), "has 40 images, but 39 labels"),
-    "a missing label": (lambda: randomize((PIXELS[:3], [0, 1, -1])), "1 of the 3 images of the training set"),
-    "nothing": (lambda: randomize([]), "the training set is empty"),
-    "a test set of other classes": (lambda: randomize((PIXELS, LABELS), test=(PIXELS[:1], [9])), "the class '9'"),
+    "a mapping": (lambda: randomize({"train": (PIXELS, LABELS)}, "random_labels"), "the test set as test="),
+    "a stream": (lambda: randomize(Stream([]), "random_labels"), "no length"),
+    "lengths": (lambda: randomize((PIXELS, LABELS[1:]), "random_labels"), "has 40 images, but 39 labels"),
+    "a missing label": (
+        lambda: randomize((PIXELS[:3], [0, 1, -1]), "random_labels"),
+        "1 of the 3 images of the training set",
+    ),
+    "nothing": (lambda: randomize([], "random_labels"), "the training set is empty"),
+    "a test set of other classes": (
+        lambda: randomize((PIXELS, LABELS), "random_labels", test=(PIXELS[:1], [9])),
+        "the class '9'",
+    ),
     "an unlabelled test set": (
-        lambda: randomize((PIXELS, LABELS), test=(PIXELS[:1], [-1])),
+        lambda: randomize((PIXELS, LABELS), "random_labels", test=(PIXELS[:1], [-1])),
         "no image of the test set",
     ),
     "sizes": (
         lambda: items(randomize([(PIXELS[0], 0), (PIXELS[1, :7], 1)] * 2, "shuffled_pixels").data),
         "image 1 is .3, 7, 28., but the first image",
     ),
-    "columns of arrays": (lambda: randomize((PIXELS, LABELS), label_column="x"), "no columns"),
-    "a column that is not there": (lambda: randomize(table(PIXELS, LABELS), label_column="x"), "no column 'x'"),
+    "columns of arrays": (lambda: randomize((PIXELS, LABELS), "random_labels", label_column="x"), "no columns"),
+    "a column that is not there": (
+        lambda: randomize(table(PIXELS, LABELS), "random_labels", label_column="x"),
+        "no column 'x'",
+    ),
 }
 
 

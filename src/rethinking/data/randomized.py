@@ -120,7 +120,7 @@ class Randomized:
 
 def randomize(
     dataset: Any,
-    operator: str = "random_labels",
+    operator: str,
     *,
     seed: int = 0,
     corruption_prob: float | None = None,
