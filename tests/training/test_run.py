@@ -261,7 +261,8 @@ def test_the_summary_stands_beside_table_1_only_where_it_is_comparable(tmp_path:
     full = {"dataset": "cifar10-0123abcd", "train_images": 50_000}
     assert "50.51%" in printed(**full)
     assert "cifar10-0123abcd" in printed(**full)
-    for other in ({"train_images": 4_000}, {"dataset": "cifar10_first4000"}, {"dataset": "cifar100"}):
+    assert "50.51%" in printed(**full | {"dataset": "cifar10_jpeg"}), "a copy"
+    for other in ({"train_images": 4_000}, {"dataset": "cifar10-resize64"}, {"dataset": "cifar100"}):
         assert "50.51%" not in printed(**full | other)
 
 
