@@ -117,7 +117,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         with contextlib.closing(StepsInWords(console)) as steps:
             data = sources.load_for(config, accepting(config), steps.of("data"))
         say(console, [*data.described(), *cut(config, data), *network_notes(resolve(config, data), data)])
-        result = run(config, force=force, observers=Progress(console).observers())
+        result = run(config, force=force, observers=Progress(console).observers(), progress=False)
         console.print(summary(result))
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -28,6 +28,15 @@ def say(console: Console, lines: Iterable[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+class Follower(Protocol):
+    """Whom the observer of a run tells how far it is."""
+
+    def started(self, run: Watched, going_on: str) -> None: ...
+    def step(self, run: Watched) -> None: ...
+    def epoch(self, run: Watched) -> None: ...
+    def ended(self, run: Watched) -> None: ...
+
+
 class Progress:
     """One live line for all runs at work on a terminal, a plain line an epoch elsewhere.
 
@@ -39,7 +48,7 @@ class Progress:
         self._below = below
         self._live: Live | None = None
         self._under: RenderableType = ""
-        self._at_work: list[_Watched] = []
+        self._at_work: list[Watched] = []
         self._lock = threading.Lock()  # runs side by side have a thread each
 
     def refresh(self) -> None:
@@ -48,9 +57,9 @@ class Progress:
 
     def observers(self) -> list[Observer]:
         """Those of one run, for `training.train_many`."""
-        return [_Watched(self)]
+        return [Watched(self)]
 
-    def started(self, run: _Watched, going_on: str) -> None:
+    def started(self, run: Watched, going_on: str) -> None:
         self._print(
             f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
         )
@@ -67,12 +76,15 @@ class Progress:
             )
             self._live.start()
 
-    def epoch(self, run: _Watched) -> None:
+    def step(self, run: Watched) -> None:
+        """The live line is drawn anew by itself."""
+
+    def epoch(self, run: Watched) -> None:
         if self._live is None:
             name = f"{run.path.name}  " if len(self._at_work) > 1 else ""
             self._print("  ".join([name + run.epoch_finished(), *run.left_and_measured()]))
 
-    def ended(self, run: _Watched) -> None:
+    def ended(self, run: Watched) -> None:
         with self._lock:
             self._at_work = [other for other in self._at_work if other is not run]
             if self._live is not None and not self._at_work:
@@ -87,36 +99,39 @@ class Progress:
         at_work = self._at_work  # as it is now: the line is drawn in a thread of its own
         if not at_work:
             return Text()
-        slowest = max(at_work, key=_Watched.epochs_left)
+        slowest = max(at_work, key=Watched.epochs_left)
         parts = [slowest.epoch_at_work(), *slowest.left_and_measured()]
         if len(at_work) > 1:
             parts.insert(0, f"{len(at_work)} runs at once")
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
 
-class _Watched:
+class Watched:
     """The observer of one run: how far it is."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[Record], images: int) -> None:
         self.path, self.config, self.images = path, config, images
         self._images_done = 0  # in this sitting
+        self._result: RunResult | None = None
         self._last = metrics[-1] if metrics else None
         self._first_epoch = len(metrics) + 1
         self._began = time.perf_counter()
-        self._progress.started(self, f", going on from epoch {self._first_epoch}" if metrics else "")
+        self._follower.started(self, f", going on from epoch {self._first_epoch}" if metrics else "")
 
     def step(self, images: int) -> None:
         self._images_done += images
+        self._follower.step(self)
 
     def epoch(self, record: Record) -> None:
         self._last = record
-        self._progress.epoch(self)
+        self._follower.epoch(self)
 
     def ended(self, result: RunResult | None) -> None:
-        self._progress.ended(self)
+        self._result = result
+        self._follower.ended(self)
 
     def epochs_left(self) -> float:
         return self.config.num_epochs - self._first_epoch + 1 - self._epochs_done
@@ -133,6 +148,13 @@ class _Watched:
     def epoch_finished(self) -> str:
         assert self._last is not None, "an epoch is finished"
         return f"epoch {self._last['epoch']}/{self.config.num_epochs}"
+
+    def outcome(self) -> str:
+        """What it came to: the last epoch, where it stopped before its end too."""
+        epochs = "" if self._last is None else self.epoch_finished()
+        if self._result is None:
+            return f"stopped after {epochs}" if epochs else "stopped in its first epoch"
+        return "  ".join([f"{epochs} in {duration(self._result.result['seconds'])}", *_measured(self._result.final)])
 
     def left_and_measured(self) -> list[str]:
         done, left = self._epochs_done, self.epochs_left()

@@ -404,7 +404,7 @@ class Reproduction:
                 failed.add(config)
                 yield config, self._survived(config, error)
         busy: set[Config] = set()
-        for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe):
+        for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe, progress=False):
             if isinstance(outcome, Exception):
                 (busy if isinstance(outcome, BusyError) else failed).add(config)
                 if not isinstance(outcome, RunError):
@@ -572,7 +572,7 @@ def seconds_per_epoch(
             )
             trials = [replace(trial, seed=seed) for seed in range(at_once)]
             results = []
-            for _, outcome in train_many(trials, at_once=at_once):
+            for _, outcome in train_many(trials, at_once=at_once, progress=False):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results.append(outcome)

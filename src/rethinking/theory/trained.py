@@ -76,7 +76,7 @@ def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
 def trained(networks: Sequence[ExperimentConfig], at_once: int | None = None) -> list[RunResult]:
     """The run of each, in the same order, trained where it is not yet. Raises what `train` raises."""
     found: dict[ExperimentConfig, RunResult] = {}
-    for config, outcome in train_many(list(dict.fromkeys(networks)), at_once=at_once):
+    for config, outcome in train_many(list(dict.fromkeys(networks)), at_once=at_once, progress=False):
         if isinstance(outcome, Exception):
             raise outcome
         found[config] = outcome

@@ -14,6 +14,7 @@ import torch
 
 from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, MemoryShortageError, RunError, too_little_memory
+from rethinking.notebook import shown
 from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
@@ -35,6 +36,7 @@ def train_many(
     force: bool = False,
     seconds: float = math.inf,
     observe: Observe = tuple,
+    progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
     """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
 
@@ -44,7 +46,8 @@ def train_many(
     go one after the other. By default runs are stacked on CUDA
     alone. Either way each leaves the folder that it would leave alone and can be taken up alone. With None for
     `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads and those with
-    convolutions one after the other, all threads to each.
+    convolutions one after the other, all threads to each. `observe` makes the observers of a run. `progress` shows how
+    far the runs are; by default a notebook does and a script does not.
 
     A run that has been trained for `seconds`, all sittings together, ends with that epoch. Its result is not finished,
     and the same call with more seconds takes it up.
@@ -55,6 +58,13 @@ def train_many(
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
+    with shown(progress) as display:
+        yield from _train_all(configs, at_once, stacked, force, lambda: [*observe(), *display.observers()])
+
+
+def _train_all(
+    configs: Sequence[ExperimentConfig], at_once: int | None, stacked: bool | None, force: bool, observe: Observe
+) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
     keep_freed_memory()
     waiting = [PlannedRun.of(config, force, seconds) for config in configs]
     if stacked is None:

@@ -11,6 +11,7 @@ from torch import nn
 from rethinking.config import ExperimentConfig
 from rethinking.errors import RunError, too_little_memory
 from rethinking.models import catalogue
+from rethinking.notebook import shown
 from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
@@ -25,29 +26,33 @@ def train(
     model: Callable[..., nn.Module] | None = None,
     force: bool = False,
     observers: Sequence[Observer] = (),
+    progress: bool | None = None,
 ) -> RunResult:
     """Train as `config` says, or find the run that did: the same configuration always names the same folder.
 
     `model` builds the network in place of `config.model_name` (see `rethinking.models.catalogue`).
 
     A finished run is returned at once and an interrupted one goes on after its last finished epoch; `force` trains a
-    finished one again in a folder beside it. `observers` are told of every step and epoch.
+    finished one again in a folder beside it. `observers` are told of every step and epoch. `progress` shows how far the
+    run is; by default a notebook does and a script does not.
 
     Raises `InputError` for data or options that do not fit together, `RunError` for damaged files, a full disk, too
     little memory or a loss that is not finite.
     """
     if model is not None:
         config = replace(config, model_name=catalogue.adopt(model))
-    keep_freed_memory()
-    planned = PlannedRun.of(config, force)
-    if planned.folder.is_finished:
-        return planned.folder.result(planned.config)
-    if planned.folder.is_busy:  # known before its images are prepared
-        raise planned.folder.busy()
-    with contextlib.ExitStack() as held, _shortage_in_one_line():
-        training = prepare(planned, {}, lambda: [*observers, *observers_of_cores(planned.config)], held)
-        held.callback(training.end)
-        ((_, outcome),) = fit([training])
+    with shown(progress) as display, contextlib.ExitStack() as held:
+        keep_freed_memory()
+        planned = PlannedRun.of(config, force)
+        if planned.folder.is_finished:
+            return planned.folder.result(planned.config)
+        if planned.folder.is_busy:  # known before its images are prepared
+            raise planned.folder.busy()
+        with _shortage_in_one_line():
+            told = [*observers, *display.observers()]
+            training = prepare(planned, {}, lambda: [*told, *observers_of_cores(planned.config)], held)
+            held.callback(training.end)
+            ((_, outcome),) = fit([training])
     if isinstance(outcome, RunError):
         raise outcome
     return outcome

@@ -35,19 +35,22 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rethinking import files
+from rethinking import files, notebook
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.identity import run_id
 from rethinking.training.networks import rebuilt
 from rethinking.training.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
 METRICS = (  # what of a record outlives the folder, as evidence
@@ -94,6 +97,37 @@ class RunResult:
         """The last epoch's metrics."""
         return self.metrics[-1]
 
+    def __repr__(self) -> str:
+        return f"RunResult({', '.join(f'{name}: {value}' for name, value in self._in_words().items())})"
+
+    def _repr_html_(self) -> str:
+        return notebook.table([], [*self._in_words().items(), ("folder", str(self.path))])
+
+    def _in_words(self) -> dict[str, str]:
+        final, config = self.final, self.config
+        exact = final["exact_train_accuracy"]
+        labels = config.randomization
+        if config.corruption_prob is not None:
+            labels += f" ({config.corruption_prob:g})"
+        return {
+            "network": config.model_name,
+            "data": self.result["dataset"],
+            "randomization": labels,
+            "epochs": f"{final['epoch']}" if self.finished else f"{final['epoch']} of {config.num_epochs}",
+            "training accuracy": _percent(final["train_accuracy"] if exact is None else exact),
+            "test accuracy": _percent(final["test_accuracy"]),
+        }
+
+    def frame(self) -> Any:
+        """The metrics as a pandas DataFrame, a row an epoch. Raises `InputError` where pandas is missing."""
+        return notebook.frame(self.metrics)
+
+    def plot(self) -> Figure:
+        """Draws training loss, training and test accuracy an epoch. A notebook shows the figure by itself."""
+        from rethinking.report.figures import draw_learning_curves
+
+        return draw_learning_curves({self.config.model_name: self})
+
     def network(self, model: Callable[..., nn.Module] | str | None = None) -> nn.Module:
         """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
 
@@ -105,6 +139,10 @@ class RunResult:
         model = rebuilt(self.config, self.result, model)
         RunDir(self.path).load_weights(model)
         return model.eval()
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2%}"
 
 
 class Metrics(NamedTuple):
