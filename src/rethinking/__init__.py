@@ -4,7 +4,10 @@
     result = train(ExperimentConfig(model_name="mlp_1x512", dataset="digits", randomization="random_labels"))
     result.final["exact_train_accuracy"], result.final["test_accuracy"]
 
-The command line is `rethinking train`.
+    import rethinking
+    rethinking.reproduce("table1", scale="demo")
+
+The command line is `rethinking train` and `rethinking reproduce`.
 """
 
 import importlib
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
+    from rethinking.reproducing import reproduce
     from rethinking.runs import load_run
     from rethinking.training import RunResult, train, train_many
     from rethinking.training.loggers import Observer
@@ -32,6 +36,7 @@ LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, 
     "load_run": "runs",
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
+    "reproduce": "reproducing",
     "train": "training",
     "train_many": "training",
 }
@@ -51,6 +56,7 @@ __all__ = [
     "load_run",
     "randomization_test",
     "randomize",
+    "reproduce",
     "train",
     "train_many",
 ]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import shlex
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from rethinking.errors import InputError, nearest
@@ -220,6 +221,22 @@ def _one_value(option: Option, word: str) -> Any:
                 continue
     name = option.metavar if option.positional else f"--{option.flag}"
     raise InputError(f"{name} takes {option.metavar}, not '{word}': {option.help}")
+
+
+def given(option: Option, value: Any) -> Any:
+    """A value given in Python, as the option's type: a path or a number may be a text's, one value a tuple's.
+
+    Raises `InputError` in one line.
+    """
+    if bool in option.kinds:
+        if not isinstance(value, bool):
+            raise InputError(f"{option.name} takes True or False, not {value!r}: {option.help}")
+        return value
+    if option.many:
+        is_one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
+        values = [value] if is_one else value
+        return tuple(_one_value(option, str(one)) for one in values)
+    return _one_value(option, str(value))
 
 
 def command_line(program: str, chosen: Any) -> str:

@@ -14,7 +14,7 @@ from rethinking.experiments import archive
 from rethinking.experiments.expressivity_points import QUANTITIES
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import page, tables
-from rethinking.reproduction_console import _named
+from rethinking.reproducing import in_words
 from tests.conftest import OUT, reproduce
 
 
@@ -98,7 +98,7 @@ def test_a_dry_run_names_what_is_done(memorized, tmp_path: Path):
     assert re.search(r"digits, memorizing images, depth 2, seed 0\W+\d+s", fresh)
     assert "GiB of memory at most" in fresh
     configs = Reproduction(experiment="expressivity", scale="demo").configs()
-    assert len({_named(config) for config in configs}) == len(configs)
+    assert len({in_words(config) for config in configs}) == len(configs)
 
 
 def test_the_page_says_of_each_network_what_is_known(memorized):

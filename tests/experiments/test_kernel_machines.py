@@ -20,7 +20,7 @@ from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES, ImageSource, Study
 from rethinking.report import page, tables
-from rethinking.reproduction_console import _named
+from rethinking.reproducing import in_words
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training.hardware import resolve_device
@@ -227,7 +227,7 @@ def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path:
 def test_each_run_has_a_name_of_its_own():
     for name in ("table1", "table4", "figure1c", "table3", "minimum_norm", "rademacher"):
         configs = Reproduction(experiment=name, scale="demo").configs()
-        assert len({_named(config) for config in configs}) == len(configs)
+        assert len({in_words(config) for config in configs}) == len(configs)
 
 
 def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions
@@ -23,6 +23,10 @@ from rethinking.experiments.quantities import quantity as quantity_of
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
 HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
+
+
+PAPERS = ["paper", "difference"]
+ROUNDED = ("ours", "std", *PAPERS)
 
 
 class Entry(NamedTuple):
@@ -206,21 +210,24 @@ def write_csv(path: Path, cells: Sequence[Cell], dataset: str, scale: str) -> No
     writer = csv.DictWriter(file, [*names, *COLUMNS], lineterminator="\n")
     writer.writeheader()
     for cell in cells:
-        values = {
-            "quantity": cell.quantity,
-            "x": cell.x,
-            "ours": _rounded(cell.ours),
-            "std": _rounded(cell.std),
-            "seeds": cell.seeds,
-            "paper": _rounded(cell.paper),
-            "difference": _rounded(cell.difference),
-            "note": cell.note,
-            "dataset": dataset,
-            "scale": scale,
-            "runs": " ".join(cell.runs),
-        }
-        writer.writerow(dict(cell.labels) | values)
+        values = row(cell) | {"dataset": dataset, "scale": scale}
+        writer.writerow(values | {name: _rounded(values[name]) for name in ROUNDED})
     files.write(path, file.getvalue(), durable=False)
+
+
+def row(cell: Cell) -> dict[str, Any]:
+    """A cell by the names of its labels and of `COLUMNS`, but for data and scale, which all of a table share."""
+    return dict(cell.labels) | {
+        "quantity": cell.quantity,
+        "x": cell.x,
+        "ours": cell.ours,
+        "std": cell.std,
+        "seeds": cell.seeds,
+        "paper": cell.paper,
+        "difference": cell.difference,
+        "note": cell.note,
+        "runs": " ".join(cell.runs),
+    }
 
 
 def is_table(path: Path) -> bool:

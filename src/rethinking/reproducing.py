@@ -1,0 +1,258 @@
+"""A reproduction carried out: what is missing is trained, its evidence kept, its tables, figures and page written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rethinking import notebook
+from rethinking.config import ExperimentConfig
+from rethinking.errors import BusyError, InputError, RunError, nearest
+from rethinking.experiments import archive
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell, Config, Evidence
+from rethinking.experiments.reproduction import Reproduction, Result, Watch
+from rethinking.options import given, options_of
+from rethinking.report import results, tables
+from rethinking.theory.trained import MeasurementConfig
+from rethinking.training.preparation import Observe
+
+BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A table, or the numbers of a figure, as far as there are runs to fill it.
+
+    cells: one for each number of ours, with the runs behind it
+    caption: what the numbers are of
+    """
+
+    name: str
+    title: str
+    caption: str
+    cells: tuple[Cell, ...]
+    grid: tables.Grid
+
+    def __repr__(self) -> str:
+        return f"Table({self.title}; cells: {len(self.cells)})"
+
+    def _repr_html_(self) -> str:
+        rows = [[entry.text for entry in row] for row in self.grid.rows]
+        return notebook.table(self.grid.headings, rows, self.title, self.caption)
+
+    def frame(self) -> Any:
+        """A pandas DataFrame, a row a number: labels, quantity, place, ours, spread, and the paper's where it has one.
+
+        Raises `InputError` where pandas is missing.
+        """
+        found = notebook.frame([tables.row(cell) for cell in self.cells])
+        return found if any(cell.paper is not None for cell in self.cells) else found.drop(columns=tables.PAPERS)
+
+
+class Reproduced(Mapping[str, Table]):
+    """The tables of a reproduction by name, such as 'table1', and the folder in which they are written.
+
+    shown: the names of those that are shown at once; the others are long tables of curves
+    """
+
+    def __init__(self, folder: Path, found: Mapping[str, Table], shown: Sequence[str]) -> None:
+        self.folder = folder
+        self.shown = tuple(name for name in shown if name in found)
+        self._found = dict(found)
+
+    def __getitem__(self, name: str) -> Table:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return f"Reproduced({', '.join(self._found) or 'no run so far'}; in {self.folder})"
+
+    def _repr_html_(self) -> str:
+        shown = "".join(self[name]._repr_html_() for name in self.shown)
+        return shown + notebook.table([], [["written to", str(self.folder)]])
+
+
+class Sitting:
+    """One sitting of a reproduction.
+
+    kept: the evidence so far
+    failed, busy: runs that failed, each with its error, and those that other processes are at work on
+    """
+
+    def __init__(self, reproduction: Reproduction) -> None:
+        self.reproduction = reproduction
+        self.kept: dict[str, Evidence] = {}
+        self.failed: dict[Config, RunError] = {}
+        self.busy: list[Config] = []
+
+    def run(self, observe: Observe, watch: Watch) -> Generator[tuple[Config, Result | RunError], None, None]:
+        """Train what is missing unless the runs are to be shown only, and write the results.
+
+        Gives each run with its outcome once its evidence is kept. To be closed whatever happens, since runs side by
+        side would go on.
+        """
+        self._keep(self._so_far())  # before the first run, so that a folder that cannot be written shows now
+        written = time.monotonic()
+        try:
+            if self.reproduction.show_only:
+                return
+            with contextlib.closing(self.reproduction.train(self.kept, observe, watch)) as trained:
+                for config, outcome in trained:
+                    if isinstance(outcome, BusyError):
+                        self.busy.append(config)
+                    elif isinstance(outcome, RunError):
+                        self.failed[config] = outcome
+                    else:
+                        self._keep([outcome])
+                    yield config, outcome
+                    if time.monotonic() - written > BETWEEN_WRITINGS:
+                        self._write()
+                        written = time.monotonic()
+        finally:
+            self._keep(self._so_far())  # how far an interrupted one came
+            self._write()
+
+    def raise_failures(self) -> None:
+        """Raises `RunError` where runs failed, or other processes are at work on some."""
+        if self.failed:
+            told = "; ".join(f"{self.named(config)}: {error}" for config, error in self.failed.items())
+            raise RunError(f"{len(self.failed)} of the runs failed, the others are done: {told}")
+        if self.busy:
+            raise RunError(
+                f"other processes are at work on {len(self.busy)} of the runs; run the same command again later"
+            )
+
+    def table(self, name: str) -> Table | None:
+        """A table as far as there are runs to fill it; None where there are none."""
+        cells = self.reproduction.cells(name, self.kept)
+        if not cells:
+            return None
+        experiment = EXPERIMENTS[name]
+        caption = results.caption(experiment, cells, self.kept, self.reproduction.scale_in_words)
+        return Table(name, experiment.title, caption, tuple(cells), tables.grid(experiment, cells))
+
+    @property
+    def shown(self) -> list[str]:
+        """What was asked for, but for long tables of curves that are made along with others."""
+        first, *others = self.reproduction.rows
+        plots = {name: EXPERIMENTS[name].plot for name in others}
+        return [first, *(name for name, plot in plots.items() if plot is None or not plot.tabled)]
+
+    @property
+    def reproduced(self) -> Reproduced:
+        found = {name: table for name in self.reproduction.rows if (table := self.table(name))}
+        return Reproduced(self.reproduction.folder(), found, self.shown)
+
+    @functools.cached_property
+    def _names(self) -> dict[Config, str]:
+        return named_apart(self.reproduction.configs())
+
+    def named(self, config: Config) -> str:
+        """A run in words."""
+        return self._names.get(config) or in_words(config)
+
+    def _so_far(self) -> list[Result]:
+        return [result for _, result in self.reproduction.found() if result and not isinstance(result, RunError)]
+
+    def _keep(self, found: list[Result]) -> None:
+        self.kept = archive.add(self.reproduction.folder(), [archive.evidence(result) for result in found])
+
+    def _write(self) -> None:
+        """Tables, figures and page of the evidence as it is now, with what other processes added."""
+        with archive.locked(self.reproduction.folder()) as self.kept:
+            results.write(self.reproduction, self.kept)
+
+
+def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
+    """Train what a table or figure lacks and write the results, as `reproduce.py` does; returns the tables.
+
+        rethinking.reproduce("table1", scale="demo", models=("mlp_1x512",))["table1"].frame()
+
+    `options` are those of the command line (the fields of `experiments.reproduction.Reproduction`). `progress` shows
+    how far the runs are; by default a notebook does and a script does not. A dry run prints its list and returns the
+    tables so far.
+
+    Raises `InputError` for options that are wrong or do not fit the data, and `RunError` once the results are written
+    where runs failed.
+    """
+    asked = Reproduction(**_given({"experiment": experiment, **options}))
+    sitting = Sitting(asked)
+    if asked.dry_run:
+        from rich.console import Console
+
+        from rethinking.reproduction_console import ReproductionConsole
+
+        ReproductionConsole(asked, Console()).dry_run()
+        sitting.kept = archive.read(asked.folder())
+        return sitting.reproduced
+    with notebook.shown(progress) as display:
+        asked.all_data(display.steps("data"))
+        running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
+        with contextlib.closing(running) as carried_out:
+            for config, outcome in carried_out:
+                if isinstance(outcome, RunError):
+                    display.say(f"failed: {sitting.named(config)}: {outcome}")
+                elif not isinstance(config, ExperimentConfig):
+                    display.say(f"finished: {sitting.named(config)}")
+    sitting.raise_failures()
+    return sitting.reproduced
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as `Reproduction` takes them. Raises `InputError` for an unknown name or a wrong type."""
+    known = {option.name: option for option in options_of(Reproduction)}
+    for name in options.keys() - known.keys():
+        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; there are ' + ', '.join(known)}")
+    return {name: given(known[name], value) for name, value in options.items()}
+
+
+def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
+    """Runs in words; those of one name with the options that they differ in."""
+    alike: dict[str, list[Config]] = {}
+    for config in configs:
+        alike.setdefault(in_words(config), []).append(config)
+    names = {}
+    for name, group in alike.items():
+        identities = [config.identity() for config in group]
+        options = dict.fromkeys(option for identity in identities for option in identity)
+        differing = [o for o in options if len({str(identity.get(o)) for identity in identities}) > 1]
+        for config, identity in zip(group, identities, strict=True):
+            apart = [f"{option} {identity.get(option, 'default')}" for option in differing]
+            names[config] = ", ".join([name, *apart])
+    return names
+
+
+def in_words(config: Config) -> str:
+    """A run in words: what sets it apart from the others of a reproduction."""
+    if isinstance(config, ExperimentConfig):
+        words = _words_of_network(config)
+    elif isinstance(config, MeasurementConfig):
+        model, *words = _words_of_network(config.network)
+        words = [f"{' '.join(config.words)} of {model}", *words]
+    else:
+        words = [Path(config.dataset).name, *config.words]
+    images = [f"{config.train_subset:,} images"] if config.train_subset else []
+    return ", ".join([*words, f"seed {config.seed}", *images])
+
+
+def _words_of_network(config: ExperimentConfig) -> list[str]:
+    words = [config.model_name, config.randomization]
+    if config.corruption_prob is not None:
+        words.append(f"p={config.corruption_prob:g}")
+    words += [name for name in ("weight_decay", "random_crop", "augment_flip_rotate") if getattr(config, name)]
+    if config.replaced_example is not None:
+        words.append(f"example {config.replaced_example} replaced")
+    elif config.keep_test_losses:
+        words.append("test losses kept")
+    return words + ([f"draw {config.randomization_seed}"] if config.randomization == "random_signs" else [])
