@@ -16,7 +16,7 @@ from rethinking.errors import InputError, nearest
 from rethinking.instrument.budget import seconds_of
 from rethinking.instrument.conditions import Condition, conditions
 from rethinking.models import catalogue
-from rethinking.options import Option, option, options_of, words_of
+from rethinking.options import Option, given, option, options_of, words_of
 from rethinking.steps import Steps, unwatched
 from rethinking.training.preparation import accepting
 
@@ -208,13 +208,13 @@ def test_options() -> list[Option]:
 
 def asked_for(network: str, options: Mapping[str, Any]) -> RandomizationTest:
     """The test with these options, its own and those of a run, by field or command-line name. Raises `InputError`."""
-    own = {spec.name for spec in fields(RandomizationTest)} - {"network", "config"}
+    own = {one.name: one for one in options_of(RandomizationTest) if one.name != "network"}
     of_run = {name: field for name, field in field_by_name().items() if field not in DECIDED}
     values: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name, value in options.items():
         if name in own:
-            values[name] = tuple(value) if isinstance(value, list) else value
+            values[name] = value if value is None else given(own[name], value)
         elif name in of_run:
             rest[of_run[name]] = value
         else:

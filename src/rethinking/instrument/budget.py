@@ -46,7 +46,7 @@ def train_within(
         if not left or (sum(spent.values()) >= SPENT * budget and all(outcomes.values())):
             break
         limit = level([spent[config] for config in left], budget - sum(spent.values()))
-        for config, outcome in train_many(left, at_once=None, seconds=limit, observe=observe):
+        for config, outcome in train_many(left, at_once=None, seconds=limit, observe=observe, progress=False):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 raise outcome
             outcomes[config] = outcome

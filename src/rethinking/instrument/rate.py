@@ -1,11 +1,13 @@
-"""A learning rate for a network, by a short range test (Smith 2017, "Cyclical learning rates", Section 3.3).
+"""A learning rate for a network, by a short range test: a few steps at each of several rates, from the same weights.
 
-The rate rises from step to step, a hundred steps in all. A tenth of the one at which the loss was lowest is chosen.
+One rate below that of the lowest loss is taken: the largest that trains well in a few steps is near the edge of those
+that do not train at all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -17,7 +19,8 @@ import torch
 from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.errors import InputError, RunError
+from rethinking.data.batches import Batches
+from rethinking.errors import RunError
 from rethinking.models.construction import to_device
 from rethinking.seeding import global_streams
 from rethinking.steps import Steps, unwatched
@@ -26,27 +29,26 @@ from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import plain_training_set, resolve
 from rethinking.training.step import Step
 
-STEPS = 100
-LOWEST, HIGHEST = 1e-5, 10.0  # rates, geometrically between them
-SMOOTHING = 0.9  # weight of the losses before, in the running mean
-DIVERGED = 4.0  # times the first loss, where the test ends
-BELOW = 10.0  # times smaller than the rate of the lowest loss
+RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3))[1:-1]  # 3e-5 to 10
+STEPS = 20  # at each rate
+LAST = 5  # of these, whose mean loss counts
+WORSE = 2  # rates in a row that are worse than the best, after which the test ends
 FOLDER = ".rates"  # in the folder of runs
 VERSION = 1  # raised when other rates would be chosen
 
 
 class Rate(NamedTuple):
-    """rate: chosen; lowest_at: the rate at which the loss was lowest; curve: rate and loss of each step, in nats"""
+    """rate: chosen; lowest_at: the one with the lowest loss; losses: in nats by rate, None where it was not finite"""
 
     rate: float
     lowest_at: float
-    curve: tuple[tuple[float, float], ...]
+    losses: dict[float, float | None]
 
 
 def find_rate(config: ExperimentConfig, begin: Steps = unwatched) -> Rate:
     """The rate for `config`, on true labels, the same for the same seed; kept in the folder of runs.
 
-    Raises `InputError` where the network cannot be trained on the data, `RunError` where no rate lowers the loss.
+    Raises `InputError` where the network cannot be trained on the data, `RunError` where no loss is finite.
     """
     data = sources.load_for(config)
     asked = resolve(replace(config, learning_rate=None), data)
@@ -57,66 +59,65 @@ def find_rate(config: ExperimentConfig, begin: Steps = unwatched) -> Rate:
     kept = Path(asked.runs_dir) / FOLDER / f"{config.name}-{name}.json"
     found = files.read_json(kept, "delete that file, and the rate is looked for again")
     if found is None:
-        curve = range_test(asked, data, begin)
+        losses = range_test(asked, data, begin)
         with files.writing(kept.parent):
             kept.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(kept, {"curve": curve})
+        files.write_json(kept, {"losses": {str(rate): loss for rate, loss in losses.items()}})
     else:
-        curve = found["curve"]
-    return choose(curve)
+        losses = {float(rate): loss for rate, loss in found["losses"].items()}
+    return choose(losses)
 
 
-def choose(curve: list[tuple[float, float]] | list[list[float]]) -> Rate:
-    """A tenth of the rate at the lowest running mean of the loss, rounded to 1, 2 or 5 times a power of ten.
+def choose(losses: dict[float, float | None]) -> Rate:
+    """The rate below that of the lowest loss, of rates in ascending order.
 
-    Raises `RunError` where the loss never falls.
+    Raises `RunError` where no loss is finite.
     """
-    smoothed, mean = [], 0.0
-    for step, (_, loss) in enumerate(curve, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        smoothed.append(mean / (1 - SMOOTHING**step))
-    lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
-    if lowest == 0:
-        raise RunError(
-            f"no learning rate from {LOWEST:g} to {HIGHEST:g} lowers the loss of this network; --lr NUMBER gives one"
-        )
-    lowest_at = curve[lowest][0]
-    return Rate(rounded(lowest_at / BELOW), lowest_at, tuple((rate, loss) for rate, loss in curve))
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None}
+    if not finite:
+        raise RunError("no learning rate keeps the loss of this network finite; --lr NUMBER gives one")
+    lowest_at = min(finite, key=finite.__getitem__)
+    return Rate(RATES[max(0, RATES.index(lowest_at) - 1)], lowest_at, losses)
 
 
-def rounded(rate: float) -> float:
-    """The nearest of 1, 2 and 5 times a power of ten, by ratio."""
-    power = math.floor(math.log10(rate))
-    steps = [digit * 10.0**exponent for exponent in (power - 1, power, power + 1) for digit in (1, 2, 5)]
-    return float(f"{min(steps, key=lambda step: abs(math.log(step / rate))):.1g}")
-
-
-def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) -> list[tuple[float, float]]:
-    """Rate and loss of each step, of a resolved configuration, until the loss is a multiple of the first."""
+def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) -> dict[float, float | None]:
+    """Mean loss of the last steps at each rate, of a resolved configuration, until rates are worse than the best."""
     images = config.train_subset or len(data.train)
-    config = replace(config, train_subset=min(images, STEPS * config.batch_size), randomization="none",
-                     corruption_prob=None, randomization_options=None)  # fmt: skip
-    device = torch.device(config.device)
+    config = replace(
+        config,
+        train_subset=min(images, STEPS * config.batch_size),
+        randomization="none",
+        corruption_prob=None,
+        randomization_options=None,
+        randomization_digest=None,
+    )
     batches = plain_training_set(config, data)
+    advanced = begin("range test of the learning rate")
+    losses: dict[float, float | None] = {}
+    for number, rate in enumerate(RATES, 1):
+        losses[rate] = loss_after_steps(config, data, batches, rate)
+        advanced(number / len(RATES))
+        tried = [math.inf if loss is None else loss for loss in losses.values()]
+        if len(tried) > WORSE and min(tried[-WORSE:]) > min(tried):
+            break
+    return losses
+
+
+def loss_after_steps(config: ExperimentConfig, data: sources.ImageData, batches: Batches, rate: float) -> float | None:
+    """Mean loss of the last steps at one rate from the initial weights; None where one is not finite."""
+    device = torch.device(config.device)
     model = to_device(untrained(config, data), device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
     step = Step([model], [Optimizer(model, config)], autocast)
-    advanced = begin("range test of the learning rate")
-    curve: list[tuple[float, float]] = []
-    epoch = 0
+    step.begin([rate])
+    losses: list[float] = []
     with global_streams(config.seed, "rate"):
-        while True:
-            epoch += 1
-            for _, rows, labels in batches.training_epoch(config.seed, epoch, config.batch_size):
-                rate = LOWEST * (HIGHEST / LOWEST) ** (len(curve) / (STEPS - 1))
-                step.begin([rate])
-                losses, _ = step(rows[None], labels[None])
-                loss = losses.item()
-                if not math.isfinite(loss) and not curve:
-                    raise InputError("the network's outputs are not finite with its initial weights")
-                if not math.isfinite(loss) or (curve and loss > DIVERGED * curve[0][1]):
-                    return curve
-                curve.append((rate, loss))
-                advanced(len(curve) / STEPS)
-                if len(curve) == STEPS:
-                    return curve
+        for epoch in itertools.count(1):
+            for _, images, labels in batches.training_epoch(config.seed, epoch, config.batch_size):
+                loss, _ = step(images[None], labels[None])
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    return None
+                if len(losses) == STEPS:
+                    return sum(losses[-LAST:]) / LAST
+    raise AssertionError("epochs are counted without end")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rethinking import files
+from rethinking import files, notebook
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import DivergedError, InputError, nearest
@@ -183,10 +183,6 @@ class Report:
 
     def frame(self) -> Any:
         """A pandas `DataFrame`, a row for every condition and seed. Raises `InputError` where pandas is missing."""
-        try:
-            import pandas  # type: ignore[import-untyped, unused-ignore]
-        except ImportError:
-            raise InputError("frame() takes pandas: pip install pandas") from None
         rows = []
         for condition in self.test.conditions:
             for seed in self.test.seeds:
@@ -196,7 +192,7 @@ class Report:
                     row |= dict(zip(FRAME, _numbers_of(run.metrics, run.result["seconds"]), strict=True))
                     row |= {"finished": run.finished, "run": str(run.path)}
                 rows.append(row)
-        return pandas.DataFrame(rows)
+        return notebook.frame(rows)
 
     def plot(self) -> Figure:
         """Loss and accuracies an epoch, a colour a condition."""
@@ -242,8 +238,9 @@ class Report:
 
         said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
         title = self.experiment.title
-        shown = f"{tables.html_table(self.grid)}<ul>{said}</ul>{as_svg(self.plot(), title)}"
-        return f"<h4>{html.escape(title)}</h4>{shown}"
+        rows = [[entry.text for entry in row] for row in self.grid.rows]
+        table = notebook.table(self.grid.headings, rows, title) if rows else f"<p>{html.escape(title)}</p>"
+        return f"{table}<ul>{said}</ul>{as_svg(self.plot(), title)}"
 
 
 def numbers(answers: list[Answer]) -> list[Number]:

@@ -17,6 +17,7 @@ from rethinking.instrument.budget import train_within
 from rethinking.instrument.rate import Rate, find_rate
 from rethinking.instrument.report import Report
 from rethinking.models import catalogue
+from rethinking.notebook import shown
 from rethinking.steps import Steps, unwatched
 from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult
@@ -32,6 +33,7 @@ def randomization_test(
     labels: Sequence[str | float] = ("true", "random"),
     pixels: Sequence[str] = (),
     name: str = "images",
+    progress: bool | None = None,
     **options: Any,
 ) -> Report:
     """Trains a network on true and on random labels, and says what that shows (Section 2 of the paper).
@@ -39,22 +41,33 @@ def randomization_test(
     network: as of `--model`, a function that builds it, or an `nn.Module`, whose weights are the initial ones
     images, test_images: what `--dataset` takes, or images in Python as of `data.sources.adopt`, called `name`
     labels: 'true', 'random', or a probability that a label is random; pixels: 'shuffled', 'random', 'gaussian'
+    progress: shows how far the runs are; by default a notebook does and a script does not
     options: those of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir
 
     Runs that are finished are found again, and those that are not go on. Raises `InputError` for what does not fit
     together, and what `train` raises, but for a loss that is not finite: the report says so.
     """
     path = network if isinstance(network, str) else catalogue.adopt(network)
-    asked = {**options, "labels": tuple(map(str, labels)), "pixels": tuple(pixels)}
-    if isinstance(images, str) and test_images is None:
-        return run(asked_for(path, {**asked, "dataset": images}))
-    test = asked_for(path, asked)
+    asked = {**options, "labels": labels, "pixels": pixels}
+    with shown(progress) as display:
+        if isinstance(images, str) and test_images is None:
+            test = asked_for(path, {**asked, "dataset": images})
+        else:
+            test = of_images(asked_for(path, asked), images, test_images, name)
+        prepared = prepare(test, display.steps(path))
+        for line in prepared.choices:
+            display.say(line)
+        return carry_out(prepared, display.observers)
+
+
+def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str) -> RandomizationTest:
+    """The test on images that are given in Python."""
 
     def read(config: ExperimentConfig) -> str:
         return sources.adopt(images, test_images, name, ReadOptions(config.resize, config.colour))
 
     dataset, _ = made_alike(test.config, read)
-    return run(test.with_options(dataset=dataset, resize=None, colour=None))
+    return test.with_options(dataset=dataset, resize=None, colour=None)
 
 
 @dataclass(frozen=True)
@@ -69,11 +82,6 @@ class Prepared:
     config: ExperimentConfig
     rate: Rate | None
     choices: tuple[str, ...]
-
-
-def run(test: RandomizationTest, observe: Observe = tuple) -> Report:
-    """The report of a test; trains what is missing."""
-    return carry_out(prepare(test), observe)
 
 
 def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
@@ -104,7 +112,7 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
     if test.rate is None:
         why = f"the paper's for {config.model_name}"
     if rate is not None:
-        why = f"a tenth of the rate at which the loss of a range test was lowest, {rate.lowest_at:.2g}"
+        why = f"one step below {rate.lowest_at:g}, the best of a range test"
     momentum = f" with momentum {config.momentum:g}" if config.optimizer == "sgd" else ""
     schedule = "" if config.lr_schedule == "constant" else f" ({config.lr_schedule} schedule)"
     sentences.append(

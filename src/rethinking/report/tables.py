@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,14 +186,6 @@ def repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
 
 def markdown(made: Grid) -> str:
     return markdown_table(made.headings, [[entry.text for entry in row] for row in made.rows])
-
-
-def html_table(made: Grid) -> str:
-    """As a notebook shows it."""
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in made.headings)
-    rows = ("".join(f"<td>{html.escape(entry.text)}</td>" for entry in row) for row in made.rows)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> str:

@@ -59,14 +59,14 @@ def train_many(
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     with shown(progress) as display:
-        yield from _train_all(configs, at_once, stacked, force, lambda: [*observe(), *display.observers()])
+        keep_freed_memory()
+        planned = [PlannedRun.of(config, force, seconds) for config in configs]
+        yield from _train_all(planned, at_once, stacked, lambda: [*observe(), *display.observers()])
 
 
 def _train_all(
-    configs: Sequence[ExperimentConfig], at_once: int | None, stacked: bool | None, force: bool, observe: Observe
+    waiting: list[PlannedRun], at_once: int | None, stacked: bool | None, observe: Observe
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    keep_freed_memory()
-    waiting = [PlannedRun.of(config, force, seconds) for config in configs]
     if stacked is None:
         stacked = all(planned.config.device == "cuda" for planned in waiting)
     if not stacked and any(planned.config.compile == "on" for planned in waiting):
