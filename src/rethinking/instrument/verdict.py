@@ -124,10 +124,11 @@ def duration(shown: Shown, true: Shown | None) -> list[Finding]:
     if len(epochs) < len(shown.metrics) or len(baseline) < len(true.metrics):
         return []
     factor = statistics.mean(epochs) / statistics.mean(baseline)
-    words = shown.condition.words
+    words, times = shown.condition.words, f"{factor:.3g}"
+    how_many = "as many" if times == "1" else f"{times} times as many"
     sentence = (
-        f"{words[:1].upper()}{words[1:]} take {factor:.3g} times as many epochs as true labels:"
-        f" {span(epochs, whole)} against {span(baseline, whole)}."
+        f"{words[:1].upper()}{words[1:]} take {how_many} epochs as true labels: {span(epochs, whole)} against"
+        f" {span(baseline, whole)}."
     )
     return [Finding(f"{words}: time", sentence, factor, 1.0)]
 
