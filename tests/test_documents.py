@@ -18,6 +18,7 @@ from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.instrument.battery import RandomizationTest, all_options, asked_for
 from rethinking.models import catalogue
 from rethinking.options import options_of, parse
 from rethinking.report import results
@@ -57,6 +58,7 @@ def test_the_readme_shows_every_command_line_of_the_brief():
 
 DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
 DATA = (ROOT / "docs" / "data.md").read_text()
+TESTING = (ROOT / "docs" / "testing.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,28 @@ def test_the_python_of_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest
     assert names["noisy"].data[0].dtype == np.uint8
     assert names["test_labels"].tolist() == names["labels"][1500:].tolist()
     assert 0.2 < names["partly"].record.changed.double().mean() < 0.34
+
+
+def test_the_python_of_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.+?)```", TESTING, flags=re.DOTALL)
+    exec(block, names := {})
+    report = names["report"]
+    assert list(report) == list(names["table"]["condition"]) == ["true", "random", "0.5", "shuffled_pixels"]
+    assert report["random"].final["exact_train_accuracy"] == report.run("random", 0).final["exact_train_accuracy"]
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left - {".lock"} == set(re.findall(r"`([a-z]+\.[a-z]+)`", TESTING.partition("## What is left")[2]))
+
+
+@pytest.mark.parametrize("command", re.findall(r"^rethinking test (.+)$", README + TESTING, flags=re.MULTILINE))
+def test_every_test_command_in_the_documents_is_understood(command):
+    values = parse(all_options(), "rethinking test", "", command.split())
+    assert asked_for(values.pop("network"), values).command == f"rethinking test {command}"
+
+
+def test_the_page_on_testing_has_the_options_of_a_test():
+    own = {f"--{option.flag}" for option in options_of(RandomizationTest) if not option.positional} - {"--out"}
+    assert set(re.findall(r"^\| `(--\w+)` \|", TESTING, flags=re.MULTILINE)) == own
 
 
 def test_the_readmes_models_are_table_1s():

@@ -178,10 +178,10 @@ def cache(arguments: Sequence[str] | None = None) -> None:
 def randomization_test(arguments: Sequence[str] | None = None) -> None:
     """`rethinking test NETWORK ...`: does it fit random labels, how fast, and what is the gap (Section 2)."""
     with _one_line_errors():
-        from rethinking.instrument.battery import asked_for, test_options
+        from rethinking.instrument.battery import all_options, asked_for
 
         about = "Train a network on true and on random labels of images, and say what that shows."
-        values = parse_words(test_options(), "rethinking test", about, arguments or [])
+        values = parse_words(all_options(), "rethinking test", about, arguments or [])
         with _whole_imports():
             from rethinking.instrument_console import InstrumentConsole
 

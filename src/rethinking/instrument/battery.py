@@ -200,7 +200,7 @@ class RandomizationTest:
         }
 
 
-def test_options() -> list[Option]:
+def all_options() -> list[Option]:
     """Options of the command line: those of a test, then those of a run that a test does not decide."""
     own = options_of(RandomizationTest)
     return [*own, *(one for one in options_of(ExperimentConfig, BASE) if one.name not in DECIDED)]
