@@ -7,12 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rethinking.console import Progress, StepsInWords, duration, say
-from rethinking.experiments.reproduction import seconds_per_epoch
+from rethinking.console import Progress, StepsInWords, say
 from rethinking.instrument.battery import RandomizationTest
-from rethinking.instrument.run import Prepared, carry_out, prepare
+from rethinking.instrument.run import carry_out, estimate, prepare
 from rethinking.report import tables
-from rethinking.training import find
 from rethinking.training.networks import cut, network_notes
 from rethinking.training.preparation import resolve
 
@@ -30,7 +28,7 @@ class InstrumentConsole:
             prepared = prepare(self._test, steps.of(self._test.network))
         data, resolved = prepared.data, resolve(prepared.config, prepared.data)
         self._say(*data.described(), *cut(prepared.config, data), *network_notes(resolved, data), *prepared.choices)
-        self._estimate(prepared)
+        self._say(*estimate(prepared))
         report = carry_out(prepared, Progress(self._console).observers)
         if report.cells:
             self._console.print()
@@ -44,21 +42,6 @@ class InstrumentConsole:
 
     def _folder(self, network: str, data: str) -> Path:
         return Path(self._test.out) if self._test.out else Path("tested") / f"{network}-{data}"
-
-    def _estimate(self, prepared: Prepared) -> None:
-        """How long the rest takes, where anything is missing."""
-        configs = self._test.configs(prepared.config)
-        found = [find(config) for config in configs.values()]
-        left = [run for run in found if run is None or not run.finished]
-        if not left:
-            return
-        config = resolve(prepared.config, prepared.data)
-        images = config.train_subset or len(prepared.data.train)
-        epoch = seconds_per_epoch(config, images, 1, {})
-        done = sum(len(run.metrics) for run in left if run is not None)
-        most = (len(left) * config.num_epochs - done) * epoch
-        most = min(most, self._test.seconds)
-        self._say(f"{len(left)} runs to train, an epoch in about {epoch:.2g} s: at most {duration(most)} in all")
 
     def _say(self, *lines: str) -> None:
         say(self._console, lines)

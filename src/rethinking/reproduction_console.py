@@ -14,7 +14,7 @@ from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Evidence
-from rethinking.experiments.reproduction import Reproduction, Result, seconds_per_epoch
+from rethinking.experiments.reproduction import Reproduction, Result
 from rethinking.report import tables
 from rethinking.reproducing import Sitting, in_words
 from rethinking.theory import fitting, tasks
@@ -23,6 +23,7 @@ from rethinking.theory.memory import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.training.hardware import resolve_device
 from rethinking.training.networks import cut
+from rethinking.training.timing import seconds_per_epoch
 
 
 class ReproductionConsole:

@@ -19,11 +19,12 @@ import pytest
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.reproduction import Reproduction, seconds_per_epoch
+from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
 from rethinking.training.preparation import resolve
+from rethinking.training.timing import seconds_per_epoch
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 

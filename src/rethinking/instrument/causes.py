@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rethinking.data import sources
 from rethinking.data.draws import subset_rows
-from rethinking.errors import RunError
+from rethinking.errors import DivergedError
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.rate import Rate
 from rethinking.instrument.verdict import FITS, Finding, percent
@@ -61,10 +61,11 @@ def causes(unfit: Unfit) -> list[Finding]:
     ]
 
 
-def diverged(words: str, error: RunError, test: RandomizationTest, rate: float) -> Finding:
+def diverged(words: str, error: DivergedError, test: RandomizationTest, rate: float) -> Finding:
     """Of a run whose loss was not finite."""
-    lower = f"{rate / 10:.1g}"
-    sentence = f"With {words} training broke off at rate {rate:g}: {error}."
+    told = str(error).partition(",")[0]
+    sentence = f"Training on {words} broke off at rate {rate:g}: {told}."
+    lower = f"{rate / 10:.1g}" if test.lr == "auto" else "auto"
     return Finding(f"{words}: cause", sentence, rate, command=test.with_options(lr=lower).command)
 
 

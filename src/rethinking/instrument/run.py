@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from rethinking.config import ExperimentConfig
+from rethinking.console import duration
 from rethinking.data import sources
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import DivergedError, RunError
@@ -19,8 +20,10 @@ from rethinking.instrument.report import Report
 from rethinking.models import catalogue
 from rethinking.notebook import shown
 from rethinking.steps import Steps, unwatched
+from rethinking.training import find
 from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult
+from rethinking.training.timing import seconds_per_epoch
 
 __all__ = ["randomization_test"]
 
@@ -55,7 +58,7 @@ def randomization_test(
         else:
             test = of_images(asked_for(path, asked), images, test_images, name)
         prepared = prepare(test, display.steps(path))
-        for line in prepared.choices:
+        for line in (*prepared.choices, *estimate(prepared)):
             display.say(line)
         return carry_out(prepared, display.observers)
 
@@ -128,6 +131,23 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
     on += [f"{config.network_regularizers} within the network"] if config.network_regularizers else []
     sentences.append(f"Explicit regularization: {', '.join(on) or 'none'}.")
     return sentences
+
+
+def estimate(prepared: Prepared) -> list[str]:
+    """How long the rest should take here, in a line; none where all is done, or a loss is not finite at once."""
+    found = [find(config) for config in prepared.test.configs(prepared.config).values()]
+    left = [run for run in found if run is None or not run.finished]
+    if not left:
+        return []
+    config = resolve(prepared.config, prepared.data)
+    try:
+        epoch = seconds_per_epoch(config, config.train_subset or len(prepared.data.train), 1, {})
+    except DivergedError:
+        return []
+    spent = sum(run.result["seconds"] for run in found if run is not None)
+    epochs = len(left) * config.num_epochs - sum(len(run.metrics) for run in left if run is not None)
+    most = max(0.0, min(epochs * epoch, prepared.test.seconds - spent))
+    return [f"To train: {len(left)} of {len(found)} runs, an epoch in about {epoch:.2g} s, at most {duration(most)}."]
 
 
 def carry_out(prepared: Prepared, observe: Observe = tuple) -> Report:
