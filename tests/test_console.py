@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rethinking.config import ExperimentConfig
-from rethinking.console import Progress, Shortened, StepsInWords
+from rethinking.progress import Progress, Shortened, StepsInWords
 
 
 @pytest.mark.parametrize("height", [6, 12, 20])
@@ -82,7 +82,7 @@ def test_lines_of_several_runs_are_named_where_there_is_no_terminal(tmp_path: Pa
 
 def test_a_step_of_a_kernel_machine_says_how_long_is_left(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
-    monkeypatch.setattr("rethinking.console.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("rethinking.progress.time.perf_counter", lambda: clock[0])
     written = io.StringIO()
     steps = StepsInWords(Console(file=written, width=100))
     advanced = steps.of("mnist, pixels")("factorizing")

@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 
 import rethinking
 from rethinking import ExperimentConfig, InputError, RunError, notebook, train
-from rethinking.console import Watched
+from rethinking.progress import Watched
 from rethinking.report import tables
 from tests.conftest import made_once, reproduce
 

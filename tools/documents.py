@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rethinking.console import duration
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.progress import duration
 from rethinking.report import tables
 from tools import differences
 

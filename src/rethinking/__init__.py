@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
-    from rethinking.reproducing import reproduce
+    from rethinking.reproduction_console import reproduce
     from rethinking.runs import load_run
     from rethinking.training import RunResult, train, train_many
     from rethinking.training.loggers import Observer
@@ -36,7 +36,7 @@ LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, 
     "load_run": "runs",
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
-    "reproduce": "reproducing",
+    "reproduce": "reproduction_console",
     "train": "training",
     "train_many": "training",
 }

@@ -106,8 +106,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
         else:
             config, force = parse(list(arguments), prog="rethinking train")
         with _whole_imports():  # PyTorch, once the options are known to be right
-            from rethinking.console import Progress, StepsInWords, say, summary
+            from rethinking.console import summary
             from rethinking.data import sources
+            from rethinking.progress import Progress, StepsInWords, say
             from rethinking.training import train as run
             from rethinking.training.networks import cut, network_notes
             from rethinking.training.preparation import accepting, resolve

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rethinking.console import Progress, StepsInWords, say
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.run import carry_out, estimate, prepare
+from rethinking.progress import Progress, StepsInWords, say
 from rethinking.report import tables
 from rethinking.training.networks import cut, network_notes
 from rethinking.training.preparation import resolve

@@ -16,8 +16,7 @@ from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
 
 if TYPE_CHECKING:
-    from rethinking.console import Watched
-    from rethinking.training.loggers import Observer
+    from rethinking.progress import Watched
 
 INTERVAL = 0.4  # seconds between two updates of a display, at least
 BLOCK = "font-family: monospace; white-space: pre-wrap"
@@ -38,7 +37,7 @@ class Shown(NamedTuple):
     say: shows one line
     """
 
-    observers: Callable[[], list[Observer]]
+    observers: Callable[[], list[Watched]]
     steps: Callable[[str], Steps]
     say: Callable[[str], None]
 
@@ -58,16 +57,16 @@ def shown(progress: bool | None) -> Iterator[Shown]:
         elif progress:
             from rich.console import Console
 
-            from rethinking import console
+            from rethinking import progress as terminals
 
             terminal = Console()
-            steps = ended.enter_context(contextlib.closing(console.StepsInWords(terminal)))
+            steps = ended.enter_context(contextlib.closing(terminals.StepsInWords(terminal)))
 
             def say(line: str) -> None:
-                console.say(terminal, [line])
+                terminals.say(terminal, [line])
 
             ended.enter_context(_log_lines(say))
-            yield Shown(console.Progress(terminal).observers, steps.of, say)
+            yield Shown(terminals.Progress(terminal).observers, steps.of, say)
         else:
             yield Shown(list, lambda name: unwatched, lambda line: None)
 
@@ -127,9 +126,9 @@ class NotebookProgress:
         self._later: threading.Timer | None = None  # an update that is still to come
         self._lock = threading.RLock()
 
-    def observers(self) -> list[Observer]:
+    def observers(self) -> list[Watched]:
         """Those of one run, for `training.train_many`."""
-        from rethinking.console import Watched
+        from rethinking.progress import Watched
 
         return [Watched(self)]
 

@@ -12,12 +12,11 @@ from typing import Any
 
 from rethinking import notebook
 from rethinking.config import ExperimentConfig
-from rethinking.errors import BusyError, InputError, RunError, nearest
+from rethinking.errors import BusyError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Config, Evidence
 from rethinking.experiments.reproduction import Reproduction, Result, Watch
-from rethinking.options import given, options_of
 from rethinking.report import results, tables
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.preparation import Observe
@@ -172,49 +171,6 @@ class Sitting:
         """Tables, figures and page of the evidence as it is now, with what other processes added."""
         with archive.locked(self.reproduction.folder()) as self.kept:
             results.write(self.reproduction, self.kept)
-
-
-def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
-    """Train what a table or figure lacks and write the results, as `reproduce.py` does; returns the tables.
-
-        rethinking.reproduce("table1", scale="demo", models=("mlp_1x512",))["table1"].frame()
-
-    `options` are those of the command line (the fields of `experiments.reproduction.Reproduction`). `progress` shows
-    how far the runs are; by default a notebook does and a script does not. A dry run prints its list and returns the
-    tables so far.
-
-    Raises `InputError` for options that are wrong or do not fit the data, and `RunError` once the results are written
-    where runs failed.
-    """
-    asked = Reproduction(**_given({"experiment": experiment, **options}))
-    sitting = Sitting(asked)
-    if asked.dry_run:
-        from rich.console import Console
-
-        from rethinking.reproduction_console import ReproductionConsole
-
-        ReproductionConsole(asked, Console()).dry_run()
-        sitting.kept = archive.read(asked.folder())
-        return sitting.reproduced
-    with notebook.shown(progress) as display:
-        asked.all_data(display.steps("data"))
-        running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
-        with contextlib.closing(running) as carried_out:
-            for config, outcome in carried_out:
-                if isinstance(outcome, RunError):
-                    display.say(f"failed: {sitting.named(config)}: {outcome}")
-                elif not isinstance(config, ExperimentConfig):
-                    display.say(f"finished: {sitting.named(config)}")
-    sitting.raise_failures()
-    return sitting.reproduced
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as `Reproduction` takes them. Raises `InputError` for an unknown name or a wrong type."""
-    known = {option.name: option for option in options_of(Reproduction)}
-    for name in options.keys() - known.keys():
-        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; there are ' + ', '.join(known)}")
-    return {name: given(known[name], value) for name, value in options.items()}
 
 
 def named_apart(configs: Sequence[Config]) -> dict[Config, str]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import collections
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from rethinking import notebook
 from rethinking.config import ExperimentConfig
-from rethinking.console import Progress, StepsInWords, duration, say
-from rethinking.errors import BusyError, InputError, RunError
+from rethinking.errors import BusyError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Evidence
 from rethinking.experiments.reproduction import Reproduction, Result
+from rethinking.options import given, options_of
+from rethinking.progress import Progress, StepsInWords, duration, say
 from rethinking.report import tables
-from rethinking.reproducing import Sitting, in_words
+from rethinking.reproducing import Reproduced, Sitting, in_words
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memory import product_rate
@@ -162,3 +166,42 @@ class ReproductionConsole:
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:
     return isinstance(result, RunError | TheoryResult) or (result is not None and result.finished)
+
+
+def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
+    """Train what a table or figure lacks and write the results, as `reproduce.py` does; returns the tables.
+
+        rethinking.reproduce("table1", scale="demo", models=("mlp_1x512",))["table1"].frame()
+
+    `options` are those of the command line (the fields of `experiments.reproduction.Reproduction`). `progress` shows
+    how far the runs are; by default a notebook does and a script does not. A dry run prints its list and returns the
+    tables so far.
+
+    Raises `InputError` for options that are wrong or do not fit the data, and `RunError` once the results are written
+    where runs failed.
+    """
+    asked = Reproduction(**_given({"experiment": experiment, **options}))
+    sitting = Sitting(asked)
+    if asked.dry_run:
+        ReproductionConsole(asked, Console()).dry_run()
+        sitting.kept = archive.read(asked.folder())
+        return sitting.reproduced
+    with notebook.shown(progress) as display:
+        asked.all_data(display.steps("data"))
+        running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
+        with contextlib.closing(running) as carried_out:
+            for config, outcome in carried_out:
+                if isinstance(outcome, RunError):
+                    display.say(f"failed: {sitting.named(config)}: {outcome}")
+                elif not isinstance(config, ExperimentConfig):
+                    display.say(f"finished: {sitting.named(config)}")
+    sitting.raise_failures()
+    return sitting.reproduced
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as `Reproduction` takes them. Raises `InputError` for an unknown name or a wrong type."""
+    known = {option.name: option for option in options_of(Reproduction)}
+    for name in options.keys() - known.keys():
+        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; there are ' + ', '.join(known)}")
+    return {name: given(known[name], value) for name, value in options.items()}

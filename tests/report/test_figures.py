@@ -7,24 +7,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rethinking import get_baseline_config, get_random_labels_config, train
+from rethinking.drawing import draw_learning_curves, save_figure
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Cell, Evidence
 from rethinking.experiments.experiment import cells as merge
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.report.figures import draw_learning_curves, paper_figure, save_figure
+from rethinking.report.figures import paper_figure
 
 
 def test_learning_curves_are_drawn_for_every_run(tmp_path: Path):
     options = {"dataset": "digits", "num_epochs": 2, "runs_dir": str(tmp_path / "runs"), "use_tensorboard": False}
     results = {
-        "true labels": [train(get_baseline_config("mlp_1x512", **options))],
+        "true labels": [train(get_baseline_config("mlp_1x512", **options)).metrics],
         "random labels": [
-            train(get_random_labels_config("mlp_1x512", **options, seed=seed, randomization_seed=seed))
+            train(get_random_labels_config("mlp_1x512", **options, seed=seed, randomization_seed=seed)).metrics
             for seed in range(2)
         ],
     }
-    figure = draw_learning_curves(results)
+    figure = draw_learning_curves(results, "digits")
     assert [len(axes.lines) for axes in figure.axes] == [3, 6], "a loss, and two accuracies, of each run"
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [*results]
     save_figure(figure, tmp_path / "curves", "curves")

@@ -99,8 +99,7 @@ class Report:
         return tuple({finding.sentence: finding for finding in [*rest, *made]}.values())  # causes are often common
 
     def _shown(self, condition: Condition) -> Shown | None:
-        runs = [self.outcomes[condition.key, seed] for seed in self.test.seeds]
-        metrics = tuple(run.metrics for run in runs if isinstance(run, RunResult))
+        metrics = tuple(run.metrics for run in self._runs(condition))
         return Shown(condition, metrics) if metrics else None
 
     def _causes(self, condition: Condition) -> list[Finding]:
@@ -196,16 +195,17 @@ class Report:
 
     def plot(self) -> Figure:
         """Loss and accuracies an epoch, a colour a condition."""
-        from rethinking.report.figures import draw_learning_curves
+        from rethinking.drawing import draw_learning_curves
 
+        runs = {condition.words: self._runs(condition) for condition in self.test.conditions}
         return draw_learning_curves(
-            {
-                condition.words: [
-                    run for seed in self.test.seeds if isinstance(run := self.outcomes[condition.key, seed], RunResult)
-                ]
-                for condition in self.test.conditions
-            }
+            {words: [run.metrics for run in of_condition] for words, of_condition in runs.items()}, self.data.name
         )
+
+    def _runs(self, condition: Condition) -> list[RunResult]:
+        """Of every seed whose loss was finite."""
+        outcomes = (self.outcomes[condition.key, seed] for seed in self.test.seeds)
+        return [outcome for outcome in outcomes if isinstance(outcome, RunResult)]
 
     # What is left
 
@@ -215,7 +215,7 @@ class Report:
         report.html; test.csv, .md, .png and .svg, the table and the curves; verdict.md, the paragraph; runs.csv and
         epochs.csv, the evidence. Raises `RunError` where that cannot be.
         """
-        from rethinking.report.figures import save_figure
+        from rethinking.drawing import save_figure
 
         folder = Path(folder)
         archive.add(folder, self.evidence.values())
@@ -234,7 +234,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """In a notebook: the table, the sentences and the curves."""
-        from rethinking.report.figures import as_svg
+        from rethinking.drawing import as_svg
 
         said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
         title = self.experiment.title

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from rethinking.config import ExperimentConfig
-from rethinking.console import duration
 from rethinking.data import sources
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import DivergedError, RunError
@@ -19,6 +18,7 @@ from rethinking.instrument.rate import Rate, find_rate
 from rethinking.instrument.report import Report
 from rethinking.models import catalogue
 from rethinking.notebook import shown
+from rethinking.progress import duration
 from rethinking.steps import Steps, unwatched
 from rethinking.training import find
 from rethinking.training.preparation import Observe, resolve

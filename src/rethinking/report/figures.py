@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,68 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from rethinking import files
+from rethinking.drawing import save_figure
 from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
-from rethinking.training.run_dir import RunResult
 
 SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
 LINES = ("-", "--", ":")
 LABELS = 9  # of places on an axis beside each other at most
 LETTERS = 13  # of a legend's, in an inch
-
-
-class Picture(Figure):
-    """A figure that a notebook shows where it is the value of a cell, without pyplot, which would show it again."""
-
-    def _repr_png_(self) -> bytes:
-        drawn = io.BytesIO()
-        self.savefig(drawn, format="png")
-        return drawn.getvalue()
-
-
-def draw_learning_curves(results: Mapping[str, Sequence[RunResult]]) -> Picture:
-    """Training loss, training and test accuracy an epoch: a colour a name, with a line for each of its runs."""
-    figure = Picture(figsize=(9, 3.6), layout="constrained")
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    for index, (name, runs) in enumerate(results.items()):
-        for number, result in enumerate(runs):
-            _draw_run(loss_axes, accuracy_axes, result, f"C{index}", name if number == 0 else "_")
-    datasets = sorted({result.result["dataset"] for runs in results.values() for result in runs})
-    for axes, title in ((loss_axes, "training loss"), (accuracy_axes, "accuracy")):
-        axes.set(xlabel="epoch", title=f"{title} on {', '.join(datasets)}")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    return figure
-
-
-def _draw_run(loss_axes: Axes, accuracy_axes: Axes, result: RunResult, colour: str, name: str) -> None:
-    """Lines whose names begin with '_' have no entry in the legend."""
-    epochs = [record["epoch"] for record in result.metrics]
-    alone = "." if len(epochs) == 1 else ""
-    loss_axes.plot(epochs, [record["train_loss"] for record in result.metrics], color=colour, label=name, marker=alone)
-    for metric, style, split in (("train_accuracy", "-", "training"), ("test_accuracy", "--", "test")):
-        measured = {record["epoch"]: record[metric] for record in result.metrics if record[metric] is not None}
-        marker = alone if len(measured) == len(epochs) else "."
-        label = f"{name}, {split}"
-        if measured:
-            accuracy_axes.plot([*measured], [*measured.values()], style, color=colour, marker=marker, label=label)
-
-
-def save_figure(figure: Figure, path: Path, name: str) -> None:
-    """Write a figure to `path` as .png and as .svg, the same file each time."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        _save(figure, path.with_suffix(".svg"), metadata={"Date": None})
-    _save(figure, path.with_suffix(".png"))
-
-
-def as_svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page."""
-    drawn = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    text = drawn.getvalue()
-    return text[text.index("<svg") :]
 
 
 def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, dataset: str, full_scale: bool) -> Figure:
@@ -91,14 +34,6 @@ def paper_figure(experiment: Experiment, cells: Sequence[Cell], path: Path, data
     figure = _panels(plot, cells, title) if plot.panels else _beside_the_paper(plot, cells, title, full_scale)
     save_figure(figure, path, experiment.title)
     return figure
-
-
-def _save(figure: Figure, path: Path, **options: Any) -> None:
-    drawn = io.BytesIO()
-    figure.savefig(
-        drawn, format=path.suffix.removeprefix("."), dpi=150 if path.suffix == ".png" else "figure", **options
-    )
-    files.write(path, drawn.getvalue(), durable=False)
 
 
 def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:

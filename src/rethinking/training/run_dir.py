@@ -124,9 +124,9 @@ class RunResult:
 
     def plot(self) -> Figure:
         """Draws training loss, training and test accuracy an epoch. A notebook shows the figure by itself."""
-        from rethinking.report.figures import draw_learning_curves
+        from rethinking.drawing import draw_learning_curves
 
-        return draw_learning_curves({self.config.model_name: [self]})
+        return draw_learning_curves({self.config.model_name: [self.metrics]}, self.result["dataset"])
 
     def network(self, model: Callable[..., nn.Module] | str | None = None) -> nn.Module:
         """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
