@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import platformdirs
 
 from rethinking import files as files_on_disk
+from rethinking.data import mapped
 from rethinking.data.images import ImageSet, fingerprint
 from rethinking.errors import InputError, RunError
 from rethinking.steps import Steps
@@ -183,11 +183,11 @@ def _cannot_read(path: Path, error: OSError) -> RunError:
 
 
 def _read_splits(path: Path) -> dict[str, ImageSet]:
-    def read(file: str) -> np.ndarray:
-        return np.load(path / file, mmap_mode="c")  # copy-on-write: torch wants writable memory, the file stays
-
     splits = [split for split in ("train", "test") if split == "train" or (path / f"{split}_images.npy").exists()]
-    return {split: ImageSet(read(f"{split}_images.npy"), read(f"{split}_labels.npy")) for split in splits}
+    return {
+        split: ImageSet(mapped.read(path / f"{split}_images.npy"), mapped.read(path / f"{split}_labels.npy"))
+        for split in splits
+    }
 
 
 def _stamps(path: Path) -> Stamps:

@@ -198,7 +198,7 @@ class RandomPixels(Operator):
         from rethinking.data.draws import random_pixels
 
         def permuted(split: RandomizedSplit, name: str) -> RandomizedSplit:
-            return split.permuted(random_pixels(len(split), positions, random.seed, name))
+            return split.permuted(random_pixels(len(split), positions, random.seed, name, split.empty))
 
         return permuted(train, "train"), permuted(test, "test") if test else None
 
@@ -213,11 +213,11 @@ class GaussianPixels(Operator):
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
         from rethinking.data.draws import gaussian_pixels, pixel_moments
 
-        moments = pixel_moments(train.images)
+        moments = pixel_moments(chunk for _, chunk in train.chunks())
 
         def drawn(split: RandomizedSplit, name: str) -> RandomizedSplit:
-            noise = gaussian_pixels(split.images.shape, *moments, random.seed, name)
-            return dataclasses.replace(split, images=noise)
+            noise = gaussian_pixels(split.shape, *moments, random.seed, name, split.empty)
+            return dataclasses.replace(split, images=noise, rows=None)
 
         return drawn(train, "train"), drawn(test, "test") if test else None
 

@@ -129,7 +129,10 @@ def whiten(images: Tensor, min_std: float | str) -> Tensor:
     """(x - mean) / max(std, min_std) for each image, over all its values (Appendix A); population std.
 
     Each image's first value is taken off first, which changes nothing but the rounding: a flat image gives zeros.
+    An image has the same result in every batch: where a large one is alone, PyTorch would share its sum among threads.
     """
+    if len(images) == 1:
+        return whiten(images.expand(2, -1, -1, -1), min_std)[:1]
     floor = 1.0 / math.sqrt(images[0].numel()) if isinstance(min_std, str) else min_std
     shifted = images - images[:, :1, :1, :1]
     centred = shifted - shifted.mean(dim=(1, 2, 3), keepdim=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rethinking.data import operators
 from rethinking.data.draws import CHUNK, RandomizedSplit
 from rethinking.data.operators import Operator
-from rethinking.errors import InputError, in_one_line
+from rethinking.errors import InputError, RunError, in_one_line
 from rethinking.seeding import Streams, generator, global_streams
 
 
@@ -33,9 +33,10 @@ def replace_example(
         made[index] = new[index]
         return made
 
+    made = train.copied()
+    made.images[index] = test.images[index]
     return replace(
-        train,
-        images=replaced(train.images, test.images),
+        made,
         labels=replaced(train.labels, labels),
         true_labels=replaced(train.true_labels, test.true_labels),
     )
@@ -46,11 +47,11 @@ def add_noise(split: RandomizedSplit, std: float, seed: int, name: str) -> Rando
 
     Not an operator of the paper: it gives back some of the fine detail that JPEG compression takes from images.
     """
-    images = split.images.float()
+    noisy = split.copied(torch.float32)
     draws = generator(seed, "pixels", "noise", name)
-    for rows in images.split(CHUNK):
+    for rows in noisy.images.split(CHUNK):
         rows.add_(torch.empty(rows.shape).normal_(0.0, std, generator=draws))
-    return replace(split, images=images)
+    return noisy
 
 
 def apply(
@@ -77,9 +78,10 @@ def apply(
             train = replace(train, labels=labels)
     if operator.changes_pixels:
         with _failing_in_one_line(operator, seed):
-            changed_train, changed_test = operator.change_pixels(
-                _copy(train), _copy(test) if test else None, positions, random
-            )
+            given = train, test
+            if operators.is_own(operator):  # it may write into the images
+                given = train.copied(), test.copied() if test else None
+            changed_train, changed_test = operator.change_pixels(*given, positions, random)
         train = _checked(operator, train, changed_train, positions)
         test = _checked(operator, test, changed_test, positions) if test else None
     return train, test
@@ -91,17 +93,12 @@ def _failing_in_one_line(operator: Operator, seed: int) -> Iterator[None]:
     try:
         with global_streams(seed, "operator") if operators.is_own(operator) else contextlib.nullcontext():
             yield
-    except InputError:
+    except (InputError, RunError):
         raise
     except Exception as error:  # whatever it is
         if not operators.is_own(operator):
             raise
         raise InputError(f"{type(operator).__name__} fails: {in_one_line(error)}") from error
-
-
-def _copy(split: RandomizedSplit) -> RandomizedSplit:
-    """With images that can be written to, as those in the cache cannot."""
-    return replace(split, images=split.images.clone())
 
 
 def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) -> None:
@@ -121,15 +118,23 @@ def _checked(operator: Operator, old: RandomizedSplit, new: RandomizedSplit | No
     name = type(operator).__name__
     if not isinstance(new, RandomizedSplit) or not torch.equal(new.labels, old.labels):
         raise InputError(f"{name} changes pixels and must leave the labels of both splits")
-    if new.images.shape != old.images.shape or new.images.dtype not in (torch.uint8, torch.float32):
+    shape = tuple(new.images.shape) if new.rows is None else tuple(new.shape)
+    if shape != tuple(old.shape) or new.images.dtype not in (torch.uint8, torch.float32):
         raise InputError(
-            f"{name} must make uint8 or float32 images of shape {tuple(old.images.shape)}, not {new.images.dtype} of"
-            f" {tuple(new.images.shape)}"
+            f"{name} must make uint8 or float32 images of shape {tuple(old.shape)}, not {new.images.dtype} of {shape}"
         )
     permutation = new.permutation
     if permutation is not None and permutation.shape not in ((positions,), (len(new), positions)):
         raise InputError(
             f"{name} must permute {positions} positions, for all images or each, not {tuple(permutation.shape)}"
         )
-    same = new.images.dtype == old.images.dtype and torch.equal(new.images, old.images)
-    return replace(new, images=old.images if same else new.images, redrawn=not same)
+    if new.images is old.images or _show_the_same(old, new):
+        return replace(new, images=old.images, rows=old.rows, redrawn=False)
+    return replace(new, redrawn=True)
+
+
+def _show_the_same(old: RandomizedSplit, new: RandomizedSplit) -> bool:
+    if new.images.dtype != old.images.dtype:
+        return False
+    pairs = zip(old.chunks(), new.chunks(), strict=True)
+    return all(torch.equal(before, after) for (_, before), (_, after) in pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,8 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
     model.eval()
     losses = []
     correct = torch.zeros((), device=batches.labels.device)
-    with autocast:
-        for images, labels in batches.in_order(BATCH_SIZE):
+    with autocast, closing(batches.in_order(BATCH_SIZE)) as all_in_order:
+        for images, labels in all_in_order:
             logits = model(images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             correct += (logits.argmax(dim=1) == labels).sum()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,7 +215,8 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
 def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
     """Their step, ready; what that took goes into the facts of each."""
     eager = Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
-    first = next(batches_of(runs))
+    with contextlib.closing(batches_of(runs)) as batches:
+        first = next(batches)
     last = len(runs[0].train_batches) % first.labels.shape[1]  # images in the last batch, where it is smaller
     examples = [first, Batch(*(part[:, :last] for part in first))] if last else [first]
     step, seconds = fastest_step(eager, runs[0].config.compile, examples)
@@ -227,7 +228,7 @@ def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
     return step
 
 
-def batches_of(runs: Sequence[Training]) -> Iterator[Batch]:
+def batches_of(runs: Sequence[Training]) -> Generator[Batch, None, None]:
     """The batches of each run's next epoch."""
     splits, seeds, epochs = zip(*((run.train_batches, run.config.seed, run.epoch) for run in runs), strict=True)
     return lockstep(splits, seeds, epochs, runs[0].config.batch_size)
@@ -241,11 +242,12 @@ def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tup
     """
     step.begin([learning_rate(run.config, run.epoch) for run in runs])
     steps = []
-    for rows, images, labels in batches_of(runs):
-        losses, logits = step(images, labels)
-        steps.append((rows, losses, logits))  # what is read off them can wait: small networks notice
-        for run in runs:
-            run.observers.step(rows.shape[1])
+    with contextlib.closing(batches_of(runs)) as batches:
+        for rows, images, labels in batches:
+            losses, logits = step(images, labels)
+            steps.append((rows, losses, logits))  # what is read off them can wait: small networks notice
+            for run in runs:
+                run.observers.step(rows.shape[1])
     all_rows, all_losses, all_logits = zip(*steps, strict=True)
     sizes = torch.tensor([rows.shape[1] for rows in all_rows], device=all_rows[0].device)
     train_losses = (torch.stack(all_losses, dim=1) * sizes).sum(dim=1) / sizes.sum()
