@@ -356,6 +356,16 @@ class ExperimentConfig:
         changes_numbers=False,
     )
 
+    images_in_memory: str = option(
+        "auto",
+        "'always' brings the images into the device's memory before training; 'never' leaves them on disk, and a thread"
+        " reads batches ahead of the steps; 'auto' is 'always' where they fit. Rounding on CUDA aside, the numbers are"
+        " the same",
+        group="hardware",
+        choices=("auto", "always", "never"),
+        changes_numbers=False,
+    )
+
     runs_dir: str = option(
         "runs", "where run folders are kept", group="output", metavar="FOLDER", changes_numbers=False
     )

@@ -61,6 +61,7 @@ UNCHANGED: dict[str, Any] = {
     "network_regularizers": "dropout 0.5",
     "data_root": "elsewhere",
     "compile": "off",
+    "images_in_memory": "never",
     "runs_dir": "elsewhere",
     "use_tensorboard": False,
     "use_wandb": True,

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 
 from rethinking import registry
+from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError, in_one_line
 from rethinking.seeding import global_streams
@@ -74,7 +75,7 @@ class MeasureConfig(MeasurementConfig):
 def estimate_cost(config: MeasureConfig) -> tuple[float, float]:
     """Bytes of memory it takes, and operations, as far as that is known. Raises `InputError` as `measure` does."""
     data = sources.load_for(config)
-    images, run = footprint(config.resolved(data).network, data)
+    images, run = footprint(_with_images(config.resolved(data).network), data)
     return LIBRARIES + 2.0 * images + run, 0.0
 
 
@@ -94,13 +95,18 @@ def measure(config: MeasureConfig, begin: Steps = unwatched) -> TheoryResult:
         if found:
             return found
         advanced, began = begin(config.words[0]), time.perf_counter()
-        batches = plain_training_set(replace(config.network, device=config.device), data)
+        batches = plain_training_set(replace(_with_images(config.network), device=config.device), data)
         images = batches.images(torch.arange(len(batches)))
         with global_streams(config.seed, "measure"):
             numbers = _measured(config, MEASURES.find(config.measure), run.network(), images, batches.labels)
         advanced(1.0)
         facts = {"network": run.path.name, "numbers": numbers, "seconds": time.perf_counter() - began}
         return keep(folder, config, data, {**about(config, data, "fp32"), **facts})
+
+
+def _with_images(network: ExperimentConfig) -> ExperimentConfig:
+    """With all images in memory, as a measure is given them."""
+    return replace(network, images_in_memory="always")
 
 
 def _measured(

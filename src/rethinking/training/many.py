@@ -20,7 +20,7 @@ from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
 from rethinking.training.memory import at_once_that_fit
-from rethinking.training.preparation import Observe, PlannedRun, Resident, prepare
+from rethinking.training.preparation import Observe, PlannedRun, Shared, prepare
 from rethinking.training.run_dir import RunResult
 
 TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
@@ -183,7 +183,7 @@ def _train_together(
     with contextlib.ExitStack() as held:
         runs: dict[Path, PlannedRun] = {}
         prepared: list[Training] = []
-        images: Resident = {}
+        images: Shared = {}
         alone = len(group) == 1
         for planned in list(group):
             try:

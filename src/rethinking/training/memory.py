@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from rethinking.config import ExperimentConfig, arguments
-from rethinking.data import sources
+from rethinking.data import operators, sources
+from rethinking.data.batches import AHEAD
 from rethinking.models.catalogue import Network
 from rethinking.models.construction import count_parameters
 from rethinking.models.inspection import materialize
@@ -34,18 +35,72 @@ class Footprint(NamedTuple):
 
 
 def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
-    """Of a resolved configuration: resident images; weights, gradients, optimizer state and activations."""
+    """Of a resolved configuration. Images that stay on disk take none; of each run a few batches are in memory."""
+    run = of_run(config, data)
+    if why_on_disk(config, data) is not None:
+        value = 8 if config.redraws_images else 1  # bytes: of float32 and an index, at most
+        batch = max(config.batch_size, BATCH_SIZE) * math.prod(data.image_shape) * value
+        return Footprint(0, run + (AHEAD + 2) * batch)
+    images = of_images(config, data)
+    if config.device == "cpu":
+        images += _count(config, data) * math.prod(data.image_shape)  # the pages of the cache they were read from
+    return Footprint(images, run)
+
+
+def why_on_disk(config: ExperimentConfig, data: sources.ImageData) -> str | None:
+    """The line that says so where the images of a resolved configuration stay on disk; None where they do not."""
+    if config.images_in_memory == "always":
+        return None
+    if config.images_in_memory == "never":
+        return "images stay on disk, as asked; batches are read ahead"
+    needed = {"cpu": _of_draws(config, data)}
+    needed[config.device] = needed.get(config.device, 0) + of_images(config, data)
+    for device, images in needed.items():
+        free = free_memory(device) * SPARE
+        if images > free / 4 and device == config.device:  # else what the run takes besides does not matter
+            free = max(0.0, free - of_run(config, data))
+        if images > free:
+            return (
+                f"images stay on disk: {_gib(images)} of them do not fit into {_gib(free)} of free memory; batches are"
+                " read ahead"
+            )
+    return None
+
+
+def _of_draws(config: ExperimentConfig, data: sources.ImageData) -> int:
+    """Bytes that are drawn or copied on the host before the images go to the device, about as much as it can be.
+
+    A redrawn value is float32; somebody's own operator gets a copy, and may permute the pixels of each image besides.
+    """
+    raw = math.prod(data.image_shape)
+    if config.redraws_images:
+        return (9 if operators.is_own(config.operator) else 4) * _count(config, data) * raw
+    return (config.train_subset or 0) * raw
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _count(config: ExperimentConfig, data: sources.ImageData) -> int:
+    """Number of images that a run uses, training and test."""
+    return (config.train_subset or len(data.train)) + (len(data.test) if data.test else 0)
+
+
+def of_images(config: ExperimentConfig, data: sources.ImageData) -> int:
+    """Bytes of the images of a resolved configuration that are in the device's memory, if they are."""
+    value = 2 if config.precision == "bf16" else 4
+    train_images = config.train_subset or len(data.train)
+    augmented = config.random_crop or config.augment_flip_rotate
+    prepared = math.prod(input_shape(config, data)) * value
+    raw = math.prod(data.image_shape)  # bytes of a uint8 image
+    return (_count(config, data) - train_images) * prepared + train_images * (raw if augmented else prepared)
+
+
+def of_run(config: ExperimentConfig, data: sources.ImageData) -> int:
+    """Bytes of weights, gradients, optimizer state and activations of a resolved configuration."""
     shape = input_shape(config, data)
     bf16 = config.precision == "bf16"
-    value = 2 if bf16 else 4
-    train_images = config.train_subset or len(data.train)
-    test_images = len(data.test) if data.test else 0
-    augmented = config.random_crop or config.augment_flip_rotate
-    raw = math.prod(data.image_shape)  # bytes of a uint8 image
-    images = test_images * math.prod(shape) * value + train_images * (raw if augmented else math.prod(shape) * value)
-    if config.device == "cpu":
-        images += (train_images + test_images) * raw  # the pages of the cache they were read from
-
     outputs = config.operator.num_outputs(len(data.class_names))
     network = (config.network, config.model_options, config.network_digest)
     parameters, kept, largest = _of_network(*network, outputs, shape, bf16)
@@ -53,7 +108,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
     weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
     training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
     evaluation = 3 * largest * BATCH_SIZE
-    return Footprint(images, weights + max(training, evaluation))
+    return weights + max(training, evaluation)
 
 
 @functools.cache

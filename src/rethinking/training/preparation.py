@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from rethinking import registry
 from rethinking.config import ExperimentConfig
 from rethinking.data import draws, operators, randomization, sources
-from rethinking.data.batches import Batches
+from rethinking.data.batches import Batches, StreamedBatches
 from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.errors import InputError
@@ -24,6 +25,7 @@ from rethinking.models.construction import count_parameters, is_convolutional, t
 from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
+from rethinking.training.memory import why_on_disk
 from rethinking.training.networks import (
     crop_of,
     cut,
@@ -34,8 +36,11 @@ from rethinking.training.networks import (
 )
 from rethinking.training.run_dir import RunDir
 
+log = logging.getLogger(__name__)
+
 Observe = Callable[[], Sequence[Observer]]  # makes the observers of one run
-Resident = dict[tuple[object, ...], tuple[Batches, Batches | None]]  # training and test images by what decides them
+# Training and test images, and what is told of them, by what decides them.
+Shared = dict[tuple[object, ...], tuple[Batches, Batches | None, str | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +82,17 @@ class PlannedRun:
         return cls(given, config, folder, group, seconds)
 
 
-def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: contextlib.ExitStack) -> Training:
+def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: contextlib.ExitStack) -> Training:
     """Everything that the epochs of one run need, and its folder, `held` against other processes.
 
-    `images` has those that runs of its group brought to the device, and gets its own.
+    `images` has those of other runs of its group, and gets its own.
     """
     config, folder = planned.config, planned.folder
     data = sources.load_for(config)
     device = torch.device(config.device)
     choose_products(config.precision)
-    train_split, test_split = _randomized_splits(config, data)
+    on_disk = why_on_disk(config, data)
+    train_split, test_split = _randomized_splits(config, data, on_disk is not None)
     model = untrained(config, data)
     if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
         raise InputError(
@@ -100,17 +106,20 @@ def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: conte
 
     shown = _what_decides_the_images(config)
     if shown in images:
-        train_batches, test_batches = images[shown]
+        train_batches, test_batches, on_disk = images[shown]
         train_batches = train_batches.relabelled(train_split)
     else:
         layout, dtype = is_convolutional(model), torch.bfloat16 if config.precision == "bf16" else torch.float32
         prepared = Preprocessing(
             crop_of(config, data.image_shape), config.min_std, config.random_crop, config.augment_flip_rotate
         )
-        train_batches = Batches(train_split, prepared, device, layout, dtype)
+        kind = StreamedBatches if on_disk else Batches
+        train_batches = kind(train_split, prepared, device, layout, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
-        test_batches = Batches(test_split, plain, device, layout, dtype) if test_split else None
-        images[shown] = train_batches, test_batches
+        test_batches = kind(test_split, plain, device, layout, dtype) if test_split else None
+        images[shown] = train_batches, test_batches, on_disk
+        if on_disk:
+            log.info(on_disk)
     facts = {
         "run": folder.path.name,
         "dataset": data.name,
@@ -125,7 +134,7 @@ def prepare(planned: PlannedRun, images: Resident, observe: Observe, held: conte
             "test_images": len(data.test) if data.test else 0,
             "class_names": list(data.class_names),
             "image_shape": list(data.image_shape),
-            "notes": [*data.notes, *cut(config, data)],
+            "notes": [*data.notes, *cut(config, data), *([on_disk] if on_disk else [])],
         },
         "provenance": provenance(device, config.precision)
         | {"fingerprint": data.fingerprint, "randomization": details},
@@ -151,9 +160,12 @@ def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> i
 
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
     """Images, float32, and labels as a run of a resolved configuration trains on them, but without augmentation."""
-    split, _ = _randomized_splits(config, data)
+    on_disk = why_on_disk(config, data)
+    split, _ = _randomized_splits(config, data, on_disk is not None)
     plain = Preprocessing(crop_of(config, data.image_shape), config.min_std, random_crop=False, flip_rotate=False)
-    return Batches(split, plain, torch.device(config.device), channels_last=False)
+    if on_disk:
+        log.info(on_disk)
+    return (StreamedBatches if on_disk else Batches)(split, plain, torch.device(config.device), channels_last=False)
 
 
 def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
@@ -161,7 +173,7 @@ def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
     operator = (config.randomization, config.randomization_digest, config.randomization_options)
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
     drawn = draws if config.redraws_images else ()
-    return (config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
+    return (config.images_in_memory, config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 
 def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConfig:
@@ -215,20 +227,24 @@ def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
 
 
 def _randomized_splits(
-    config: ExperimentConfig, data: sources.ImageData
+    config: ExperimentConfig, data: sources.ImageData, on_disk: bool = False
 ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Training subset and test set as tensors, after the randomization operator."""
+    """Training subset and test set as tensors, after the randomization operator.
+
+    With `on_disk` nothing as large as the images is in memory.
+    """
 
     def tensors(split: sources.ImageSet) -> RandomizedSplit:
         labels = torch.from_numpy(split.labels)
-        return RandomizedSplit(torch.from_numpy(split.images), labels, labels)
+        return RandomizedSplit(torch.from_numpy(split.images), labels, labels, on_disk=on_disk)
 
     train_split = tensors(data.train)
     test_split = tensors(data.test) if data.test else None
     if config.train_subset is not None:
         rows = draws.subset_rows(len(train_split), config.train_subset)
         labels = train_split.labels[rows]
-        train_split = RandomizedSplit(train_split.images[rows], labels, labels)
+        subset = replace(train_split, labels=labels, true_labels=labels, rows=rows)
+        train_split = subset if on_disk else subset.copied()
     operator, num_classes = config.operator, len(data.class_names)
     train_split, test_split = randomization.apply(
         operator,
