@@ -22,6 +22,7 @@ bench: .venv/.installed
 bench-more: .venv/.installed
 	$(RUN) benchmarks/many_at_once.py --out results/performance.csv
 	$(RUN) benchmarks/stacked_epochs.py --out results/performance.csv
+	$(RUN) benchmarks/streamed.py --out results/performance.csv
 	$(RUN) benchmarks/whole_reproduction.py --out results/performance.csv
 	$(RUN) benchmarks/forms_of_the_step.py --out results/performance.csv
 	$(RUN) benchmarks/growth.py --out results/performance.csv

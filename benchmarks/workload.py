@@ -74,14 +74,17 @@ def runs_at_work(
     runs: int = 1,
     images: int | None = None,
     build: Callable[[], nn.Module] | None = None,
+    split: RandomizedSplit | None = None,
+    kind: type[Batches] = Batches,
 ) -> list[Training]:
     """`runs` of them, of different seeds, on the same images with random labels of their own.
 
     The learning rate is next to nothing, since random data diverge. `build` makes another network than the
-    configuration's.
+    configuration's. `split` stands in place of `images` random ones.
     """
     config = replace(config.resolved(), learning_rate=1e-12, precision=machine.precision)
-    split = random_split(images or config.batch_size * steps_of_an_epoch(config.model_name, machine.device))
+    if split is None:
+        split = random_split(images or config.batch_size * steps_of_an_epoch(config.model_name, machine.device))
     prepared = Preprocessing(28, 1e-8, config.random_crop, config.augment_flip_rotate)
     dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
     made: list[Training] = []
@@ -92,7 +95,7 @@ def runs_at_work(
         batches = (
             made[0].train_batches.relabelled(split)
             if made
-            else Batches(split, prepared, machine.device, is_convolutional(model), dtype)
+            else kind(split, prepared, machine.device, is_convolutional(model), dtype)
         )
         run = Training(replace(config, seed=seed), model, batches, None, RunDir(Path()), {}, observe=tuple)
         run.metrics = []

@@ -66,6 +66,21 @@ def stacked_epochs(results: Path) -> str:
     return _speeds(results, "stacked_epochs", columns, "runs")
 
 
+def streamed(results: Path) -> str:
+    """Training epochs with images on disk against those with images in memory."""
+    columns = ["model", "images", "images/s", "to in memory", "half of the rounds"]
+    rows = _rows_of(results, "streamed")
+    quartiles = {(row["model"], row["hardware"], row["setting"]): _ratio(row) for row in rows}
+
+    def line(row: Row) -> list[str]:
+        ends = [
+            quartiles[row["model"], row["hardware"], f"{row['setting']}: {end} quartile"] for end in ("lower", "upper")
+        ]
+        return [f"`{row['model']}`", row["setting"], _whole(row["images_per_second"]), _ratio(row), " to ".join(ends)]
+
+    return _machine_by_machine([row for row in rows if not row["setting"].endswith(" quartile")], columns, line)
+
+
 def whole_reproduction(results: Path) -> str:
     """`reproduce.py` from its start to its page."""
     columns = ["reproduction", "runs", "time", "to one after the other"]
@@ -198,6 +213,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "startup_and_memory": startup_and_memory,
     "many_at_once": many_at_once,
     "stacked_epochs": stacked_epochs,
+    "streamed": streamed,
     "whole_reproduction": whole_reproduction,
     "forms_of_the_step": forms_of_the_step,
     "against_commit": against_commit,

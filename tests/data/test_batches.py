@@ -1,10 +1,12 @@
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
 from rethinking.data import operators, randomization
-from rethinking.data.batches import Batches, lockstep
+from rethinking.data.batches import AHEAD, Batches, StreamedBatches, lockstep, read_ahead
 from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import AugmentationDraws, Preprocessing
 from rethinking.seeding import generator
@@ -19,10 +21,14 @@ PIPELINES = {
 OPERATORS = ["none", "shuffled_pixels", "random_pixels", "gaussian_pixels"]
 
 
-def split(operator: str = "none", images: int = 300) -> RandomizedSplit:
+def split(operator: str = "none", images: int = 300, on_disk: bool = False, rows: bool = False) -> RandomizedSplit:
+    """With `rows` they are a part of more images, in an order of their own."""
     pixels = torch.randint(256, (images, 3, 32, 32), generator=generator(0, "test"), dtype=torch.uint8)
     labels = torch.arange(images) % 10
-    plain = RandomizedSplit(pixels, labels, labels)
+    plain = RandomizedSplit(pixels, labels, labels, on_disk=on_disk)
+    if rows:
+        places = torch.randperm(images, generator=generator(0, "places"))
+        plain = replace(plain, images=torch.cat([pixels[places.argsort()], pixels]), rows=places)
     made = operators.create(operator, None, {})
     return randomization.apply(made, plain, None, num_classes=10, positions=28 * 28, seed=0)[0]
 
@@ -135,3 +141,103 @@ def test_runs_that_see_the_same_in_the_same_order_share_one_batch_of_images():
         assert torch.equal(together.rows, rows.expand(2, -1))
         assert torch.equal(together.images, images[None])
         assert torch.equal(together.labels, torch.stack([labels, (labels + 3) % 10]))
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("pipeline", ["plain", "both"])
+@pytest.mark.parametrize(("channels_last", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_batches_read_ahead_are_those_in_memory_bit_for_bit(operator, pipeline, rows, channels_last, dtype):
+    """The last batch has one image, or fewer than the others."""
+    made = PIPELINES[pipeline], CPU, channels_last, dtype
+    resident = Batches(split(operator, 129), *made)
+    streamed = StreamedBatches(split(operator, 129, on_disk=True, rows=rows), *made)
+    pairs = [
+        *zip(resident.training_epoch(1, 2, 64), streamed.training_epoch(1, 2, 64), strict=True),
+        *zip(resident.in_order(50), streamed.in_order(50), strict=True),
+    ]
+    assert len(pairs) == 6
+    for expected, read in pairs:
+        for one, other in zip(expected, read, strict=True):
+            assert torch.equal(one, other)
+            assert one.stride() == other.stride()
+    some = torch.tensor([128, 3, 3])
+    assert torch.equal(resident.images(some), streamed.images(some))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_what_is_drawn_for_images_on_disk_has_the_same_fingerprint(operator):
+    whole = replace(split(operator), redrawn=True)
+    part = replace(split(operator, on_disk=True, rows=True), redrawn=True)
+    assert whole.fingerprint() == part.fingerprint()
+
+
+@pytest.mark.parametrize("shape", [(3, 120, 120), (1, 28, 28)])
+def test_an_image_is_whitened_alike_in_every_batch(shape):
+    """Alone, too, where PyTorch would share the sum over a large one among threads."""
+    images = torch.rand(65, *shape, generator=generator(0, "test"))
+    plain = Preprocessing(shape[1:])
+    together = plain.plain(images)
+    for size in (1, 2, 16, 64):
+        assert torch.equal(torch.cat([plain.plain(part) for part in images.split(size)]), together)
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+def test_runs_in_lockstep_may_have_images_on_disk_and_in_memory():
+    first = Batches(split(), PIPELINES["both"], CPU, False)
+    second = StreamedBatches(split("random_pixels", on_disk=True), PIPELINES["both"], CPU, False)
+    twin = Batches(split("random_pixels"), PIPELINES["both"], CPU, False)
+    mixed = lockstep([first, second, second], (0, 0, 1), (1, 1, 4), 128)
+    expected = lockstep([first, twin, twin], (0, 0, 1), (1, 1, 4), 128)
+    for one, other in zip(mixed, expected, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(one, other, strict=True))
+    streamed = StreamedBatches(split(on_disk=True), PIPELINES["plain"], CPU, False)
+    other_labels = streamed.relabelled(replace(split(), labels=(split().labels + 3) % 10))
+    assert other_labels.shows_images_of(streamed)
+    (images,) = {len(batch.images) for batch in lockstep([streamed, other_labels], (2, 2), (4, 4), 128)}
+    assert images == 1, "read once for both"
+    assert not readers()
+
+
+def test_as_many_batches_as_said_are_read_before_they_are_asked_for():
+    begun: list[int] = []
+    reading = read_ahead(lambda part: begun.append(int(part)) or int(part) * 10, torch.arange(20).split(1))
+    assert not readers(), "nothing is read before the first is asked for"
+    assert next(reading) == 0
+    assert max(begun) <= AHEAD
+    assert [*reading] == [10 * part for part in range(1, 20)]
+    assert begun == [*range(20)]
+    assert not readers()
+
+
+def test_an_error_while_reading_ahead_is_raised_as_itself_where_its_batch_is_due():
+    wrong = OSError("the disk is gone")
+
+    def read(part: torch.Tensor) -> int:
+        if int(part) == 2:
+            raise wrong
+        return int(part)
+
+    reading = read_ahead(read, torch.arange(20).split(1))
+    assert [next(reading), next(reading)] == [0, 1]
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        next(reading)
+    assert raised.value is wrong
+    assert not readers()
+
+
+@pytest.mark.parametrize("of", ["training_epoch", "in_order", "lockstep"])
+def test_no_thread_reads_on_when_batches_are_no_longer_asked_for(of):
+    streamed = StreamedBatches(split(on_disk=True), PIPELINES["plain"], CPU, False)
+    batches: dict[str, Iterator[object]] = {
+        "training_epoch": streamed.training_epoch(0, 1, 10),
+        "in_order": streamed.in_order(10),
+        "lockstep": lockstep([streamed, streamed], (0, 1), (1, 1), 10),
+    }
+    next(batches[of])
+    assert len(readers()) == (2 if of == "lockstep" else 1)
+    batches[of].close()
+    assert not readers()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rethinking.data import sources
+from rethinking.training import memory
 from rethinking.training.memory import LIBRARIES, footprint, free_memory
 from rethinking.training.preparation import PlannedRun
 from tests.conftest import ROOT
@@ -55,6 +56,18 @@ def test_augmented_images_stay_bytes(tmp_path: Path):
     plain = footprint(PlannedRun.of(config(tmp_path)).config, data).images
     cropped = footprint(PlannedRun.of(config(tmp_path, random_crop=True)).config, data).images
     assert plain - cropped == len(data.train) * 28 * 28 * 3
+
+
+def test_the_limit_of_a_container_is_the_memory_there_is(tmp_path: Path, monkeypatch):
+    """Less what it holds, but for the pages of files, which the system takes back."""
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 1800\nfile 1200\ninactive_file 700\nactive_file 400\n")
+    unlimited = free_memory("cpu")
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory("cpu") == pytest.approx(unlimited, rel=0.3)
+    (tmp_path / "memory.max").write_text("10000\n")
+    assert free_memory("cpu") == 10000 - 3000 + 700 + 400
 
 
 def test_free_memory_is_less_than_all_there_is():

@@ -25,6 +25,7 @@ from rethinking.training.optimizers import ADAPTIVE
 EXAMPLE = 8  # images that a forward pass is watched with
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
 SPARE = 0.9  # of what is free, to plan with
+CONTROL_GROUPS = Path("/sys/fs/cgroup")  # of Linux, version 2
 
 
 class Footprint(NamedTuple):
@@ -164,12 +165,35 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
 
 
 def free_memory(device: str) -> float:
-    """Bytes; a great many where the system does not say."""
+    """Bytes that the device, or a container's limit, leaves; a great many where the system does not say."""
     if device == "cuda":
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + unused
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
-        return 2.0**40
+        free = 2.0**40
+    return min(free, *map(_left_in, _control_groups()))
+
+
+def _control_groups() -> list[Path]:
+    """Folders of the control groups that this process is in, as of a container or a batch job."""
+    try:
+        own = next(
+            line for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines() if line[:3] == "0::"
+        )
+    except (OSError, StopIteration, ValueError):
+        own = "0::/"
+    folder = CONTROL_GROUPS / own[3:].lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CONTROL_GROUPS))]
+
+
+def _left_in(group: Path) -> float:
+    """Bytes of memory that a control group may still take; the pages of files that it holds can go."""
+    try:
+        limit, used = (float((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        held = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0.0, limit - used + int(held["inactive_file"]) + int(held["active_file"]))
+    except (OSError, ValueError, KeyError):  # "max" is no number: there is no limit
+        return math.inf
