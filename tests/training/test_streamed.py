@@ -212,7 +212,7 @@ class Peak(Observer):
         self.bytes = max(self.bytes, anonymous())
 
 options = json.loads(sys.argv[1])
-few = {"train_subset": 64, "images_in_memory": "never"}
+few = {"train_subset": 640, "images_in_memory": "never"}
 train(ExperimentConfig(**options | few))  # what any run of this network takes
 before, peak = anonymous(), Peak()
 train(ExperimentConfig(**options), observers=[peak])
@@ -227,7 +227,7 @@ def test_images_on_disk_take_no_memory_of_the_process(tmp_path: Path, randomizat
     count = 20_000
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count) % 10
-    np.savez(tmp_path / "large.npz", x_train=images, y_train=labels, x_test=images[:500], y_test=labels[:500])
+    np.savez(tmp_path / "large.npz", x_train=images, y_train=labels, x_test=images[:3000], y_test=labels[:3000])
 
     def growth(where: str) -> int:
         options = {"model_name": "mlp_1x512", "dataset": str(tmp_path / "large.npz"), "num_epochs": 1}
