@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rethinking import ExperimentConfig, train
-from rethinking.data.batches import Batches
+from rethinking.data.batches import Batches, StreamedBatches
 from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.seeding import generator
@@ -81,6 +81,27 @@ def test_a_capture_that_fails_leaves_an_eager_step_that_trains(monkeypatch, capl
         torch.testing.assert_close(
             ready(batch.images, batch.labels)[0], eager(batch.images, batch.labels)[0], rtol=1e-3, atol=1e-3
         )
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("own_permutation", [False, True])
+def test_batches_read_ahead_are_whole_however_far_the_device_is_behind(augmented, own_permutation):
+    """A batch that were given to the device too early, or its memory to another, would have other images."""
+    whole = split(5000)
+    if own_permutation:
+        draws = generator(2, "test")
+        whole = whole.permuted(torch.stack([torch.randperm(784, generator=draws) for _ in range(5000)]).int())
+    prepared = Preprocessing(28, random_crop=augmented, flip_rotate=augmented)
+    resident = Batches(whole, prepared, CUDA, True)
+    streamed = StreamedBatches(replace(whole, on_disk=True), prepared, CUDA, True)
+    read = []
+    for rows, images, labels in streamed.training_epoch(0, 1, 64):
+        torch.cuda._sleep(20_000_000)  # clock ticks that the device is busy for; the host goes on
+        read.append((rows, images.clone(), labels))
+    for one, other in zip(resident.training_epoch(0, 1, 64), read, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[2], other[2])
+        torch.testing.assert_close(one[1], other[1], rtol=0 if augmented else 1e-5, atol=0 if augmented else 1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)

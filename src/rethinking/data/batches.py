@@ -85,7 +85,7 @@ class Batches:
         """
         if self._preprocessing.augments:
             self._permutation = None if split.permutation is None else split.permutation.to(self._device)
-            return split.images.to(self._device)
+            return (split.images if split.rows is None else split.images[split.rows]).to(self._device)
         prepared = self._empty(split.shape)
         for rows, raw in split.chunks(CHUNK):
             permutation = permutation_of(rows, split.permutation)
