@@ -165,6 +165,7 @@ PERFORMANCE = (
     "forms_of_the_step",
     "many_at_once",
     "stacked_epochs",
+    "streamed",
     "whole_reproduction",
     "against_jax",
     "starts",
