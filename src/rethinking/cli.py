@@ -78,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "demo": demo,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: rethinking test NETWORK       does a network fit random labels of your images")
-        print("       rethinking train [OPTIONS]    train one experiment")
+        print("usage: rethinking test NETWORK      does a network fit random labels of your images")
+        print("       rethinking train [OPTIONS]   train one experiment")
         print("       rethinking reproduce NAME    a table or figure beside the paper's")
         print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
         print("       rethinking cache             the decoded data sets; --remove NAME ... or --remove_all")
-        print("       rethinking demo              true against random labels on the built-in digits")
+        print("       rethinking demo              that test of a network on the built-in digits")
         print("       rethinking --version         the version of this package")
         print("rethinking COMMAND --help lists the options of each")
         sys.exit(0)
