@@ -37,7 +37,7 @@ class InstrumentConsole:
             self._console.print(f"- {finding.sentence}", highlight=False, markup=False)
             if finding.command:
                 self._say(f"  next: {finding.command}")
-        page = report.save(self._folder(report.network, data.name))
+        page = report.save(self._folder(prepared.config.name, data.name))
         self._say(f"written to {page.parent}; open {page}")
 
     def _folder(self, network: str, data: str) -> Path:

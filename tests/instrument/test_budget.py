@@ -10,7 +10,8 @@ import pytest
 from rethinking import ExperimentConfig, InputError, RunResult
 from rethinking.errors import DivergedError
 from rethinking.instrument import budget
-from rethinking.instrument.budget import level, seconds_of, train_within
+from rethinking.instrument.battery import in_time, seconds_of
+from rethinking.instrument.budget import level, train_within
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,12 @@ def test_what_is_no_time_is_refused_in_one_line(written):
 
 def test_no_budget_is_endless():
     assert seconds_of(None) == seconds_of("none") == math.inf
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 1, 59.5, 60, 75, 119, 121, 600, 5401.5])
+def test_a_time_that_is_written_is_read_as_no_less_and_less_than_twice_as_much(seconds):
+    assert seconds <= seconds_of(in_time(seconds)) < max(1.1, 2 * seconds)
+    assert seconds_of(in_time(math.inf)) == math.inf
 
 
 def test_time_is_shared_so_that_those_that_had_least_get_most():
@@ -85,3 +92,28 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path):
     outcomes = train_within([wild, tame], math.inf)
     assert isinstance(outcomes[wild], DivergedError)
     assert isinstance(outcomes[tame], RunResult)
+
+
+def test_a_budget_smaller_than_what_one_run_has_spent_still_begins_the_others(tmp_path: Path, monkeypatch):
+    """As when the first of two was killed, and less time is asked for then."""
+    first, second = config(tmp_path), config(tmp_path, randomization="random_labels")
+    train_within([first], 1e-6)
+    monkeypatch.setattr(budget, "_seconds", lambda run: 10.0 * len(run.metrics) if run else 0.0)
+    assert epochs(train_within([first, second], 5.0)) == [1, 1]
+
+
+def test_a_run_that_diverged_is_not_trained_again_until_its_note_is_deleted(tmp_path: Path):
+    wild = config(tmp_path, learning_rate=1e30, num_epochs=2)
+    (error,) = train_within([wild], math.inf).values()
+    (note,) = tmp_path.glob("*/diverged.json")
+    facts = note.with_name("facts.json").stat().st_mtime_ns
+    (again,) = train_within([wild], math.inf).values()
+    assert (type(again), str(again)) == (DivergedError, str(error))
+    assert note.with_name("facts.json").stat().st_mtime_ns == facts
+    note.unlink()
+    (anew,) = train_within([wild], math.inf).values()
+    assert str(anew) == str(error)
+    assert note.with_name("facts.json").stat().st_mtime_ns > facts
+    note.write_text("{")
+    (told,) = train_within([wild], math.inf).values()
+    assert str(told) == f"{note} is damaged: delete that file"

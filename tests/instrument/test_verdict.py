@@ -93,6 +93,22 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
     assert "does not settle" in one_of_two["capacity"]
 
 
+def test_several_seeds_of_which_none_fits_are_said_in_words_that_have_one_meaning():
+    found = said(Shown(RANDOM, (run(0.3), run(None, 0.4))))["random labels: fit"]
+    assert found.startswith("net fits random labels with none of 2 seeds in 1 to 2 epochs: it learns 30.00% to 40.00%")
+    assert "in 1 epoch:" in said(Shown(RANDOM, (run(0.3),)))["random labels: fit"]
+
+
+def test_seeds_that_diverged_are_among_those_that_do_not_fit():
+    true, random = Shown(TRUE, (run(1.0), run(1.0))), Shown(RANDOM, (run(1.0),), diverged=1)
+    found = said(true, random)
+    assert "fits random labels with 1 of 2 seeds" in found["random labels: fit"]
+    assert "does not settle" in found["capacity"]
+    assert "random labels: time" not in found
+    assert "2 seeds" in found["seeds"]
+    assert "fits true labels with 1 of 2 seeds" in said(Shown(TRUE, (run(1.0),), 1), random)["true labels: fit"]
+
+
 def test_without_a_test_set_no_gap_is_said():
     found = said(Shown(TRUE, (run(1.0, test=None),)), Shown(RANDOM, (run(1.0, test=None),)))
     assert not [about for about in found if "gap" in about]

@@ -1,32 +1,30 @@
-"""What a randomization test was asked for, and the runs that it needs."""
+"""What a randomization test was asked for, and the runs that it needs.
+
+PyTorch is not imported here: `rethinking test --help` need not wait for it.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any
 
 from rethinking.config import ExperimentConfig, field_by_name
-from rethinking.data import sources
-from rethinking.data.decoding import UnlikeImagesError
 from rethinking.errors import InputError, nearest
-from rethinking.instrument.budget import seconds_of
 from rethinking.instrument.conditions import Condition, conditions
 from rethinking.models import catalogue
 from rethinking.options import Option, given, option, options_of, words_of
-from rethinking.steps import Steps, unwatched
-from rethinking.training.preparation import accepting
 
 HELD_OUT = 0.2  # of data without a test set
-ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # of images of several sizes, in pixels a side, or modes
 MOST_EPOCHS = 1000  # where neither a number of epochs is asked for nor the labels are fitted before
 
-T = TypeVar("T")
-
 BASE = ExperimentConfig(lr_schedule="constant")  # since nobody knows beforehand how many epochs it takes
+FOLDERS = ("data_root", "runs_dir")  # that no number depends on, but finding the same runs does
 DECIDED = (  # by a test, and so no options of it
     "model_name",
     "randomization",
@@ -117,7 +115,8 @@ class RandomizationTest:
             raise InputError(f"epochs must be a whole number from 1 on, not {self.epochs}")
         if self.epochs is None and self.config.lr_schedule == "cosine":
             raise InputError("lr_schedule cosine ends at 0 after a known number of epochs: give --epochs")
-        _ = self.conditions, self.seconds, self.rate
+        _ = self.conditions, self.rate
+        object.__setattr__(self, "budget", "none" if math.isinf(self.seconds) else self.budget)
         config = replace(
             self.config,
             model_name=self.network,
@@ -149,14 +148,23 @@ class RandomizationTest:
 
     @property
     def command(self) -> str:
-        """The command line that makes the same; a call in Python where there is none."""
-        own = words_of(self)
-        rest = words_of(self.config, BASE, leave_out=DECIDED)
-        if "<" in self.network or self.config.dataset.startswith("python:"):
-            named = [f"{name}={value!r}" for name, value in self._changed().items()]
-            network = self.network.rpartition(":")[2]
-            return f"rethinking.randomization_test({', '.join([network, 'images', *named])})"
-        return f"rethinking test {shlex.join([*own, *rest])}"
+        """The command line that makes the same from the same folder; a call in Python where there is none."""
+        folders = {name: value for name in FOLDERS if (value := getattr(self.config, name)) != getattr(BASE, name)}
+        adopted = self.config.dataset.startswith("python:")
+        if adopted or "<" in self.network or self.network.startswith("__main__:"):
+            named = [f"{name}={value!r}" for name, value in (self._changed() | folders).items()]
+            network = self.network.rpartition(":")[2].rpartition(".")[2]
+            images = "images" if adopted else repr(self.config.dataset)
+            return f"rethinking.randomization_test({', '.join([network.split()[0].strip('<>'), images, *named])})"
+        words = [*words_of(self), *words_of(self.config, BASE, leave_out=DECIDED)]
+        for name, value in {**folders, "out": self.out}.items():
+            words += [f"--{name}", value] if value else []
+        return f"rethinking test {shlex.join(words)}"
+
+    @property
+    def command_anywhere(self) -> str:
+        """`command` without the folders of this machine."""
+        return self.with_options(**{name: getattr(BASE, name) for name in FOLDERS}, out=None).command
 
     def _changed(self) -> dict[str, Any]:
         """Options that are not at their defaults, but for the network and the data."""
@@ -214,47 +222,31 @@ def asked_for(network: str, options: Mapping[str, Any]) -> RandomizationTest:
     rest: dict[str, Any] = {}
     for name, value in options.items():
         if name in own:
-            values[name] = value if value is None else given(own[name], value)
+            may_be_none = value is None and NoneType in own[name].kinds
+            values[name] = None if may_be_none else given(own[name], value)
         elif name in of_run:
             rest[of_run[name]] = value
         else:
             raise InputError(f"unknown option '{name}'{nearest(name, (*own, *of_run))}")
-    return RandomizationTest(network=network, config=replace(BASE, **rest), **values)
+    return RandomizationTest(network=network, config=replace(BASE, model_name=network, **rest), **values)
 
 
-def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) -> tuple[T, ExperimentConfig]:
-    """What `read` gives of images, and the configuration that reads them so.
-
-    Where they have several sizes or modes and the configuration says nothing of it, they are made alike. Raises what
-    `read` raises.
-    """
-    while True:
-        try:
-            return read(config), config
-        except UnlikeImagesError as error:
-            chosen = {name: ALIKE[name] for name in error.mended_by}
-            if any(getattr(config, name) is not None for name in chosen):
-                raise
-            config = replace(config, **chosen)
-
-
-def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.ImageData, ExperimentConfig]:
-    """The data, and the configuration that reads it: with a part held out where it has no test set.
-
-    Raises what `sources.load` raises.
-    """
-
-    def read(config: ExperimentConfig) -> sources.ImageData:
-        return sources.load_for(config, accepting(config), begin)
-
-    data, config = made_alike(test.config, read)
-    if data.test is None and test.holdout is None:
-        data, config = made_alike(replace(config, holdout=HELD_OUT), read)
-    return data, config
+def seconds_of(budget: str | float | None) -> float:
+    """Seconds in '10m', '1h30m' or '90' (seconds); infinite for None or 'none'. Raises `InputError`."""
+    text = str(budget).strip().lower()
+    if text == "none":
+        return math.inf
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
+    )
+    if not seconds:
+        raise InputError(f"budget takes a time such as 90s, 10m, 1h30m, or none, not '{budget}'")
+    return seconds
 
 
 def in_time(seconds: float) -> str:
-    """As `seconds_of` reads it, in whole minutes from one on."""
+    """As `seconds_of` reads it, in whole seconds or, from two minutes on, whole minutes, none of them less."""
     if math.isinf(seconds):
         return "none"
-    return f"{seconds:.0f}s" if seconds < 60 else f"{seconds / 60:.0f}m"
+    return f"{math.ceil(seconds)}s" if seconds < 120 else f"{math.ceil(seconds / 60)}m"

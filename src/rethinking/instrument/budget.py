@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from rethinking import files
 from rethinking.config import ExperimentConfig
-from rethinking.errors import InputError, RunError
+from rethinking.errors import DivergedError, RunError
 from rethinking.training import RunResult, find, train_many
-from rethinking.training.preparation import Observe
+from rethinking.training.preparation import Observe, PlannedRun
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
 SPENT = 0.99  # of a budget, from where on it counts as spent
+DIVERGED = "diverged.json"  # in the folder of a run whose loss was not finite: the error
 
 Outcome = RunResult | RunError
-
-
-def seconds_of(budget: str | float | None) -> float:
-    """Seconds in '10m', '1h30m' or '90' (seconds); infinite for None or 'none'. Raises `InputError`."""
-    if budget is None or budget == "none":
-        return math.inf
-    text = str(budget).strip().lower()
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
-    seconds = (
-        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
-    )
-    if not seconds:
-        raise InputError(f"budget takes a time such as 90s, 10m, 1h30m, or none, not '{budget}'")
-    return seconds
 
 
 def train_within(
@@ -36,21 +23,37 @@ def train_within(
 ) -> dict[ExperimentConfig, Outcome]:
     """Every run as far as `budget` allows, in seconds of training, those of earlier sittings and of all runs together.
 
-    A run that fails has its error. Asked again with the same budget, nothing is trained. Raises `InputError` where data
-    and options do not fit.
+    A run that fails has its error. Asked again with the same budget, nothing is trained: a loss that was not finite is
+    noted in the run's folder. Raises `InputError` where data and options do not fit.
     """
-    outcomes: dict[ExperimentConfig, Outcome | None] = dict(zip(configs, map(_found, configs), strict=True))
+    outcomes = found_of(configs)
     while True:
-        left = [config for config in configs if not _is_over(outcomes[config])]
-        spent = {config: _seconds(outcomes[config]) for config in configs}
-        if not left or (sum(spent.values()) >= SPENT * budget and all(outcomes.values())):
+        left, seconds = to_train(outcomes, budget)
+        if not left:
             break
-        limit = level([spent[config] for config in left], budget - sum(spent.values()))
+        limit = level([_seconds(outcomes[config]) for config in left], seconds)
         for config, outcome in train_many(left, at_once=None, seconds=limit, observe=observe, progress=False):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 raise outcome
+            if isinstance(outcome, DivergedError):
+                files.write_json(_divergence_of(config), {"error": str(outcome)})
             outcomes[config] = outcome
     return {config: outcome for config, outcome in outcomes.items() if outcome is not None}
+
+
+def found_of(configs: Sequence[ExperimentConfig]) -> dict[ExperimentConfig, Outcome | None]:
+    """How far every run has come; None where no epoch is finished."""
+    return dict(zip(configs, map(_found, configs), strict=True))
+
+
+def to_train(
+    outcomes: Mapping[ExperimentConfig, Outcome | None], budget: float
+) -> tuple[list[ExperimentConfig], float]:
+    """The runs that `budget` has time for, none where it is spent, and the seconds that are left."""
+    spent = sum(map(_seconds, outcomes.values()))
+    left = [config for config, outcome in outcomes.items() if not _is_over(outcome)]
+    is_spent = spent >= SPENT * budget and all(outcomes.values())
+    return [] if is_spent else left, max(0.0, budget - spent)
 
 
 def level(spent: Sequence[float], left: float) -> float:
@@ -70,9 +73,15 @@ def level(spent: Sequence[float], left: float) -> float:
 
 def _found(config: ExperimentConfig) -> Outcome | None:
     try:
-        return find(config)
+        found = find(config)
+        note = None if found and found.finished else files.read_json(_divergence_of(config), "delete that file")
+        return DivergedError(note.get("error", "")) if note else found
     except RunError as error:
         return error
+
+
+def _divergence_of(config: ExperimentConfig) -> Path:
+    return PlannedRun.of(config).folder.path / DIVERGED
 
 
 def _is_over(outcome: Outcome | None) -> bool:

@@ -9,19 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from rethinking import files
+from rethinking.config import arguments, as_text
 from rethinking.data import sources
 from rethinking.data.draws import subset_rows
+from rethinking.data.operators import ShuffledPixels
 from rethinking.errors import DivergedError
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.rate import Rate
-from rethinking.instrument.verdict import FITS, Finding, percent
+from rethinking.instrument.verdict import FITS, Finding, epochs_in_words, percent
 from rethinking.training.networks import crop_of
 from rethinking.training.preparation import plain_training_set
-from rethinking.training.run_dir import Record, RunResult
+from rethinking.training.run_dir import Record, RunDir, RunResult
 
 FAR = 10.0  # times the rate that a range test finds, up or down
 LATE = 0.2  # share of the epochs, the last ones, in which a loss that falls shows that a run is not converged
@@ -35,7 +37,8 @@ IMAGES_COMPARED = 64
 class Unfit:
     """A run that did not fit its labels, and what is known of the test it is of.
 
-    words: the condition; network: its name; test: as it was asked for; rate: of the range test on the same data
+    words: the condition; network: its name; test: as it was asked for
+    rate: of the range test on the same data; None where there was none, or none of its losses was finite
     """
 
     words: str
@@ -50,22 +53,25 @@ def causes(unfit: Unfit) -> list[Finding]:
     """Every cause that is found, the surest first; one finding that says so where none is."""
     looked_for = (wrong_rate, contradictions, regularizers, constant, not_converged, few_parameters)
     found = [finding for look in looked_for for finding in look(unfit)]
+    near = "its rate is near that of a range test, " if unfit.rate else ""
+    other = "sgd" if unfit.test.config.optimizer != "sgd" else "adamw"
     return found or [
         Finding(
             f"{unfit.words}: cause",
-            f"Why it does not fit {unfit.words} is not known: its rate is near that of a range test, its loss no longer"
-            " falls, and nothing that was looked for keeps it from it. Other initial weights or another optimizer are"
-            " next.",
-            command=unfit.test.with_options(optimizer="adamw", lr="auto").command,
+            f"Why it does not fit {unfit.words} is not known: {near}its loss no longer falls, and no other cause that"
+            " was looked for is found. Other initial weights or another optimizer are next.",
+            command=unfit.test.with_options(optimizer=other, lr="auto").command,
         )
     ]
 
 
-def diverged(words: str, error: DivergedError, test: RandomizationTest, rate: float) -> Finding:
-    """Of a run whose loss was not finite."""
-    told = str(error).partition(",")[0]
-    sentence = f"Training on {words} broke off at rate {rate:g}: {told}."
-    lower = f"{rate / 10:.1g}" if test.lr == "auto" else "auto"
+def diverged(words: str, errors: Sequence[DivergedError], test: RandomizationTest, rate: float) -> Finding:
+    """Of runs of one condition whose loss was not finite."""
+    seeds = len(test.seeds)
+    some = f" with {len(errors)} of {seeds} seeds" if seeds > 1 else ""
+    told = str(errors[0]).partition(",")[0]
+    sentence = f"Training on {words} broke off at rate {rate:g}{some}: {told}."
+    lower = f"{float(f'{rate / 10:.1g}'):g}" if test.lr == "auto" else "auto"
     return Finding(f"{words}: cause", sentence, rate, command=test.with_options(lr=lower).command)
 
 
@@ -89,11 +95,12 @@ def wrong_rate(unfit: Unfit) -> Iterator[Finding]:
 
 
 def contradictions(unfit: Unfit) -> Iterator[Finding]:
-    """Equal images with different labels."""
+    """Equal images with different labels. Accuracy is measured without augmentation, on the centre crops."""
     config = unfit.run.config
-    if config.operator.changes_pixels or config.pixel_noise or config.random_crop or config.augment_flip_rotate:
+    stay_equal = not config.operator.changes_pixels or isinstance(config.operator, ShuffledPixels)
+    if not stay_equal or config.pixel_noise:
         return
-    labels = safetensors.torch.load_file(unfit.run.path / "randomization.safetensors")["labels"]
+    labels = RunDir(unfit.run.path).labels()
     height, width = crop_of(config, unfit.data.image_shape)
     rows = subset_rows(len(unfit.data.train), config.train_subset).numpy()
     most, contradicting = ceiling(unfit.data.train.images, rows, labels.numpy(), (height, width))
@@ -138,8 +145,8 @@ def regularizers(unfit: Unfit) -> Iterator[Finding]:
     off: dict[str, Any] = {"weight_decay": 0.0, "random_crop": False, "augment_flip_rotate": False}
     options = {name: off[name] for name in asked}
     if within and (parameters := dropout_parameters(unfit)):
-        options["model_options"] = ", ".join(f"{name}=0.0" for name in parameters)
-    build = f"; build {unfit.network} without" if within and "model_options" not in options else ""
+        options["model_options"] = as_text(arguments(config.model_options) | dict.fromkeys(parameters, 0.0))
+    build = f"; build {unfit.network} without that" if within and "model_options" not in options else ""
     yield Finding(
         f"{unfit.words}: cause",
         f"Explicit regularization was on: {', '.join(words)}{build}.",
@@ -148,26 +155,28 @@ def regularizers(unfit: Unfit) -> Iterator[Finding]:
 
 
 def dropout_parameters(unfit: Unfit) -> list[str]:
-    """Parameters of the network's function that have 'drop' in their names."""
+    """Parameters of the network's function that have 'drop' in their names and a number as their default."""
     try:
-        return [
-            name for name in inspect.signature(unfit.run.config.network.loaded).parameters if "drop" in name.lower()
-        ]
+        parameters = inspect.signature(unfit.run.config.network.loaded).parameters
     except (ValueError, TypeError):  # of some functions in C
         return []
+    return [name for name, one in parameters.items() if "drop" in name.lower() and type(one.default) in (int, float)]
 
 
 def constant(unfit: Unfit) -> Iterator[Finding]:
-    """Outputs that are the same for every image."""
-    images = len(unfit.data.train) if unfit.run.config.train_subset is None else unfit.run.config.train_subset
-    config = replace(unfit.run.config, train_subset=min(images, IMAGES_COMPARED), device="cpu")
-    batches = plain_training_set(config, unfit.data)
+    """Outputs that are the same for all images, which are not."""
+    if not files.exists(unfit.run.path / "checkpoint.safetensors"):  # deleted since, and with it the network
+        return
+    compared = min(unfit.run.result["train_images"], IMAGES_COMPARED)
+    config = replace(unfit.run.config, train_subset=compared, device="cpu")
+    images, _ = next(plain_training_set(config, unfit.data).in_order(compared))
     with torch.no_grad():
-        outputs = unfit.run.network()(next(batches.in_order(IMAGES_COMPARED))[0]).float()
-    if differs_least(outputs):
+        outputs = unfit.run.network()(images).float()
+    if differs_least(outputs) and not differs_least(images):
         yield Finding(
             f"{unfit.words}: cause",
-            f"The outputs of {unfit.network} are the same for every image: they do not depend on it.",
+            f"After training the outputs of {unfit.network} are the same for each of {compared} training images: they"
+            " do not depend on the image.",
         )
 
 
@@ -183,7 +192,7 @@ def not_converged(unfit: Unfit) -> Iterator[Finding]:
     if epochs < SHORT:
         yield Finding(
             about,
-            f"Training was short: {epochs:,} epochs. Random labels took the paper's networks 36 to 55 (Figure 1b).",
+            f"Training was short: {epochs_in_words(epochs)}. Below {SHORT} it is not told whether a run is converged.",
             float(epochs),
             float(SHORT),
             longer,
@@ -215,7 +224,8 @@ def few_parameters(unfit: Unfit) -> Iterator[Finding]:
         yield Finding(
             f"{unfit.words}: cause",
             f"{unfit.network} has {parameters:,} trainable parameters, fewer than the {images:,} training images. A"
-            " linear model fits no arbitrary labels then; two layers take 2n + d weights (Theorem 1).",
+            " linear model cannot fit arbitrary labels then; with two layers 2n + d weights are enough for n images of"
+            " d values (Theorem 1).",
             float(parameters),
             float(images),
         )

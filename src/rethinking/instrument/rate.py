@@ -20,7 +20,7 @@ from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.batches import Batches
-from rethinking.errors import RunError
+from rethinking.errors import DivergedError, RunError
 from rethinking.models.construction import to_device
 from rethinking.seeding import global_streams
 from rethinking.steps import Steps, unwatched
@@ -35,6 +35,18 @@ LAST = 5  # of these, whose mean loss counts
 WORSE = 2  # rates in a row that are worse than the best, after which the test ends
 FOLDER = ".rates"  # in the folder of runs
 VERSION = 1  # raised when other rates would be chosen
+UNUSED = (  # options of a run that a range test does not depend on
+    "learning_rate",
+    "num_epochs",
+    "lr_schedule",
+    "lr_decay",
+    "stop_when_fit",
+    "warmup_epochs",
+    "random_crop",
+    "augment_flip_rotate",
+    "eval_train_every",
+    "eval_test_every",
+)
 
 
 class Rate(NamedTuple):
@@ -48,34 +60,39 @@ class Rate(NamedTuple):
 def find_rate(config: ExperimentConfig, begin: Steps = unwatched) -> Rate:
     """The rate for `config`, on true labels, the same for the same seed; kept in the folder of runs.
 
-    Raises `InputError` where the network cannot be trained on the data, `RunError` where no loss is finite.
+    Raises `InputError` where the network cannot be trained on the data, `DivergedError` where no loss is finite, and
+    `RunError` where what is kept is damaged or cannot be written.
     """
     data = sources.load_for(config)
     asked = resolve(replace(config, learning_rate=None), data)
     facts = {**asked.identity(), "dataset": data.name, "fingerprint": data.fingerprint, "version": VERSION}
-    for name in ("learning_rate", "num_epochs", "lr_schedule", "lr_decay", "stop_when_fit", "warmup_epochs"):
+    for name in UNUSED:
         facts.pop(name, None)
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     kept = Path(asked.runs_dir) / FOLDER / f"{config.name}-{name}.json"
-    found = files.read_json(kept, "delete that file, and the rate is looked for again")
+    mend = "delete that file, and the rate is looked for again"
+    found = files.read_json(kept, mend)
     if found is None:
         losses = range_test(asked, data, begin)
         with files.writing(kept.parent):
             kept.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(kept, {"losses": {str(rate): loss for rate, loss in losses.items()}})
     else:
-        losses = {float(rate): loss for rate, loss in found["losses"].items()}
+        of_rates = found.get("losses")
+        losses = {rate: of_rates[str(rate)] for rate in RATES if str(rate) in of_rates} if of_rates else {}
+        if not losses:
+            raise RunError(f"{kept} is damaged: {mend}")
     return choose(losses)
 
 
 def choose(losses: dict[float, float | None]) -> Rate:
     """The rate below that of the lowest loss, of rates in ascending order.
 
-    Raises `RunError` where no loss is finite.
+    Raises `DivergedError` where no loss is finite.
     """
     finite = {rate: loss for rate, loss in losses.items() if loss is not None}
     if not finite:
-        raise RunError("no learning rate keeps the loss of this network finite; --lr NUMBER gives one")
+        raise DivergedError("no learning rate keeps the loss of this network finite; --lr NUMBER gives one")
     lowest_at = min(finite, key=finite.__getitem__)
     return Rate(RATES[max(0, RATES.index(lowest_at) - 1)], lowest_at, losses)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,39 +85,51 @@ class Report:
     @property
     def network(self) -> str:
         """What the network is called."""
-        return self.test.network.rpartition(":")[2].strip("<>")
+        name = self.test.network.rpartition(":")[2]
+        instance = re.fullmatch(r"<(.+ [0-9a-f]{8})>", name)  # of an `nn.Module`, its class and the start of its digest
+        return instance[1] if instance else name
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
         """The verdict, a sentence each with its number and threshold; why labels were not fitted, and what to try."""
         shown = [one for condition in self.test.conditions if (one := self._shown(condition)) is not None]
-        found = verdict(self.network, shown, len(self.data.train), len(self.data.class_names)) if shown else []
+        images = self.config.train_subset or len(self.data.train)
+        found = verdict(self.network, shown, images, len(self.data.class_names)) if shown else []
         said = {condition.words: self._causes(condition) for condition in self.test.conditions}
         made = []
         for finding in found:
             made += [finding, *said.pop(finding.causes_of, [])]
         rest = [finding for findings in said.values() for finding in findings]  # of what diverged in its first epoch
-        return tuple({finding.sentence: finding for finding in [*rest, *made]}.values())  # causes are often common
+        first: dict[str, Finding] = {}  # causes are often common to conditions
+        for finding in [*rest, *made]:
+            first.setdefault(finding.sentence, finding)
+        return tuple(first.values())
 
     def _shown(self, condition: Condition) -> Shown | None:
         metrics = tuple(run.metrics for run in self._runs(condition))
-        return Shown(condition, metrics) if metrics else None
+        return Shown(condition, metrics, len(self.test.seeds) - len(metrics)) if metrics else None
 
     def _causes(self, condition: Condition) -> list[Finding]:
-        """Of the first seed that did not fit."""
-        for seed in self.test.seeds:
-            outcome = self.outcomes[condition.key, seed]
-            if isinstance(outcome, DivergedError):
-                assert self.config.learning_rate is not None
-                return [diverged(condition.words, outcome, self.test, self.config.learning_rate)]
-            if not Shown(condition, (outcome.metrics,)).fits:
-                return causes(Unfit(condition.words, outcome, self.data, self.test, self.network, self._rate_found))
-        return []
+        """Of the runs whose loss was not finite, and of the first one that did not fit."""
+        outcomes = [self.outcomes[condition.key, seed] for seed in self.test.seeds]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, DivergedError)]
+        rate = self.config.learning_rate
+        found = [diverged(condition.words, errors, self.test, rate)] if errors and rate else []
+        for run in outcomes:
+            if isinstance(run, RunResult) and not Shown(condition, (run.metrics,)).fits:
+                unfit = Unfit(condition.words, run, self.data, self.test, self.network, self._rate_found)
+                return [*found, *causes(unfit)]
+        return found
 
     @functools.cached_property
-    def _rate_found(self) -> Rate:
-        """What a range test finds, to compare a rate with that was given."""
-        return self.rate or find_rate(self.config)
+    def _rate_found(self) -> Rate | None:
+        """What a range test finds, where there was one or a rate was given that is to be compared with it."""
+        if self.rate or self.test.lr == "auto":
+            return self.rate
+        try:
+            return find_rate(self.config)
+        except DivergedError:
+            return None
 
     @property
     def sentences(self) -> list[str]:
@@ -139,7 +152,7 @@ class Report:
         made = (
             f"rethinking-generalization {versions['rethinking-generalization']}, torch {versions['torch']},"
             f" {facts['provenance']['precision']} on {facts['provenance']['hardware']}; data"
-            f" {self.data.fingerprint[:12]}; `{self.test.command}`."
+            f" {self.data.fingerprint[:12]}; `{self.test.command_anywhere}`."
         )
         return f"{how} {' '.join(finding.sentence for finding in self.findings)} ({made})\n"
 
@@ -224,9 +237,18 @@ class Report:
                 results.write_table(folder, NAME, self.experiment, self.cells, kept, scale="")
                 save_figure(self.plot(), folder / NAME, self.experiment.title)
                 files.write(folder / "verdict.md", self.paragraph, durable=False)
+            else:
+                self._remove_earlier(folder)
             findings = tuple((finding.sentence, finding.command) for finding in self.findings)
             front = page.Front(self.experiment.title, findings, " ".join(self.choices))
             return page.write(folder, kept, {NAME: self.experiment}, front)
+
+    @staticmethod
+    def _remove_earlier(folder: Path) -> None:
+        """The numbers of another test in the same folder, which are not this one's."""
+        with files.writing(folder):
+            for name in (*(f"{NAME}.{ending}" for ending in ("csv", "md", "png", "svg")), "verdict.md"):
+                (folder / name).unlink(missing_ok=True)
 
     def __repr__(self) -> str:
         first = self.findings[0].sentence if self.findings else "no run has a finished epoch"
@@ -240,7 +262,7 @@ class Report:
         title = self.experiment.title
         rows = [[entry.text for entry in row] for row in self.grid.rows]
         table = notebook.table(self.grid.headings, rows, title) if rows else f"<p>{html.escape(title)}</p>"
-        return f"{table}<ul>{said}</ul>{as_svg(self.plot(), title)}"
+        return f"{table}<ul>{said}</ul>{as_svg(self.plot(), title) if rows else ''}"
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
@@ -256,7 +278,8 @@ def numbers(answers: list[Answer]) -> list[Number]:
             )
         )
         for quantity, value in values.items():
-            note = "" if value is not None else "not reached" if quantity == TO_FIT else "no test set"
+            no_test = "not measured" if run.facts["data"]["test_images"] else "no test set"
+            note = "" if value is not None else "not reached" if quantity == TO_FIT else no_test
             found.append(Number(answer, quantity, value, None, note=note, settled=True))
     return found
 

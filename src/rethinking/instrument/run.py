@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.data.decoding import UnlikeImagesError
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import DivergedError, RunError
-from rethinking.instrument.battery import HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for, load, made_alike
-from rethinking.instrument.budget import train_within
+from rethinking.instrument.battery import HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
+from rethinking.instrument.budget import found_of, to_train, train_within
 from rethinking.instrument.rate import Rate, find_rate
 from rethinking.instrument.report import Report
+from rethinking.instrument.verdict import epochs_in_words
 from rethinking.models import catalogue
 from rethinking.notebook import shown
 from rethinking.progress import duration
 from rethinking.steps import Steps, unwatched
-from rethinking.training import find
-from rethinking.training.preparation import Observe, resolve
+from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult
 from rethinking.training.timing import seconds_per_epoch
 
 __all__ = ["randomization_test"]
+
+ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # of images of several sizes, in pixels a side, or modes
+
+T = TypeVar("T")
 
 
 def randomization_test(
@@ -54,23 +60,30 @@ def randomization_test(
     asked = {**options, "labels": labels, "pixels": pixels}
     with shown(progress) as display:
         if isinstance(images, str) and test_images is None:
-            test = asked_for(path, {**asked, "dataset": images})
+            prepared = prepare(asked_for(path, {**asked, "dataset": images}), display.steps(path))
         else:
-            test = of_images(asked_for(path, asked), images, test_images, name)
-        prepared = prepare(test, display.steps(path))
+            test, said = of_images(asked_for(path, asked), images, test_images, name)
+            prepared = prepare(test, display.steps(path))
+            prepared = replace(prepared, choices=(*said, *prepared.choices))
         for line in (*prepared.choices, *estimate(prepared)):
             display.say(line)
         return carry_out(prepared, display.observers)
 
 
-def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str) -> RandomizationTest:
-    """The test on images that are given in Python."""
+def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str) -> tuple[RandomizationTest, list[str]]:
+    """The test on images that are given in Python, and what was chosen to read them, a sentence or none."""
 
     def read(config: ExperimentConfig) -> str:
         return sources.adopt(images, test_images, name, ReadOptions(config.resize, config.colour))
 
-    dataset, _ = made_alike(test.config, read)
-    return test.with_options(dataset=dataset, resize=None, colour=None)
+    dataset, config = made_alike(test.config, read)
+    return test.with_options(dataset=dataset, resize=None, colour=None), made_alike_in_words(test.config, config)
+
+
+def made_alike_in_words(asked: ExperimentConfig, config: ExperimentConfig) -> list[str]:
+    """What `made_alike` chose, in a sentence; nothing where it chose nothing."""
+    chosen = [f"--{name} {getattr(config, name)}" for name in ALIKE if getattr(config, name) != getattr(asked, name)]
+    return [f"The images are made alike by {' '.join(chosen)}."] if chosen else []
 
 
 @dataclass(frozen=True)
@@ -87,13 +100,44 @@ class Prepared:
     choices: tuple[str, ...]
 
 
+def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) -> tuple[T, ExperimentConfig]:
+    """What `read` gives of images, and the configuration that reads them so.
+
+    Where they have several sizes or modes and the configuration says nothing of it, they are made alike. Raises what
+    `read` raises.
+    """
+    while True:
+        try:
+            return read(config), config
+        except UnlikeImagesError as error:
+            chosen = {name: ALIKE[name] for name in error.mended_by}
+            if any(getattr(config, name) is not None for name in chosen):
+                raise
+            config = replace(config, **chosen)
+
+
+def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.ImageData, ExperimentConfig]:
+    """The data, and the configuration that reads it: with a part held out where it has no test set.
+
+    Raises what `sources.load` raises.
+    """
+
+    def read(config: ExperimentConfig) -> sources.ImageData:
+        return sources.load_for(config, accepting(config), begin)
+
+    data, config = made_alike(test.config, read)
+    if data.test is None and test.holdout is None:
+        data, config = made_alike(replace(config, holdout=HELD_OUT), read)
+    return data, config
+
+
 def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
     """Reads the data and finds a rate. Raises `InputError` where network and data do not fit together."""
     data, config = load(test, begin)
     for condition in test.conditions:
         resolved = resolve(replace(config, **condition.options), data)
     rate = None
-    if config.learning_rate is None and config.network.is_own:
+    if config.learning_rate is None and (config.network.is_own or config.optimizer != "sgd"):
         rate = find_rate(config, begin)
         config = replace(config, learning_rate=rate.rate)
     augmented = config.random_crop or config.augment_flip_rotate
@@ -106,9 +150,7 @@ def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
 
 def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None) -> list[str]:
     """What was chosen and why, of a resolved configuration, a sentence each."""
-    made = [f"--{name} {value}" for name in ("resize", "colour")
-            if (value := getattr(config, name)) is not None and getattr(test.config, name) is None]  # fmt: skip
-    sentences = [f"The images are made alike by {' '.join(made)}."] if made else []
+    sentences = made_alike_in_words(test.config, config)
     if config.holdout and test.holdout is None:
         sentences.append(f"A share of {HELD_OUT} of each class is held out as the test set (--holdout).")
     why = "as asked for"
@@ -116,15 +158,17 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
         why = f"the paper's for {config.model_name}"
     if rate is not None:
         why = f"one step below {rate.lowest_at:g}, the best of a range test"
+        if rate.rate == rate.lowest_at:
+            why = "the best of a range test, and the smallest that was tried"
     momentum = f" with momentum {config.momentum:g}" if config.optimizer == "sgd" else ""
     schedule = "" if config.lr_schedule == "constant" else f" ({config.lr_schedule} schedule)"
     sentences.append(
         f"The optimizer is {config.optimizer}{momentum}, the learning rate {config.learning_rate:g}{schedule}, {why},"
         f" and a batch has {config.batch_size} images."
     )
-    until = f"{test.epochs:,} epochs" if test.epochs else f"all training images are learnt, {MOST_EPOCHS:,} epochs"
+    when = "" if test.epochs else " when all training images are learnt, or"
     time = "" if test.budget == "none" else f" or {test.budget} of training in all"
-    sentences.append(f"Runs end after {until}{time}." if test.epochs else f"Runs end when {until}{time} are over.")
+    sentences.append(f"Runs end{when} after {epochs_in_words(test.epochs or MOST_EPOCHS)}{time}.")
     on = [f"weight decay {config.weight_decay}"] if config.weight_decay else []
     on += ["random crops"] if config.random_crop else []
     on += ["flips and rotations"] if config.augment_flip_rotate else []
@@ -134,20 +178,20 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
 
 
 def estimate(prepared: Prepared) -> list[str]:
-    """How long the rest should take here, in a line; none where all is done, or a loss is not finite at once."""
-    found = [find(config) for config in prepared.test.configs(prepared.config).values()]
-    left = [run for run in found if run is None or not run.finished]
+    """How long the rest should take here, in a line; none where nothing is missing."""
+    found = found_of(list(prepared.test.configs(prepared.config).values()))
+    left, budget = to_train(found, prepared.test.seconds)
     if not left:
         return []
     config = resolve(prepared.config, prepared.data)
+    runs = f"To train: {len(left)} of {len(found)} runs"
     try:
         epoch = seconds_per_epoch(config, config.train_subset or len(prepared.data.train), 1, {})
-    except DivergedError:
-        return []
-    spent = sum(run.result["seconds"] for run in found if run is not None)
-    epochs = len(left) * config.num_epochs - sum(len(run.metrics) for run in left if run is not None)
-    most = max(0.0, min(epochs * epoch, prepared.test.seconds - spent))
-    return [f"To train: {len(left)} of {len(found)} runs, an epoch in about {epoch:.2g} s, at most {duration(most)}."]
+    except DivergedError:  # the report will say so
+        return [f"{runs}, at most {duration(budget)}." if budget < math.inf else f"{runs}."]
+    done = sum(len(run.metrics) for one in left if isinstance(run := found[one], RunResult))
+    most = min((len(left) * config.num_epochs - done) * epoch, budget)
+    return [f"{runs}, an epoch in about {epoch:.2g} s, at most {duration(most)}."]
 
 
 def carry_out(prepared: Prepared, observe: Observe = tuple) -> Report:

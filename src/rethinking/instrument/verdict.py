@@ -31,10 +31,18 @@ class Finding(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What one condition's runs show, one list of records, an epoch each, for every seed."""
+    """What one condition's runs show, one list of records, an epoch each, for every seed.
+
+    diverged: number of further seeds, whose loss was not finite and which have no numbers
+    """
 
     condition: Condition
     metrics: tuple[Sequence[Record], ...]
+    diverged: int = 0
+
+    @property
+    def seeds(self) -> int:
+        return len(self.metrics) + self.diverged
 
     @property
     def train_accuracies(self) -> list[float]:
@@ -63,7 +71,7 @@ class Shown(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether every seed's last epoch does."""
-        return min(self.train_accuracies) >= FITS
+        return not self.diverged and min(self.train_accuracies) >= FITS
 
 
 def epoch_to_fit(records: Sequence[Record]) -> int | None:
@@ -96,22 +104,23 @@ def fitting(network: str, shown: Shown, images: int) -> Finding:
     reached, words, first = shown.train_accuracies, shown.condition.words, shown.epochs_to_fit
     lowest = min(reached)
     fitted = sum(accuracy >= FITS for accuracy in reached)
-    seeds = len(reached)
+    seeds = shown.seeds
     about = f"{words}: fit"
+    plural = " epoch" if max(shown.epochs) == 1 else " epochs"
     accuracies = f"{span(reached, percent)} of {images:,} training images"
-    of_runs = f" with each of {seeds} seeds" if seeds > 1 else ""
+    each, none = (f" with {word} of {seeds} seeds" if seeds > 1 else "" for word in ("each", "none"))
     if fitted == seeds:
         epochs = [epoch for epoch in first if epoch is not None]
         when = f", and {FITS:.0%}, the threshold, by epoch {span(epochs, whole)}" if len(epochs) == seeds else ""
-        sentence = f"{network} fits {words}{of_runs}: it learns {accuracies}{when}."
+        sentence = f"{network} fits {words}{each}: it learns {accuracies}{when}."
     elif fitted:
         sentence = (
             f"{network} fits {words} with {fitted} of {seeds} seeds: it learns {accuracies} (threshold {FITS:.0%})."
         )
     else:
         sentence = (
-            f"{network} does not fit {words}{of_runs} in {span(shown.epochs, whole)} epochs: it learns {accuracies}"
-            f" (threshold {FITS:.0%})."
+            f"{network} {'fits' if none else 'does not fit'} {words}{none} in {span(shown.epochs, whole)}{plural}:"
+            f" it learns {accuracies} (threshold {FITS:.0%})."
         )
     return Finding(about, sentence, lowest, FITS, causes_of=words)
 
@@ -121,7 +130,7 @@ def duration(shown: Shown, true: Shown | None) -> list[Finding]:
     if true is None:
         return []
     epochs, baseline = ([e for e in one.epochs_to_fit if e is not None] for one in (shown, true))
-    if len(epochs) < len(shown.metrics) or len(baseline) < len(true.metrics):
+    if len(epochs) < shown.seeds or len(baseline) < true.seeds:
         return []
     factor = statistics.mean(epochs) / statistics.mean(baseline)
     words, times = shown.condition.words, f"{factor:.3g}"
@@ -155,7 +164,7 @@ def capacity(network: str, random: Shown, true: Shown | None, images: int, class
     """What fitting random labels implies for capacity as an explanation (Section 2.2, Equation 1)."""
     complexity = statistics.mean(complexity_at_least(accuracy, classes) for accuracy in random.train_accuracies)
     bound = gap_bound(complexity, images)
-    draws = "one draw" if len(random.metrics) == 1 else f"{len(random.metrics)} draws"
+    draws = "one draw" if len(random.metrics) == 1 else f"the mean of {len(random.metrics)} draws"
     equation = (
         f" By Equation 1 the empirical Rademacher complexity of its two-class functions on these images is at least"
         f" {complexity:.3f} (from {draws} of labels), so what bounds their gap with probability {1 - DELTA:.0%} is at"
@@ -192,7 +201,7 @@ def complexity_at_least(accuracy: float, classes: int) -> float:
 
 def spread(shown: Sequence[Shown]) -> Finding:
     """How many seeds there were, and so what is known of their spread."""
-    seeds = min(len(one.metrics) for one in shown)
+    seeds = min(one.seeds for one in shown)
     if seeds == 1:
         sentence = "These are numbers of one seed; how much they vary from seed to seed is not known."
     else:
@@ -217,6 +226,10 @@ def percent(value: float) -> str:
 
 def whole(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def epochs_in_words(value: float) -> str:
+    return "1 epoch" if value == 1 else f"{value:,.0f} epochs"
 
 
 def decimal(value: float) -> str:

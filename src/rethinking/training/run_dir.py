@@ -304,6 +304,13 @@ class RunDir:
         self._counted = metrics._replace(records=[])
         return metrics.records
 
+    def labels(self) -> Tensor:
+        """Those of the training set as trained on, int64 (n,). Raises `RunError` where they are gone or damaged."""
+        found = self._read_tensors("randomization.safetensors")
+        if found is None or "labels" not in found[0]:
+            raise self._damaged("randomization.safetensors")
+        return found[0]["labels"]
+
     def load_weights(self, model: nn.Module) -> None:
         """Those of the last finished epoch. Raises `RunError` where they are gone, damaged or another network's."""
         checkpoint = self._read_checkpoint()
