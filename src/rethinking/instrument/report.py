@@ -73,8 +73,9 @@ class Report:
         key = next((key for key in meant if key in known), None)
         seed = self.test.seeds[0] if seed is None else seed
         if key is None or seed not in self.test.seeds:
-            what = f"condition '{word}'{nearest(word, known)}" if key is None else f"seed {seed}"
-            raise InputError(f"the report has no {what}; it has {', '.join(known)} with seeds {self.test.seeds}")
+            what, meant_is = (f"condition '{word}'", nearest(word, known)) if key is None else (f"seed {seed}", "")
+            seeds = ", ".join(map(str, self.test.seeds))
+            raise InputError(f"the report has no {what}; it has {', '.join(known)}, of seeds {seeds}{meant_is}")
         outcome = self.outcomes[key, seed]
         if isinstance(outcome, DivergedError):
             raise outcome

@@ -1,0 +1,395 @@
+"""The report of a randomization test: its numbers are its runs', and what it leaves can be read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from rethinking import InputError, cli
+from rethinking.errors import DivergedError
+from rethinking.experiments import archive
+from rethinking.instrument.report import Report
+from rethinking.models import catalogue
+from rethinking.report import tables
+from rethinking.runs import load_run
+from tests.instrument.cases import linear, pictures, report_of, wide
+
+FILES = ["epochs.csv", "report.html", "runs.csv", "test.csv", "test.md", "test.png", "test.svg", "verdict.md"]
+OPERATORS = """
+from rethinking.data.operators import Operator
+
+class Reversed(Operator):
+    def change_labels(self, labels, num_classes, random):
+        return num_classes - 1 - labels
+
+class Negative(Operator):
+    def change_pixels(self, train, test, positions, random):
+        import dataclasses
+        turned = lambda split: dataclasses.replace(split, images=255 - split.images)
+        return turned(train), turned(test) if test else None
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Of four conditions and two seeds, with a test set."""
+    folder = tmp_path_factory.mktemp("report")
+    options = {"labels": ("true", "random", 0.5), "pixels": "shuffled", "seeds": (0, 3)}
+    return report_of(folder / "runs", wide, pictures(48), pictures(40, seed=1), **options)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+# Its runs
+
+
+def test_a_run_is_found_by_its_condition_as_it_was_asked_for_or_as_it_is_called(report: Report):
+    assert list(report) == ["true", "random", "0.5", "shuffled_pixels"]
+    assert "random" in report
+    assert report[0.5] is report["0.5"]
+    assert report["shuffled"] is report["shuffled_pixels"]
+    assert report[1] is report["random"]
+    assert report[0] is report["true"]
+    assert report.run("true").config.seed == 0
+    assert report.run("true", 3).config.seed == 3
+    assert report.run("random", 3).config.randomization_seed == 3, "each seed has labels of its own"
+    assert report["0.5"].config.corruption_prob == 0.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            ("randon",),
+            r"no condition 'randon'; it has true, .*, shuffled_pixels, of seeds 0, 3; did you mean 'random'\?$",
+        ),
+        ((0.25,), "no condition '0.25'"),
+        (("true", 1), r"no seed 1; it has true, .* of seeds 0, 3$"),
+    ],
+)
+def test_what_was_not_asked_for_is_refused_in_one_line(asked, told: str, report: Report):
+    with pytest.raises(InputError, match=told):
+        report.run(*asked)
+
+
+def test_the_frame_has_the_numbers_of_the_run_folders(report: Report):
+    frame = report.frame()
+    assert len(frame) == 4 * 2
+    for row in frame.to_dict("records"):
+        run = Path(row["run"])
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        config = load_run(run).config
+        assert config.seed == row["seed"]
+        last = records[-1]
+        assert (row["train_accuracy"], row["test_accuracy"]) == (last["exact_train_accuracy"], last["test_accuracy"])
+        assert row["generalization_gap"] == last["exact_train_accuracy"] - last["test_accuracy"]
+        fitted = [one["epoch"] for one in records if (one["exact_train_accuracy"] or 0) >= 0.99]
+        assert row["epochs_to_fit"] == fitted[0]
+        assert (row["epochs"], row["finished"]) == (len(records), True)
+        assert row["seconds"] == pytest.approx(sum(one["seconds"] for one in records))
+
+
+def test_the_table_has_means_over_seeds_of_the_frames_numbers(report: Report):
+    frame = report.frame()
+    columns = {
+        "train accuracy": "train_accuracy",
+        "test accuracy": "test_accuracy",
+        "gap": "generalization_gap",
+        "epochs to 99%": "epochs_to_fit",
+        "epochs": "epochs",
+    }
+    words = {"true labels": "true", "random labels": "random", "labels random with probability 0.5": "0.5"}
+    words["shuffled pixels"] = "shuffled_pixels"
+    seen = set()
+    for cell in report.cells:
+        condition = words[dict(cell.labels)["trained on"]]
+        if cell.quantity in columns:
+            rows = frame[frame["condition"] == condition]
+            assert cell.ours == pytest.approx(rows[columns[cell.quantity]].mean(), abs=1e-6)
+            assert cell.std == pytest.approx(rows[columns[cell.quantity]].std(), abs=1e-6)
+            assert sorted(cell.runs) == sorted(Path(run).name for run in rows["run"])
+            seen.add((condition, cell.quantity))
+        assert cell.paper is None
+    assert len(seen) == 4 * len(columns)
+
+
+def test_the_curves_have_a_colour_a_condition_and_a_line_a_run(report: Report):
+    loss, accuracy = report.plot().axes
+    assert len(loss.lines) == 8
+    assert len({line.get_color() for line in loss.lines}) == 4
+    names = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert names == ["true labels", "random labels", "labels random with probability 0.5", "shuffled pixels"]
+    first = loss.lines[0]
+    assert list(first.get_ydata()) == [record["train_loss"] for record in report["true"].metrics]
+    assert "training loss on images" in loss.get_title()
+    assert len(accuracy.lines) == 16
+
+
+def test_several_seeds_are_said_and_one_is_said_to_be_one(report: Report, tmp_path: Path):
+    assert report.sentences[-1] == "These are numbers of 2 seeds, each with random draws of its own."
+    one = report_of(tmp_path, wide, pictures(48), holdout=0.0, epochs=1)
+    assert one.sentences[-1] == "These are numbers of one seed; how much they vary from seed to seed is not known."
+
+
+def test_the_number_of_images_is_that_of_the_subset_that_was_trained_on(tmp_path: Path):
+    """In every sentence, and in the bound of Equation 1."""
+    report = report_of(tmp_path, wide, pictures(200), train_subset=40, holdout=0.0)
+    everything = " ".join([*report.sentences, report.paragraph])
+    assert "100.00% of 40 training images" in everything
+    assert "on 40 training images" in everything
+    assert "200" not in everything
+    (capacity,) = [finding for finding in report.findings if finding.about == "capacity"]
+    assert capacity.number == pytest.approx(1 + 3 * np.sqrt(np.log(2 / 0.05) / (2 * 40)))
+
+
+# What it leaves
+
+
+def test_it_leaves_its_files_and_the_same_bytes_when_asked_again(report: Report, tmp_path: Path):
+    page = report.save(tmp_path / "tested")
+    assert page == tmp_path / "tested/report.html"
+    assert names_in(page.parent) == FILES
+    first = {name: (page.parent / name).read_bytes() for name in FILES}
+    runs = report.outcomes["true", 0].path.parent
+    options = {"labels": ("true", "random", 0.5), "pixels": "shuffled", "seeds": (0, 3)}
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.jsonl")}
+    again = report_of(runs, wide, pictures(48), pictures(40, seed=1), **options)
+    again.save(tmp_path / "tested")
+    assert {name: (page.parent / name).read_bytes() for name in names_in(page.parent)} == first
+    again.save(tmp_path / "elsewhere")
+    assert {name: (tmp_path / "elsewhere" / name).read_bytes() for name in FILES} == first
+    assert {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.jsonl")} == before
+
+
+def test_its_evidence_is_that_of_the_runs_and_more_can_be_kept_beside_it(report: Report, tmp_path: Path, capsys):
+    folder = report.save(tmp_path).parent
+    kept = archive.read(folder)
+    assert len(kept) == 8
+    for run in kept.values():
+        path = report["true"].path.parent / run.run
+        assert archive.of_run_folder(path) == run
+    other = report_of(tmp_path / "runs", wide, pictures(48), labels="true", epochs=1, holdout=0.0)["true"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["keep", str(folder), str(other.path)])
+    assert ended.value.code == 0
+    assert len(archive.read(folder)) == 9
+
+
+def test_the_table_file_is_the_reports_table(report: Report, tmp_path: Path):
+    folder = report.save(tmp_path).parent
+    cells, dataset, scale = tables.read_csv(folder / "test.csv")
+    assert (dataset, scale) == (report.data.name, "")
+    assert [(c.labels, c.quantity, c.runs) for c in cells] == [(c.labels, c.quantity, c.runs) for c in report.cells]
+    rows = list(csv.DictReader((folder / "runs.csv").open()))
+    assert {row["run"] for row in rows} == {run for cell in cells for run in cell.runs}
+    text = (folder / "test.md").read_text()
+    assert text.startswith(f"# Randomization test of wide on {report.data.name}")
+    assert "48 training images" in text
+
+
+def test_the_verdict_file_is_a_paragraph_with_all_that_makes_it_again(report: Report, tmp_path: Path):
+    text = (report.save(tmp_path).parent / "verdict.md").read_text()
+    assert text.count("\n") == 1
+    for finding in report.findings:
+        assert finding.sentence in text
+    for said in ("wide, with 8,836 trainable parameters", "48 training images", "4 classes", *report.choices):
+        assert said in text
+    assert report.data.fingerprint[:12] in text
+    assert str(report["true"].path.parent) not in text, "no folder of this machine"
+
+
+def test_two_tests_in_one_folder_leave_the_evidence_of_both_and_the_numbers_of_the_last(tmp_path: Path):
+    first = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, holdout=0.0)
+    second = report_of(tmp_path / "runs", linear, pictures(40), epochs=1, holdout=0.0, labels=("true", 0.5))
+    first.save(tmp_path / "tested")
+    page = second.save(tmp_path / "tested").read_text()
+    assert len(archive.read(tmp_path / "tested")) == 4
+    assert "Randomization test of linear" in page
+    assert "Randomization test of wide" not in page
+    cells, _, _ = tables.read_csv(tmp_path / "tested/test.csv")
+    assert {run for cell in cells for run in cell.runs} == {second[key].path.name for key in ("true", 0.5)}
+
+
+def test_nothing_of_the_papers_numbers_stands_anywhere(report: Report, tmp_path: Path):
+    folder = report.save(tmp_path).parent
+    for name in ("report.html", "test.md", "verdict.md"):
+        text = (folder / name).read_text().replace("Zhang et al. 2017", "")
+        assert not re.search(r"[Pp]aper", text), name
+    assert all(not row["paper"] for row in csv.DictReader((folder / "test.csv").open()))
+
+
+# Odd cases
+
+
+def test_a_condition_that_diverged_wholly_is_told_and_has_no_row(report: Report, tmp_path: Path):
+    error = DivergedError("the loss is not finite in epoch 1")
+    lost = {("random", seed): error for seed in (0, 3)}
+    half = dataclasses.replace(report, outcomes={**report.outcomes, **lost})
+    assert "With random labels training broke off at rate 0.1 with 2 of 2 seeds" in half.sentences[0]
+    assert {dict(cell.labels)["trained on"] for cell in half.cells}.isdisjoint({"random labels"})
+    with pytest.raises(DivergedError):
+        half["random"]
+    frame = half.frame()
+    assert frame[frame["condition"] == "random"]["train_accuracy"].isna().all()
+    page = half.save(tmp_path)
+    assert "broke off" in page.read_text()
+    assert "broke off" in half._repr_html_()
+    assert not any(finding.about == "capacity" for finding in half.findings)
+
+
+def test_a_test_of_which_nothing_is_left_says_so_and_leaves_no_older_numbers(tmp_path: Path):
+    report_of(tmp_path / "runs", wide, pictures(40), epochs=1, holdout=0.0).save(tmp_path / "tested")
+    lost = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, lr="1e30", holdout=0.0)
+    page = lost.save(tmp_path / "tested")
+    assert names_in(page.parent) == ["epochs.csv", "report.html", "runs.csv"], "the evidence stays"
+    assert "broke off" in page.read_text()
+    assert "broke off" in repr(lost)
+    assert "broke off" in lost._repr_html_()
+    assert len(lost.frame()) == 2
+
+
+def test_without_a_test_set_nothing_is_said_of_a_gap(tmp_path: Path):
+    report = report_of(tmp_path / "runs", wide, pictures(40), holdout=0.0)
+    assert not any("gap" in finding.about for finding in report.findings)
+    assert report.frame()["test_accuracy"].isna().all()
+    grid = [[entry.text for entry in row] for row in report.grid.rows]
+    assert all(row.count("no test set") == 2 for row in grid)
+    report.save(tmp_path / "tested")
+
+
+def test_data_without_a_test_set_has_a_part_held_out_and_that_is_said(tmp_path: Path):
+    report = report_of(tmp_path, wide, pictures(40))
+    assert (len(report.data.train), len(report.data.test)) == (32, 8)
+    assert any("A share of 0.2 of each class is held out as the test set" in choice for choice in report.choices)
+
+
+def test_images_of_several_sizes_that_are_given_in_python_are_made_alike_and_that_is_said(tmp_path: Path):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (20 + number % 3, 24, 3), dtype=np.uint8) for number in range(20)]
+    report = report_of(tmp_path, wide, (images, [number % 2 for number in range(20)]), epochs=1, holdout=0.0)
+    assert report.choices[0] == "The images are made alike by --resize 64."
+    assert report.data.image_shape == (3, 64, 64)
+    alike = report_of(tmp_path, wide, pictures(40), epochs=1)
+    assert not any("made alike" in choice for choice in alike.choices)
+
+
+def test_what_was_not_measured_yet_is_not_said_to_lack_a_test_set(tmp_path: Path):
+    report = report_of(tmp_path, wide, pictures(40), epochs=1)
+    run = report["random"]
+    early = dataclasses.replace(run, finished=False, metrics=[{**run.metrics[0], "test_accuracy": None}])
+    grid = dataclasses.replace(report, outcomes={**report.outcomes, ("random", 0): early}).grid
+    assert [entry.text for entry in grid.rows[1]].count("not measured") == 2
+
+
+def test_own_operators_are_conditions_as_labels_and_as_pixels(tmp_path: Path):
+    file = tmp_path / "own.py"
+    file.write_text(OPERATORS)
+    labels, pixels = f"{file}:Reversed", f"{file}:Negative"
+    report = report_of(tmp_path / "runs", wide, pictures(40), labels=("true", labels), pixels=pixels)
+    assert list(report) == ["true", labels, pixels]
+    assert any(sentence.startswith("wide fits labels of Reversed") for sentence in report.sentences)
+    assert any(sentence.startswith("wide fits pixels of Negative") for sentence in report.sentences)
+    assert report[labels].final["test_accuracy"] == 0.0, "what is right for the reversed labels is wrong"
+    assert report[pixels].final["test_accuracy"] > 0.8
+    for wrong, told in (({"labels": (pixels,)}, "changes no labels"), ({"pixels": labels}, "changes no pixels")):
+        with pytest.raises(InputError, match=told):
+            report_of(tmp_path / "runs", wide, pictures(40), **wrong)
+
+
+def test_a_probability_is_the_same_as_a_number_and_as_text(tmp_path: Path):
+    first = report_of(tmp_path, wide, pictures(40), labels=(0.5, 1, 0), epochs=1)
+    other = report_of(tmp_path, wide, pictures(40), labels=("0.50", "random", "true"), epochs=1)
+    assert list(first) == list(other) == ["0.5", "random", "true"]
+    assert [run.path for run in first.outcomes.values()] == [run.path for run in other.outcomes.values()]
+
+
+# In a notebook and in a browser
+
+
+def test_in_a_notebook_there_are_the_table_the_verdict_and_the_curves(report: Report):
+    shown = report._repr_html_()
+    assert shown.index("<table>") < shown.index("<ul>") < shown.index("<svg")
+    for sentence in report.sentences:
+        assert html.escape(sentence) in shown
+    assert repr(report) == f"<Report: {report.sentences[0]}>"
+
+
+def marked_up(num_classes: int, input_shape: tuple[int, int, int]):
+    return wide(num_classes, input_shape, width=96)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no chromium; .ci/run installs it")
+        pytest.skip("no chromium on this machine: install it (apt install chromium) to test report.html")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def with_markup(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A network and classes whose names are HTML."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("markup")
+    images, labels = pictures(40)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        of_class = folder / "data" / ["<i>cat<", "a&amp;b", "<script>alert(1)", "dog"][label]
+        of_class.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(of_class / f"{number}.png")
+    catalogue.register("<b>x</b>")(marked_up)
+    return report_of(folder / "runs", "<b>x</b>", str(folder / "data"), epochs=2, seeds=(0, 1))
+
+
+def test_names_with_markup_are_shown_as_they_are(with_markup: Report, tmp_path: Path):
+    page = with_markup.save(tmp_path).read_text()
+    assert with_markup.network == "<b>x</b>"
+    for shown in (page, with_markup._repr_html_()):
+        assert "&lt;b&gt;x&lt;/b&gt;" in shown
+        assert "<b>x" not in shown
+        assert "<script" not in shown
+
+
+def test_in_a_browser_the_verdict_stands_before_the_table_and_a_number_opens_its_runs(
+    browser: Browser, with_markup: Report, tmp_path: Path
+):
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(with_markup.save(tmp_path).as_uri())
+    assert opened.title() == opened.locator("h1").inner_text() == with_markup.experiment.title
+    findings = opened.locator("ul.findings li")
+    assert [text.split(" Next:")[0] for text in findings.all_inner_texts()] == [
+        finding.sentence for finding in with_markup.findings
+    ]
+    assert findings.last.bounding_box()["y"] < opened.locator("table").first.bounding_box()["y"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.locator("figure img").evaluate("image => image.complete && image.naturalWidth") > 300
+    buttons = opened.locator("section#test table button")
+    assert buttons.count() == len(with_markup.cells)
+    buttons.first.click()
+    popover = opened.locator("[popover]:popover-open")
+    for seed in (0, 1):
+        assert with_markup.run("true", seed).path.name in popover.inner_text()
+    assert with_markup.data.fingerprint in popover.inner_text()
+    opened.close()
+    assert complaints == []
