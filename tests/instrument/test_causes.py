@@ -99,11 +99,11 @@ def test_no_range_test_is_made_where_nothing_is_to_be_compared(tmp_path: Path):
     assert not (tmp_path / ".rates").exists()
 
 
-def test_a_loss_that_is_not_finite_is_told_with_a_lower_rate_to_try(tmp_path: Path):
+def test_a_loss_that_is_not_finite_is_told_with_a_range_test_to_try(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(60), lr="1e30", epochs=3, holdout=0.0)
     assert len(report.findings) == 2, "nothing else is known, for true and for random labels"
-    assert has(report, "With random labels training broke off at rate 1e+30: the loss is not finite in epoch 1")
-    assert "lr='1e+29'" in commands_of(report)[0]
+    assert has(report, "Training on random labels broke off at rate 1e+30: the loss is not finite in epoch 1")
+    assert "lr=" not in commands_of(report)[0]
     assert not list(report.cells)
 
 

@@ -238,7 +238,7 @@ def test_a_condition_that_diverged_wholly_is_told_and_has_no_row(report: Report,
     error = DivergedError("the loss is not finite in epoch 1")
     lost = {("random", seed): error for seed in (0, 3)}
     half = dataclasses.replace(report, outcomes={**report.outcomes, **lost})
-    assert "With random labels training broke off at rate 0.1 with 2 of 2 seeds" in half.sentences[0]
+    assert "Training on random labels broke off at rate 0.1 with 2 of 2 seeds" in half.sentences[0]
     assert {dict(cell.labels)["trained on"] for cell in half.cells}.isdisjoint({"random labels"})
     with pytest.raises(DivergedError):
         half["random"]
