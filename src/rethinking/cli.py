@@ -183,10 +183,11 @@ def randomization_test(arguments: Sequence[str] | None = None) -> None:
 
         about = "Train a network on true and on random labels of images, and say what that shows."
         values = parse_words(all_options(), "rethinking test", about, arguments or [])
-        with _whole_imports():
+        asked = asked_for(values.pop("network"), values)
+        with _whole_imports():  # PyTorch, once the options are known to be right
             from rethinking.instrument_console import InstrumentConsole
 
-        InstrumentConsole(asked_for(values.pop("network"), values), _console()).run()
+        InstrumentConsole(asked, _console()).run()
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:

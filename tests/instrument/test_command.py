@@ -1,0 +1,337 @@
+"""`rethinking test` as a person calls it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from rethinking.experiments import archive
+from rethinking.runs import load_run
+from rethinking.training.run_dir import RunDir
+from tests import forked
+from tests.conftest import ROOT
+from tests.instrument.cases import pictures
+
+NETWORK = """
+from torch import nn
+
+def net(num_classes, input_shape, width=128, dropout=0.0):
+    size = input_shape[0] * input_shape[1] * input_shape[2]
+    layers = nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, num_classes)
+    return nn.Sequential(*layers)
+"""
+OPTIONS = ("--lr", "0.1", "--batch_size", "32", "--precision", "fp32", "--no_use_tensorboard")
+QUARTERS = ("net.py:net", "--dataset", "quarters.npz", *OPTIONS)
+OUT = Path("tested/net-quarters")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(NETWORK)
+    (x_train, y_train), (x_test, y_test) = pictures(60), pictures(40, seed=1)
+    np.savez(tmp_path / "quarters.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return tmp_path
+
+
+def ask(folder: Path, *words: str, status: int = 0, file_size: int | None = None) -> str:
+    """What `rethinking test` prints; of a failure the one line on standard error."""
+    done = forked.run(ROOT / "src/rethinking/__main__.py", "test", *words, cwd=folder, file_size=file_size)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    if status:
+        (line,) = [line for line in done.stderr.splitlines() if line]
+        assert line.startswith("error: ")
+        return line
+    return done.stdout
+
+
+def metrics(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (folder / "runs").glob("*/metrics.jsonl")}
+
+
+def left(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def on_one_line(printed: str) -> str:
+    return " ".join(printed.split())
+
+
+# What it prints, and asking again
+
+
+def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it(folder: Path):
+    printed = ask(folder, *QUARTERS)
+    order = [
+        "60 training and 40 test images, 4 classes",
+        "The optimizer is sgd with momentum 0.9, the learning rate 0.1, as asked for, and a batch has 32 images.",
+        "Runs end when all training images are learnt, or after 1,000 epochs or 10m of training in all.",
+        "Explicit regularization: none.",
+        "2 runs to train, an epoch in about",
+        "epoch 1/1000",
+        "Randomization test of net on quarters",
+        "- net fits random labels: it learns 100.00% of 60 training images",
+        "These are numbers of one seed",
+        "written to tested/net-quarters; open tested/net-quarters/report.html",
+    ]
+    text = on_one_line(printed)
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert len(metrics(folder)) == 2
+
+
+def test_asked_again_nothing_is_trained_and_the_report_is_the_same(folder: Path):
+    ask(folder, *QUARTERS)
+    trained, reported = metrics(folder), left(folder / OUT)
+    printed = ask(folder, *QUARTERS)
+    assert not re.search(r"epoch \d+/", printed)
+    assert "to train" not in printed
+    assert (metrics(folder), left(folder / OUT)) == (trained, reported)
+
+
+def test_a_spent_budget_is_spent_and_a_larger_one_takes_the_same_runs_up(folder: Path):
+    hard = (*QUARTERS, "--labels", "random", "0.5")
+    first = ask(folder, *hard, "--budget", "0.001")
+    short = metrics(folder)
+    assert all(len(lines.splitlines()) == 1 for lines in short.values())
+    assert "Training was short: 1 epoch." in on_one_line(first)
+    assert "next: rethinking test net.py:net --labels random 0.5 --budget 1s --lr 0.1 --dataset quarters.npz" in first
+    again = ask(folder, *hard, "--budget", "0.001")
+    assert "to train" not in again
+    assert metrics(folder) == short
+    ask(folder, *hard, "--budget", "none")
+    long = metrics(folder)
+    assert long.keys() == short.keys()
+    assert all(long[run].startswith(short[run]) and len(long[run]) > len(short[run]) for run in short)
+    assert all(load_run(path).finished for path in (folder / "runs").glob("net-*"))
+
+
+def test_runs_of_so_many_epochs_seeds_labels_and_pixels(folder: Path):
+    words = ("--epochs", "2", "--seeds", "0", "1", "--labels", "true", "0.5", "--pixels", "shuffled", "gaussian")
+    printed = ask(folder, *QUARTERS, *words)
+    runs = [load_run(path) for path in (folder / "runs").iterdir() if path.name.startswith("net")]
+    asked = {(run.config.randomization, run.config.corruption_prob, run.config.seed) for run in runs}
+    of_seed = [("none", None), ("partial_corrupt", 0.5), ("shuffled_pixels", None), ("gaussian_pixels", None)]
+    assert asked == {(*one, seed) for one in of_seed for seed in (0, 1)}
+    assert len(runs) == 8
+    assert all(len(run.metrics) == 2 and run.config.learning_rate == 0.1 for run in runs)
+    for row in ("true labels", "labels random", "shuffled pixels", "Gaussian pixels"):
+        assert re.search(rf"^ {row}.*±", printed, re.MULTILINE), row
+    assert "These are numbers of 2 seeds" in printed
+    half = [RunDir(run.path).labels() for run in runs if run.config.corruption_prob == 0.5]
+    assert not torch.equal(*half), "each seed has labels of its own"
+
+
+def test_the_rate_of_an_own_network_is_found_and_said(folder: Path):
+    words = [word for word in QUARTERS if word not in ("--lr", "0.1")]
+    printed = on_one_line(ask(folder, *words, "--epochs", "1"))
+    found = re.search(r"the learning rate ([\d.e-]+), one step below ([\d.e-]+), the best of a range test", printed)
+    assert found is not None, printed
+    assert float(found[1]) == pytest.approx(float(found[2]) / 3, rel=0.15)
+    assert len(list((folder / "runs/.rates").iterdir())) == 1
+
+
+def test_a_loss_that_is_not_finite_is_a_verdict_and_not_a_failure(folder: Path):
+    words = ["1e30" if word == "0.1" else word for word in QUARTERS]
+    printed = on_one_line(ask(folder, *words))
+    assert "2 runs to train, of which an epoch's time is not known: at most 10m 00s in all" in printed
+    assert "- With true labels training broke off at rate 1e+30: the loss is not finite in epoch 1" in printed
+    assert "next: rethinking test net.py:net --lr 1e+29" in printed
+    again = on_one_line(ask(folder, *words))
+    assert "to train" not in again
+    assert again[again.index("- With true") :] == printed[printed.index("- With true") :]
+
+
+# The data
+
+
+def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_out(folder: Path):
+    random = np.random.default_rng(0)
+    modes = {"RGB": 3, "RGBA": 4, "L": 1}
+    for number in range(24):
+        mode = [*modes][number % 3]
+        of_class = folder / "photos" / ("cats", "dogs")[number % 2]
+        of_class.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (30 + number, 45, modes[mode]), dtype=np.uint8).squeeze()
+        Image.fromarray(pixels, mode).save(of_class / f"{number}.png")
+    printed = on_one_line(ask(folder, "net.py:net", "--dataset", "photos", *OPTIONS, "--epochs", "1"))
+    assert "The images are made alike by --resize 64 --colour rgb." in printed
+    assert "A share of 0.2 of each class is held out as the test set (--holdout)." in printed
+    (true, *_) = [load_run(path) for path in sorted((folder / "runs").iterdir())]
+    assert true.result["data"]["image_shape"] == [3, 64, 64]
+    assert (true.result["train_images"], true.result["data"]["test_images"]) == (20, 4)
+    chosen = on_one_line(
+        ask(folder, "net.py:net", "--dataset", "photos", *OPTIONS, "--epochs", "1", "--resize", "32", "--holdout", "0")
+    )
+    assert "made alike by --colour rgb." in chosen
+    assert "held out" not in chosen
+    assert "no test set" in chosen
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("net.py:net --lr_schedule cosine", "cosine ends at 0 after a known number of epochs: give --epochs"),
+        ("net.py:net --budgt 5m", "unknown option '--budgt'; did you mean '--budget'?"),
+        ("net.py:net --lr_shedule step", "unknown option '--lr_shedule'; did you mean '--lr_schedule'?"),
+        ("mlp_1x51 --dataset digits", "'mlp_1x51'; did you mean 'mlp_1x512'?"),
+        ("nothing.py:net", "there is no file nothing.py"),
+        ("net.py:nett", "net.py has no 'nett'; did you mean 'net'?"),
+        ("net.py:net --labels randm", "labels takes true, random, a probability such as 0.5 or FILE.py:CLASS, not"),
+        ("net.py:net --labels 1.5", "labels takes a probability from 0 to 1, not 1.5"),
+        ("net.py:net --labels random 1", "'random' is asked for twice"),
+        ("net.py:net --pixels shufled", "did you mean 'shuffled'?"),
+        ("net.py:net --seeds 0 0", "seeds must be different whole numbers from 0 on"),
+        ("net.py:net --seeds one", "--seeds takes SEED ..., not 'one'"),
+        ("net.py:net --epochs 0", "epochs must be a whole number from 1 on, not 0"),
+        ("net.py:net --budget 10x", "budget takes a time such as 90s, 10m, 1h30m, or none, not '10x'"),
+        ("net.py:net --lr fast", "lr takes auto or a number, not 'fast'"),
+        ("net.py:net --lr -1", "learning_rate must be a number above 0, not -1.0"),
+        ("net.py:net --lr nan", "learning_rate must be a number above 0, not nan"),
+        ("net.py:net --holdout 1", "holdout must be a share from 0 to below 1, not 1.0"),
+        ("net.py:net --holdout 0.5", "quarters has a test set of 40 images; leave --holdout out"),
+        ("net.py:net --train_subset 61", "train_subset must be at most 60"),
+        ("net.py:net --crop_size 9", "crop_size 9 is larger than the images, which have 8x8 pixels"),
+        ("net.py:net --model_options deep=3", "net.py:net cannot be built: TypeError"),
+        ("mlp_1x512", "the networks need at least 28 a side: --resize 28 enlarges them"),
+        ("net.py:net --dataset nowhere", "dataset must be one of digits"),
+        ("net.py:net --num_epochs 5", "unknown option '--num_epochs'"),
+        ("net.py:net --randomization random_labels", "unknown option '--randomization'"),
+        ("", "NETWORK"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(words: str, told: str, folder: Path):
+    data = [] if "--dataset" in words or not words else ["--dataset", "quarters.npz"]
+    assert told in ask(folder, *words.split(), *data, status=2)
+    assert not (folder / "runs").exists()
+    assert not (folder / "tested").exists()
+
+
+def test_a_crop_smaller_than_the_papers_networks_take_is_an_own_networks_own(folder: Path):
+    printed = ask(folder, *QUARTERS, "--epochs", "1", "--crop_size", "4")
+    assert "of images of 8x8 pixels 4x4 are used: their centre" in printed
+
+
+def test_a_run_that_another_process_is_at_work_on_is_told_and_nothing_is_lost(folder: Path):
+    hard = (*QUARTERS, "--labels", "random", "0.5")
+    ask(folder, *hard, "--budget", "0.001")
+    before = metrics(folder)
+    busy = RunDir(next((folder / "runs").glob("*random_labels*")))
+    with busy.lock():
+        line = ask(folder, *hard, status=1)
+    assert f"{busy.path.name} is being trained by another process: wait for it to end" in line
+    during = metrics(folder)
+    assert during[busy.path.name] == before[busy.path.name]
+    ask(folder, *hard)
+    after = metrics(folder)
+    assert all(after[run].startswith(during[run]) for run in during)
+    assert all(load_run(path).finished for path in (folder / "runs").glob("net-*"))
+
+
+def test_a_damaged_run_and_a_full_disk_are_one_line_each(folder: Path):
+    ask(folder, *QUARTERS, "--epochs", "2")
+    (result,) = (folder / "runs").glob("*none*/result.json")
+    content = result.read_text()
+    result.write_text(content[:-20])
+    assert "result.json is damaged" in ask(folder, *QUARTERS, "--epochs", "2", status=1)
+    result.write_text(content)
+    assert "cannot write" in ask(folder, *QUARTERS, "--epochs", "3", status=1, file_size=3000)
+    ask(folder, *QUARTERS, "--epochs", "3")
+
+
+# What ends it
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """A process of its own that trains, and has finished some epochs of its first run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rethinking", "test", *words], cwd=folder, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None:
+        if any(content.count(b"\n") >= 3 for content in metrics(folder).values()):
+            return process
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1])
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    found = (folder / "runs").glob("*/checkpoint.safetensors")
+    return {path.parent.name: safetensors.torch.load_file(path) for path in found}
+
+
+def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_weights(folder: Path, tmp_path_factory):
+    words = [*QUARTERS, "--epochs", "120"]
+    process = started(folder, *words)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = metrics(folder)
+    assert not list((folder / "runs").glob("*random_labels*/result.json"))
+    ask(folder, *words)
+    after = metrics(folder)
+    for run, lines in before.items():
+        whole = lines[: lines.rfind(b"\n") + 1]
+        assert after[run][: len(whole)].count(b"\n") >= whole.count(b"\n") - 1
+    uninterrupted = tmp_path_factory.mktemp("uninterrupted")
+    for name in ("net.py", "quarters.npz"):
+        (uninterrupted / name).write_bytes((folder / name).read_bytes())
+    ask(uninterrupted, *words)
+    expected = weights(uninterrupted)
+    assert weights(folder).keys() == expected.keys()
+    for run, tensors in weights(folder).items():
+        assert all(torch.equal(tensors[name], expected[run][name]) for name in expected[run])
+
+
+def test_interrupted_it_ends_in_one_line(folder: Path):
+    process = started(folder, *QUARTERS, "--epochs", "2000")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert told.split("\n") == ["", "stopped; the same command goes on after what is finished", ""]
+
+
+def test_help_and_a_mistake_do_not_wait_for_pytorch(folder: Path):
+    code = (
+        "import sys\nfrom rethinking import cli\n"
+        "try:\n    cli.main(['test', *sys.argv[1:]])\n"
+        "except SystemExit as ended:\n    print(ended.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    for words, status in ((["--help"], 0), (["mlp_1x512", "--budget", "x"], 2), (["mlp_1x512", "--labls", "x"], 2)):
+        ran = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
+        assert ran.stdout.splitlines()[-1] == f"{status} False False", ran.stderr
+
+
+# The networks of the paper
+
+
+@pytest.mark.parametrize("network", ["mlp_1x512", "mlp_3x512"])
+def test_the_papers_small_networks_fit_random_labels_of_digits_as_table_1_has_it(network: str, folder: Path):
+    words = (network, "--dataset", "digits", "--train_subset", "300", "--no_use_tensorboard")
+    printed = on_one_line(ask(folder, *words))
+    assert f"- {network} fits random labels: it learns 100.00% of 300 training images" in printed
+    assert "the learning rate 0.01, the paper's for " + network in printed
+    assert "Its capacity does not explain" in printed
+    kept = archive.read(folder / f"tested/{network}-digits")
+    assert {run.configuration["randomization"] for run in kept.values()} == {"none", "random_labels"}
+
+
+def test_a_convolutional_network_of_the_paper_is_not_said_to_do_more_than_it_did(folder: Path):
+    words = ("small_alexnet", "--dataset", "digits", "--train_subset", "48", "--epochs", "1", "--batch_size", "16")
+    printed = on_one_line(ask(folder, *words, "--eval_test_every", "1", "--no_use_tensorboard"))
+    assert "- small_alexnet does not fit random labels in 1 epoch: it learns" in printed
+    assert "of 48 training images" in printed
+    assert "Training was short: 1 epoch." in printed
+    assert "This test does not settle whether its capacity explains" in printed
