@@ -77,7 +77,7 @@ def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it
         "The optimizer is sgd with momentum 0.9, the learning rate 0.1, as asked for, and a batch has 32 images.",
         "Runs end when all training images are learnt, or after 1,000 epochs or 10m of training in all.",
         "Explicit regularization: none.",
-        "2 runs to train, an epoch in about",
+        "To train: 2 of 2 runs, an epoch in about",
         "epoch 1/1000",
         "Randomization test of net on quarters",
         "- net fits random labels: it learns 100.00% of 60 training images",
@@ -95,7 +95,7 @@ def test_asked_again_nothing_is_trained_and_the_report_is_the_same(folder: Path)
     trained, reported = metrics(folder), left(folder / OUT)
     printed = ask(folder, *QUARTERS)
     assert not re.search(r"epoch \d+/", printed)
-    assert "to train" not in printed
+    assert "To train" not in printed
     assert (metrics(folder), left(folder / OUT)) == (trained, reported)
 
 
@@ -107,7 +107,7 @@ def test_a_spent_budget_is_spent_and_a_larger_one_takes_the_same_runs_up(folder:
     assert "Training was short: 1 epoch." in on_one_line(first)
     assert "next: rethinking test net.py:net --labels random 0.5 --budget 1s --lr 0.1 --dataset quarters.npz" in first
     again = ask(folder, *hard, "--budget", "0.001")
-    assert "to train" not in again
+    assert "To train" not in again
     assert metrics(folder) == short
     ask(folder, *hard, "--budget", "none")
     long = metrics(folder)
@@ -144,12 +144,12 @@ def test_the_rate_of_an_own_network_is_found_and_said(folder: Path):
 def test_a_loss_that_is_not_finite_is_a_verdict_and_not_a_failure(folder: Path):
     words = ["1e30" if word == "0.1" else word for word in QUARTERS]
     printed = on_one_line(ask(folder, *words))
-    assert "2 runs to train, of which an epoch's time is not known: at most 10m 00s in all" in printed
-    assert "- With true labels training broke off at rate 1e+30: the loss is not finite in epoch 1" in printed
-    assert "next: rethinking test net.py:net --lr 1e+29" in printed
+    assert "To train: 2 of 2 runs, at most 10m 00s." in printed
+    assert "- Training on true labels broke off at rate 1e+30: the loss is not finite in epoch 1" in printed
+    assert "next: rethinking test net.py:net --dataset" in printed, "a range test"
     again = on_one_line(ask(folder, *words))
-    assert "to train" not in again
-    assert again[again.index("- With true") :] == printed[printed.index("- With true") :]
+    assert "To train" not in again
+    assert again[again.index("- Training on") :] == printed[printed.index("- Training on") :]
 
 
 # The data

@@ -46,6 +46,7 @@ class RandomizationTest:
     """A test of one network on one data set. Raises `InputError` for unknown names and wrong values.
 
     config: all other options of a run, as of `rethinking train`
+    in_python: arguments of the call that gives its images, as `images, test_images, name='cells'`; '' where none does
     """
 
     network: str = option(
@@ -107,6 +108,7 @@ class RandomizationTest:
         changes_numbers=False,
     )
     config: ExperimentConfig = option(BASE, "", recorded=True)  # noqa: RUF009  # frozen
+    in_python: str = option("", "arguments of the call, where images are given in Python", recorded=True)
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
@@ -148,14 +150,17 @@ class RandomizationTest:
 
     @property
     def command(self) -> str:
-        """The command line that makes the same from the same folder; a call in Python where there is none."""
+        """The command line that makes the same from the same folder; a call in Python where there is none.
+
+        In the call `network`, `images` and `test_images` stand for what has no name of its own.
+        """
         folders = {name: value for name in FOLDERS if (value := getattr(self.config, name)) != getattr(BASE, name)}
-        adopted = self.config.dataset.startswith("python:")
-        if adopted or "<" in self.network or self.network.startswith("__main__:"):
+        module, _, network = self.network.rpartition(":")
+        unnamed = "<" in network  # an `nn.Module`, a lambda, a function within another
+        if unnamed or module == "__main__" or self.in_python or self.config.dataset.startswith("python:"):
+            images = self.in_python or repr(self.config.dataset)
             named = [f"{name}={value!r}" for name, value in (self._changed() | folders).items()]
-            network = self.network.rpartition(":")[2].rpartition(".")[2]
-            images = "images" if adopted else repr(self.config.dataset)
-            return f"rethinking.randomization_test({', '.join([network.split()[0].strip('<>'), images, *named])})"
+            return f"rethinking.randomization_test({', '.join(['network' if unnamed else network, images, *named])})"
         words = [*words_of(self), *words_of(self.config, BASE, leave_out=DECIDED)]
         for name, value in {**folders, "out": self.out}.items():
             words += [f"--{name}", value] if value else []
@@ -171,7 +176,7 @@ class RandomizationTest:
         own = {
             spec.name: getattr(self, spec.name)
             for spec in fields(self)
-            if spec.name not in ("network", "config", "out") and getattr(self, spec.name) != spec.default
+            if spec.name not in ("network", "config", "in_python", "out") and getattr(self, spec.name) != spec.default
         }
         rest = {
             spec.name: getattr(self.config, spec.name)

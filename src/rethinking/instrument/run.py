@@ -77,7 +77,12 @@ def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str)
         return sources.adopt(images, test_images, name, ReadOptions(config.resize, config.colour))
 
     dataset, config = made_alike(test.config, read)
-    return test.with_options(dataset=dataset, resize=None, colour=None), made_alike_in_words(test.config, config)
+    arguments = ["images"] if test_images is None else ["images", "test_images"]
+    named = {"name": name, "resize": test.config.resize, "colour": test.config.colour}
+    unlike = {"name": "images", "resize": None, "colour": None}
+    arguments += [f"{option}={value!r}" for option, value in named.items() if value != unlike[option]]
+    adopted = test.with_options(dataset=dataset, resize=None, colour=None, in_python=", ".join(arguments))
+    return adopted, made_alike_in_words(test.config, config)
 
 
 def made_alike_in_words(asked: ExperimentConfig, config: ExperimentConfig) -> list[str]:
