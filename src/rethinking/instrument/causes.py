@@ -27,8 +27,8 @@ from rethinking.training.run_dir import Record, RunDir, RunResult
 
 FAR = 10.0  # times the rate that a range test finds, up or down
 LATE = 0.2  # share of the epochs, the last ones, in which a loss that falls shows that a run is not converged
-SHORT = 30  # epochs, below which nothing is said of convergence
 FALLS = 0.02  # share of the loss in them
+SHORT = 30  # epochs, below which nothing is said of convergence
 ALIKE = 1e-6  # largest difference of outputs, relative to the largest, of a network that ignores its images
 IMAGES_COMPARED = 64
 

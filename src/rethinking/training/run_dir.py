@@ -6,6 +6,7 @@
     metrics.jsonl             one line an epoch, appended
     checkpoint.safetensors    weights, optimizer state, epoch; each test image's losses where they are kept
     result.json               written last: its presence means done
+    diverged.json             of a randomization test: that the loss was not finite, so that it is not tried again
     tensorboard/, wandb/      the loggers' own
 
 What is promised:
