@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import html
 import json
 import os
@@ -284,6 +285,37 @@ def test_images_of_several_sizes_that_are_given_in_python_are_made_alike_and_tha
     assert report.data.image_shape == (3, 64, 64)
     alike = report_of(tmp_path, wide, pictures(40), epochs=1)
     assert not any("made alike" in choice for choice in alike.choices)
+
+
+def test_too_few_images_to_hold_any_out_go_without_a_test_set(tmp_path: Path):
+    report = report_of(tmp_path, wide, pictures(4), epochs=1)
+    assert (len(report.data.train), report.data.test) == (4, None)
+    assert not any("held out" in choice for choice in report.choices)
+    with pytest.raises(InputError, match="4 images in 4 classes are too few"):
+        report_of(tmp_path, wide, pictures(4), epochs=1, holdout=0.2)
+
+
+def test_data_that_is_named_twice_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="dataset is given as images"):
+        report_of(tmp_path, wide, pictures(40), dataset="digits")
+
+
+@pytest.mark.parametrize("wrong", [{"labels": None}, {"lr": None}, {"seeds": None}, {"pixels": None}, {"foo": 1}])
+def test_none_is_no_value_where_an_option_takes_none(wrong, tmp_path: Path):
+    with pytest.raises(InputError):
+        report_of(tmp_path, wide, pictures(40), **wrong)
+
+
+def test_no_budget_is_none_and_is_not_said(tmp_path: Path):
+    report = report_of(tmp_path, wide, pictures(40), budget=None, epochs=1)
+    assert "Runs end after 1 epoch." in report.choices
+    assert "budget='none'" in report.test.command
+
+
+def test_a_network_with_bound_arguments_has_no_command_line(tmp_path: Path):
+    narrow = functools.partial(wide, width=7)
+    report = report_of(tmp_path, narrow, "digits", train_subset=40, epochs=1)
+    assert report.test.command.startswith("rethinking.randomization_test(wide, 'digits', epochs=1")
 
 
 def test_what_was_not_measured_yet_is_not_said_to_lack_a_test_set(tmp_path: Path):

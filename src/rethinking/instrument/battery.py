@@ -88,7 +88,7 @@ class RandomizationTest:
     )
     lr: str = option(
         "auto",
-        "learning rate; 'auto' is the paper's for its networks, else a short range test finds it",
+        "learning rate; 'auto' is the paper's for its networks with sgd, else a short range test finds it",
         group="test",
         metavar="auto|NUMBER",
     )
@@ -156,7 +156,8 @@ class RandomizationTest:
         """
         folders = {name: value for name in FOLDERS if (value := getattr(self.config, name)) != getattr(BASE, name)}
         module, _, network = self.network.rpartition(":")
-        unnamed = "<" in network  # an `nn.Module`, a lambda, a function within another
+        bound = hasattr(self.config.network.function, "func")  # functools.partial
+        unnamed = "<" in network or bound  # an `nn.Module`, a lambda, a function within another
         if unnamed or module == "__main__" or self.in_python or self.config.dataset.startswith("python:"):
             images = self.in_python or repr(self.config.dataset)
             named = [f"{name}={value!r}" for name, value in (self._changed() | folders).items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.decoding import UnlikeImagesError
 from rethinking.data.readers.contents import ReadOptions
-from rethinking.errors import DivergedError, RunError
+from rethinking.errors import DivergedError, InputError, RunError
 from rethinking.instrument.battery import HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
 from rethinking.instrument.budget import found_of, to_train, train_within
 from rethinking.instrument.rate import Rate, find_rate
@@ -56,6 +57,8 @@ def randomization_test(
     Runs that are finished are found again, and those that are not go on. Raises `InputError` for what does not fit
     together, and what `train` raises, but for a loss that is not finite: the report says so.
     """
+    if "dataset" in options:
+        raise InputError("dataset is given as images: the second argument takes its name or path too")
     path = network if isinstance(network, str) else catalogue.adopt(network)
     asked = {**options, "labels": labels, "pixels": pixels}
     with shown(progress) as display:
@@ -122,7 +125,7 @@ def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) 
 
 
 def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.ImageData, ExperimentConfig]:
-    """The data, and the configuration that reads it: with a part held out where it has no test set.
+    """The data, and the configuration that reads it: with a part held out where it has no test set, if that can be.
 
     Raises what `sources.load` raises.
     """
@@ -132,7 +135,8 @@ def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.Ima
 
     data, config = made_alike(test.config, read)
     if data.test is None and test.holdout is None:
-        data, config = made_alike(replace(config, holdout=HELD_OUT), read)
+        with contextlib.suppress(InputError):  # of too few images, which go without a test set
+            data, config = made_alike(replace(config, holdout=HELD_OUT), read)
     return data, config
 
 
