@@ -15,7 +15,7 @@ from rethinking.data import sources
 from rethinking.data.decoding import UnlikeImagesError
 from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import DivergedError, InputError, RunError
-from rethinking.instrument.battery import HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
+from rethinking.instrument.battery import BASE, HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
 from rethinking.instrument.budget import found_of, to_train, train_within
 from rethinking.instrument.rate import Rate, find_rate
 from rethinking.instrument.report import Report
@@ -152,8 +152,11 @@ def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
     augmented = config.random_crop or config.augment_flip_rotate
     if config.eval_train_every is None and (augmented or resolved.network_regularizers):
         config = replace(config, eval_train_every=1)  # what is learnt does not show in training then
+    test_images, train_images = len(data.test) if data.test else 0, config.train_subset or len(data.train)
+    if config.eval_test_every == BASE.eval_test_every and test_images > train_images:
+        config = replace(config, eval_test_every=math.ceil(test_images / train_images))  # else most time goes there
     config = replace(config, learning_rate=config.learning_rate or resolved.learning_rate)
-    resolved = replace(resolved, learning_rate=config.learning_rate)
+    resolved = replace(resolved, learning_rate=config.learning_rate, eval_test_every=config.eval_test_every)
     return Prepared(test, data, config, rate, tuple(choices(test, resolved, rate)))
 
 
@@ -178,6 +181,8 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
     when = "" if test.epochs else " when all training images are learnt, or"
     time = "" if test.budget == "none" else f" or {test.budget} of training in all"
     sentences.append(f"Runs end{when} after {epochs_in_words(test.epochs or MOST_EPOCHS)}{time}.")
+    if config.eval_test_every > 1:
+        sentences.append(f"Test images are looked at every {config.eval_test_every} epochs and after the last.")
     on = [f"weight decay {config.weight_decay}"] if config.weight_decay else []
     on += ["random crops"] if config.random_crop else []
     on += ["flips and rotations"] if config.augment_flip_rotate else []
