@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rethinking.errors import InputError, in_one_line, nearest
-from rethinking.source import local_files
+from rethinking.source import local_files, place_of
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
@@ -100,6 +100,8 @@ def _installed(group: str) -> tuple[Any, ...]:
 def load(path: str) -> Any:
     """Returns the object at `FILE.py:NAME` or `package.module:NAME`. Raises `InputError` in one line."""
     module, _, name = path.rpartition(":")
+    if not (module and name):
+        raise InputError(f"a path is FILE.py:NAME or MODULE:NAME, with something on both sides of ':', not '{path}'")
     if module.endswith(".py"):
         if not Path(module).is_file():
             raise InputError(f"there is no file {module}, which '{path}' names")
@@ -181,4 +183,4 @@ def _imported(path: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
     except Exception as error:  # whatever somebody else's file does when it is imported
-        raise InputError(f"cannot import '{path}': {in_one_line(error)}") from None
+        raise InputError(f"cannot import '{path}': {in_one_line(error)}{place_of(error)}") from None

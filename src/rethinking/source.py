@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
+import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,24 @@ def source_of(things: Iterable[object]) -> tuple[str, ...]:
         if isinstance(thing, type) and (file := _file_of(thing)):
             found.add_file(file, follow=_is_own(file))
     return tuple(sorted(found.parts))
+
+
+def place_of(error: BaseException) -> str:
+    """ " (net.py, line 7)": where in somebody's own code an error was raised, else in whose package; else nothing.
+
+    PyTorch's own lines say nothing to whoever wrote a network. A syntax error says its place itself.
+    """
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [place for place in places if place[0].is_file() and _is_own(place[0].resolve())]
+    of_packages = [place for place in places if "site-packages" in place[0].parts and "torch" not in place[0].parts]
+    if isinstance(error, SyntaxError) or not (own or of_packages):
+        return ""
+    file, line = (own or of_packages)[-1]
+    for folder in (Path.cwd(), *map(Path, INSTALLED)):
+        if file.is_relative_to(folder):
+            file = file.relative_to(folder)
+            break
+    return f" ({file}, line {line})"
 
 
 def digest_of_source(thing: object) -> str:

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rethinking import registry
 from rethinking.errors import InputError, in_one_line
+from rethinking.models import signature
 from rethinking.registry import Registry
+from rethinking.source import place_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +65,21 @@ class Network:
         """The function. Raises `InputError` where it cannot be imported."""
         return registry.load(self.function) if isinstance(self.function, str) else self.function
 
-    def build(self, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any]) -> nn.Module:
+    def build(self, num_classes: int, input_shape: signature.Shape, options: Mapping[str, Any]) -> nn.Module:
         """Returns a new network. Raises `InputError` where its function fails or returns none."""
+        from torch import nn
+
+        arguments = self.arguments(num_classes, input_shape, options)
+        model = self._call({**arguments, **options})
+        if not isinstance(model, nn.Module):
+            raise InputError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
+        return model
+
+    def arguments(self, num_classes: int, input_shape: signature.Shape, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of the data its function is given, by name. Raises `InputError` where an option is the data's.
+
+        A function that takes any keyword hands them on to the class of what it builds, whose parameters count too.
+        """
         from torch import nn
 
         function = self.loaded
@@ -73,32 +88,46 @@ class Network:
                 f"{self.name} is a network, not a function that builds one, which every run does anew;"
                 " a function that returns copy.deepcopy of it will do"
             )
-        taken = _taken(function, {"num_classes": num_classes, "input_shape": input_shape})
-        if twice := taken.keys() & options.keys():
+        parameters = signature.parameters_of(function)
+        arguments = signature.by_our_names(parameters, num_classes, input_shape)
+        if twice := arguments.keys() & options.keys():
             raise InputError(f"{min(twice)} is the data's, and no option of {self.name}; leave it out")
+        arguments |= signature.by_other_names(parameters, num_classes, input_shape, (*arguments, *options))
+        if signature.takes_any_keyword(parameters):
+            arguments |= self._arguments_of_class(num_classes, input_shape, arguments, options)
+        return arguments
+
+    def _arguments_of_class(
+        self, num_classes: int, input_shape: signature.Shape, arguments: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Those of the class that its function builds; none where the function does not take them."""
+        from rethinking.seeding import global_streams
+
+        key = (self, num_classes, input_shape, repr(options))
+        if key not in _of_class:
+            _of_class[key] = {}
+            with global_streams(0, "first built"), contextlib.suppress(InputError):  # which draws nothing of the run's
+                parameters = signature.parameters_of(type(self._call({**arguments, **options})))
+                said = (*arguments, *options)
+                if more := signature.by_other_names(parameters, num_classes, input_shape, said):
+                    self._call({**arguments, **options, **more})
+                    _of_class[key] = more
+        return _of_class[key]
+
+    def _call(self, arguments: Mapping[str, Any]) -> Any:
+        """What its function returns. Raises `InputError` where it fails."""
+        function = self.loaded
         folder = registry.folder_of(function)
         try:
             with registry.beside(folder) if folder else contextlib.nullcontext():
-                model = function(**taken, **options)
+                return function(**arguments)
         except Exception as error:  # whatever somebody else's function raises
             if self.name in PAPER:
                 raise
-            raise InputError(f"{self.name} cannot be built: {in_one_line(error)}") from error
-        if not isinstance(model, nn.Module):
-            raise InputError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
-        return model
+            raise InputError(f"{self.name} cannot be built: {in_one_line(error)}{place_of(error)}") from error
 
 
-def _taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `given` that a function takes; the number of classes also where it takes any keyword."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (ValueError, TypeError):  # of some functions in C
-        return {}
-    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return {
-        name: value for name, value in given.items() if name in parameters or (any_keyword and name == "num_classes")
-    }
+_of_class: dict[tuple[object, ...], dict[str, Any]] = {}
 
 
 NETWORKS: Registry[Network] = Registry("model_name", "rethinking.networks")

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from rethinking.config import ExperimentConfig, arguments
+from rethinking.config import ExperimentConfig, as_text
+from rethinking.config import arguments as arguments_in
 from rethinking.data import sources
 from rethinking.errors import InputError
 from rethinking.models import catalogue, inspection
 from rethinking.models.catalogue import Network
 from rethinking.models.construction import check_shape
 from rethinking.models.initialization import initialize, untouched
+from rethinking.models.outputs import take_logits
 from rethinking.seeding import generator, global_streams
 from rethinking.source import source_of
 
@@ -64,17 +66,21 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{network.name} has no trainable parameter")
     digest = inspection.digest(network.loaded, model)  # before a trial, which layers may take notes of
-    outputs, shape, _, init, seed = made
+    outputs, shape, options, init, seed = made
     with global_streams(seed, "trial"):
         images = torch.randn(max(batch_sizes), *shape)
         trial = inspection.try_out(model, images, outputs, batch_sizes)
     layers = inspection.regularizers(model)
     within = layers or ("random draws in its forward pass" if trial.draws else None)
     left = [] if init == "own" else untouched(model)
+    arguments = network.arguments(outputs, shape, arguments_in(options))
+    others = {name: value for name, value in arguments.items() if name not in ("num_classes", "input_shape")}
     notes = (
+        f"given as the images have it: {as_text(others)}" if others else "",
+        trial.outputs,
         f"explicit regularization within the network: {within}" if within else "",
         f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
-        f"parameters without a gradient stay as they are: {', '.join(trial.unused)}" if trial.unused else "",
+        f"parameters without a gradient stay as they are: {inspection.shortened(trial.unused)}" if trial.unused else "",
     )
     return Inspected(digest, within, tuple(note for note in notes if note))
 
@@ -97,8 +103,9 @@ def _build(
     """A network with its initial weights. Its own draws are those of the seed, whatever was drawn before."""
     check_shape(network, shape)
     with global_streams(seed, "construction"):
-        model = network.build(outputs, shape, arguments(options))
+        model = network.build(outputs, shape, arguments_in(options))
         if network.is_own:
+            take_logits(model, outputs)
             inspection.materialize(model, torch.zeros(2, *shape))
     if init != "own":
         initialize(model, init, generator(seed, "init"))
