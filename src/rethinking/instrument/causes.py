@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rethinking import files
 from rethinking.config import arguments, as_text
@@ -22,6 +22,7 @@ from rethinking.errors import DivergedError
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.rate import Rate
 from rethinking.instrument.verdict import FITS, Finding, epochs_in_words, percent
+from rethinking.models import signature
 from rethinking.training.networks import crop_of
 from rethinking.training.preparation import plain_training_set
 from rethinking.training.run_dir import Record, RunDir, RunResult
@@ -30,6 +31,7 @@ FAR = 10.0  # times the rate that a range test finds, up or down
 LATE = 0.2  # share of the epochs, the last ones, in which a loss that falls shows that a run is not converged
 FALLS = 0.02  # share of the loss in them
 SHORT = 30  # epochs, below which nothing is said of convergence
+LAGS = 0.05  # training accuracy online less exact, from where on it is a cause; the weights still move within an epoch
 ALIKE = 1e-6  # largest difference of outputs, relative to the largest, of a network that ignores its images
 IMAGES_COMPARED = 64
 
@@ -52,7 +54,7 @@ class Unfit:
 
 def causes(unfit: Unfit) -> list[Finding]:
     """Every cause that is found, the surest first; one finding that says so where none is."""
-    looked_for = (wrong_rate, contradictions, regularizers, constant, not_converged, few_parameters)
+    looked_for = (wrong_rate, contradictions, regularizers, constant, lagging, not_converged, few_parameters)
     found = [finding for look in looked_for for finding in look(unfit)]
     near = "its rate is near that of a range test, " if unfit.rate else ""
     other = "sgd" if unfit.test.config.optimizer != "sgd" else "adamw"
@@ -145,8 +147,8 @@ def regularizers(unfit: Unfit) -> Iterator[Finding]:
         return
     off: dict[str, Any] = {"weight_decay": 0.0, "random_crop": False, "augment_flip_rotate": False}
     options = {name: off[name] for name in asked}
-    if within and (parameters := dropout_parameters(unfit)):
-        options["model_options"] = as_text(arguments(config.model_options) | dict.fromkeys(parameters, 0.0))
+    if within and (off_within := without_dropout(unfit)):
+        options["model_options"] = off_within
     build = f"; build {unfit.network} without that" if within and "model_options" not in options else ""
     yield Finding(
         f"{unfit.words}: cause",
@@ -155,13 +157,21 @@ def regularizers(unfit: Unfit) -> Iterator[Finding]:
     )
 
 
-def dropout_parameters(unfit: Unfit) -> list[str]:
-    """Parameters of the network's function that have 'drop' in their names and a number as their default."""
-    try:
-        parameters = inspect.signature(unfit.run.config.network.loaded).parameters
-    except (ValueError, TypeError):  # of some functions in C
-        return []
-    return [name for name, one in parameters.items() if "drop" in name.lower() and type(one.default) in (int, float)]
+def without_dropout(unfit: Unfit) -> str | None:
+    """The options of the network with 0 for all that have 'drop' in their names and are not 0; None where none are.
+
+    A function that takes any keyword hands them on to the class of the network.
+    """
+    config = unfit.run.config
+    function, given = config.network.loaded, arguments(config.model_options)
+    parameters = signature.parameters_of(function)
+    if signature.takes_any_keyword(parameters):
+        parameters = {**signature.parameters_of(type(unfit.run.network())), **parameters}
+    values = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
+    dropped = {
+        name: 0.0 for name, value in values.items() if "drop" in name.lower() and type(value) in (int, float) and value
+    }
+    return as_text(given | dropped) if dropped else None
 
 
 def constant(unfit: Unfit) -> Iterator[Finding]:
@@ -184,6 +194,34 @@ def constant(unfit: Unfit) -> Iterator[Finding]:
 def differs_least(outputs: Tensor) -> bool:
     """Whether all rows are one, but for rounding."""
     return bool((outputs - outputs[0]).abs().max() <= ALIKE * outputs.abs().max().clamp_min(1e-30))
+
+
+def lagging(unfit: Unfit) -> Iterator[Finding]:
+    """Batches that are fitted in training, and images that are not in evaluation."""
+    last, config = unfit.run.metrics[-1], unfit.run.config
+    online, exact = last["train_accuracy"], last["exact_train_accuracy"]
+    if exact is None or online - exact < LAGS:
+        return
+    steps = math.ceil(unfit.run.result["train_images"] / config.batch_size)
+    momenta = [layer.momentum for layer in unfit.run.network().modules() if isinstance(layer, _BatchNorm)]
+    moving = [momentum for momentum in momenta if momentum]
+    why = "It computes something else in evaluation than in training."
+    if moving:
+        batches = f"{1 / max(moving):.0f}"
+        why = (
+            f"Batch normalization has the statistics of each batch in training, and running averages of about {batches}"
+            f" batches in evaluation: an epoch has {steps:,}. The weights change faster than these follow, or the"
+            " batches differ much. A smaller rate or larger batches are next."
+        )
+    assert config.learning_rate is not None, "a resolved configuration"
+    yield Finding(
+        f"{unfit.words}: cause",
+        f"In its last epoch the network had {percent(online)} of the images right in training, and {percent(exact)} in"
+        f" evaluation, which counts. {why}",
+        online - exact,
+        LAGS,
+        unfit.test.with_options(lr=f"{config.learning_rate / 3:.1g}").command if moving else "",
+    )
 
 
 def not_converged(unfit: Unfit) -> Iterator[Finding]:
