@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 import rethinking
 from rethinking import ExperimentConfig, InputError, train
 from rethinking.data import sources
+from rethinking.instrument import rate as instrument_rate
 from rethinking.instrument.battery import asked_for
 from rethinking.instrument.causes import Unfit, lagging, without_dropout
 from rethinking.models import catalogue
 from rethinking.models.inspection import regularizers
 from rethinking.models.outputs import which_are_logits
+from rethinking.steps import unwatched
 from rethinking.training.networks import network_notes, untrained
 from rethinking.training.preparation import resolve
 from tests import forked
@@ -153,7 +156,7 @@ class TwoHeads(Auxiliary):
     [
         (
             Auxiliary,
-            "the network returns Outputs in training; its logits are 'logits', and aux_logits takes no part in the loss",
+            "the network returns Outputs in training; its logits are 'logits', and aux_logits takes no part in",
         ),
         (WithFeatures, "the network returns dict; its logits are 'out', and features takes no part in the loss"),
     ],
@@ -324,3 +327,24 @@ def test_a_hint_works_when_it_is_followed(tmp_path: Path, monkeypatch: pytest.Mo
     config = configured(tmp_path, model_name="net.py:Large", resize=64, colour="rgb", num_epochs=1)
     assert train(config).finished
     assert "net" not in sys.modules
+
+
+# The rate
+
+
+@pytest.mark.parametrize("best", [3e-5, 3e-4, 0.003, 0.01, 0.1, 3.0])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_few_rates_are_tried_and_the_best_of_all_is_found(tmp_path: Path, monkeypatch, best, optimizer):
+    """Of losses with one minimum, that are not finite far above it."""
+
+    def loss(config: ExperimentConfig, data: object, batches: object, rate: float) -> float | None:
+        return None if rate > 10 * best else abs(math.log(rate / best))
+
+    monkeypatch.setattr(instrument_rate, "loss_after_steps", loss)
+    data = sources.load("digits")
+    config = resolve(configured(tmp_path, model_name=catalogue.adopt(Main), optimizer=optimizer), data)
+    losses = instrument_rate.range_test(config, data, unwatched)
+    assert list(losses) == sorted(losses)
+    assert instrument_rate.choose(losses).lowest_at == best
+    if 0.003 <= best <= 0.01:
+        assert len(losses) <= 7

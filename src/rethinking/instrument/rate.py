@@ -32,9 +32,11 @@ from rethinking.training.step import Step
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3))[1:-1]  # 3e-5 to 10
 STEPS = 20  # at each rate
 LAST = 5  # of these, whose mean loss counts
-WORSE = 2  # rates in a row that are worse than the best, after which the test ends
+FIRST = {"sgd": 0.01}  # rate that is tried by optimizer, then larger and smaller ones; else `FIRST_ADAPTIVE`
+FIRST_ADAPTIVE = 0.001
+WORSE = 2  # rates in a row that are worse than the best, after which none beyond them is tried
 FOLDER = ".rates"  # in the folder of runs
-VERSION = 1  # raised when other rates would be chosen
+VERSION = 2  # raised when other rates would be chosen
 UNUSED = (  # options of a run that a range test does not depend on
     "learning_rate",
     "num_epochs",
@@ -98,7 +100,10 @@ def choose(losses: dict[float, float | None]) -> Rate:
 
 
 def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) -> dict[float, float | None]:
-    """Mean loss of the last steps at each rate, of a resolved configuration, until rates are worse than the best."""
+    """Mean loss of the last steps by rate, in ascending order, of a resolved configuration.
+
+    Larger rates are tried until they are worse than the best, then smaller ones: a large network's steps are slow.
+    """
     images = config.train_subset or len(data.train)
     config = replace(
         config,
@@ -111,13 +116,23 @@ def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) 
     batches = plain_training_set(config, data)
     advanced = begin("range test of the learning rate")
     losses: dict[float, float | None] = {}
-    for number, rate in enumerate(RATES, 1):
-        losses[rate] = loss_after_steps(config, data, batches, rate)
-        advanced(number / len(RATES))
-        tried = [math.inf if loss is None else loss for loss in losses.values()]
-        if len(tried) > WORSE and min(tried[-WORSE:]) > min(tried):
-            break
-    return losses
+    first = RATES.index(FIRST.get(config.optimizer, FIRST_ADAPTIVE))
+    for rates, upwards in ((RATES[first:], True), (RATES[:first][::-1], False)):
+        for rate in rates:
+            if is_beyond(losses, upwards):
+                break
+            losses[rate] = loss_after_steps(config, data, batches, rate)
+            advanced(len(losses) / len(RATES))
+    return dict(sorted(losses.items()))
+
+
+def is_beyond(losses: dict[float, float | None], upwards: bool) -> bool:
+    """Whether the largest rates that were tried, or the smallest, are worse than the best, or none of them finite."""
+    tried = [math.inf if loss is None else loss for _, loss in sorted(losses.items())]
+    if len(tried) < WORSE:
+        return False
+    outermost = min(tried[-WORSE:] if upwards else tried[:WORSE])
+    return outermost > min(tried) or (upwards and math.isinf(outermost))
 
 
 def loss_after_steps(config: ExperimentConfig, data: sources.ImageData, batches: Batches, rate: float) -> float | None:

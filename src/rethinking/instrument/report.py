@@ -20,7 +20,7 @@ from rethinking.experiments.quantities import EPOCHS, TEST_ACCURACY, TRAIN_ACCUR
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.causes import Unfit, causes, diverged
 from rethinking.instrument.conditions import RANDOM, TRUE, Condition
-from rethinking.instrument.rate import Rate, find_rate
+from rethinking.instrument.rate import RATES, STEPS, Rate, find_rate
 from rethinking.instrument.verdict import FITS, Finding, Shown, epoch_to_fit, verdict
 from rethinking.report import page, results, tables
 from rethinking.training.run_dir import RunResult
@@ -124,13 +124,24 @@ class Report:
 
     @functools.cached_property
     def _rate_found(self) -> Rate | None:
-        """What a range test finds, where there was one or a rate was given that is to be compared with it."""
-        if self.rate or self.test.lr == "auto":
+        """What a range test finds, where there was one or a rate was given that is to be compared with it.
+
+        None too where the comparison would take longer than the budget.
+        """
+        if self.rate or self.test.lr == "auto" or self._longest_range_test > self.test.seconds:
             return self.rate
         try:
             return find_rate(self.config)
         except DivergedError:
             return None
+
+    @property
+    def _longest_range_test(self) -> float:
+        """Seconds of all steps of a range test, at the speed of the runs."""
+        runs = [run for run in self.outcomes.values() if isinstance(run, RunResult)]
+        speeds = [record["images_per_second"] or 0.0 for run in runs for record in run.metrics]
+        fastest = max(speeds, default=0.0)
+        return len(RATES) * STEPS * self.config.batch_size / fastest if fastest else 0.0
 
     @property
     def sentences(self) -> list[str]:
