@@ -50,6 +50,7 @@ def test_time_is_shared_so_that_those_that_had_least_get_most():
 def config(folder: Path, **options) -> ExperimentConfig:
     fixed = {"model_name": "mlp_1x512", "dataset": "digits", "num_epochs": 500, "runs_dir": str(folder)}
     fixed |= {"use_tensorboard": False, "device": "cpu", "precision": "fp32", "stop_when_fit": True}
+    fixed |= {"train_subset": 300}
     return ExperimentConfig(**fixed | options)
 
 
