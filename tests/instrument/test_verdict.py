@@ -44,7 +44,8 @@ def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
     assert (fit.number, fit.threshold) == (1.0, 0.99)
     assert (time.number, time.threshold) == (2.0, 1.0)
     assert by_about["true labels: gap"].number == pytest.approx(0.2)
-    assert by_about["random labels: gap"].number == pytest.approx(0.9)
+    assert by_about["true labels: gap"].threshold is None
+    assert by_about["random labels: gap"].number == by_about["random labels: gap"].threshold == pytest.approx(0.9)
     assert "a guess is right for 10.00%" in by_about["random labels: gap"].sentence
     assert "does not explain the 80.00% on test images" in by_about["capacity"].sentence
     assert "such a bound says nothing" in by_about["capacity"].sentence
