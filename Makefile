@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test bench bench-more docs clean
+.PHONY: demo test bench bench-more docs examples clean
 
 demo: .venv/.installed
 	$(RUN) -m rethinking demo
@@ -31,6 +31,10 @@ bench-more: .venv/.installed
 
 docs: .venv/.installed
 	$(RUN) -m tools.documents
+
+# Runs the notebooks of examples/ and writes their outputs into them; a few minutes on two cores.
+examples: .venv/.installed
+	$(RUN) -m tools.examples
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache

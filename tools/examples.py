@@ -1,0 +1,82 @@
+"""The notebooks of `examples/`: `python -m tools.examples` runs each and writes its outputs into it.
+
+Each runs in a temporary folder with a cache of its own, by this Python and with the package of this checkout. So it
+leaves no run behind, and needs none that was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # what a reader's Jupyter looks for
+HANGING = 1200  # seconds of one cell, after which it is given up
+
+
+class ThisPython(AsyncKernelManager):
+    """A kernel that is this interpreter, whichever kernels are installed."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], **KERNEL)
+
+
+def paths() -> list[Path]:
+    return sorted(EXAMPLES.glob("*.ipynb"))
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def digest(notebook: Any) -> str:
+    """SHA-256 of the code, in hexadecimal. The outputs belong to the code with that digest."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def execute(path: Path, folder: Path) -> Any:
+    """Returns the notebook with the outputs that it has when it runs in `folder`, with the digest of its code.
+
+    Raises `nbclient.exceptions.CellExecutionError` where a cell raises.
+    """
+    notebook = read(path)
+    client = NotebookClient(
+        notebook,
+        kernel_manager_class=ThisPython,
+        timeout=HANGING,
+        coalesce_streams=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    own = {"RETHINKING_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT / "src"), "IPYTHONDIR": str(folder)}
+    client.execute(env={**os.environ, **own})
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "code": digest(notebook)}
+    return notebook
+
+
+def main() -> None:
+    """Runs those that are named, or all, and writes them."""
+    for path in [Path(name) for name in sys.argv[1:]] or paths():
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = execute(path, Path(folder))
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {time.monotonic() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
