@@ -85,7 +85,7 @@ def wrong_rate(unfit: Unfit) -> Iterator[Finding]:
     if unfit.rate is None or unfit.test.lr == "auto":
         return
     factor = given / unfit.rate.rate
-    if 1 / FAR < factor < FAR:
+    if 1 / FAR < factor < FAR or (factor >= FAR and falls(unfit.run.metrics)):  # a larger one that trains is none
         return
     how = f"{1 / factor:.3g} times smaller" if factor < 1 else f"{factor:.3g} times larger"
     yield Finding(
@@ -237,8 +237,8 @@ def not_converged(unfit: Unfit) -> Iterator[Finding]:
             longer,
         )
         return
-    before, after = losses_late(unfit.run.metrics)
-    if after < (1 - FALLS) * before:
+    if falls(unfit.run.metrics):
+        before, after = losses_late(unfit.run.metrics)
         yield Finding(
             about,
             f"Training is not converged after {epochs:,} epochs: over the last {LATE:.0%} of them the loss fell from"
@@ -247,6 +247,14 @@ def not_converged(unfit: Unfit) -> Iterator[Finding]:
             FALLS,
             longer,
         )
+
+
+def falls(metrics: Sequence[Record]) -> bool:
+    """Whether the training loss still falls at the end."""
+    if len(metrics) < 2:
+        return False
+    before, after = losses_late(metrics)
+    return after < (1 - FALLS) * before
 
 
 def losses_late(metrics: Sequence[Record]) -> tuple[float, float]:
