@@ -315,7 +315,7 @@ def test_no_budget_is_none_and_is_not_said(tmp_path: Path):
 def test_a_network_with_bound_arguments_has_no_command_line(tmp_path: Path):
     narrow = functools.partial(wide, width=7)
     report = report_of(tmp_path, narrow, "digits", train_subset=40, epochs=1)
-    assert report.test.command.startswith("rethinking.randomization_test(wide, 'digits', epochs=1")
+    assert report.test.command.startswith("rethinking.randomization_test(network, 'digits', epochs=1")
 
 
 def test_what_was_not_measured_yet_is_not_said_to_lack_a_test_set(tmp_path: Path):

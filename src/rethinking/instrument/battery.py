@@ -156,8 +156,8 @@ class RandomizationTest:
         """
         folders = {name: value for name in FOLDERS if (value := getattr(self.config, name)) != getattr(BASE, name)}
         module, _, network = self.network.rpartition(":")
-        bound = hasattr(self.config.network.function, "func")  # functools.partial
-        unnamed = "<" in network or bound  # an `nn.Module`, a lambda, a function within another
+        # An `nn.Module`, a lambda, a function within another, or one with bound arguments.
+        unnamed = "<" in network or catalogue.has_bound_arguments(self.network)
         if unnamed or module == "__main__" or self.in_python or self.config.dataset.startswith("python:"):
             images = self.in_python or repr(self.config.dataset)
             named = [f"{name}={value!r}" for name, value in (self._changed() | folders).items()]

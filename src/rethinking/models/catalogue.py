@@ -179,6 +179,11 @@ def adopt(function: Callable[..., Any]) -> str:
     return path
 
 
+def has_bound_arguments(name: str) -> bool:
+    """Whether that is a function that was given in Python with some of its arguments, a `functools.partial`."""
+    return name in _adopted and hasattr(_adopted[name].function, "func")
+
+
 def _adopt_copies_of(network: nn.Module) -> str:
     """Named by class and content, so that two networks of one class stay apart."""
     from rethinking.models.inspection import digest
