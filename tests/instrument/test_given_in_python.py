@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 import rethinking
@@ -50,6 +52,20 @@ def test_the_call_that_is_proposed_finds_the_runs_of_the_test(
     known = {"pooled": network, "network": network, "images": images, "test_images": test_images}
     again = eval(call, {"rethinking": rethinking, **known})
     assert [again[key].path for key in again] == [report[key].path for key in report]
+
+
+def test_the_columns_of_a_data_set_that_is_given_can_be_chosen():
+    pictures, labels = noise(60, 0)
+    table = datasets.Dataset.from_dict(
+        {
+            "image": list(map(Image.fromarray, pictures)),
+            "kind": [f"kind {label}" for label in labels],
+            "label": [0] * 60,
+        }
+    )
+    report = rethinking.randomization_test(pooled, table, label_column="kind", **OPTIONS)
+    assert report.data.class_names == ("kind 0", "kind 1", "kind 2")
+    assert "label_column='kind'" in report.test.command
 
 
 def test_a_network_of_a_notebook_is_called_there_since_no_command_line_reaches_it():

@@ -31,6 +31,7 @@ from rethinking.training.timing import seconds_per_epoch
 __all__ = ["randomization_test"]
 
 ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # of images of several sizes, in pixels a side, or modes
+READ_ONCE = ("resize", "colour", "image_column", "label_column", "skip_unlabelled")  # where images are given in Python
 
 T = TypeVar("T")
 
@@ -77,14 +78,16 @@ def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str)
     """The test on images that are given in Python, and what was chosen to read them, a sentence or none."""
 
     def read(config: ExperimentConfig) -> str:
-        return sources.adopt(images, test_images, name, ReadOptions(config.resize, config.colour))
+        options = ReadOptions(**{name: getattr(config, name) for name in READ_ONCE})
+        return sources.adopt(images, test_images, name, options)
 
     dataset, config = made_alike(test.config, read)
+    asked = {option: getattr(test.config, option) for option in READ_ONCE}
     arguments = ["images"] if test_images is None else ["images", "test_images"]
-    named = {"name": name, "resize": test.config.resize, "colour": test.config.colour}
-    unlike = {"name": "images", "resize": None, "colour": None}
-    arguments += [f"{option}={value!r}" for option, value in named.items() if value != unlike[option]]
-    adopted = test.with_options(dataset=dataset, resize=None, colour=None, in_python=", ".join(arguments))
+    arguments += [f"name={name!r}"] if name != "images" else []
+    arguments += [f"{option}={value!r}" for option, value in asked.items() if value != getattr(BASE, option)]
+    read_already = {option: getattr(BASE, option) for option in READ_ONCE}
+    adopted = test.with_options(dataset=dataset, **read_already, in_python=", ".join(arguments))
     return adopted, made_alike_in_words(test.config, config)
 
 
