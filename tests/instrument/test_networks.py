@@ -337,7 +337,7 @@ def test_a_hint_works_when_it_is_followed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_few_rates_are_tried_and_the_best_of_all_is_found(tmp_path: Path, monkeypatch, best, optimizer):
     """Of losses with one minimum, that are not finite far above it."""
 
-    def loss(config: ExperimentConfig, data: object, batches: object, rate: float) -> float | None:
+    def loss(config: ExperimentConfig, data: object, batches: object, rate: float, steps: int) -> float | None:
         return None if rate > 10 * best else abs(math.log(rate / best))
 
     monkeypatch.setattr(instrument_rate, "loss_after_steps", loss)

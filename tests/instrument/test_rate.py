@@ -142,7 +142,7 @@ def test_one_step_below_the_lowest_loss_is_chosen():
 
 
 def test_the_smallest_rate_is_not_said_to_be_a_step_below_another(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried: tried)
+    monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: tried)
     report = report_of(tmp_path, wide, pictures(40), lr="auto", epochs=1, holdout=0.0)
     assert report.config.learning_rate == RATES[0]
     assert "3e-05, the best of a range test, and the smallest that was tried," in " ".join(report.choices)
@@ -155,7 +155,7 @@ def test_a_network_whose_loss_is_never_finite_is_told_in_one_line(config, tmp_pa
 
 def test_rates_from_the_first_that_is_not_finite_on_are_not_chosen(config, monkeypatch):
     finite = {one: 1 / one for one in RATES if one < 0.05}
-    monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried: finite.get(tried))
+    monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: finite.get(tried))
     found = find_rate(config)
     assert (found.rate, found.lowest_at) == (1e-2, 3e-2)
     assert list(found.losses) == [one for one in RATES if 3e-3 <= one <= 0.3], "two rates that are worse end the test"
@@ -165,7 +165,7 @@ def test_a_range_test_is_of_the_images_that_are_trained_on(config, monkeypatch):
     """Of a subset its images, plain, and no more than the steps need."""
     seen: list[tuple[int, float, bool]] = []
 
-    def watched(config, data, batches, tried):
+    def watched(config, data, batches, tried, steps):
         images, labels = next(batches.in_order(len(batches)))
         seen.append((len(batches), float(images.sum()), bool((labels == np.sort(labels)).all())))
         return 1.0
@@ -197,3 +197,16 @@ def test_the_papers_rate_goes_with_the_papers_optimizer_alone(tmp_path: Path):
     assert other.rate is not None
     assert other.config.learning_rate == other.rate.rate < 0.01
     assert "paper" not in " ".join(other.choices)
+
+
+def test_more_steps_are_taken_where_no_rate_has_left_the_loss_of_a_guess(config, monkeypatch):
+    """Of four classes, as a transformer on a plateau: the small rates are best of those that have learnt nothing."""
+    guess = math.log(4)
+
+    def on_a_plateau(config, data, batches, tried, steps):
+        return guess * (1 + tried) if steps == rate.STEPS else abs(math.log(tried / 0.1))
+
+    monkeypatch.setattr(rate, "loss_after_steps", on_a_plateau)
+    assert find_rate(config).lowest_at == 0.1
+    monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: steps * abs(tried - 0.01))
+    assert find_rate(replace(config, seed=1)).losses[3e-2] == pytest.approx(20 * 0.02), "these have learnt in 20"

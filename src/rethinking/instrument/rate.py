@@ -24,19 +24,21 @@ from rethinking.errors import DivergedError, RunError
 from rethinking.models.construction import to_device
 from rethinking.seeding import global_streams
 from rethinking.steps import Steps, unwatched
-from rethinking.training.networks import untrained
+from rethinking.training.networks import outputs, untrained
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import plain_training_set, resolve
 from rethinking.training.step import Step
 
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3))[1:-1]  # 3e-5 to 10
 STEPS = 20  # at each rate
+MORE_STEPS = 60  # where none of these has a loss below `LEARNT` of a guess's
+LEARNT = 0.95
 LAST = 5  # of these, whose mean loss counts
 FIRST = {"sgd": 0.01}  # rate that is tried by optimizer, then larger and smaller ones; else `FIRST_ADAPTIVE`
 FIRST_ADAPTIVE = 0.001
 WORSE = 2  # rates in a row that are worse than the best, after which none beyond them is tried
 FOLDER = ".rates"  # in the folder of runs
-VERSION = 2  # raised when other rates would be chosen
+VERSION = 3  # raised when other rates would be chosen
 UNUSED = (  # options of a run that a range test does not depend on
     "learning_rate",
     "num_epochs",
@@ -102,26 +104,44 @@ def choose(losses: dict[float, float | None]) -> Rate:
 def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) -> dict[float, float | None]:
     """Mean loss of the last steps by rate, in ascending order, of a resolved configuration.
 
-    Larger rates are tried until they are worse than the best, then smaller ones: a large network's steps are slow.
+    Where no rate has left the loss of a guess by then, as of a transformer that begins on a plateau, more steps are
+    taken at each.
+    """
+    losses: dict[float, float | None] = {}
+    for steps in (STEPS, MORE_STEPS):
+        losses = losses_around(config, data, steps, begin)
+        finite = [loss for loss in losses.values() if loss is not None]
+        if not finite or min(finite) < LEARNT * math.log(outputs(config, data)):
+            break
+    return losses
+
+
+def losses_around(
+    config: ExperimentConfig, data: sources.ImageData, steps: int, begin: Steps
+) -> dict[float, float | None]:
+    """Mean loss of the last of so many steps by rate, in ascending order.
+
+    Larger rates than the usual one are tried until they are worse than the best, then smaller ones: a large network's
+    steps are slow.
     """
     images = config.train_subset or len(data.train)
     config = replace(
         config,
-        train_subset=min(images, STEPS * config.batch_size),
+        train_subset=min(images, steps * config.batch_size),
         randomization="none",
         corruption_prob=None,
         randomization_options=None,
         randomization_digest=None,
     )
     batches = plain_training_set(config, data)
-    advanced = begin("range test of the learning rate")
+    advanced = begin("range test of the learning rate" + ("" if steps == STEPS else f" with {steps} steps"))
     losses: dict[float, float | None] = {}
     first = RATES.index(FIRST.get(config.optimizer, FIRST_ADAPTIVE))
     for rates, upwards in ((RATES[first:], True), (RATES[:first][::-1], False)):
         for rate in rates:
             if is_beyond(losses, upwards):
                 break
-            losses[rate] = loss_after_steps(config, data, batches, rate)
+            losses[rate] = loss_after_steps(config, data, batches, rate, steps)
             advanced(len(losses) / len(RATES))
     return dict(sorted(losses.items()))
 
@@ -135,8 +155,10 @@ def is_beyond(losses: dict[float, float | None], upwards: bool) -> bool:
     return outermost > min(tried) or (upwards and math.isinf(outermost))
 
 
-def loss_after_steps(config: ExperimentConfig, data: sources.ImageData, batches: Batches, rate: float) -> float | None:
-    """Mean loss of the last steps at one rate from the initial weights; None where one is not finite."""
+def loss_after_steps(
+    config: ExperimentConfig, data: sources.ImageData, batches: Batches, rate: float, steps: int
+) -> float | None:
+    """Mean loss of the last of so many steps at one rate from the initial weights; None where one is not finite."""
     device = torch.device(config.device)
     model = to_device(untrained(config, data), device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
@@ -150,6 +172,6 @@ def loss_after_steps(config: ExperimentConfig, data: sources.ImageData, batches:
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
                     return None
-                if len(losses) == STEPS:
+                if len(losses) == steps:
                     return sum(losses[-LAST:]) / LAST
     raise AssertionError("epochs are counted without end")
