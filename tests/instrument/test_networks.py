@@ -64,6 +64,17 @@ def handed_on(pretrained: bool = False, **options: object) -> nn.Module:
     return Patches(**options)
 
 
+class Derived(Patches):
+    """As timm's distilled transformers, hands all on to the class that it is derived from."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+
+
+def of_derived(pretrained: bool = False, **options: object) -> nn.Module:
+    return Derived(**options)
+
+
 def with_fixed_size(**options: object) -> nn.Module:
     """Takes any keyword, but not all that its class takes."""
     return Patches(28, **options)
@@ -83,6 +94,8 @@ def wide(num_classes: int, channels: int = 16) -> nn.Module:
     [
         (Patches, "given as the images have it: img_size=28, in_chans=1"),
         (handed_on, "given as the images have it: img_size=28, in_chans=1"),
+        (Derived, "given as the images have it: img_size=28, in_chans=1"),
+        (of_derived, "given as the images have it: img_size=28, in_chans=1"),
         (named_otherwise, "given as the images have it: image_size=(28, 28), in_channels=1, n_classes=10"),
     ],
 )

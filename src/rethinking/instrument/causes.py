@@ -166,7 +166,7 @@ def without_dropout(unfit: Unfit) -> str | None:
     function, given = config.network.loaded, arguments(config.model_options)
     parameters = signature.parameters_of(function)
     if signature.takes_any_keyword(parameters):
-        parameters = {**signature.parameters_of(type(unfit.run.network())), **parameters}
+        parameters = {**signature.parameters_of_class(type(unfit.run.network())), **parameters}
     values = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
     dropped = {
         name: 0.0 for name, value in values.items() if "drop" in name.lower() and type(value) in (int, float) and value

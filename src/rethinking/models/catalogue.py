@@ -107,7 +107,7 @@ class Network:
         if key not in _of_class:
             _of_class[key] = {}
             with global_streams(0, "first built"), contextlib.suppress(InputError):  # which draws nothing of the run's
-                parameters = signature.parameters_of(type(self._call({**arguments, **options})))
+                parameters = signature.parameters_of_class(type(self._call({**arguments, **options})))
                 said = (*arguments, *options)
                 if more := signature.by_other_names(parameters, num_classes, input_shape, said):
                     self._call({**arguments, **options, **more})

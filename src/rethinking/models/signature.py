@@ -28,6 +28,18 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         return {}
 
 
+def parameters_of_class(kind: type) -> Parameters:
+    """The parameters of a class, and of those that it is derived from as long as any keyword is handed on to them."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in kind.__mro__:
+        if "__init__" in vars(one):
+            own = parameters_of(vars(one)["__init__"])
+            found = {**own, **found}
+            if not takes_any_keyword(own):
+                break
+    return found
+
+
 def takes_any_keyword(parameters: Parameters) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
