@@ -72,8 +72,12 @@ def test_a_fit_that_is_not_exact_is_measured_against_the_threshold():
 
 
 def test_a_run_that_fitted_once_and_lost_it_again_does_not_fit():
-    found = said(Shown(RANDOM, (run(0.995, 0.6),)))
+    lost, kept = (run(0.995, 0.6),), (run(0.995, 0.998),)
+    found = said(Shown(TRUE, kept), Shown(RANDOM, lost))
     assert "does not fit" in found["random labels: fit"]
+    assert "random labels: time" not in found
+    assert "random labels: time" not in said(Shown(TRUE, lost), Shown(RANDOM, kept))
+    assert "random labels: time" in said(Shown(TRUE, kept), Shown(RANDOM, kept))
 
 
 def test_true_labels_that_are_not_fitted_are_said_first_of_all():

@@ -127,7 +127,7 @@ def fitting(network: str, shown: Shown, images: int) -> Finding:
 
 def duration(shown: Shown, true: Shown | None) -> list[Finding]:
     """How much longer fitting took than with true labels; nothing where one of both was not fitted."""
-    if true is None:
+    if true is None or not (shown.fits and true.fits):
         return []
     epochs, baseline = ([e for e in one.epochs_to_fit if e is not None] for one in (shown, true))
     if len(epochs) < shown.seeds or len(baseline) < true.seeds:
