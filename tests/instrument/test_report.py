@@ -251,6 +251,14 @@ def test_a_condition_that_diverged_wholly_is_told_and_has_no_row(report: Report,
     assert not any(finding.about == "capacity" for finding in half.findings)
 
 
+def test_a_mean_without_the_seeds_that_diverged_says_so(report: Report):
+    lost = {("random", 3): DivergedError("the loss is not finite in epoch 1")}
+    half = dataclasses.replace(report, outcomes={**report.outcomes, **lost})
+    of_random = {dict(cell.labels)["trained on"]: cell for cell in half.cells if cell.quantity == "epochs"}
+    assert [*of_random][:2] == ["true labels", "random labels (1 of 2 seeds)"]
+    assert of_random["random labels (1 of 2 seeds)"].ours == len(report["random"].metrics)
+
+
 def test_a_test_of_which_nothing_is_left_says_so_and_leaves_no_older_numbers(tmp_path: Path):
     report_of(tmp_path / "runs", wide, pictures(40), epochs=1, holdout=0.0).save(tmp_path / "tested")
     lost = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, lr="1e30", holdout=0.0)

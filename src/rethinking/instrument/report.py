@@ -190,14 +190,16 @@ class Report:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """The numbers of the table: of every condition, over all seeds."""
+        """The numbers of the table: of every condition, over all seeds whose loss was finite."""
         answers = []
         configs = self.test.configs(self.config)
         for condition in self.test.conditions:
+            finite, seeds = len(self._runs(condition)), len(self.test.seeds)
+            words = condition.words if finite == seeds else f"{condition.words} ({finite} of {seeds} seeds)"
             for seed in self.test.seeds:
                 run = self.outcomes[condition.key, seed]
                 if isinstance(run, RunResult):
-                    row = Row((("trained on", condition.words),), configs[condition.key, seed])
+                    row = Row((("trained on", words),), configs[condition.key, seed])
                     answers.append(Answer(row, seed, self.evidence[run.path.name]))
         return cells(numbers(answers))
 
