@@ -101,6 +101,7 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
         many = typing.get_origin(alternatives[0]) is tuple
         kinds = typing.get_args(alternatives[0])[:1] if many else alternatives
         default = spec.default if defaults is None else getattr(defaults, spec.name)
+        default_text = meta["default_text"] if default == spec.default else None
         metavar = meta["metavar"] or {int: "INT", float: "FLOAT"}.get(kinds[0], "TEXT")
         flag = meta["flag"] or spec.name
         made.append(
@@ -112,7 +113,7 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
                 meta["help"],
                 meta["group"],
                 metavar,
-                meta["default_text"],
+                default_text,
                 meta["positional"],
                 many,
             )

@@ -91,6 +91,8 @@ def test_an_epoch_that_spares_the_test_set_is_planned_to_be_shorter():
     measured: dict[str, tuple[float, float]] = {}
     epochs = [seconds_per_epoch(replace(config, eval_test_every=every), 10, 1, measured) for every in (1, 2, 1000)]
     assert epochs[0] > epochs[1] > epochs[2] > 0
+    exact = seconds_per_epoch(replace(config, eval_train_every=1), 10, 1, measured)
+    assert exact > epochs[0], "a pass over the training set takes time too"
     seconds_per_epoch(replace(config, randomization="random_signs"), 10, 1, measured)
     assert len(measured) == 2, "random signs, which have no test set, are measured apart"
 

@@ -97,7 +97,7 @@ def test_the_frame_has_the_numbers_of_the_run_folders(report: Report):
         last = records[-1]
         assert (row["train_accuracy"], row["test_accuracy"]) == (last["exact_train_accuracy"], last["test_accuracy"])
         assert row["generalization_gap"] == last["exact_train_accuracy"] - last["test_accuracy"]
-        fitted = [one["epoch"] for one in records if (one["exact_train_accuracy"] or 0) >= 0.99]
+        fitted = [one["epoch"] for one in records if one["exact_train_accuracy"] >= 0.99]  # measured in every epoch
         assert row["epochs_to_fit"] == fitted[0]
         assert (row["epochs"], row["finished"]) == (len(records), True)
         assert row["seconds"] == pytest.approx(sum(one["seconds"] for one in records))
@@ -312,6 +312,18 @@ def test_data_that_is_named_twice_is_refused(tmp_path: Path):
 def test_none_is_no_value_where_an_option_takes_none(wrong, tmp_path: Path):
     with pytest.raises(InputError):
         report_of(tmp_path, wide, pictures(40), **wrong)
+
+
+def test_a_training_accuracy_that_is_measured_in_few_epochs_is_said_to_be(tmp_path: Path):
+    told = {}
+    for every in (1, 3, None):
+        report = report_of(tmp_path / "runs", wide, pictures(40), epochs=4, labels="true", eval_train_every=every)
+        told[every] = [choice for choice in report.choices if "exact training accuracy" in choice]
+        measured = [one["epoch"] for one in report["true"].metrics if one["exact_train_accuracy"] is not None]
+        assert {*measured} >= {*range(every or 4, 5, every or 4), 4}
+    assert told[1] == []
+    assert told[3] == ["The exact training accuracy is measured every 3 epochs and after the last: fits are seen late."]
+    assert len(told[None]) == 1
 
 
 def test_no_budget_is_none_and_is_not_said(tmp_path: Path):

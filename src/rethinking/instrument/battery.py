@@ -23,7 +23,10 @@ from rethinking.options import Option, given, option, options_of, words_of
 HELD_OUT = 0.2  # of data without a test set
 MOST_EPOCHS = 1000  # where neither a number of epochs is asked for nor the labels are fitted before
 
-BASE = ExperimentConfig(lr_schedule="constant")  # since nobody knows beforehand how many epochs it takes
+BASE = ExperimentConfig(
+    lr_schedule="constant",  # since nobody knows beforehand how many epochs it takes
+    eval_train_every=1,  # else the first epoch that fits is seen late, where the online accuracy is as high too
+)
 FOLDERS = ("data_root", "runs_dir")  # that no number depends on, but finding the same runs does
 DECIDED = (  # by a test, and so no options of it
     "model_name",

@@ -152,9 +152,6 @@ def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
     if config.learning_rate is None and (config.network.is_own or config.optimizer != "sgd"):
         rate = find_rate(config, begin)
         config = replace(config, learning_rate=rate.rate)
-    augmented = config.random_crop or config.augment_flip_rotate
-    if config.eval_train_every is None and (augmented or resolved.network_regularizers):
-        config = replace(config, eval_train_every=1)  # what is learnt does not show in training then
     test_images, train_images = len(data.test) if data.test else 0, config.train_subset or len(data.train)
     if config.eval_test_every == BASE.eval_test_every and test_images > train_images:
         config = replace(config, eval_test_every=math.ceil(test_images / train_images))  # else most time goes there
@@ -184,6 +181,9 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
     when = "" if test.epochs else " when all training images are learnt, or"
     time = "" if test.budget == "none" else f" or {test.budget} of training in all"
     sentences.append(f"Runs end{when} after {epochs_in_words(test.epochs or MOST_EPOCHS)}{time}.")
+    if config.eval_train_every != 1:
+        when = f"every {config.eval_train_every} epochs" if config.eval_train_every else "where the online one is 99%"
+        sentences.append(f"The exact training accuracy is measured {when} and after the last: fits are seen late.")
     if config.eval_test_every > 1:
         sentences.append(f"Test images are looked at every {config.eval_test_every} epochs and after the last.")
     on = [f"weight decay {config.weight_decay}"] if config.weight_decay else []

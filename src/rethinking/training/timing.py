@@ -10,6 +10,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.training.many import train_many
 
 MEASURED_BATCHES = 4  # that are trained on, to tell how long the rest should take
+FORWARD = 1 / 3  # of a training step's time: its backward pass takes about as long as two forward passes
 
 
 def seconds_per_epoch(
@@ -17,6 +18,7 @@ def seconds_per_epoch(
 ) -> float:
     """How long an epoch on `images` should take here, from a few training steps and one pass over the test set.
 
+    A pass over the training set, where `eval_train_every` asks for it, is reckoned from the steps.
     Of `at_once` such runs together, each has its share. `measured` keeps what was measured for a model, optimizer,
     augmentation and test set or none, for the next run of the kind.
     """
@@ -47,4 +49,5 @@ def seconds_per_epoch(
         rest = statistics.mean(result.final["seconds"] for result in results) - few * training
         measured[kind] = training / side_by_side, rest / side_by_side
     training, evaluation = measured[kind]
-    return images * training + evaluation / config.eval_test_every
+    exact = images * training * FORWARD / config.eval_train_every if config.eval_train_every else 0.0
+    return images * training + exact + evaluation / config.eval_test_every
