@@ -136,8 +136,8 @@ def duration(shown: Shown, true: Shown | None) -> list[Finding]:
     words, times = shown.condition.words, f"{factor:.3g}"
     how_many = "as many" if times == "1" else f"{times} times as many"
     sentence = (
-        f"{words[:1].upper()}{words[1:]} take {how_many} epochs as true labels: {span(epochs, whole)} against"
-        f" {span(baseline, whole)}."
+        f"{words[:1].upper()}{words[1:]} take {how_many} epochs as true labels to reach {FITS:.0%}:"
+        f" {span(epochs, whole)} against {span(baseline, whole)}."
     )
     return [Finding(f"{words}: time", sentence, factor, 1.0)]
 
