@@ -361,6 +361,19 @@ def test_own_operators_are_conditions_as_labels_and_as_pixels(tmp_path: Path):
             report_of(tmp_path / "runs", wide, pictures(40), **wrong)
 
 
+def test_own_operators_of_one_name_are_two_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        Path(f"{name}.py").write_text(
+            OPERATORS.replace("num_classes - 1 - labels", f"labels * 0 + ('{name}' == 'two')")
+        )
+    asked = ("one.py:Reversed", "two.py:Reversed")
+    report = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, labels=asked, holdout=0.0)
+    rows = [dict(cell.labels)["trained on"] for cell in report.cells if cell.quantity == "epochs"]
+    assert rows == [f"labels of Reversed ({key})" for key in asked]
+    assert {cell.seeds for cell in report.cells} == {1}
+
+
 def test_a_probability_is_the_same_as_a_number_and_as_text(tmp_path: Path):
     first = report_of(tmp_path, wide, pictures(40), labels=(0.5, 1, 0), epochs=1)
     other = report_of(tmp_path, wide, pictures(40), labels=("0.50", "random", "true"), epochs=1)

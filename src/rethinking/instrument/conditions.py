@@ -32,7 +32,13 @@ def conditions(labels: Sequence[str | float], pixels: Sequence[str]) -> tuple[Co
     keys = [condition.key for condition in asked]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise InputError(f"'{twice}' is asked for twice")
-    return tuple(asked)
+    words = [condition.words for condition in asked]  # of operators in two files they can be the same
+    return tuple(
+        condition._replace(words=f"{condition.words} ({condition.key})")
+        if words.count(condition.words) > 1
+        else condition
+        for condition in asked
+    )
 
 
 def of_labels(word: str | float) -> Condition:
