@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rethinking import InputError, cli
 from rethinking.errors import DivergedError
 from rethinking.experiments import archive
+from rethinking.instrument.battery import asked_for
 from rethinking.instrument.report import Report
 from rethinking.models import catalogue
 from rethinking.report import tables
@@ -301,6 +302,19 @@ def test_too_few_images_to_hold_any_out_go_without_a_test_set(tmp_path: Path):
     assert not any("held out" in choice for choice in report.choices)
     with pytest.raises(InputError, match="4 images in 4 classes are too few"):
         report_of(tmp_path, wide, pictures(4), epochs=1, holdout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"learning_rate": 0.1}, "unknown option 'learning_rate'; a test has lr"),
+        ({"randomization": "none"}, "a test has labels and pixels"),
+        ({"epoch": 2}, "did you mean 'epochs'"),
+    ],
+)
+def test_what_a_run_has_and_a_test_has_otherwise_is_named(options: dict[str, object], told: str):
+    with pytest.raises(InputError, match=told):
+        asked_for("mlp_1x512", options)
 
 
 def test_data_that_is_named_twice_is_refused(tmp_path: Path):

@@ -43,6 +43,14 @@ DECIDED = (  # by a test, and so no options of it
     "keep_test_losses",
 )
 
+INSTEAD = {  # of what `ExperimentConfig` has
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "seed": "seeds",
+    "randomization": "labels and pixels",
+    "corruption_prob": "labels",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RandomizationTest:
@@ -236,7 +244,8 @@ def asked_for(network: str, options: Mapping[str, Any]) -> RandomizationTest:
         elif name in of_run:
             rest[of_run[name]] = value
         else:
-            raise InputError(f"unknown option '{name}'{nearest(name, (*own, *of_run))}")
+            instead = f"; a test has {INSTEAD[name]}" if name in INSTEAD else nearest(name, (*own, *of_run))
+            raise InputError(f"unknown option '{name}'{instead}")
     return RandomizationTest(network=network, config=replace(BASE, model_name=network, **rest), **values)
 
 
