@@ -29,7 +29,8 @@ class InstrumentConsole:
         data, resolved = prepared.data, resolve(prepared.config, prepared.data)
         self._say(*data.described(), *cut(prepared.config, data), *network_notes(resolved, data), *prepared.choices)
         self._say(*estimate(prepared))
-        report = carry_out(prepared, Progress(self._console).observers)
+        with contextlib.closing(StepsInWords(self._console)) as steps:
+            report = carry_out(prepared, Progress(self._console).observers, steps.of(self._test.network))
         if report.cells:
             self._console.print()
             self._console.print(tables.Terminal(report.experiment.title, report.grid, ""))

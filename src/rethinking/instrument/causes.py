@@ -32,7 +32,7 @@ LATE = 0.2  # share of the epochs, the last ones, in which a loss that falls sho
 FALLS = 0.02  # share of the loss in them
 SHORT = 30  # epochs, below which nothing is said of convergence
 LAGS = 0.05  # training accuracy online less exact, from where on it is a cause; the weights still move within an epoch
-ALIKE = 1e-6  # largest difference of outputs, relative to the largest, of a network that ignores its images
+TOLERANCE = 1e-6  # largest difference of outputs, relative to the largest, of a network that ignores its images
 IMAGES_COMPARED = 64
 
 
@@ -41,7 +41,7 @@ class Unfit:
     """A run that did not fit its labels, and what is known of the test it is of.
 
     words: the condition; network: its name; test: as it was asked for
-    rate: of the range test on the same data; None where there was none, or none of its losses was finite
+    rate: of a range test on the same data; None where there was none
     """
 
     words: str
@@ -111,7 +111,7 @@ def contradictions(unfit: Unfit) -> Iterator[Finding]:
         yield Finding(
             f"{unfit.words}: cause",
             f"{contradicting:,} of {len(labels):,} training images are equal to one with another label: no function"
-            f" gets more than {percent(most)} right.",
+            f" gets more than {percent(most)} right. Without duplicates random labels do not contradict each other.",
             most,
             FITS,
         )
@@ -193,7 +193,7 @@ def constant(unfit: Unfit) -> Iterator[Finding]:
 
 def differs_least(outputs: Tensor) -> bool:
     """Whether all rows are one, but for rounding."""
-    return bool((outputs - outputs[0]).abs().max() <= ALIKE * outputs.abs().max().clamp_min(1e-30))
+    return bool((outputs - outputs[0]).abs().max() <= TOLERANCE * outputs.abs().max().clamp_min(1e-30))
 
 
 def lagging(unfit: Unfit) -> Iterator[Finding]:

@@ -20,8 +20,8 @@ from rethinking.experiments.quantities import EPOCHS, TEST_ACCURACY, TRAIN_ACCUR
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.causes import Unfit, causes, diverged
 from rethinking.instrument.conditions import RANDOM, TRUE, Condition
-from rethinking.instrument.rate import RATES, STEPS, Rate, find_rate
-from rethinking.instrument.verdict import FITS, Finding, Shown, epoch_to_fit, verdict
+from rethinking.instrument.rate import Rate
+from rethinking.instrument.verdict import FITS, Finding, Shown, epoch_to_fit, train_accuracy, verdict
 from rethinking.report import page, results, tables
 from rethinking.training.run_dir import RunResult
 
@@ -42,7 +42,8 @@ class Report:
 
     test: as it was asked for; config: the options that all runs share; data: the images
     outcomes: the run of every condition and seed, or the error of one whose loss was not finite
-    rate: of the range test, where there was one; choices: what was chosen and why, a sentence each
+    rate: of a range test, where there was one, if only to compare a given rate with it
+    choices: what was chosen and why, a sentence each
     """
 
     test: RandomizationTest
@@ -118,30 +119,9 @@ class Report:
         found = [diverged(condition.words, errors, self.test, rate)] if errors and rate else []
         for run in outcomes:
             if isinstance(run, RunResult) and not Shown(condition, (run.metrics,)).fits:
-                unfit = Unfit(condition.words, run, self.data, self.test, self.network, self._rate_found)
+                unfit = Unfit(condition.words, run, self.data, self.test, self.network, self.rate)
                 return [*found, *causes(unfit)]
         return found
-
-    @functools.cached_property
-    def _rate_found(self) -> Rate | None:
-        """What a range test finds, where there was one or a rate was given that is to be compared with it.
-
-        None too where the comparison would take longer than the budget.
-        """
-        if self.rate or self.test.lr == "auto" or self._longest_range_test > self.test.seconds:
-            return self.rate
-        try:
-            return find_rate(self.config)
-        except DivergedError:
-            return None
-
-    @property
-    def _longest_range_test(self) -> float:
-        """Seconds of all steps of a range test, at the speed of the runs."""
-        runs = [run for run in self.outcomes.values() if isinstance(run, RunResult)]
-        speeds = [record["images_per_second"] or 0.0 for run in runs for record in run.metrics]
-        fastest = max(speeds, default=0.0)
-        return len(RATES) * STEPS * self.config.batch_size / fastest if fastest else 0.0
 
     @property
     def sentences(self) -> list[str]:
@@ -304,7 +284,7 @@ FRAME = ("train_accuracy", "test_accuracy", "generalization_gap", "epochs_to_fit
 def _numbers_of(metrics: Any, seconds: float) -> tuple[float | None, ...]:
     """Training and test accuracy, their difference, epochs to fit, epochs, seconds."""
     last = metrics[-1]
-    train = last["train_accuracy"] if last["exact_train_accuracy"] is None else last["exact_train_accuracy"]
+    train = train_accuracy(last)
     test = last["test_accuracy"]
     gap = None if test is None else train - test
     return train, test, gap, epoch_to_fit(metrics), len(metrics), seconds

@@ -17,9 +17,9 @@ from rethinking.data.readers.contents import ReadOptions
 from rethinking.errors import DivergedError, InputError, RunError
 from rethinking.instrument.battery import BASE, HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
 from rethinking.instrument.budget import found_of, to_train, train_within
-from rethinking.instrument.rate import Rate, find_rate
+from rethinking.instrument.rate import RATES, STEPS, Rate, find_rate
 from rethinking.instrument.report import Report
-from rethinking.instrument.verdict import epochs_in_words
+from rethinking.instrument.verdict import FITS, epochs_in_words, train_accuracy
 from rethinking.models import catalogue
 from rethinking.notebook import shown
 from rethinking.progress import duration
@@ -71,7 +71,7 @@ def randomization_test(
             prepared = replace(prepared, choices=(*said, *prepared.choices))
         for line in (*prepared.choices, *estimate(prepared)):
             display.say(line)
-        return carry_out(prepared, display.observers)
+        return carry_out(prepared, display.observers, display.steps(path))
 
 
 def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str) -> tuple[RandomizationTest, list[str]]:
@@ -211,7 +211,7 @@ def estimate(prepared: Prepared) -> list[str]:
     return [f"{runs}, an epoch in about {epoch:.2g} s, at most {duration(most)}."]
 
 
-def carry_out(prepared: Prepared, observe: Observe = tuple) -> Report:
+def carry_out(prepared: Prepared, observe: Observe = tuple, begin: Steps = unwatched) -> Report:
     """Trains what is missing, within the budget. Raises `RunError` for what is no divergence."""
     configs = prepared.test.configs(prepared.config)
     outcomes = train_within(list(dict.fromkeys(configs.values())), prepared.test.seconds, observe)
@@ -221,4 +221,25 @@ def carry_out(prepared: Prepared, observe: Observe = tuple) -> Report:
         if isinstance(outcome, RunError) and not isinstance(outcome, DivergedError):
             raise outcome
         found[key] = outcome
-    return Report(prepared.test, prepared.config, prepared.data, found, prepared.rate, prepared.choices)
+    rate = prepared.rate or rate_to_compare(prepared, list(found.values()), begin)
+    return Report(prepared.test, prepared.config, prepared.data, found, rate, prepared.choices)
+
+
+def rate_to_compare(
+    prepared: Prepared, outcomes: Sequence[RunResult | DivergedError], begin: Steps = unwatched
+) -> Rate | None:
+    """What a range test finds, where labels were not fitted at a rate that was given.
+
+    None too where the comparison would take longer than the budget, or no rate keeps the loss finite.
+    """
+    runs = [outcome for outcome in outcomes if isinstance(outcome, RunResult)]
+    if prepared.test.lr == "auto" or all(train_accuracy(run.final) >= FITS for run in runs):
+        return None
+    fastest = max((record["images_per_second"] or 0.0 for run in runs for record in run.metrics), default=0.0)
+    longest = len(RATES) * STEPS * prepared.config.batch_size / fastest if fastest else 0.0  # seconds
+    if longest > prepared.test.seconds:
+        return None
+    try:
+        return find_rate(prepared.config, begin)
+    except DivergedError:
+        return None

@@ -46,12 +46,8 @@ class Shown(NamedTuple):
 
     @property
     def train_accuracies(self) -> list[float]:
-        """After the last epoch, exact; online where a run was interrupted before that was measured."""
-        last = [records[-1] for records in self.metrics]
-        return [
-            record["train_accuracy"] if record["exact_train_accuracy"] is None else record["exact_train_accuracy"]
-            for record in last
-        ]
+        """After the last epoch, as of `train_accuracy`."""
+        return [train_accuracy(records[-1]) for records in self.metrics]
 
     @property
     def test_accuracies(self) -> list[float]:
@@ -72,6 +68,12 @@ class Shown(NamedTuple):
     def fits(self) -> bool:
         """Whether every seed's last epoch does."""
         return not self.diverged and min(self.train_accuracies) >= FITS
+
+
+def train_accuracy(record: Record) -> float:
+    """Of an epoch, exact; online where a run was interrupted before that was measured."""
+    exact = record["exact_train_accuracy"]
+    return record["train_accuracy"] if exact is None else exact
 
 
 def epoch_to_fit(records: Sequence[Record]) -> int | None:
