@@ -102,9 +102,12 @@ def test_the_python_of_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest
 
 def test_the_python_of_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.+?)```", TESTING, flags=re.DOTALL)
-    exec(block, names := {})
+    names: dict = {}
+    for block in re.findall(r"```python\n(.+?)```", TESTING, flags=re.DOTALL):
+        exec(block, names)
     report = names["report"]
+    right = names["logits"].argmax(1).numpy() == names["y"][200:]
+    assert right.mean() == pytest.approx(report["true"].final["test_accuracy"], abs=0.011), "one image is 0.01"
     assert list(report) == list(names["table"]["condition"]) == ["true", "random", "0.5", "shuffled_pixels"]
     assert report["random"].final["exact_train_accuracy"] == report.run("random", 0).final["exact_train_accuracy"]
     left = {path.name for path in (tmp_path / "out").iterdir()}

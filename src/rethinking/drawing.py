@@ -39,7 +39,8 @@ def draw_learning_curves(runs: Mapping[str, Sequence[Metrics]], dataset: str) ->
         axes.set(xlabel="epoch", title=f"{title} on {dataset}")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if axes.lines:
+            axes.legend(fontsize="small")
     return figure
 
 

@@ -25,6 +25,17 @@ def in_one_line(error: BaseException, letters: int = 300) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"
 
 
+class RefusedImagesError(InputError):
+    """Images of several sizes or modes, or of a size that a network does not take.
+
+    mended_by: the options, of how images are read, with which they are taken
+    """
+
+    def __init__(self, message: str, mended_by: Iterable[str]) -> None:
+        super().__init__(message)
+        self.mended_by = tuple(mended_by)
+
+
 class ImpossibleError(InputError):
     """The data does not allow one run, whatever its options. Other runs on the same data may be possible."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 
 from rich.console import Console
@@ -42,7 +43,12 @@ class InstrumentConsole:
         self._say(f"written to {page.parent}; open {page}")
 
     def _folder(self, network: str, data: str) -> Path:
-        return Path(self._test.out) if self._test.out else Path("tested") / f"{network}-{data}"
+        """`--out`, or a folder that no other question has: its name has a hash of what is not at its default."""
+        if self._test.out:
+            return Path(self._test.out)
+        asked = self._test.question
+        apart = f"-{hashlib.sha256(asked.encode()).hexdigest()[:6]}" if asked else ""
+        return Path("tested") / f"{network}-{data}{apart}"
 
     def _say(self, *lines: str) -> None:
         say(self._console, lines)

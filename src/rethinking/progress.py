@@ -154,8 +154,8 @@ class Watched:
     def left_and_measured(self) -> list[str]:
         done, left = self._epochs_done, self.epochs_left()
         elapsed = time.perf_counter() - self._began
-        known = done > 0 and left > 0 and not self.config.stop_when_fit  # else nobody knows the last epoch
-        parts = [f"{duration(elapsed / done * left)} left"] if known else []
+        most = "at most " if self.config.stop_when_fit else ""  # nobody knows the last epoch
+        parts = [f"{most}{duration(elapsed / done * left)} left"] if done > 0 and left > 0 else []
         return parts if self._last is None else parts + _measured(self._last)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -16,7 +17,10 @@ import torch
 from PIL import Image
 
 from rethinking.experiments import archive
+from rethinking.instrument.battery import asked_for
+from rethinking.instrument.run import carry_out, prepare
 from rethinking.runs import load_run
+from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import RunDir
 from tests import forked
 from tests.conftest import ROOT
@@ -32,7 +36,6 @@ def net(num_classes, input_shape, width=128, dropout=0.0):
 """
 OPTIONS = ("--lr", "0.1", "--batch_size", "32", "--precision", "fp32", "--no_use_tensorboard")
 QUARTERS = ("net.py:net", "--dataset", "quarters.npz", *OPTIONS)
-OUT = Path("tested/net-quarters")
 
 
 @pytest.fixture
@@ -59,12 +62,29 @@ def metrics(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in (folder / "runs").glob("*/metrics.jsonl")}
 
 
+def reported_in(folder: Path) -> Path:
+    """The only folder of a report there."""
+    (found,) = (folder / "tested").iterdir()
+    return found
+
+
 def left(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def on_one_line(printed: str) -> str:
     return " ".join(printed.split())
+
+
+def test_another_question_has_a_report_of_its_own_and_a_larger_budget_has_not(folder: Path):
+    ask(folder, *QUARTERS, "--epochs", "1", "--labels", "true")
+    first = reported_in(folder)
+    before = left(first)
+    ask(folder, *QUARTERS, "--epochs", "1", "--labels", "true", "--budget", "5m")
+    assert reported_in(folder) == first
+    ask(folder, *QUARTERS, "--epochs", "1", "--labels", "random")
+    assert len(list((folder / "tested").iterdir())) == 2
+    assert left(first).keys() == before.keys()
 
 
 # What it prints, and asking again
@@ -82,7 +102,7 @@ def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it
         "Randomization test of net on quarters",
         "- net fits random labels: it learns 100.00% of 60 training images",
         "These are numbers of one seed",
-        "written to tested/net-quarters; open tested/net-quarters/report.html",
+        "written to tested/net-quarters-",
     ]
     text = on_one_line(printed)
     places = [text.index(words) for words in order]
@@ -92,11 +112,11 @@ def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it
 
 def test_asked_again_nothing_is_trained_and_the_report_is_the_same(folder: Path):
     ask(folder, *QUARTERS)
-    trained, reported = metrics(folder), left(folder / OUT)
+    trained, reported = metrics(folder), left(reported_in(folder))
     printed = ask(folder, *QUARTERS)
     assert not re.search(r"epoch \d+/", printed)
     assert "To train" not in printed
-    assert (metrics(folder), left(folder / OUT)) == (trained, reported)
+    assert (metrics(folder), left(reported_in(folder))) == (trained, reported)
 
 
 def test_a_spent_budget_is_spent_and_a_larger_one_takes_the_same_runs_up(folder: Path):
@@ -165,7 +185,7 @@ def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_
         pixels = random.integers(0, 255, (30 + number, 45, modes[mode]), dtype=np.uint8).squeeze()
         Image.fromarray(pixels, mode).save(of_class / f"{number}.png")
     printed = on_one_line(ask(folder, "net.py:net", "--dataset", "photos", *OPTIONS, "--epochs", "1"))
-    assert "The images are made alike by --resize 64 --colour rgb." in printed
+    assert "The images are read with --resize 64 --colour rgb." in printed
     assert "A share of 0.2 of each class is held out as the test set (--holdout)." in printed
     (true, *_) = [load_run(path) for path in sorted((folder / "runs").iterdir())]
     assert true.result["data"]["image_shape"] == [3, 64, 64]
@@ -206,7 +226,6 @@ def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_
         ("net.py:net --train_subset 61", "train_subset must be at most 60"),
         ("net.py:net --crop_size 9", "crop_size 9 is larger than the images, which have 8x8 pixels"),
         ("net.py:net --model_options deep=3", "net.py:net cannot be built: TypeError"),
-        ("mlp_1x512", "the networks need at least 28 a side: --resize 28 enlarges them"),
         ("net.py:net --dataset nowhere", "dataset must be one of digits"),
         ("net.py:net --num_epochs 5", "unknown option '--num_epochs'"),
         ("net.py:net --randomization random_labels", "unknown option '--randomization'"),
@@ -220,25 +239,43 @@ def test_bad_input_is_one_line_and_leaves_nothing(words: str, told: str, folder:
     assert not (folder / "tested").exists()
 
 
+def test_images_that_a_network_of_the_paper_does_not_take_are_made_so_and_that_is_said(folder: Path):
+    printed = ask(folder, "mlp_1x512", "--dataset", "quarters.npz", "--epochs", "1", "--labels", "true")
+    assert "The images are read with --resize 64." in on_one_line(printed)
+    line = ask(folder, "mlp_1x512", "--dataset", "quarters.npz", "--resize", "20", status=2)
+    assert "the networks need at least 28 a side" in line
+
+
 def test_a_crop_smaller_than_the_papers_networks_take_is_an_own_networks_own(folder: Path):
     printed = ask(folder, *QUARTERS, "--epochs", "1", "--crop_size", "4")
     assert "of images of 8x8 pixels 4x4 are used: their centre" in printed
 
 
-def test_a_run_that_another_process_is_at_work_on_is_told_and_nothing_is_lost(folder: Path):
-    hard = (*QUARTERS, "--labels", "random", "0.5")
-    ask(folder, *hard, "--budget", "0.001")
-    before = metrics(folder)
-    busy = RunDir(next((folder / "runs").glob("*random_labels*")))
-    with busy.lock():
-        line = ask(folder, *hard, status=1)
-    assert f"{busy.path.name} is being trained by another process: wait for it to end" in line
-    during = metrics(folder)
-    assert during[busy.path.name] == before[busy.path.name]
-    ask(folder, *hard)
-    after = metrics(folder)
-    assert all(after[run].startswith(during[run]) for run in during)
-    assert all(load_run(path).finished for path in (folder / "runs").glob("net-*"))
+def test_two_commands_at_once_share_the_runs_and_both_have_the_verdict(folder: Path):
+    words = [*QUARTERS, "--labels", "true", "random", "0.5"]
+    command = [sys.executable, "-m", "rethinking", "test", *words]
+    both = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(2)]  # fmt: skip
+    said = [one.communicate(timeout=1200)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    verdicts = [[line for line in printed.splitlines() if line.startswith("- ")] for printed in said]
+    assert verdicts[0] == verdicts[1] != []
+    runs = [path for path in (folder / "runs").iterdir() if not path.name.startswith(".")]
+    assert len(runs) == 3
+    assert all(load_run(path).finished for path in runs)
+
+
+def test_a_run_that_another_process_is_at_work_on_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """It ends when the other process does: here where the first pause is over."""
+    monkeypatch.chdir(folder)
+    asked = asked_for("net.py:net", {"dataset": "quarters.npz", "lr": "0.1", "labels": "random", "epochs": 1})
+    prepared = prepare(asked)
+    (config,) = asked.configs(prepared.config).values()
+    with contextlib.ExitStack() as other:
+        other.enter_context(PlannedRun.of(config).folder.lock())
+        monkeypatch.setattr("rethinking.instrument.budget.time.sleep", lambda seconds: other.close())
+        report = carry_out(prepared)
+    assert report["random"].finished
 
 
 def test_a_damaged_run_and_a_full_disk_are_one_line_each(folder: Path):
@@ -324,7 +361,7 @@ def test_the_papers_small_networks_fit_random_labels_of_digits_as_table_1_has_it
     assert f"- {network} fits random labels: it learns 100.00% of 300 training images" in printed
     assert "the learning rate 0.01, the paper's for " + network in printed
     assert "Its capacity does not explain" in printed
-    kept = archive.read(folder / f"tested/{network}-digits")
+    kept = archive.read(reported_in(folder))
     assert {run.configuration["randomization"] for run in kept.values()} == {"none", "random_labels"}
 
 

@@ -290,7 +290,7 @@ def test_images_of_several_sizes_that_are_given_in_python_are_made_alike_and_tha
     random = np.random.default_rng(0)
     images = [random.integers(0, 255, (20 + number % 3, 24, 3), dtype=np.uint8) for number in range(20)]
     report = report_of(tmp_path, wide, (images, [number % 2 for number in range(20)]), epochs=1, holdout=0.0)
-    assert report.choices[0] == "The images are made alike by --resize 64."
+    assert report.choices[0] == "The images are read with --resize 64."
     assert report.data.image_shape == (3, 64, 64)
     alike = report_of(tmp_path, wide, pictures(40), epochs=1)
     assert not any("made alike" in choice for choice in alike.choices)

@@ -18,7 +18,7 @@ import numpy as np
 
 from rethinking.data.images import shape_in_words
 from rethinking.data.readers.contents import Images, ReadOptions, Stored
-from rethinking.errors import InputError
+from rethinking.errors import InputError, RefusedImagesError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,14 +37,6 @@ Advanced = Callable[[float], None]  # told the share that is done
 
 class DecodingError(InputError):
     """An image whose header cannot be read."""
-
-
-class UnlikeImagesError(InputError):
-    """Images of several sizes or modes. `mended_by` names the options of `ReadOptions` that make them alike."""
-
-    def __init__(self, message: str, mended_by: Sequence[str]) -> None:
-        super().__init__(message)
-        self.mended_by = tuple(mended_by)
 
 
 class Failure(NamedTuple):
@@ -157,7 +149,7 @@ def _mode(image: Image, described: str, options: ReadOptions) -> str:
         return {"grey": "L", "rgb": "RGB"}[options.colour]
     if image.mode not in ("L", "RGB"):
         told = f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images"
-        raise UnlikeImagesError(told, ["colour"])
+        raise RefusedImagesError(told, ["colour"])
     return image.mode
 
 
@@ -230,7 +222,7 @@ def decode_to_files(
     if refused := [failure for number in sorted(failed) for failure in failed[number]]:
         more = f" ({len(refused) - 1:,} others of {total:,} images are refused too)" if len(refused) > 1 else ""
         told = f"{refused[0].reason}{more}"
-        raise UnlikeImagesError(told, ["colour"]) if refused[0].converted else InputError(told)
+        raise RefusedImagesError(told, ["colour"]) if refused[0].converted else InputError(told)
 
 
 def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, int, int]) -> Iterator[_Task]:
@@ -246,10 +238,10 @@ def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, i
         yield _Task(images, rows, options, shape, file, begin + start * size)
 
 
-def not_alike(other: OtherShape, first: OtherShape) -> UnlikeImagesError:
+def not_alike(other: OtherShape, first: OtherShape) -> RefusedImagesError:
     """The error for two images of different sizes or modes."""
     mended_by = ["resize"] * (other.shape[1:] != first.shape[1:]) + ["colour"] * (other.shape[0] != first.shape[0])
-    return UnlikeImagesError(
+    return RefusedImagesError(
         f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
         f" {first.described} is {shape_in_words(first.shape)}; {' and '.join(MENDED[name] for name in mended_by)}"
         " makes them alike",
@@ -302,7 +294,7 @@ def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], f
         try:
             image = decode(stored, options)
         except InputError as error:
-            failures.append(Failure(stored.described, str(error), isinstance(error, UnlikeImagesError)))
+            failures.append(Failure(stored.described, str(error), isinstance(error, RefusedImagesError)))
             continue
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
             failures.append(Failure(stored.described, _cannot_decode(stored.described, error)))

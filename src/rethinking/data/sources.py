@@ -18,13 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from rethinking.data import cache, readers
-from rethinking.data.decoding import UnlikeImagesError, decode_to_files, first_shape
+from rethinking.data.decoding import decode_to_files, first_shape
 from rethinking.data.images import ImageData, ImageSet, fingerprint
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
 from rethinking.data.readers import digits, hub, in_memory
 from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, RefusedImagesError, nearest
 from rethinking.steps import Steps, unwatched
 
 __all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "adopt", "load", "load_for"]
@@ -380,8 +380,8 @@ def _write(
     except InputError as error:
         is_named = source.place in str(error) or not source.found.files
         told = str(error) if is_named else f"{source.origin}: {error}"
-        if isinstance(error, UnlikeImagesError):
-            raise UnlikeImagesError(told, error.mended_by) from None
+        if isinstance(error, RefusedImagesError):
+            raise RefusedImagesError(told, error.mended_by) from None
         raise InputError(told) from None
 
 

@@ -129,7 +129,8 @@ class RandomizationTest:
         if self.epochs is None and self.config.lr_schedule == "cosine":
             raise InputError("lr_schedule cosine ends at 0 after a known number of epochs: give --epochs")
         _ = self.conditions, self.rate
-        object.__setattr__(self, "budget", "none" if math.isinf(self.seconds) else self.budget)
+        unit = "s" if self.budget.strip().isdigit() else ""
+        object.__setattr__(self, "budget", "none" if math.isinf(self.seconds) else f"{self.budget.strip()}{unit}")
         config = replace(
             self.config,
             model_name=self.network,
@@ -177,6 +178,13 @@ class RandomizationTest:
         for name, value in {**folders, "out": self.out}.items():
             words += [f"--{name}", value] if value else []
         return f"rethinking test {shlex.join(words)}"
+
+    @property
+    def question(self) -> str:
+        """The options that are not at their defaults, but for network, data, budget and folders, as words; or ''."""
+        changed = self._changed()
+        changed.pop("budget", None)
+        return ", ".join(f"{name}={value!r}" for name, value in changed.items())
 
     @property
     def command_anywhere(self) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rethinking import files
 from rethinking.config import ExperimentConfig
-from rethinking.errors import DivergedError, RunError
+from rethinking.errors import BusyError, DivergedError, RunError
 from rethinking.training import RunResult, find, train_many
 from rethinking.training.preparation import Observe, PlannedRun
 
+LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
 SPENT = 0.99  # of a budget, from where on it counts as spent
 DIVERGED = "diverged.json"  # in the folder of a run whose loss was not finite: the error
 
 Outcome = RunResult | RunError
+
+log = logging.getLogger(__name__)
 
 
 def train_within(
@@ -23,21 +28,33 @@ def train_within(
 ) -> dict[ExperimentConfig, Outcome]:
     """Every run as far as `budget` allows, in seconds of training, those of earlier sittings and of all runs together.
 
-    A run that fails has its error. Asked again with the same budget, nothing is trained: a loss that was not finite is
-    noted in the run's folder. Raises `InputError` where data and options do not fit.
+    A run that fails has its error. Runs that another process is at work on are waited for. Asked again with the same
+    budget, nothing is trained: a loss that was not finite is noted in the run's folder. Raises `InputError` where data
+    and options do not fit.
     """
     outcomes = found_of(configs)
+    pause = 0.0
     while True:
         left, seconds = to_train(outcomes, budget)
         if not left:
             break
+        busy = []
         limit = level([_seconds(outcomes[config]) for config in left], seconds)
         for config, outcome in train_many(left, at_once=None, seconds=limit, observe=observe, progress=False):
+            if isinstance(outcome, BusyError):
+                busy.append(config)
+                continue
             if isinstance(outcome, Exception) and not isinstance(outcome, RunError):
                 raise outcome
             if isinstance(outcome, DivergedError):
                 files.write_json(_divergence_of(config), {"error": str(outcome)})
             outcomes[config] = outcome
+        if busy:
+            if not pause:
+                log.info("waiting for runs that another process is at work on: %d", len(busy))
+            pause = min(LONGEST_PAUSE, pause + 0.5)
+            time.sleep(pause)
+            outcomes |= found_of(busy)
     return {config: outcome for config, outcome in outcomes.items() if outcome is not None}
 
 

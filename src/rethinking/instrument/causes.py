@@ -54,7 +54,7 @@ class Unfit:
 
 def causes(unfit: Unfit) -> list[Finding]:
     """Every cause that is found, the surest first; one finding that says so where none is."""
-    looked_for = (wrong_rate, contradictions, regularizers, constant, lagging, not_converged, few_parameters)
+    looked_for = (wrong_rate, contradictions, regularizers, constant, not_converged, lagging, few_parameters)
     found = [finding for look in looked_for for finding in look(unfit)]
     near = "its rate is near that of a range test, " if unfit.rate else ""
     other = "sgd" if unfit.test.config.optimizer != "sgd" else "adamw"
@@ -211,7 +211,7 @@ def lagging(unfit: Unfit) -> Iterator[Finding]:
         why = (
             f"Batch normalization has the statistics of each batch in training, and running averages of about {batches}"
             f" batches in evaluation: an epoch has {steps:,}. The weights change faster than these follow, or the"
-            " batches differ much. A smaller rate or larger batches are next."
+            " batches differ much. More epochs or a smaller rate are next."
         )
     assert config.learning_rate is not None, "a resolved configuration"
     yield Finding(

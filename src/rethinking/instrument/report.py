@@ -55,12 +55,12 @@ class Report:
 
     # The runs
 
-    def __getitem__(self, condition: str | float) -> RunResult:
-        """The run of a condition with the first seed: 'true', 'random', 0.5, 'shuffled_pixels', ...
+    def __getitem__(self, condition: str | float | tuple[str | float, int]) -> RunResult:
+        """The run of a condition, 'true', 'random', 0.5, 'shuffled_pixels', ..., with the first seed or `, SEED`.
 
         Raises `InputError` for a condition that is not among them, and `DivergedError` where its loss was not finite.
         """
-        return self.run(condition)
+        return self.run(*condition) if isinstance(condition, tuple) else self.run(condition)
 
     def __iter__(self) -> Iterator[str]:
         """The keys of its conditions."""
@@ -134,7 +134,10 @@ class Report:
     @property
     def paragraph(self) -> str:
         """The verdict and how it was come by, in Markdown, for the appendix of a paper."""
-        facts = next(run for run in self.outcomes.values() if isinstance(run, RunResult)).result
+        runs = [run for run in self.outcomes.values() if isinstance(run, RunResult)]
+        if not runs:
+            return f"{' '.join(finding.sentence for finding in self.findings)} (`{self.test.command_anywhere}`.)\n"
+        facts = runs[0].result
         versions = facts["provenance"]["versions"]
         how = (
             f"Randomization test (Zhang et al. 2017) of {self.network}, with {facts['parameters']:,} trainable"
@@ -193,7 +196,7 @@ class Report:
         for condition in self.test.conditions:
             for seed in self.test.seeds:
                 run = self.outcomes[condition.key, seed]
-                row: dict[str, Any] = {"condition": condition.key, "seed": seed}
+                row: dict[str, Any] = {"condition": condition.key, "seed": seed, **dict.fromkeys(FRAME)}
                 if isinstance(run, RunResult):
                     row |= dict(zip(FRAME, _numbers_of(run.metrics, run.result["seconds"]), strict=True))
                     row |= {"finished": run.finished, "run": str(run.path)}

@@ -12,9 +12,8 @@ from torch import nn
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.data.decoding import UnlikeImagesError
 from rethinking.data.readers.contents import ReadOptions
-from rethinking.errors import DivergedError, InputError, RunError
+from rethinking.errors import DivergedError, InputError, RefusedImagesError, RunError
 from rethinking.instrument.battery import BASE, HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
 from rethinking.instrument.budget import found_of, to_train, train_within
 from rethinking.instrument.rate import RATES, STEPS, Rate, find_rate
@@ -94,7 +93,7 @@ def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str)
 def made_alike_in_words(asked: ExperimentConfig, config: ExperimentConfig) -> list[str]:
     """What `made_alike` chose, in a sentence; nothing where it chose nothing."""
     chosen = [f"--{name} {getattr(config, name)}" for name in ALIKE if getattr(config, name) != getattr(asked, name)]
-    return [f"The images are made alike by {' '.join(chosen)}."] if chosen else []
+    return [f"The images are read with {' '.join(chosen)}."] if chosen else []
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) 
     while True:
         try:
             return read(config), config
-        except UnlikeImagesError as error:
+        except RefusedImagesError as error:
             chosen = {name: ALIKE[name] for name in error.mended_by}
-            if any(getattr(config, name) is not None for name in chosen):
+            if not chosen or any(getattr(config, name) is not None for name in chosen):
                 raise
             config = replace(config, **chosen)
 
@@ -145,6 +144,7 @@ def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.Ima
 
 def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
     """Reads the data and finds a rate. Raises `InputError` where network and data do not fit together."""
+    _ = test.config.network  # a mistake in its name shows before any data is read
     data, config = load(test, begin)
     for condition in test.conditions:
         resolved = resolve(replace(config, **condition.options), data)
@@ -157,11 +157,11 @@ def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
         config = replace(config, eval_test_every=math.ceil(test_images / train_images))  # else most time goes there
     config = replace(config, learning_rate=config.learning_rate or resolved.learning_rate)
     resolved = replace(resolved, learning_rate=config.learning_rate, eval_test_every=config.eval_test_every)
-    return Prepared(test, data, config, rate, tuple(choices(test, resolved, rate)))
+    return Prepared(test, data, config, rate, tuple(choices(test, resolved, train_images, rate)))
 
 
-def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None) -> list[str]:
-    """What was chosen and why, of a resolved configuration, a sentence each."""
+def choices(test: RandomizationTest, config: ExperimentConfig, images: int, rate: Rate | None) -> list[str]:
+    """What was chosen and why, of a resolved configuration and so many training images, a sentence each."""
     sentences = made_alike_in_words(test.config, config)
     if config.holdout and test.holdout is None:
         sentences.append(f"A share of {HELD_OUT} of each class is held out as the test set (--holdout).")
@@ -176,7 +176,7 @@ def choices(test: RandomizationTest, config: ExperimentConfig, rate: Rate | None
     schedule = "" if config.lr_schedule == "constant" else f" ({config.lr_schedule} schedule)"
     sentences.append(
         f"The optimizer is {config.optimizer}{momentum}, the learning rate {config.learning_rate:g}{schedule}, {why},"
-        f" and a batch has {config.batch_size} images."
+        f" and a batch has {config.batch_size} images{' at most' if images < config.batch_size else ''}."
     )
     when = "" if test.epochs else " when all training images are learnt, or"
     time = "" if test.budget == "none" else f" or {test.budget} of training in all"

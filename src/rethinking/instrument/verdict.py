@@ -15,6 +15,8 @@ from rethinking.training.run_dir import Record
 
 FITS = 0.99  # exact training accuracy; of Table 1's networks that fit random labels the least has 99.34%
 
+GUESS = 1.2  # times the accuracy of a guess, below which a test accuracy shows nothing learnt
+
 
 class Finding(NamedTuple):
     """about: what it is of; number: the one that the sentence rests on, and threshold: what it is compared with
@@ -177,6 +179,10 @@ def capacity(network: str, random: Shown, true: Shown | None, images: int, class
     if random.fits:
         tested = true.test_accuracies if true else []
         explained = f" the {span(tested, percent)} on test images" if tested else " how it generalizes"
+        if tested and statistics.mean(tested) < GUESS / classes:
+            explained = (
+                f" how it generalizes, of which {span(tested, percent)} on test images, near a guess, show little"
+            )
         ends = " No gap is larger than 1: such a bound says nothing." if bound >= 1 else ""
         sentence = (
             "The same network, trained in the same way, fits labels that say nothing of its images. Its capacity does"

@@ -13,7 +13,7 @@ from torch import nn
 from rethinking.config import ExperimentConfig, as_text
 from rethinking.config import arguments as arguments_in
 from rethinking.data import sources
-from rethinking.errors import InputError
+from rethinking.errors import InputError, RefusedImagesError
 from rethinking.models import catalogue, inspection
 from rethinking.models.catalogue import Network
 from rethinking.models.construction import check_shape
@@ -126,8 +126,9 @@ def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int,
     size = f"{width}x{height} pixels"
     sides = config.network.sides
     if sides and smallest < sides[0]:
-        raise InputError(
-            f"the images have {size}; the networks need at least {sides[0]} a side: --resize {sides[0]} enlarges them"
+        raise RefusedImagesError(
+            f"the images have {size}; the networks need at least {sides[0]} a side: --resize {sides[0]} enlarges them",
+            ["resize"],
         )
     crop_size = config.crop_size or (None if sides is None else 28 if side <= 32 else smallest)
     if crop_size is None:
@@ -135,7 +136,8 @@ def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int,
     if crop_size > smallest:
         raise InputError(f"crop_size {crop_size} is larger than the images, which have {size}")
     if sides and crop_size > sides[1]:
-        raise InputError(f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them")
+        told = f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them"
+        raise RefusedImagesError(told, ["resize"] if config.crop_size is None else [])
     return crop_size, crop_size
 
 

@@ -132,6 +132,8 @@ class RunResult:
     def network(self, model: Callable[..., nn.Module] | str | None = None) -> nn.Module:
         """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
 
+        It takes images as in training: `data.preprocessing.Preprocessing(crop_size).plain` makes them of uint8 ones.
+
         `model` is what builds it, a function or its path, where that is not found where it was; it must be the same.
 
         Raises `InputError` where somebody's own network cannot be built any more or has another source by now, and
