@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
@@ -19,6 +20,9 @@ from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests import forked
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -138,3 +142,19 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         return printed + reproduce(folder, "minimum_norm", "--scale", "demo")
 
     return made_once(tmp_path_factory, "solutions", solve)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no chromium; .ci/run installs it")
+        pytest.skip("no chromium on this machine: install it (apt install chromium) to test report.html")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -7,15 +7,12 @@ import dataclasses
 import functools
 import html
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from rethinking import InputError, cli
 from rethinking.errors import DivergedError
@@ -408,19 +405,6 @@ def test_in_a_notebook_there_are_the_table_the_verdict_and_the_curves(report: Re
 
 def marked_up(num_classes: int, input_shape: tuple[int, int, int]):
     return wide(num_classes, input_shape, width=96)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has no chromium; .ci/run installs it")
-        pytest.skip("no chromium on this machine: install it (apt install chromium) to test report.html")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from rethinking import cli
 from rethinking.config import ExperimentConfig
@@ -33,19 +31,6 @@ from rethinking.training.preparation import resolve
 from tests.conftest import OUT
 
 NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has no chromium; .ci/run installs it")
-        pytest.skip("no chromium on this machine: install it (apt install chromium) to test report.html")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=["desktop", "phone in the dark"])
