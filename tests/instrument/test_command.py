@@ -193,7 +193,7 @@ def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_
     chosen = on_one_line(
         ask(folder, "net.py:net", "--dataset", "photos", *OPTIONS, "--epochs", "1", "--resize", "32", "--holdout", "0")
     )
-    assert "made alike by --colour rgb." in chosen
+    assert "read with --colour rgb." in chosen
     assert "held out" not in chosen
     assert "no test set" in chosen
 
