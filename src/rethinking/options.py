@@ -73,6 +73,12 @@ def one_of(*allowed: str) -> Check:
     return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises `InputError` unless there are seeds, all different and from 0 on."""
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+
+
 class Option(NamedTuple):
     """An option as the command line has it; kinds: the types its value may have, the elements' of a tuple."""
 

@@ -93,7 +93,7 @@ def test_what_is_measured_of_a_run_at_work_is_returned_to(tmp_path: Path, monkey
 
     for lock in held:
         lock.__enter__()
-    monkeypatch.setattr("rethinking.experiments.reproduction.time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr("rethinking.training.many.time", SimpleNamespace(sleep=pause))
     ((config, outcome),) = [*asked.train({})]
     assert config == theory
     assert not isinstance(outcome, Exception)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -22,7 +20,7 @@ from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Ro
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.identity import question
 from rethinking.models import catalogue
-from rethinking.options import command_line, option
+from rethinking.options import check_seeds, command_line, option
 from rethinking.steps import Steps, unwatched
 from rethinking.theory import tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -30,6 +28,7 @@ from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find, train_many
+from rethinking.training.many import wait_for_others
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult
@@ -38,9 +37,6 @@ Result = RunResult | TheoryResult
 Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
 
 BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # all but those of given runs
-LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +161,7 @@ class Reproduction:
                 raise InputError(f"runs are measured as they are: leave out --{spec.name}")
         if len({Path(run).resolve().name for run in self.runs}) < len(self.runs):
             raise InputError("runs must have different names, which their measures go by")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+        check_seeds(self.seeds)
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
             raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
         if any(filters < 1 for filters in self.filters):
@@ -375,10 +370,7 @@ class Reproduction:
                 else:
                     yield config, outcome
             if busy:
-                if not pause:
-                    log.info("waiting for runs that other processes are at work on: %d", len(busy))
-                pause = min(LONGEST_PAUSE, pause + 0.5)
-                time.sleep(pause)
+                pause = wait_for_others(pause, len(busy))
             left = busy
 
     def _train_once(

@@ -18,7 +18,7 @@ from rethinking.config import ExperimentConfig, field_by_name
 from rethinking.errors import InputError, nearest
 from rethinking.instrument.conditions import Condition, conditions
 from rethinking.models import catalogue
-from rethinking.options import Option, given, option, options_of, words_of
+from rethinking.options import Option, check_seeds, given, option, options_of, words_of
 
 HELD_OUT = 0.2  # of data without a test set
 MOST_EPOCHS = 1000  # where neither a number of epochs is asked for nor the labels are fitted before
@@ -122,8 +122,7 @@ class RandomizationTest:
     in_python: str = option("", "arguments of the call, where images are given in Python", recorded=True)
 
     def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
+        check_seeds(self.seeds)
         if self.epochs is not None and self.epochs < 1:
             raise InputError(f"epochs must be a whole number from 1 on, not {self.epochs}")
         if self.epochs is None and self.config.lr_schedule == "cosine":

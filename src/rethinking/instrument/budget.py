@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,15 +10,13 @@ from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.errors import BusyError, DivergedError, RunError
 from rethinking.training import RunResult, find, train_many
+from rethinking.training.many import wait_for_others
 from rethinking.training.preparation import Observe, PlannedRun
 
-LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
 SPENT = 0.99  # of a budget, from where on it counts as spent
 DIVERGED = "diverged.json"  # in the folder of a run whose loss was not finite: the error
 
 Outcome = RunResult | RunError
-
-log = logging.getLogger(__name__)
 
 
 def train_within(
@@ -50,10 +46,7 @@ def train_within(
                 files.write_json(_divergence_of(config), {"error": str(outcome)})
             outcomes[config] = outcome
         if busy:
-            if not pause:
-                log.info("waiting for runs that another process is at work on: %d", len(busy))
-            pause = min(LONGEST_PAUSE, pause + 0.5)
-            time.sleep(pause)
+            pause = wait_for_others(pause, len(busy))
             outcomes |= found_of(busy)
     return {config: outcome for config, outcome in outcomes.items() if outcome is not None}
 

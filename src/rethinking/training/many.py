@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -23,6 +24,7 @@ from rethinking.training.memory import at_once_that_fit
 from rethinking.training.preparation import Observe, PlannedRun, Shared, prepare
 from rethinking.training.run_dir import RunResult
 
+LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
 TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
 
 log = logging.getLogger(__name__)
@@ -161,6 +163,18 @@ def _train_side_by_side(
     if again:
         gc.collect()
         yield from _train_side_by_side(again, at_once // 2, observe)
+
+
+def wait_for_others(pause: float, busy: int) -> float:
+    """Waits for runs that other processes are at work on, longer each time; returns the pause.
+
+    pause: what the call before returned, 0 for the first, which says so; busy: how many runs there are
+    """
+    if not pause:
+        log.info("waiting for runs that other processes are at work on: %d", busy)
+    pause = min(LONGEST_PAUSE, pause + 0.5)
+    time.sleep(pause)
+    return pause
 
 
 class _Stop(Observer):
