@@ -108,7 +108,7 @@ def operations(model: str, batch: int) -> int:
     network = build_model(model).double()  # whose products the counter knows, all of them
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(batch, 3, 28, 28, dtype=torch.float64)).sum().backward()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def moved(model: str, batch: int, precision: str) -> int:

@@ -16,11 +16,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise ValueError(f"aliases, such as *{self.peek_event().anchor}, are not allowed")
+            raise ValueError(f"aliases, such as *{self.peek_event().anchor}, are not allowed")  # type: ignore[no-untyped-call]
         return super().compose_node(parent, index)
 
     def compose_scalar_node(self, anchor: Any) -> Any:
-        if len(self.peek_event().value) > LONGEST_VALUE:
+        if len(self.peek_event().value) > LONGEST_VALUE:  # type: ignore[no-untyped-call]
             raise ValueError(f"a value is longer than {LONGEST_VALUE} letters")
         return super().compose_scalar_node(anchor)
 

@@ -115,7 +115,7 @@ def read_json(path: Path, what_to_do: str) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        content = parse_json(text.decode())
+        content: dict[str, Any] = parse_json(text.decode())
         intact = isinstance(content, dict)
         if intact and CHECKSUM in content:
             intact = content.pop(CHECKSUM) == _checksum_of(content)

@@ -20,7 +20,7 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if not _is_for_onednn(inputs, weight):
         return F.linear(inputs, weight, bias)
     if torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad):
-        product: Tensor = _Linear.apply(inputs, weight, bias)
+        product: Tensor = _Linear.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
         return product
     return _product(inputs, weight, bias)
 

@@ -69,7 +69,8 @@ class Registry(Generic[T]):
         if name in self._registered:
             return self._registered[name]
         try:
-            return load_named(name, self._group)
+            found: T = load_named(name, self._group)
+            return found
         except KeyError:
             raise InputError(
                 f"{self._what} must be one of {', '.join(self.names)}, or FILE.py:NAME or MODULE:NAME, not '{name}'"

@@ -30,7 +30,8 @@ def read(path: Path) -> np.ndarray:
     NumPy's own way of mapping, "c", is refused by Linux where the file is larger than the memory of the machine.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
-        return np.load(path, mmap_mode="c")
+        writable: np.ndarray = np.load(path, mmap_mode="c")
+        return writable
     found = np.load(path, mmap_mode="r")
     if not found.nbytes:
         return np.array(found)

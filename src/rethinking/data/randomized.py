@@ -315,8 +315,10 @@ class _PixelChange:
             order = self.permutation if self.permutation.ndim == 1 else self.permutation[row]
             channels = self.shape[0]
             if first:
-                return pixels.reshape(channels, -1)[:, order].reshape(pixels.shape)
-            return pixels.reshape(-1, channels)[order].reshape(pixels.shape)
+                moved: np.ndarray = pixels.reshape(channels, -1)[:, order]
+            else:
+                moved = pixels.reshape(-1, channels)[order]
+            pixels = moved.reshape(pixels.shape)
         return pixels
 
 
@@ -466,7 +468,7 @@ def _lists(data: Any) -> dict[str, list[Any]]:
     return found
 
 
-class RandomizedDataset(Dataset):
+class RandomizedDataset(Dataset[Any]):
     """A torch `Dataset` whose items have other labels or pixels.
 
     It has `classes` and `class_to_idx` where the data set within has them, and `targets` or `labels` where they are the

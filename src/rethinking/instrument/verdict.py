@@ -74,7 +74,7 @@ class Shown(NamedTuple):
 
 def train_accuracy(record: Record) -> float:
     """Of an epoch, exact; online where a run was interrupted before that was measured."""
-    exact = record["exact_train_accuracy"]
+    exact: float | None = record["exact_train_accuracy"]
     return record["train_accuracy"] if exact is None else exact
 
 

@@ -36,7 +36,8 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            normalized, _, _ = _LocalResponse.apply(x, self.band, self.ones)
+            normalized: Tensor
+            normalized, _, _ = _LocalResponse.apply(x, self.band, self.ones)  # type: ignore[no-untyped-call]
         return normalized
 
 

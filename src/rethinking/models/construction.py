@@ -45,7 +45,8 @@ def count_parameters(model: nn.Module) -> int:
 def to_device(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` on `device`, convolutional ones channels-last, which is the faster memory format for them."""
     layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-    return model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    moved: nn.Module = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    return moved
 
 
 def is_convolutional(model: nn.Module) -> bool:

@@ -229,7 +229,7 @@ def _percent(exact: float | None, online: float | None = None) -> str:
 def command(run: Evidence) -> str:
     """The command line that made it; of runs that older versions kept without theirs, one that makes it again."""
     if "command" in run.facts and run.task != "measures":
-        return run.facts["command"]
+        return str(run.facts["command"])
     if run.task == "measures":
         return f"{_command_of_network(run)} && python reproduce.py complexity runs/{run.facts['network']}"
     return _command_of_network(run) if run.is_of_network else _command_of_theory(run)

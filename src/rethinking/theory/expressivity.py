@@ -212,7 +212,7 @@ class DeepMemorizingNetwork(nn.Sequential):
     def forward(self, points: Tensor) -> Tensor:
         """Float64 (m,) at points as for `MemorizingNetwork`, in chunks."""
         rows = max(1, VALUES // self.width)
-        return torch.cat([super(DeepMemorizingNetwork, self).forward(some)[:, 0] for some in points.split(rows)])
+        return torch.cat([super(DeepMemorizingNetwork, self).forward(some)[:, 0] for some in points.split(rows)])  # type: ignore[no-untyped-call]
 
 
 def deep_memorizing_network(

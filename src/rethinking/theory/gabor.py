@@ -52,7 +52,8 @@ class GaborBank:
         even -= envelope * (even.sum(dim=(1, 2)) / envelope.sum(dim=(1, 2)))[:, None, None]
         odd = envelope * wave.sin()
         both = torch.cat([even, odd])
-        return (both / both.flatten(1).norm(dim=1)[:, None, None])[:, None].float()
+        lengths: Tensor = both.flatten(1).norm(dim=1)
+        return (both / lengths[:, None, None])[:, None].float()
 
     def features(self, images: Tensor, advanced: Callable[[float], None] = lambda share: None) -> Tensor:
         """Float32 (n, channels * wavelengths * orientations * windows), each row of length 1.

@@ -255,8 +255,9 @@ def _wrong_targets(task: Task, true_labels: Tensor) -> Tensor:
 def _solve(matrix: Tensor, targets: Tensor) -> Tensor:
     """The one solution, float64. Raises `RunError` where the matrix is singular."""
     try:
-        return torch.linalg.solve(matrix, targets)
-    except torch.linalg.LinAlgError:
+        solution: Tensor = torch.linalg.solve(matrix, targets)
+        return solution
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise RunError(
             "the kernel matrix is singular in float64; some points are too close to each other for this kernel"
         ) from None

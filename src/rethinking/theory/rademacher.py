@@ -81,7 +81,7 @@ def on_random_signs(config: ExperimentConfig, draw: int) -> ExperimentConfig:
 
 def correlation_reached(result: RunResult) -> float:
     """(1/n) sum_i sigma_i h(x_i) at the end of a run on random signs: 1 less twice the share of wrong ones."""
-    return 2 * result.final["exact_train_accuracy"] - 1
+    return float(2 * result.final["exact_train_accuracy"] - 1)
 
 
 def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:

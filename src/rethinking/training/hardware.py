@@ -44,7 +44,7 @@ def choose_products(precision: str) -> None:
 def has_native_bf16(device: torch.device) -> bool:
     """CUDA from Ampere on; CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     if hasattr(torch.cpu, "get_capabilities"):

@@ -104,7 +104,8 @@ def _read_npy(folder: Path, files: dict[str, Path], pairs: dict[str, tuple[str, 
 
     def array(name: str) -> np.ndarray:
         with _errors_of(files[name]):
-            return np.load(files[name], mmap_mode="r", allow_pickle=False)
+            found: np.ndarray = np.load(files[name], mmap_mode="r", allow_pickle=False)
+            return found
 
     return _contents(pairs, shape, array, str(folder))
 

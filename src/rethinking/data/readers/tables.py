@@ -148,7 +148,8 @@ def _configuration(folder: Path, known: dict[str, Any], asked: str | None) -> di
     name = asked or (next(iter(known)) if len(known) == 1 else default)
     if name not in known:
         raise InputError(_choose(folder, sorted(known), asked))
-    return {"data_files": known[name].get("data_dir", "").rstrip("/") + "/**"} | known[name]
+    whole = {"data_files": known[name].get("data_dir", "").rstrip("/") + "/**"}
+    return {**whole, **known[name]}
 
 
 def _splits_of(folder: Path, files: Any, notes: list[str]) -> dict[str, list[Path]]:
@@ -544,7 +545,9 @@ def _label_column(schema: Any, where: Path, asked: str | None, image: str, notes
     return _one("label", labels if "label" in labels else classes or labels, PREFERRED_LABELS, where, schema, notes)
 
 
-def _one(what: str, candidates: Sequence[str], preferred: Sequence[str], where: Path, schema: Any, notes: list) -> str:
+def _one(
+    what: str, candidates: Sequence[str], preferred: Sequence[str], where: Path, schema: Any, notes: list[str]
+) -> str:
     """The one candidate, else the preferred one, which is said."""
     if len(candidates) == 1:
         return candidates[0]
@@ -587,7 +590,7 @@ def _is_image(kind: Any) -> bool:
 def _is_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return any(check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _holds_images(rows: Any, column: str) -> bool:
@@ -595,7 +598,7 @@ def _holds_images(rows: Any, column: str) -> bool:
         for value in batch:
             content = value.as_py()
             if content is not None:
-                return content.startswith(MAGIC)
+                return bool(content.startswith(MAGIC))
     return False
 
 
