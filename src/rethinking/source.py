@@ -22,6 +22,7 @@ from typing import Any
 INSTALLED = [sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]
 HERE = str(Path(__file__).parent)
 WITH_VERSION = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # not followed into
+LIBRARIES = {"site-packages", "dist-packages"}  # also of a user, of the system, or of another environment
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum)
 
 
@@ -47,7 +48,9 @@ def place_of(error: BaseException) -> str:
     """
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [place for place in places if place[0].is_file() and _is_own(place[0].resolve())]
-    of_packages = [place for place in places if "site-packages" in place[0].parts and "torch" not in place[0].parts]
+    of_packages = [
+        place for place in places if LIBRARIES.intersection(place[0].parts) and "torch" not in place[0].parts
+    ]
     if isinstance(error, SyntaxError) or not (own or of_packages):
         return ""
     file, line = (own or of_packages)[-1]
@@ -181,7 +184,7 @@ def _file_of(thing: object) -> Path | None:
 
 def _is_own(file: Path | None) -> bool:
     """Whether no package has a version for it; what has no file is somebody's own too."""
-    return file is None or not str(file).startswith(WITH_VERSION)
+    return file is None or not (str(file).startswith(WITH_VERSION) or LIBRARIES.intersection(file.parts))
 
 
 def _imported_files(text: str, file: Path) -> Iterator[Path]:

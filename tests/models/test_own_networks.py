@@ -527,6 +527,25 @@ def test_a_neighbour_may_be_imported_where_it_is_needed(tmp_path: Path):
     assert run_name(tmp_path, other) != name
 
 
+@pytest.mark.parametrize(("libraries", "counts"), [("site-packages", False), ("dist-packages", False), ("mine", True)])
+def test_a_library_of_another_environment_counts_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libraries: str, counts: bool
+):
+    """As of `pip install --user` and of `--system-site-packages`: its source is not followed."""
+    package = f"library_in_{libraries[:4]}"
+    (tmp_path / libraries).mkdir()
+    library = tmp_path / libraries / f"{package}.py"
+    library.write_text("def twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(library.parent)
+    net = (
+        f"from torch import nn\nfrom {package} import twice\n\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(twice(392), num_classes))\n"
+    )
+    name = run_name(tmp_path, written(tmp_path / "net", net))
+    library.write_text("def twice(x):\n    return x + x\n")
+    assert (run_name(tmp_path, written(tmp_path / "net", net)) != name) == counts
+
+
 IN_ANOTHER_PROCESS = """
 import functools, sys
 import torch
