@@ -2,16 +2,19 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test bench bench-more docs examples clean
+.PHONY: demo test check bench bench-more docs examples clean
 
 demo: .venv/.installed
 	$(RUN) -m rethinking demo
 
-test: .venv/.installed
+test: check
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# What needs no test to run, a minute; the pre-commit hooks are these commands.
+check: .venv/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
 bench: .venv/.installed
