@@ -225,12 +225,12 @@ OPTIONS = {
         --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every --eval_test_every --stop_when_fit --device
         --precision --compile --images_in_memory --runs_dir --keep_test_losses --use_tensorboard --use_wandb
         --wandb_project --wandb_entity --config --force""",
-    "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --out --model_options --init --dataset
-        --data_root --resize --colour --skip_unlabelled --image_column --label_column --train_subset --crop_size
-        --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop --augment_flip_rotate --batch_size
-        --optimizer --momentum --lr_schedule --lr_decay --warmup_epochs --eval_train_every --eval_test_every --device
-        --precision --compile --images_in_memory --runs_dir --use_tensorboard --use_wandb --wandb_project
-        --wandb_entity""",
+    "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --eval_test_every --out
+        --model_options --init --dataset --data_root --resize --colour --skip_unlabelled --image_column --label_column
+        --train_subset --crop_size --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop
+        --augment_flip_rotate --batch_size --optimizer --momentum --lr_schedule --lr_decay --warmup_epochs
+        --eval_train_every --device --precision --compile --images_in_memory --runs_dir --use_tensorboard --use_wandb
+        --wandb_project --wandb_entity""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --at_once --dry_run --show_only --no_wait --out --runs_dir --device
         --precision --filters --bandwidth --memory_limit""",

@@ -24,7 +24,7 @@ def test_a_time_is_read_as_people_write_it(written, seconds):
 
 @pytest.mark.parametrize("written", ["", "ten", "0", "0m", "-5m", "10x", "m", "1m1h", "nan"])
 def test_what_is_no_time_is_refused_in_one_line(written):
-    with pytest.raises(InputError, match="budget takes a time such as 90s, 10m, 1h30m, or none"):
+    with pytest.raises(InputError, match="budget must be a time such as 90s, 10m or 1h30m, or none"):
         seconds_of(written)
 
 

@@ -79,8 +79,8 @@ def test_sentences_and_bound_are_of_the_images_that_are_trained_on():
     report = rethinking.randomization_test(pooled, noise(60, 0), noise(30, 1), train_subset=20, **OPTIONS)
     assert report["random"].result["train_images"] == 20
     findings = {finding.about: finding for finding in report.findings}
-    assert " of 20 training images" in findings["random labels: fit"].sentence
-    assert " of 20 training images" in findings["true labels: fit"].sentence
+    assert " on 20 images" in findings["random labels: fit"].sentence
+    assert " on 20 images" in findings["true labels: fit"].sentence
     learnt = report["random"].final["exact_train_accuracy"]
     complexity = max(0.0, 2 / 3 - 2 * (1 - learnt))
     bound = complexity + 3 * math.sqrt(math.log(2 / 0.05) / (2 * 20))  # Equation 1's, of n = 20

@@ -253,7 +253,7 @@ def test_running_averages_that_lag_behind_are_said_to(tmp_path: Path):
     last = run.metrics[-1]
     assert last["train_accuracy"] - last["exact_train_accuracy"] > 0.05, "else this is no such network"
     (finding,) = lagging(unfit(run))
-    assert "running averages of about 10000 batches in evaluation: an epoch has 3" in finding.sentence
+    assert "running averages over about 10,000 batches, and an epoch has 3" in finding.sentence
     assert "--lr" in finding.command
     plain = train(configured(tmp_path, eval_train_every=1), model=Main)
     assert not list(lagging(unfit(plain)))

@@ -90,7 +90,7 @@ def test_a_damaged_file_is_told_by_name_in_one_line(damaged: str, config):
     file.write_text(damaged)
     with pytest.raises(RunError) as told:
         find_rate(config)
-    assert str(told.value) == f"{file} is damaged: delete that file, and the rate is looked for again"
+    assert str(told.value) == f"{file} is damaged: delete that file; the next test finds the rate again"
     file.unlink()
     assert find_rate(config) == first
 
@@ -137,7 +137,9 @@ def test_one_step_below_the_lowest_loss_is_chosen():
     assert choose(losses) == Rate(3e-4, 1e-3, losses)
     lowest = {RATES[0]: 0.1, RATES[1]: 0.2, RATES[2]: 0.3}
     assert choose(lowest).rate == RATES[0], "there is none below"
-    with pytest.raises(DivergedError, match="no learning rate keeps the loss of this network finite; --lr NUMBER"):
+    with pytest.raises(
+        DivergedError, match="no learning rate keeps the loss of this network finite; choose one by --lr NUMBER"
+    ):
         choose(dict.fromkeys(RATES))
 
 
@@ -145,11 +147,15 @@ def test_the_smallest_rate_is_not_said_to_be_a_step_below_another(tmp_path: Path
     monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: tried)
     report = report_of(tmp_path, wide, pictures(40), lr="auto", epochs=1, holdout=0.0)
     assert report.config.learning_rate == RATES[0]
-    assert "3e-05, the best of a range test, and the smallest that was tried," in " ".join(report.choices)
+    assert "The learning rate is 3e-05: the best rate of a range test, and the smallest that was tried." in " ".join(
+        report.choices
+    )
 
 
 def test_a_network_whose_loss_is_never_finite_is_told_in_one_line(config, tmp_path: Path):
-    with pytest.raises(DivergedError, match=r"^no learning rate keeps the loss of this network finite; --lr NUMBER"):
+    with pytest.raises(
+        DivergedError, match=r"^no learning rate keeps the loss of this network finite; choose one by --lr NUMBER"
+    ):
         find_rate(replace(config, model_name=f"{tmp_path / 'own.py'}:endless"))
 
 
@@ -192,7 +198,7 @@ def test_the_papers_rate_goes_with_the_papers_optimizer_alone(tmp_path: Path):
     options = {"lr": "auto", "epochs": 1, "holdout": 0.0, "labels": ("true",)}
     papers = report_of(tmp_path, "mlp_1x512", pictures(60, side=28), **options)
     assert (papers.rate, papers.config.learning_rate) == (None, 0.01)
-    assert "0.01, the paper's for mlp_1x512," in " ".join(papers.choices)
+    assert "The learning rate is 0.01: the paper's rate for mlp_1x512." in " ".join(papers.choices)
     other = report_of(tmp_path, "mlp_1x512", pictures(60, side=28), optimizer="adamw", **options)
     assert other.rate is not None
     assert other.config.learning_rate == other.rate.rate < 0.01

@@ -138,16 +138,16 @@ def test_the_curves_have_a_colour_a_condition_and_a_line_a_run(report: Report):
 
 
 def test_several_seeds_are_said_and_one_is_said_to_be_one(report: Report, tmp_path: Path):
-    assert report.sentences[-1] == "These are numbers of 2 seeds, each with random draws of its own."
+    assert report.sentences[-1] == "All numbers come from 2 seeds. Each seed has its own random draws."
     one = report_of(tmp_path, wide, pictures(48), holdout=0.0, epochs=1)
-    assert one.sentences[-1] == "These are numbers of one seed; how much they vary from seed to seed is not known."
+    assert one.sentences[-1] == "All numbers come from one seed. How much they vary over seeds is not known."
 
 
 def test_the_number_of_images_is_that_of_the_subset_that_was_trained_on(tmp_path: Path):
     """In every sentence, and in the bound of Equation 1."""
     report = report_of(tmp_path, wide, pictures(200), train_subset=40, holdout=0.0)
     everything = " ".join([*report.sentences, report.paragraph])
-    assert "100.00% of 40 training images" in everything
+    assert "100.00% on 40 images" in everything
     assert "on 40 training images" in everything
     assert "200" not in everything
     (capacity,) = [finding for finding in report.findings if finding.about == "capacity"]
@@ -237,15 +237,15 @@ def test_a_condition_that_diverged_wholly_is_told_and_has_no_row(report: Report,
     error = DivergedError("the loss is not finite in epoch 1")
     lost = {("random", seed): error for seed in (0, 3)}
     half = dataclasses.replace(report, outcomes={**report.outcomes, **lost})
-    assert "Training on random labels broke off at rate 0.1 with 2 of 2 seeds" in half.sentences[0]
+    assert "Training on random labels diverged at learning rate 0.1 with 2 of 2 seeds" in half.sentences[0]
     assert {dict(cell.labels)["trained on"] for cell in half.cells}.isdisjoint({"random labels"})
     with pytest.raises(DivergedError):
         half["random"]
     frame = half.frame()
     assert frame[frame["condition"] == "random"]["train_accuracy"].isna().all()
     page = half.save(tmp_path)
-    assert "broke off" in page.read_text()
-    assert "broke off" in half._repr_html_()
+    assert "diverged" in page.read_text()
+    assert "diverged" in half._repr_html_()
     assert not any(finding.about == "capacity" for finding in half.findings)
 
 
@@ -262,9 +262,9 @@ def test_a_test_of_which_nothing_is_left_says_so_and_leaves_no_older_numbers(tmp
     lost = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, lr="1e30", holdout=0.0)
     page = lost.save(tmp_path / "tested")
     assert names_in(page.parent) == ["epochs.csv", "report.html", "runs.csv"], "the evidence stays"
-    assert "broke off" in page.read_text()
-    assert "broke off" in repr(lost)
-    assert "broke off" in lost._repr_html_()
+    assert "diverged" in page.read_text()
+    assert "diverged" in repr(lost)
+    assert "diverged" in lost._repr_html_()
     assert len(lost.frame()) == 2
 
 
@@ -304,8 +304,8 @@ def test_too_few_images_to_hold_any_out_go_without_a_test_set(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"learning_rate": 0.1}, "unknown option 'learning_rate'; a test has lr"),
-        ({"randomization": "none"}, "a test has labels and pixels"),
+        ({"learning_rate": 0.1}, "unknown option 'learning_rate'; use lr"),
+        ({"randomization": "none"}, "use labels and pixels"),
         ({"epoch": 2}, "did you mean 'epochs'"),
     ],
 )
@@ -315,7 +315,7 @@ def test_what_a_run_has_and_a_test_has_otherwise_is_named(options: dict[str, obj
 
 
 def test_data_that_is_named_twice_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="dataset is given as images"):
+    with pytest.raises(InputError, match="leave dataset out"):
         report_of(tmp_path, wide, pictures(40), dataset="digits")
 
 
@@ -333,13 +333,28 @@ def test_a_training_accuracy_that_is_measured_in_few_epochs_is_said_to_be(tmp_pa
         measured = [one["epoch"] for one in report["true"].metrics if one["exact_train_accuracy"] is not None]
         assert {*measured} >= {*range(every or 4, 5, every or 4), 4}
     assert told[1] == []
-    assert told[3] == ["The exact training accuracy is measured every 3 epochs and after the last: fits are seen late."]
+    assert told[3] == [
+        "The exact training accuracy is measured every 3 epochs and in the last epoch. The first epoch that fits may be"
+        " found late."
+    ]
     assert len(told[None]) == 1
+
+
+@pytest.mark.parametrize(("chosen", "every"), [({}, 3), ({"eval_test_every": 1}, 1), ({"eval_test_every": 2}, 2)])
+def test_a_large_test_set_is_measured_rarely_unless_an_option_says_how_often(chosen, every: int, tmp_path: Path):
+    """40 training and 100 test images: by default every third epoch."""
+    report = report_of(tmp_path, wide, pictures(40), pictures(100, seed=1), epochs=4, labels="true", **chosen)
+    measured = [record["epoch"] for record in report["true"].metrics if record["test_accuracy"] is not None]
+    assert measured == sorted({*range(every, 5, every), 4})
+    said = f"The test accuracy is measured every {every} epochs and in the last epoch."
+    assert (said in report.choices) is (every > 1)
+    assert ("eval_test_every" in report.test.command) is bool(chosen)
 
 
 def test_no_budget_is_none_and_is_not_said(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), budget=None, epochs=1)
-    assert "Runs end after 1 epoch." in report.choices
+    assert "Each run ends after 1 epoch." in report.choices
+    assert not any("together" in choice for choice in report.choices)
     assert "budget='none'" in report.test.command
 
 

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from rethinking.experiments.quantities import percent, whole
 from rethinking.instrument.conditions import conditions
-from rethinking.instrument.verdict import Shown, complexity_at_least, epoch_to_fit, percent, span, verdict, whole
+from rethinking.instrument.verdict import Shown, complexity_at_least, epoch_to_fit, span, strict_percent, verdict
 from rethinking.training.run_dir import Record
 
 TRUE, RANDOM, HALF, SHUFFLED = conditions(("true", "random", "0.5"), ("shuffled",))
@@ -39,16 +40,17 @@ def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
     ]  # fmt: skip
     fit, time = by_about["random labels: fit"], by_about["random labels: time"]
     assert fit.sentence == (
-        "net fits random labels: it learns 100.00% of 1,000 training images, and 99%, the threshold, by epoch 4."
+        "net fits random labels. Its training accuracy is 100.00% on 1,000 images. It first reached the threshold, 99%,"
+        " in epoch 4."
     )
     assert (fit.number, fit.threshold) == (1.0, 0.99)
     assert (time.number, time.threshold) == (2.0, 1.0)
     assert by_about["true labels: gap"].number == pytest.approx(0.2)
     assert by_about["true labels: gap"].threshold is None
     assert by_about["random labels: gap"].number == by_about["random labels: gap"].threshold == pytest.approx(0.9)
-    assert "a guess is right for 10.00%" in by_about["random labels: gap"].sentence
-    assert "does not explain the 80.00% on test images" in by_about["capacity"].sentence
-    assert "such a bound says nothing" in by_about["capacity"].sentence
+    assert "Guessing has a test accuracy of 10.00%." in by_about["random labels: gap"].sentence
+    assert "does not explain its test accuracy of 80.00%." in by_about["capacity"].sentence
+    assert "this bound says nothing" in by_about["capacity"].sentence
     assert by_about["capacity"].number == pytest.approx(1 + 3 * math.sqrt(math.log(40) / 2000))
     assert "one seed" in by_about["seeds"].sentence
 
@@ -56,7 +58,8 @@ def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
 def test_a_network_that_does_not_fit_is_not_said_to_be_explained_by_its_capacity():
     found = said(Shown(TRUE, (run(1.0),)), Shown(RANDOM, (run(None, 0.3),)))
     assert found["random labels: fit"] == (
-        "net does not fit random labels in 2 epochs: it learns 30.00% of 1,000 training images (threshold 99%)."
+        "net does not fit random labels. Its training accuracy after 2 epochs is 30.00% on 1,000 images"
+        " (threshold 99%)."
     )
     assert "random labels: time" not in found
     assert "does not settle" in found["capacity"]
@@ -89,8 +92,8 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
     true = Shown(TRUE, (run(0.99), run(None, 1.0)))
     random = Shown(RANDOM, (run(*[None] * 5, 0.995, test=0.1), run(*[None] * 7, 1.0, test=0.2)))
     found = said(true, random)
-    assert "with each of 2 seeds: it learns 99.50% to 100.00%" in found["random labels: fit"]
-    assert "by epoch 6 to 8" in found["random labels: fit"]
+    assert "with each of 2 seeds. Its training accuracy is 99.50% to 100.00%" in found["random labels: fit"]
+    assert "in epochs 6 to 8." in found["random labels: fit"]
     time = "4.67 times as many epochs as true labels to reach 99%: 6 to 8 against 1 to 2"
     assert time in found["random labels: time"]
     assert "2 seeds" in found["seeds"]
@@ -101,8 +104,11 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
 
 def test_several_seeds_of_which_none_fits_are_said_in_words_that_have_one_meaning():
     found = said(Shown(RANDOM, (run(0.3), run(None, 0.4))))["random labels: fit"]
-    assert found.startswith("net fits random labels with none of 2 seeds in 1 to 2 epochs: it learns 30.00% to 40.00%")
-    assert "in 1 epoch:" in said(Shown(RANDOM, (run(0.3),)))["random labels: fit"]
+    assert found == (
+        "net fits random labels with none of 2 seeds. Its training accuracy after 1 to 2 epochs is 30.00% to 40.00% on"
+        " 1,000 images (threshold 99%)."
+    )
+    assert "after 1 epoch is" in said(Shown(RANDOM, (run(0.3),)))["random labels: fit"]
 
 
 def test_seeds_that_diverged_are_among_those_that_do_not_fit():
@@ -161,7 +167,7 @@ def test_the_epoch_of_a_fit_is_the_first_with_an_exact_accuracy():
 
 
 def test_numbers_are_written_so_that_a_miss_is_not_rounded_away():
-    assert percent(1.0) == "100.00%"
-    assert percent(49_999 / 50_000) == "99.99%"
+    assert strict_percent(1.0) == percent(49_999 / 50_000) == "100.00%"
+    assert strict_percent(49_999 / 50_000) == "99.99%"
     assert span([1, 1], whole) == "1"
     assert span([3, 1, 2], whole) == "1 to 3"

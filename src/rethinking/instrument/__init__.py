@@ -1,1 +1,1 @@
-"""The instrument: a randomization test of any network on any images, and its verdict."""
+"""Runs randomization tests of any network on any images, and writes their verdict."""

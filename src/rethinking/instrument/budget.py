@@ -1,4 +1,4 @@
-"""Training within a budget of time: every run the same share, and what one leaves goes to the others."""
+"""Training within a budget of time. Each run has the same share; time that one run leaves goes to the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rethinking.training import RunResult, find, train_many
 from rethinking.training.many import wait_for_others
 from rethinking.training.preparation import Observe, PlannedRun
 
-SPENT = 0.99  # of a budget, from where on it counts as spent
-DIVERGED = "diverged.json"  # in the folder of a run whose loss was not finite: the error
+SPENT = 0.99  # share of a budget, from which on the budget counts as spent
+DIVERGED = "diverged.json"  # in a run's folder: the error of a loss that was not finite
 
 Outcome = RunResult | RunError
 
@@ -22,11 +22,12 @@ Outcome = RunResult | RunError
 def train_within(
     configs: Sequence[ExperimentConfig], budget: float, observe: Observe = tuple
 ) -> dict[ExperimentConfig, Outcome]:
-    """Every run as far as `budget` allows, in seconds of training, those of earlier sittings and of all runs together.
+    """Trains every run as far as the budget allows, and returns the result or the error of each.
 
-    A run that fails has its error. Runs that another process is at work on are waited for. Asked again with the same
-    budget, nothing is trained: a loss that was not finite is noted in the run's folder. Raises `InputError` where data
-    and options do not fit.
+    budget: seconds of training of all runs together, including the seconds of earlier calls
+
+    A second call with the same budget trains nothing: `DIVERGED` notes a loss that was not finite. A run that another
+    process trains is waited for. Raises `InputError` where data and options do not fit together.
     """
     outcomes = found_of(configs)
     pause = 0.0
@@ -52,14 +53,17 @@ def train_within(
 
 
 def found_of(configs: Sequence[ExperimentConfig]) -> dict[ExperimentConfig, Outcome | None]:
-    """How far every run has come; None where no epoch is finished."""
+    """Returns what each run has reached so far: a result, an error, or None before its first finished epoch."""
     return dict(zip(configs, map(_found, configs), strict=True))
 
 
 def to_train(
     outcomes: Mapping[ExperimentConfig, Outcome | None], budget: float
 ) -> tuple[list[ExperimentConfig], float]:
-    """The runs that `budget` has time for, none where it is spent, and the seconds that are left."""
+    """Returns the runs that are not over, or none if the budget is spent, and the seconds that are left.
+
+    budget: seconds
+    """
     spent = sum(map(_seconds, outcomes.values()))
     left = [config for config, outcome in outcomes.items() if not _is_over(outcome)]
     is_spent = spent >= SPENT * budget and all(outcomes.values())
@@ -67,9 +71,12 @@ def to_train(
 
 
 def level(spent: Sequence[float], left: float) -> float:
-    """The seconds that each run comes to when `left` seconds are shared so that those that had least get most.
+    """Returns the seconds that each run may reach when `left` seconds are shared.
 
-    It is the level of water poured into vessels of these heights.
+    spent: seconds of each run so far
+
+    The runs with the fewest seconds get the most. The result is the level of water poured into vessels of these
+    heights.
     """
     if math.isinf(left):
         return left

@@ -1,7 +1,7 @@
-"""A learning rate for a network, by a short range test: a few steps at each of several rates, from the same weights.
+"""A short range test that finds a learning rate: a few steps at each of several rates, from the same weights.
 
-One rate below that of the lowest loss is taken: the largest that trains well in a few steps is near the edge of those
-that do not train at all.
+The chosen rate is one step below the rate with the lowest loss. The best rate over a few steps is close to rates that
+do not train at all.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from rethinking.training.step import Step
 
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3))[1:-1]  # 3e-5 to 10
 STEPS = 20  # at each rate
-MORE_STEPS = 60  # where none of these has a loss below `LEARNT` of a guess's
+MORE_STEPS = 60  # at each rate, if after `STEPS` no loss is below `LEARNT` times the loss of guessing
 LEARNT = 0.95
-LAST = 5  # of these, whose mean loss counts
-FIRST = {"sgd": 0.01}  # rate that is tried by optimizer, then larger and smaller ones; else `FIRST_ADAPTIVE`
+LAST = 5  # the last steps, whose mean loss counts
+FIRST = {"sgd": 0.01}  # the rate that is tried first, by optimizer; the others begin with `FIRST_ADAPTIVE`
 FIRST_ADAPTIVE = 0.001
-WORSE = 2  # rates in a row that are worse than the best, after which none beyond them is tried
-FOLDER = ".rates"  # in the folder of runs
-VERSION = 3  # raised when other rates would be chosen
-UNUSED = (  # options of a run that a range test does not depend on
+WORSE = 2  # after so many rates in a row that are worse than the best, no rate beyond them is tried
+FOLDER = ".rates"  # within the folder of runs
+VERSION = 3  # raised when the range test would choose other rates
+UNUSED = (  # options of a run that do not change a range test
     "learning_rate",
     "num_epochs",
     "lr_schedule",
@@ -54,7 +54,12 @@ UNUSED = (  # options of a run that a range test does not depend on
 
 
 class Rate(NamedTuple):
-    """rate: chosen; lowest_at: the one with the lowest loss; losses: in nats by rate, None where it was not finite"""
+    """The result of a range test.
+
+    rate: the chosen learning rate
+    lowest_at: the rate with the lowest loss
+    losses: the loss at each rate that was tried, in nats, None where it was not finite
+    """
 
     rate: float
     lowest_at: float
@@ -62,22 +67,22 @@ class Rate(NamedTuple):
 
 
 def find_rate(config: ExperimentConfig, begin: Steps = unwatched) -> Rate:
-    """The rate for `config`, on true labels, the same for the same seed; kept in the folder of runs.
+    """Returns the result of a range test for `config` on true labels, and keeps it in the folder of runs.
 
-    Raises `InputError` where the network cannot be trained on the data, `DivergedError` where no loss is finite, and
-    `RunError` where what is kept is damaged or cannot be written.
+    The result is the same for the same seed. Raises `InputError` where the network cannot be trained on the data,
+    `DivergedError` where no loss is finite, and `RunError` where the file is damaged or cannot be written.
     """
     data = sources.load_for(config)
-    asked = resolve(replace(config, learning_rate=None), data)
-    facts = {**asked.identity(), "dataset": data.name, "fingerprint": data.fingerprint, "version": VERSION}
+    resolved = resolve(replace(config, learning_rate=None), data)
+    facts = {**resolved.identity(), "dataset": data.name, "fingerprint": data.fingerprint, "version": VERSION}
     for name in UNUSED:
         facts.pop(name, None)
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    kept = Path(asked.runs_dir) / FOLDER / f"{config.name}-{name}.json"
-    mend = "delete that file, and the rate is looked for again"
+    kept = Path(resolved.runs_dir) / FOLDER / f"{config.name}-{name}.json"
+    mend = "delete that file; the next test finds the rate again"
     found = files.read_json(kept, mend)
     if found is None:
-        losses = range_test(asked, data, begin)
+        losses = range_test(resolved, data, begin)
         with files.writing(kept.parent):
             kept.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(kept, {"losses": {str(rate): loss for rate, loss in losses.items()}})
@@ -90,22 +95,25 @@ def find_rate(config: ExperimentConfig, begin: Steps = unwatched) -> Rate:
 
 
 def choose(losses: dict[float, float | None]) -> Rate:
-    """The rate below that of the lowest loss, of rates in ascending order.
+    """Chooses the rate one step below the rate with the lowest loss; at the smallest rate, that rate itself.
+
+    losses: in nats by rate in ascending order, None where not finite
 
     Raises `DivergedError` where no loss is finite.
     """
     finite = {rate: loss for rate, loss in losses.items() if loss is not None}
     if not finite:
-        raise DivergedError("no learning rate keeps the loss of this network finite; --lr NUMBER gives one")
+        raise DivergedError("no learning rate keeps the loss of this network finite; choose one by --lr NUMBER")
     lowest_at = min(finite, key=finite.__getitem__)
     return Rate(RATES[max(0, RATES.index(lowest_at) - 1)], lowest_at, losses)
 
 
 def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) -> dict[float, float | None]:
-    """Mean loss of the last steps by rate, in ascending order, of a resolved configuration.
+    """Returns the mean loss of the last steps at each rate, in nats and in ascending order of the rates.
 
-    Where no rate has left the loss of a guess by then, as of a transformer that begins on a plateau, more steps are
-    taken at each.
+    config: a resolved configuration
+
+    If no loss is below the loss of guessing, each rate gets more steps. Transformers may begin on a plateau like this.
     """
     losses: dict[float, float | None] = {}
     for steps in (STEPS, MORE_STEPS):
@@ -119,10 +127,10 @@ def range_test(config: ExperimentConfig, data: sources.ImageData, begin: Steps) 
 def losses_around(
     config: ExperimentConfig, data: sources.ImageData, steps: int, begin: Steps
 ) -> dict[float, float | None]:
-    """Mean loss of the last of so many steps by rate, in ascending order.
+    """Returns the mean loss of the last of `steps` steps at each rate, in nats and in ascending order of the rates.
 
-    Larger rates than the usual one are tried until they are worse than the best, then smaller ones: a large network's
-    steps are slow.
+    The usual rate comes first, then larger and then smaller ones, each until they are worse than the best. This saves
+    the slow steps of a large network.
     """
     images = config.train_subset or len(data.train)
     config = replace(
@@ -134,7 +142,7 @@ def losses_around(
         randomization_digest=None,
     )
     batches = plain_training_set(config, data)
-    advanced = begin("range test of the learning rate" + ("" if steps == STEPS else f" with {steps} steps"))
+    advance = begin("range test of the learning rate" + ("" if steps == STEPS else f" with {steps} steps"))
     losses: dict[float, float | None] = {}
     first = RATES.index(FIRST.get(config.optimizer, FIRST_ADAPTIVE))
     for rates, upwards in ((RATES[first:], True), (RATES[:first][::-1], False)):
@@ -142,12 +150,15 @@ def losses_around(
             if is_beyond(losses, upwards):
                 break
             losses[rate] = loss_after_steps(config, data, batches, rate, steps)
-            advanced(len(losses) / len(RATES))
+            advance(len(losses) / len(RATES))
     return dict(sorted(losses.items()))
 
 
 def is_beyond(losses: dict[float, float | None], upwards: bool) -> bool:
-    """Whether the largest rates that were tried, or the smallest, are worse than the best, or none of them finite."""
+    """Says whether the `WORSE` outermost rates that were tried are all worse than the best one.
+
+    upwards: looks at the largest rates, and also ends where none of them has a finite loss; otherwise at the smallest
+    """
     tried = [math.inf if loss is None else loss for _, loss in sorted(losses.items())]
     if len(tried) < WORSE:
         return False
@@ -158,7 +169,10 @@ def is_beyond(losses: dict[float, float | None], upwards: bool) -> bool:
 def loss_after_steps(
     config: ExperimentConfig, data: sources.ImageData, batches: Batches, rate: float, steps: int
 ) -> float | None:
-    """Mean loss of the last of so many steps at one rate from the initial weights; None where one is not finite."""
+    """Returns the mean loss of the last of `steps` steps from the initial weights, in nats.
+
+    None where a loss is not finite.
+    """
     device = torch.device(config.device)
     model = to_device(untrained(config, data), device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
@@ -174,4 +188,4 @@ def loss_after_steps(
                     return None
                 if len(losses) == steps:
                     return sum(losses[-LAST:]) / LAST
-    raise AssertionError("epochs are counted without end")
+    raise AssertionError("`itertools.count` does not end")

@@ -1,4 +1,4 @@
-"""A randomization test from what is asked for to its report."""
+"""Runs a randomization test, from its options to its report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from rethinking.training.timing import seconds_per_epoch
 
 __all__ = ["randomization_test"]
 
-ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # of images of several sizes, in pixels a side, or modes
-READ_ONCE = ("resize", "colour", "image_column", "label_column", "skip_unlabelled")  # where images are given in Python
+ALIKE: dict[str, Any] = {"resize": 64, "colour": "rgb"}  # for images of several sizes (pixels a side) or modes
+READ_ONCE = ("resize", "colour", "image_column", "label_column", "skip_unlabelled")  # options that read images
 
 T = TypeVar("T")
 
@@ -46,61 +46,70 @@ def randomization_test(
     progress: bool | None = None,
     **options: Any,
 ) -> Report:
-    """Trains a network on true and on random labels, and says what that shows (Section 2 of the paper).
+    """Trains a network on true and on random labels, and reports what the runs show (Section 2 of the paper).
 
-    network: as of `--model`, a function that builds it, or an `nn.Module`, whose weights are the initial ones
-    images, test_images: what `--dataset` takes, or images in Python as of `data.sources.adopt`, called `name`
-    labels: 'true', 'random', or a probability that a label is random; pixels: 'shuffled', 'random', 'gaussian'
-    progress: shows how far the runs are; by default a notebook does and a script does not
-    options: those of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir
+    network: a name as for `--model`, a function that builds the network, or an `nn.Module` with the initial weights
+    images: what `--dataset` takes, or images in Python that `data.sources.adopt` takes
+    test_images: the test set in the same form, None without one
+    labels: each 'true', 'random', or a probability that a label is random
+    pixels: each 'shuffled', 'random' or 'gaussian'
+    name: the name of images that are given in Python
+    progress: shows the progress of the runs; by default in a notebook only
+    options: options of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir
 
-    Runs that are finished are found again, and those that are not go on. Raises `InputError` for what does not fit
-    together, and what `train` raises, but for a loss that is not finite: the report says so.
+    Finished runs are found again, and unfinished runs continue. Raises `InputError` for options, network and images
+    that do not fit together, and the other errors of `train`. A loss that is not finite is no error: the report says
+    so.
     """
     if "dataset" in options:
-        raise InputError("dataset is given as images: the second argument takes its name or path too")
+        raise InputError("leave dataset out: the second argument, images, takes a name or path too")
     path = network if isinstance(network, str) else catalogue.adopt(network)
-    asked = {**options, "labels": labels, "pixels": pixels}
+    options |= {"labels": labels, "pixels": pixels}
     with shown(progress) as display:
         if isinstance(images, str) and test_images is None:
-            prepared = prepare(asked_for(path, {**asked, "dataset": images}), display.steps(path))
+            prepared = prepare(asked_for(path, {**options, "dataset": images}), display.steps(path))
         else:
-            test, said = of_images(asked_for(path, asked), images, test_images, name)
+            test, read_as = of_images(asked_for(path, options), images, test_images, name)
             prepared = prepare(test, display.steps(path))
-            prepared = replace(prepared, choices=(*said, *prepared.choices))
+            prepared = replace(prepared, choices=(*read_as, *prepared.choices))
         for line in (*prepared.choices, *estimate(prepared)):
             display.say(line)
         return carry_out(prepared, display.observers, display.steps(path))
 
 
 def of_images(test: RandomizationTest, images: Any, test_images: Any, name: str) -> tuple[RandomizationTest, list[str]]:
-    """The test on images that are given in Python, and what was chosen to read them, a sentence or none."""
+    """Returns the test on images that are given in Python, and what was chosen to read them, at most one sentence.
+
+    Raises `InputError` where the images cannot be read.
+    """
 
     def read(config: ExperimentConfig) -> str:
         options = ReadOptions(**{name: getattr(config, name) for name in READ_ONCE})
         return sources.adopt(images, test_images, name, options)
 
     dataset, config = made_alike(test.config, read)
-    asked = {option: getattr(test.config, option) for option in READ_ONCE}
+    values = {option: getattr(test.config, option) for option in READ_ONCE}
     arguments = ["images"] if test_images is None else ["images", "test_images"]
     arguments += [f"name={name!r}"] if name != "images" else []
-    arguments += [f"{option}={value!r}" for option, value in asked.items() if value != getattr(BASE, option)]
+    arguments += [f"{option}={value!r}" for option, value in values.items() if value != getattr(BASE, option)]
     read_already = {option: getattr(BASE, option) for option in READ_ONCE}
     adopted = test.with_options(dataset=dataset, **read_already, in_python=", ".join(arguments))
     return adopted, made_alike_in_words(test.config, config)
 
 
-def made_alike_in_words(asked: ExperimentConfig, config: ExperimentConfig) -> list[str]:
-    """What `made_alike` chose, in a sentence; nothing where it chose nothing."""
-    chosen = [f"--{name} {getattr(config, name)}" for name in ALIKE if getattr(config, name) != getattr(asked, name)]
+def made_alike_in_words(given: ExperimentConfig, config: ExperimentConfig) -> list[str]:
+    """Says in a sentence what `made_alike` chose; empty where it chose nothing."""
+    chosen = [f"--{name} {getattr(config, name)}" for name in ALIKE if getattr(config, name) != getattr(given, name)]
     return [f"The images are read with {' '.join(chosen)}."] if chosen else []
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A test whose data is read and whose rate is known.
+    """A test with its data and its learning rate.
 
-    config: the options that all runs share; choices: what was chosen and why, a sentence each
+    config: the options that all runs share
+    rate: the result of a range test, None where the rate was given or is the paper's
+    choices: what was chosen and why, in sentences
     """
 
     test: RandomizationTest
@@ -111,10 +120,10 @@ class Prepared:
 
 
 def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) -> tuple[T, ExperimentConfig]:
-    """What `read` gives of images, and the configuration that reads them so.
+    """Reads images by `read`, and returns the result and the configuration that reads them.
 
-    Where they have several sizes or modes and the configuration says nothing of it, they are made alike. Raises what
-    `read` raises.
+    Images of several sizes or modes are scaled and converted to one (`ALIKE`), unless the configuration chooses how.
+    Raises what `read` raises.
     """
     while True:
         try:
@@ -127,9 +136,10 @@ def made_alike(config: ExperimentConfig, read: Callable[[ExperimentConfig], T]) 
 
 
 def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.ImageData, ExperimentConfig]:
-    """The data, and the configuration that reads it: with a part held out where it has no test set, if that can be.
+    """Returns the data and the configuration that reads it.
 
-    Raises what `sources.load` raises.
+    Data without a test set gets one: a share `HELD_OUT` of each class, if there are enough images. Raises what
+    `sources.load` raises.
     """
 
     def read(config: ExperimentConfig) -> sources.ImageData:
@@ -137,14 +147,14 @@ def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.Ima
 
     data, config = made_alike(test.config, read)
     if data.test is None and test.holdout is None:
-        with contextlib.suppress(InputError):  # of too few images, which go without a test set
+        with contextlib.suppress(InputError):  # too few images; they go without a test set
             data, config = made_alike(replace(config, holdout=HELD_OUT), read)
     return data, config
 
 
 def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
-    """Reads the data and finds a rate. Raises `InputError` where network and data do not fit together."""
-    _ = test.config.network  # a mistake in its name shows before any data is read
+    """Reads the data and chooses the learning rate. Raises `InputError` where network and data do not fit together."""
+    _ = test.config.network  # reports a wrong name before any data is read
     data, config = load(test, begin)
     for condition in test.conditions:
         resolved = resolve(replace(config, **condition.options), data)
@@ -153,39 +163,48 @@ def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
         rate = find_rate(config, begin)
         config = replace(config, learning_rate=rate.rate)
     test_images, train_images = len(data.test) if data.test else 0, config.train_subset or len(data.train)
-    if config.eval_test_every == BASE.eval_test_every and test_images > train_images:
-        config = replace(config, eval_test_every=math.ceil(test_images / train_images))  # else most time goes there
+    if test.eval_test_every is None and test_images > train_images:  # otherwise evaluation takes most of the time
+        config = replace(config, eval_test_every=math.ceil(test_images / train_images))
     config = replace(config, learning_rate=config.learning_rate or resolved.learning_rate)
     resolved = replace(resolved, learning_rate=config.learning_rate, eval_test_every=config.eval_test_every)
     return Prepared(test, data, config, rate, tuple(choices(test, resolved, train_images, rate)))
 
 
 def choices(test: RandomizationTest, config: ExperimentConfig, images: int, rate: Rate | None) -> list[str]:
-    """What was chosen and why, of a resolved configuration and so many training images, a sentence each."""
+    """Says what was chosen and why, in sentences.
+
+    config: a resolved configuration
+    images: number of training images
+    rate: the result of a range test, None without one
+    """
     sentences = made_alike_in_words(test.config, config)
     if config.holdout and test.holdout is None:
         sentences.append(f"A share of {HELD_OUT} of each class is held out as the test set (--holdout).")
-    why = "as asked for"
-    if test.rate is None:
-        why = f"the paper's for {config.model_name}"
-    if rate is not None:
-        why = f"one step below {rate.lowest_at:g}, the best of a range test"
-        if rate.rate == rate.lowest_at:
-            why = "the best of a range test, and the smallest that was tried"
     momentum = f" with momentum {config.momentum:g}" if config.optimizer == "sgd" else ""
-    schedule = "" if config.lr_schedule == "constant" else f" ({config.lr_schedule} schedule)"
-    sentences.append(
-        f"The optimizer is {config.optimizer}{momentum}, the learning rate {config.learning_rate:g}{schedule}, {why},"
-        f" and a batch has {config.batch_size} images{' at most' if images < config.batch_size else ''}."
-    )
-    when = "" if test.epochs else " when all training images are learnt, or"
-    time = "" if test.budget == "none" else f" or {test.budget} of training in all"
-    sentences.append(f"Runs end{when} after {epochs_in_words(test.epochs or MOST_EPOCHS)}{time}.")
+    at_most = "at most " if images < config.batch_size else ""
+    sentences.append(f"The optimizer is {config.optimizer}{momentum}. A batch has {at_most}{config.batch_size} images.")
+    why = "as given"
+    if rate is not None:
+        why = f"one step below {rate.lowest_at:g}, the best rate of a range test"
+        if rate.rate == rate.lowest_at:
+            why = "the best rate of a range test, and the smallest that was tried"
+    elif test.rate is None:
+        why = f"the paper's rate for {config.model_name}"
+    schedule = "" if config.lr_schedule == "constant" else f" with the {config.lr_schedule} schedule"
+    sentences.append(f"The learning rate is {config.learning_rate:g}{schedule}: {why}.")
+    when = "" if test.epochs else " when it fits all training images, or"
+    sentences.append(f"Each run ends{when} after {epochs_in_words(test.epochs or MOST_EPOCHS)}.")
+    if test.budget != "none":
+        sentences.append(f"All runs together train for at most {test.budget}.")
     if config.eval_train_every != 1:
-        when = f"every {config.eval_train_every} epochs" if config.eval_train_every else "where the online one is 99%"
-        sentences.append(f"The exact training accuracy is measured {when} and after the last: fits are seen late.")
+        every = config.eval_train_every
+        when = f"every {every} epochs" if every else "from an online accuracy of 99% on"
+        sentences.append(
+            f"The exact training accuracy is measured {when} and in the last epoch. The first"
+            " epoch that fits may be found late."
+        )
     if config.eval_test_every > 1:
-        sentences.append(f"Test images are looked at every {config.eval_test_every} epochs and after the last.")
+        sentences.append(f"The test accuracy is measured every {config.eval_test_every} epochs and in the last epoch.")
     on = [f"weight decay {config.weight_decay}"] if config.weight_decay else []
     on += ["random crops"] if config.random_crop else []
     on += ["flips and rotations"] if config.augment_flip_rotate else []
@@ -195,7 +214,7 @@ def choices(test: RandomizationTest, config: ExperimentConfig, images: int, rate
 
 
 def estimate(prepared: Prepared) -> list[str]:
-    """How long the rest should take here, in a line; none where nothing is missing."""
+    """Says in one line how long the remaining training should take here; empty where nothing remains."""
     found = found_of(list(prepared.test.configs(prepared.config).values()))
     left, budget = to_train(found, prepared.test.seconds)
     if not left:
@@ -208,11 +227,14 @@ def estimate(prepared: Prepared) -> list[str]:
         return [f"{runs}, at most {duration(budget)}." if budget < math.inf else f"{runs}."]
     done = sum(len(run.metrics) for one in left if isinstance(run := found[one], RunResult))
     most = min((len(left) * config.num_epochs - done) * epoch, budget)
-    return [f"{runs}, an epoch in about {epoch:.2g} s, at most {duration(most)}."]
+    return [f"{runs}, about {epoch:.2g} s an epoch, at most {duration(most)} in all."]
 
 
 def carry_out(prepared: Prepared, observe: Observe = tuple, begin: Steps = unwatched) -> Report:
-    """Trains what is missing, within the budget. Raises `RunError` for what is no divergence."""
+    """Trains the remaining runs within the budget, and returns the report.
+
+    Raises `RunError` where a run fails, except for a loss that is not finite: the report says so.
+    """
     configs = prepared.test.configs(prepared.config)
     outcomes = train_within(list(dict.fromkeys(configs.values())), prepared.test.seconds, observe)
     found: dict[tuple[str, int], RunResult | DivergedError] = {}
@@ -228,9 +250,9 @@ def carry_out(prepared: Prepared, observe: Observe = tuple, begin: Steps = unwat
 def rate_to_compare(
     prepared: Prepared, outcomes: Sequence[RunResult | DivergedError], begin: Steps = unwatched
 ) -> Rate | None:
-    """What a range test finds, where labels were not fitted at a rate that was given.
+    """Returns a range test's result to compare a given learning rate with, if a run did not fit its labels.
 
-    None too where the comparison would take longer than the budget, or no rate keeps the loss finite.
+    None where all runs fit, where the range test would take longer than the budget, and where no loss is finite.
     """
     runs = [outcome for outcome in outcomes if isinstance(outcome, RunResult)]
     if prepared.test.lr == "auto" or all(train_accuracy(run.final) >= FITS for run in runs):

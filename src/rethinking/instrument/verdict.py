@@ -1,6 +1,6 @@
-"""The verdict of a randomization test: what its runs show, in sentences with their numbers and thresholds.
+"""The verdict of a randomization test: sentences about its runs, each with its number and its threshold.
 
-Pure functions of numbers. Why a network did not fit its labels is in `causes`.
+All functions here are pure functions of numbers. `causes` explains why a network did not fit its labels.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from rethinking.experiments.quantities import decimals, percent, whole
 from rethinking.instrument.conditions import RANDOM, TRUE, Condition
 from rethinking.theory.rademacher import DELTA, gap_bound
 from rethinking.training.run_dir import Record
 
-FITS = 0.99  # exact training accuracy; of Table 1's networks that fit random labels the least has 99.34%
+FITS = 0.99  # exact training accuracy; the lowest of Table 1's networks that fit random labels is 99.34%
 
-GUESS = 1.2  # times the accuracy of a guess, below which a test accuracy shows nothing learnt
+GUESS = 1.2  # times the accuracy of guessing; a test accuracy below it shows nothing learnt
 
 
 class Finding(NamedTuple):
-    """about: what it is of; number: the one that the sentence rests on, and threshold: what it is compared with
+    """One statement of the verdict, with the number that it rests on.
 
-    command: what to try next; causes_of: the condition, in words, whose causes are said after it
+    about: the condition and the question, such as 'random labels: fit'; or 'capacity' or 'seeds'
+    sentence: the statement, one or more English sentences
+    number: the number that the statement rests on, None where it has none
+    threshold: the value that `number` is compared with, None where it has none
+    command: the command to try next, '' where there is none
+    causes_of: the condition, in words, whose causes follow this finding, or ''
     """
 
     about: str
@@ -33,9 +39,10 @@ class Finding(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What one condition's runs show, one list of records, an epoch each, for every seed.
+    """The runs of one condition.
 
-    diverged: number of further seeds, whose loss was not finite and which have no numbers
+    metrics: a list of records for each seed, one record an epoch
+    diverged: number of further seeds whose loss was not finite; they have no records
     """
 
     condition: Condition
@@ -44,49 +51,57 @@ class Shown(NamedTuple):
 
     @property
     def seeds(self) -> int:
+        """Number of seeds, including those that diverged."""
         return len(self.metrics) + self.diverged
 
     @property
     def train_accuracies(self) -> list[float]:
-        """After the last epoch, as of `train_accuracy`."""
+        """The training accuracy of each seed after its last epoch, from 0 to 1 (see `train_accuracy`)."""
         return [train_accuracy(records[-1]) for records in self.metrics]
 
     @property
     def test_accuracies(self) -> list[float]:
-        """After the last epoch; empty where there is no test set."""
+        """The test accuracy of each seed after its last epoch, from 0 to 1; empty without a test set."""
         last = [records[-1]["test_accuracy"] for records in self.metrics]
         return [accuracy for accuracy in last if accuracy is not None] if None not in last else []
 
     @property
     def epochs(self) -> list[int]:
+        """The number of epochs of each seed."""
         return [len(records) for records in self.metrics]
 
     @property
     def epochs_to_fit(self) -> list[int | None]:
-        """The first epoch of each seed with an exact training accuracy of `FITS`."""
+        """The first epoch of each seed whose exact training accuracy is at least `FITS`; None where no epoch's is."""
         return [epoch_to_fit(records) for records in self.metrics]
 
     @property
     def fits(self) -> bool:
-        """Whether every seed's last epoch does."""
+        """Whether no seed diverged and each has a training accuracy of at least `FITS` after its last epoch."""
         return not self.diverged and min(self.train_accuracies) >= FITS
 
 
 def train_accuracy(record: Record) -> float:
-    """Of an epoch, exact; online where a run was interrupted before that was measured."""
-    exact: float | None = record["exact_train_accuracy"]
+    """Returns the exact training accuracy of an epoch, from 0 to 1.
+
+    An interrupted run may lack the exact accuracy; then this is the online accuracy of its last epoch.
+    """
+    exact = record["exact_train_accuracy"]
     return record["train_accuracy"] if exact is None else exact
 
 
 def epoch_to_fit(records: Sequence[Record]) -> int | None:
-    """The first epoch whose exact training accuracy reached `FITS`; None where none did."""
+    """Returns the first epoch whose exact training accuracy is at least `FITS`; None where no epoch's is."""
     return next((record["epoch"] for record in records if (record["exact_train_accuracy"] or 0.0) >= FITS), None)
 
 
 def verdict(network: str, shown: Sequence[Shown], images: int, classes: int) -> list[Finding]:
-    """The findings on conditions with at least one finished epoch, each of them in `shown` once.
+    """Returns the findings about all conditions, in the order in which a reader needs them (Section 2).
 
-    images: of the training set; classes: of the data
+    network: its name in the sentences
+    shown: the conditions, each once and with at least one finished epoch
+    images: number of training images
+    classes: number of classes
     """
     by_key = {one.condition.key: one for one in shown}
     true, random = by_key.get(TRUE), by_key.get(RANDOM)
@@ -104,36 +119,31 @@ def verdict(network: str, shown: Sequence[Shown], images: int, classes: int) -> 
 
 
 def fitting(network: str, shown: Shown, images: int) -> Finding:
-    """Whether it fits the labels of a condition."""
-    reached, words, first = shown.train_accuracies, shown.condition.words, shown.epochs_to_fit
-    lowest = min(reached)
+    """Says whether the network fits the labels of a condition: a training accuracy of at least `FITS`."""
+    words, seeds, reached = shown.condition.words, shown.seeds, shown.train_accuracies
     fitted = sum(accuracy >= FITS for accuracy in reached)
-    seeds = shown.seeds
-    about = f"{words}: fit"
-    plural = " epoch" if max(shown.epochs) == 1 else " epochs"
-    accuracies = f"{span(reached, percent)} of {images:,} training images"
-    each, none = (f" with {word} of {seeds} seeds" if seeds > 1 else "" for word in ("each", "none"))
-    if fitted == seeds:
-        epochs = [epoch for epoch in first if epoch is not None]
-        when = f", and {FITS:.0%}, the threshold, by epoch {span(epochs, whole)}" if len(epochs) == seeds else ""
-        sentence = f"{network} fits {words}{each}: it learns {accuracies}{when}."
-    elif fitted:
-        sentence = (
-            f"{network} fits {words} with {fitted} of {seeds} seeds: it learns {accuracies} (threshold {FITS:.0%})."
-        )
+    if seeds == 1:
+        whether = f"{network} {'fits' if fitted else 'does not fit'} {words}."
     else:
-        sentence = (
-            f"{network} {'fits' if none else 'does not fit'} {words}{none} in {span(shown.epochs, whole)}{plural}:"
-            f" it learns {accuracies} (threshold {FITS:.0%})."
-        )
-    return Finding(about, sentence, lowest, FITS, causes_of=words)
+        count = {0: "none", seeds: "each"}.get(fitted, str(fitted))
+        whether = f"{network} fits {words} with {count} of {seeds} seeds."
+    first = [epoch for epoch in shown.epochs_to_fit if epoch is not None]
+    threshold = f" (threshold {FITS:.0%})."
+    if fitted == len(first) == seeds:
+        epoch = "epoch" if min(first) == max(first) else "epochs"
+        threshold = f". It first reached the threshold, {FITS:.0%}, in {epoch} {span(first, whole)}."
+    after = "" if fitted else f" after {span(shown.epochs, whole)} {'epoch' if max(shown.epochs) == 1 else 'epochs'}"
+    sentence = (
+        f"{whether} Its training accuracy{after} is {span(reached, strict_percent)} on {images:,} images{threshold}"
+    )
+    return Finding(f"{words}: fit", sentence, min(reached), FITS, causes_of=words)
 
 
 def duration(shown: Shown, true: Shown | None) -> list[Finding]:
-    """How much longer fitting took than with true labels; nothing where one of both was not fitted."""
+    """Compares the mean epochs to fit a condition with those to fit true labels; empty where either does not fit."""
     if true is None or not (shown.fits and true.fits):
         return []
-    epochs, baseline = ([e for e in one.epochs_to_fit if e is not None] for one in (shown, true))
+    epochs, baseline = ([epoch for epoch in one.epochs_to_fit if epoch is not None] for one in (shown, true))
     if len(epochs) < shown.seeds or len(baseline) < true.seeds:
         return []
     factor = statistics.mean(epochs) / statistics.mean(baseline)
@@ -147,7 +157,10 @@ def duration(shown: Shown, true: Shown | None) -> list[Finding]:
 
 
 def gap(first: Shown | None, second: Shown | None, classes: int) -> list[Finding]:
-    """Training less test accuracy of one or two conditions, beside a guess."""
+    """States the generalization gap of one or two conditions: training minus test accuracy, a mean over seeds.
+
+    Its threshold is 1 - 1/classes for random labels, the expected gap of a network that fits all of them.
+    """
     measured = [one for one in (first, second) if one is not None and one.test_accuracies]
     findings = []
     for one in measured:
@@ -155,67 +168,73 @@ def gap(first: Shown | None, second: Shown | None, classes: int) -> list[Finding
         points = [100 * (a - b) for a, b in zip(train, test, strict=True)]
         words = one.condition.words
         sentence = (
-            f"With {words} the gap between training and test accuracy is {span(points, decimal)} points:"
-            f" {span(train, percent)} less {span(test, percent)}."
+            f"The generalization gap with {words} is {span(points, decimals(2))} percentage points:"
+            f" {span(train, strict_percent)} training accuracy minus {span(test, strict_percent)} test accuracy."
         )
-        guessed = None
+        expected = None
         if one.condition.key == RANDOM:
-            sentence = f"{sentence[:-1]}, where a guess is right for {1 / classes:.2%}."
-            guessed = 1 - 1 / classes  # of a network that learns all training images, and of others nothing
-        findings.append(Finding(f"{words}: gap", sentence, statistics.mean(points) / 100, guessed))
+            sentence += f" Guessing has a test accuracy of {1 / classes:.2%}."
+            expected = 1 - 1 / classes
+        findings.append(Finding(f"{words}: gap", sentence, statistics.mean(points) / 100, expected))
     return findings
 
 
 def capacity(network: str, random: Shown, true: Shown | None, images: int, classes: int) -> Finding:
-    """What fitting random labels implies for capacity as an explanation (Section 2.2, Equation 1)."""
+    """States what the fit of random labels says about capacity as an explanation (Section 2.2, Equation 1).
+
+    Its number is a lower bound on Equation 1's bound on the generalization gap. Its threshold is 1: a larger bound
+    says nothing.
+    """
     complexity = statistics.mean(complexity_at_least(accuracy, classes) for accuracy in random.train_accuracies)
     bound = gap_bound(complexity, images)
     draws = "one draw" if len(random.metrics) == 1 else f"the mean of {len(random.metrics)} draws"
     equation = (
-        f" By Equation 1 the empirical Rademacher complexity of its two-class functions on these images is at least"
-        f" {complexity:.3f} (from {draws} of labels), so what bounds their gap with probability {1 - DELTA:.0%} is at"
-        f" least {bound:.2f}."
+        " The empirical Rademacher complexity (Equation 1) of its two-class functions on these images is at least"
+        f" {complexity:.3f}, from {draws} of labels. So the bound on their generalization gap with probability"
+        f" {1 - DELTA:.0%} is at least {bound:.2f}."
     )
-    if random.fits:
-        tested = true.test_accuracies if true else []
-        explained = f" the {span(tested, percent)} on test images" if tested else " how it generalizes"
-        if tested and statistics.mean(tested) < GUESS / classes:
-            explained = (
-                f" how it generalizes, of which {span(tested, percent)} on test images, near a guess, show little"
-            )
-        ends = " No gap is larger than 1: such a bound says nothing." if bound >= 1 else ""
+    if not random.fits:
         sentence = (
-            "The same network, trained in the same way, fits labels that say nothing of its images. Its capacity does"
-            f" not explain{explained}.{equation}{ends}"
-        )
-    else:
-        sentence = (
-            f"This test does not settle whether its capacity explains how it generalizes: {network} was not seen to fit"
-            f" random labels."
+            f"This test does not settle whether the capacity of {network} explains how it generalizes, because"
+            f" {network} did not fit random labels."
         )
         if complexity > 0:
-            sentence += f"{equation} Both may be larger: training finds a lower bound."
+            sentence += f"{equation} Both numbers may be larger, because training finds only a lower bound."
+        return Finding("capacity", sentence, bound, 1.0)
+    tested = true.test_accuracies if true else []
+    explained = f"its test accuracy of {span(tested, strict_percent)}." if tested else "how it generalizes."
+    if tested and statistics.mean(tested) < GUESS / classes:
+        explained = (
+            f"how it generalizes. Its test accuracy of {span(tested, strict_percent)} is close to guessing and shows"
+            " little generalization."
+        )
+    vacuous = " No gap is larger than 1, so this bound says nothing." if bound >= 1 else ""
+    sentence = (
+        "The same network, trained in the same way, fits labels that say nothing about its images. So its capacity"
+        f" does not explain {explained}{equation}{vacuous}"
+    )
     return Finding("capacity", sentence, bound, 1.0)
 
 
 def complexity_at_least(accuracy: float, classes: int) -> float:
-    """A lower bound on Equation 1's R_n from one draw of random labels of which a network has learnt a share.
+    """Returns a lower bound on Equation 1's R_n, from one draw of random labels and a training accuracy on them.
 
-    Half of the classes as +1 and half as -1 make random signs of the labels and a function to +1 and -1 of the network.
-    The two agree where the network has the label. Of an odd number of classes one has signs of its own, a coin's,
-    whose mean correlation with any function is 0. So the correlation is at least (k - k mod 2) / k - 2 (1 - accuracy),
-    of k classes. It is never below 0, which a constant function reaches in the mean.
+    Half of the classes count as +1 and half as -1. So random labels become random signs, and the network becomes a
+    function to +1 and -1. Both agree on each image whose label the network gives. With an odd number of classes, one
+    class has random signs of its own, and their mean correlation with any function is 0. So for k classes the
+    correlation is at least (k - k mod 2) / k - 2 (1 - accuracy). It is never below 0, which a constant function
+    reaches in the mean.
     """
     return max(0.0, (classes - classes % 2) / classes - 2 * (1 - accuracy))
 
 
 def spread(shown: Sequence[Shown]) -> Finding:
-    """How many seeds there were, and so what is known of their spread."""
+    """States the number of seeds, the smallest of all conditions."""
     seeds = min(one.seeds for one in shown)
     if seeds == 1:
-        sentence = "These are numbers of one seed; how much they vary from seed to seed is not known."
+        sentence = "All numbers come from one seed. How much they vary over seeds is not known."
     else:
-        sentence = f"These are numbers of {seeds} seeds, each with random draws of its own."
+        sentence = f"All numbers come from {seeds} seeds. Each seed has its own random draws."
     return Finding("seeds", sentence, float(seeds))
 
 
@@ -223,24 +242,17 @@ def spread(shown: Sequence[Shown]) -> Finding:
 
 
 def span(values: Sequence[float], written: Callable[[float], str]) -> str:
-    """The least and the largest of several values, or the one that there is."""
-    least, largest = written(min(values)), written(max(values))
-    return least if least == largest else f"{least} to {largest}"
+    """Writes the smallest and the largest value, as '1 to 3', or one of them where both read the same."""
+    smallest, largest = written(min(values)), written(max(values))
+    return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-def percent(value: float) -> str:
-    """Rounded down where rounding would say that all are right."""
-    text = f"{value:.2%}"
+def strict_percent(value: float) -> str:
+    """Writes a share as a percentage; unlike `percent`, it writes 100.00% only for exactly 1."""
+    text = percent(value)
     return "99.99%" if text == "100.00%" and value < 1 else text
 
 
-def whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
 def epochs_in_words(value: float) -> str:
-    return "1 epoch" if value == 1 else f"{value:,.0f} epochs"
-
-
-def decimal(value: float) -> str:
-    return f"{value:.2f}"
+    """Writes a number of epochs, as '1 epoch' or '1,000 epochs'."""
+    return "1 epoch" if value == 1 else f"{whole(value)} epochs"
