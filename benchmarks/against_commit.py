@@ -1,15 +1,15 @@
-"""This checkout against another commit's, both at work at once and asked in turn.
+"""Compares the speed of this checkout with the speed of another commit.
 
     git worktree add ../old 9d224da
     python benchmarks/against_commit.py ../old --beside 0 1 2 [--models small_alexnet] [--out results/performance.csv]
 
 Each side is a process of its own (`serve_epochs.py`) that trains epochs on random images and evaluates them. A round
-has each once, and the ratio is the median over the rounds. With nothing beside them, whole runs of 70 epochs on
-CIFAR-10 are put together from both: each epoch trains and evaluates the test set, and passes over the training set come
-in where the commit measures the exact training accuracy, by the accuracies of the runs in `results/`.
+times each side once, and the ratio is the median over the rounds. With no other process, the times of whole runs of 70
+epochs on CIFAR-10 are computed from these speeds. Each epoch trains and evaluates the test set. Where the commit
+measures the exact training accuracy, it also passes over the training set; the runs in `results/` say in which epochs.
 
-`--beside N`: N other processes keep a core busy each. Then the other commit is there twice, with all threads and with
-one, and the ratio is to the better of these.
+With `--beside N`, N other processes keep a core busy each. Then the other commit runs twice, with all threads and with
+one, and the ratio is to the better of the two.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ from rethinking.training.run_dir import FIT_THRESHOLDS
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, TRAIN, TEST = 70, 50_000, 10_000  # of a run on CIFAR-10
-ADAPTING = 15.0  # seconds of epochs in a round beside others, of which choosing threads takes about 5
+ADAPTING = 15.0  # seconds of epochs in a round beside other processes; about 5 choose the number of threads
 LABELS = {"none": "true labels", "random_labels": "random labels"}
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     other: Annotated[Path, tyro.conf.Positional]
     models: tuple[str, ...] = catalogue.PAPER
     beside: tuple[int, ...] = (0,)
@@ -52,6 +54,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models, and writes their rows."""
     alone: list[dict[str, Any]] = []
     shared: list[dict[str, Any]] = []
     for model in arguments.models:
@@ -66,7 +69,7 @@ def main(arguments: Arguments) -> None:
 
 
 def compared(arguments: Arguments, model: str) -> Iterator[dict[str, Any]]:
-    """Training, evaluation and whole runs with nothing else at work."""
+    """Times training, evaluation and whole runs without other processes, and yields a row for each."""
     with sides(arguments, model) as (other, ours):
         rounds = [
             [(side.images_per_second("epoch"), side.images_per_second("evaluate")) for side in (other, ours)]
@@ -91,7 +94,7 @@ def compared(arguments: Arguments, model: str) -> Iterator[dict[str, Any]]:
 
 
 def beside(arguments: Arguments, model: str, others: int) -> Iterator[dict[str, Any]]:
-    """Training with `others` processes at work."""
+    """Times training beside `others` processes, and yields a row for each side."""
     with sides(arguments, model, with_one_thread=True) as (all_threads, one_thread, ours), busy(others):
         rounds = [
             [side.images_per_second("epoch", ADAPTING) for side in (all_threads, one_thread, ours)]
@@ -111,6 +114,7 @@ def beside(arguments: Arguments, model: str, others: int) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def sides(arguments: Arguments, model: str, with_one_thread: bool = False) -> Iterator[list[Side]]:
+    """Starts the processes of the other commit, of one thread if asked, and of this checkout; ends them on exit."""
     checkouts: list[tuple[Path, dict[str, str]]] = [(arguments.other, {}), (ROOT, {})]
     if with_one_thread:
         checkouts.insert(1, (arguments.other, {"OMP_NUM_THREADS": "1"}))
@@ -126,6 +130,7 @@ def sides(arguments: Arguments, model: str, with_one_thread: bool = False) -> It
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
+    """Keeps `processes` cores busy, one by each of as many processes."""
     at_work = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
@@ -136,7 +141,10 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def accuracies_of(model: str, randomization: str) -> list[tuple[float, float | None]] | None:
-    """Online and exact training accuracy of each epoch of a run without regularization in `results/`."""
+    """Returns the online and the exact training accuracy of each epoch of a run in `results/`.
+
+    The run has no explicit regularization. None where there is no run like this.
+    """
     for folder in (ROOT / "results" / "cifar10", ROOT / "results"):
         with (folder / "runs.csv").open(newline="", encoding="utf-8") as file:
             plain = {
@@ -158,10 +166,12 @@ def accuracies_of(model: str, randomization: str) -> list[tuple[float, float | N
 def seconds_of_run(
     side: Side, accuracies: list[tuple[float, float | None]], training: float, evaluation: float
 ) -> float:
-    """Of a run with these accuracies at so many images a second, but for saving.
+    """Returns the seconds of a run with these accuracies, without saving its files.
 
-    Between 99.9% and 100% a commit that measures until the fit is taken to find an image that is still wrong. It
-    does so in nearly every epoch.
+    training, evaluation: images a second
+
+    A commit that measures until the fit stops a pass at the first wrong image. Between 99.9% and 100%, it finds one in
+    nearly every epoch, so no whole pass is counted there.
     """
     passes, best = 0, 0.0
     for epoch, (online, exact) in enumerate(accuracies, start=1):
@@ -174,6 +184,7 @@ def seconds_of_run(
 
 
 def said(row: dict[str, Any]) -> dict[str, Any]:
+    """Prints the ratio of a row, and returns the row."""
     show(f"{row['model']}, {row['setting']}: {row['ratio']:.2f}")
     return row
 

@@ -1,9 +1,10 @@
-"""Training epochs here against JAX's, jitted as whole epochs and as steps, all at work at once and asked in turn.
+"""Compares training epochs here with JAX's, jitted as whole epochs and as steps.
 
     python3 -m venv ../jax && ../jax/bin/pip install jax
     python benchmarks/against_jax.py ../jax/bin/python [--models mlp_1x512] [--out results/performance.csv]
 
-In float32 the ratio is to JAX's faster form in float32, in bfloat16 to JAX's fastest of both precisions.
+Each form is a process of its own, and a round times each once. In float32 the ratio is to JAX's faster form in
+float32. In bfloat16 it is to JAX's fastest form of both precisions.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from workload import keep, steps_of_an_epoch
 HERE = Path(__file__).parent
 PRECISIONS = ("fp32", "bf16")
 FORMS = ("epoch", "step")
-CONVOLUTIONAL_STEPS = 2  # of JAX's epoch: inside `lax.scan` XLA's convolutions take seconds each
-LEAST = 4.0  # seconds of epochs at a time: what ran before on the other sides is then out of the caches
+CONVOLUTIONAL_STEPS = 2  # steps of JAX's epoch; inside `lax.scan` each of XLA's convolutions takes seconds
+LEAST = 4.0  # seconds of epochs at a time, so that the data of the other processes leaves the caches
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     python: Annotated[str, tyro.conf.Positional]
     models: tuple[str, ...] = ("mlp_1x512", "mlp_3x512", "small_alexnet")
     rounds: int = 7
@@ -37,6 +40,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models, prints the ratios, and writes the rows."""
     rows: list[dict[str, Any]] = []
     for model in arguments.models:
         steps = steps_of_an_epoch(model, torch.device("cpu")) if model.startswith("mlp") else CONVOLUTIONAL_STEPS

@@ -1,11 +1,11 @@
-"""How much of the bare training step an epoch of this project reaches, and how a stock pipeline compares.
+"""Compares an epoch of this project with its bare training step, and with a stock pipeline.
 
-For each model, on CIFAR-sized random images, in images a second:
+For each model, in images a second on random images of CIFAR-10's size:
   step   forward, backward and update on one fixed batch in memory
-  epoch  `training.loop.train_epoch` with the same step: order, gathering, metrics and all
-  stock  the same model behind `torch.utils.data.DataLoader` with per-image transforms and 2 workers, fp32, in a process
-         of its own that knows nothing of this project's settings
-All are timed in turn, and the ratio is the median over the rounds.
+  epoch  `training.loop.train_epoch` with the same step, with its order, gathering and metrics
+  stock  the same model with `torch.utils.data.DataLoader`, transforms of single images and 2 workers, in float32; it
+         runs in a process of its own, without this project's settings
+A round times each once, and the ratio is the median over the rounds.
 
     python benchmarks/epoch_against_step.py [--rounds 3] [--models small_alexnet mlp_1x512] [--out results/bench.csv]
 """
@@ -54,6 +54,8 @@ Timed = Callable[[], float]  # does the work once and returns images a second
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     rounds: int = 3
     models: tuple[str, ...] = catalogue.PAPER
     device: str = "auto"
@@ -61,6 +63,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and augmentations, prints a table, and writes the rows."""
     console = Console()
     machine = Machine.here(arguments.device)
     console.print(f"{machine.hardware}, {machine.threads} threads, {machine.precision}, PyTorch {machine.torch}")
@@ -70,7 +73,7 @@ def main(arguments: Arguments) -> None:
             if augmentation != "none" and name.startswith("mlp"):
                 continue
             step, epoch = step_and_epoch(ExperimentConfig(model_name=name, **options), machine)
-            rounds = arguments.rounds * (3 if name.startswith("mlp") else 1)  # their rounds are short
+            rounds = arguments.rounds * (3 if name.startswith("mlp") else 1)  # an MLP's rounds are short
             alone = stock_epoch(name, machine.device) if augmentation == "none" else contextlib.nullcontext()
             with alone as stock:
                 compared = [step, epoch, stock] if stock else [step, epoch]
@@ -90,7 +93,7 @@ def main(arguments: Arguments) -> None:
 
 
 def step_and_epoch(config: ExperimentConfig, machine: Machine) -> tuple[Timed, Timed]:
-    """The bare step on one batch in memory, as often as an epoch has it, and the epoch."""
+    """Returns two timers: of the bare step on one batch in memory, as often as an epoch has it, and of the epoch."""
     runs = runs_at_work(config, machine)
     step = step_of(runs)
     steps = bare_steps(step, runs)
@@ -104,7 +107,7 @@ def step_and_epoch(config: ExperimentConfig, machine: Machine) -> tuple[Timed, T
 
 
 class StockDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """One image at a time through PIL, as torchvision's `CIFAR10` with `CenterCrop`, `ToTensor` and a function does."""
+    """Reads one image at a time with PIL, as torchvision's `CIFAR10` with `CenterCrop` and `ToTensor` does."""
 
     def __init__(self, images: int) -> None:
         split = random_split(images)
@@ -122,7 +125,7 @@ class StockDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 @contextlib.contextmanager
 def stock_epoch(name: str, device: torch.device, bf16: bool = False) -> Iterator[Timed]:
-    """The stock pipeline, waiting in its own process to be timed; in bfloat16 by autocast where that is asked for."""
+    """Starts the stock pipeline in a process of its own, and yields what times its epoch; `bf16` uses autocast."""
     here, there = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve_stock_epochs, args=(name, device, bf16, there))
     process.start()
@@ -138,7 +141,7 @@ def stock_epoch(name: str, device: torch.device, bf16: bool = False) -> Iterator
 
 
 def serve_stock_epochs(name: str, device: torch.device, bf16: bool, orders: Connection) -> None:
-    """The loader's workers persist between epochs, so that their start costs nothing here."""
+    """Trains an epoch for each order, and sends its images a second; the loader's workers persist between epochs."""
     count = 128 * steps_of_an_epoch(name, device)
     model = build_model(name).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
@@ -158,6 +161,7 @@ def serve_stock_epochs(name: str, device: torch.device, bf16: bool, orders: Conn
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
+    """Returns the rows as a table for the terminal."""
     table = Table("model", "augmentation", "step img/s", "epoch img/s", "epoch/step", "stock img/s", "epoch/stock")
     for row in rows:
         stock: tuple[str, ...] = ()

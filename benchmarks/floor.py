@@ -1,9 +1,9 @@
-"""The least time that a training step could take here, and how much of that speed is reached.
+"""Computes the least time that a training step could take here, and how much of that speed it reaches.
 
-A step has at least the floating-point operations of its convolutions and matrix products, and moves at least its
-weights, their gradients and the optimizer's state once each, and what it keeps for the backward pass twice. The
-device's own rates are measured: the best of several matrix products and convolutions, and that of copying a large
-tensor. The floor is the longer of both times, as if they overlapped wholly. A profile says where the time goes.
+A step needs at least the floating-point operations of its convolutions and matrix products. It moves at least its
+weights, their gradients and the optimizer's state once each, and the tensors kept for the backward pass twice. The
+device's rates are measured: the best of several matrix products and convolutions, and the copy of a large tensor. The
+floor is the longer of the two times, as if they overlapped completely. A profile shows where the time goes.
 
     python benchmarks/floor.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
@@ -33,11 +33,13 @@ from rethinking.training.memory import activations
 PRODUCTS = ((2048, 2048, 2048), (4096, 512, 4096), (128, 2352, 512), (8192, 1024, 64))  # (n, k) by (m, k) transposed
 CONVOLUTIONS = ((64, 64, 5, 14), (96, 96, 3, 28), (160, 96, 3, 14))  # channels in and out, kernel, side; of 128 images
 COPIED = 1 << 28  # bytes
-OPERATIONS = 6  # named of a profile
+OPERATIONS = 6  # operations of a profile that are printed
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 5
     device: str = "auto"
@@ -45,6 +47,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Measures all models, prints their floors and profiles, and writes the rows."""
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
     profiles: list[dict[str, Any]] = []
@@ -73,12 +76,13 @@ def main(arguments: Arguments) -> None:
 
 
 def fastest(work: Callable[[], object], machine: Machine, rounds: int) -> float:
+    """Returns the least seconds of `work` over the rounds, after one that is not counted."""
     work()
     return min(seconds(work, machine.device) for _ in range(rounds))
 
 
 def best_rate(machine: Machine) -> float:
-    """Floating-point operations a second of the fastest product or convolution, in the precision of the runs."""
+    """Measures the floating-point operations a second of the fastest product or convolution, in the runs' precision."""
     made: dict[str, Any] = {
         "device": machine.device,
         "dtype": torch.bfloat16 if machine.precision == "bf16" else torch.float32,
@@ -97,22 +101,22 @@ def best_rate(machine: Machine) -> float:
 
 
 def copy_rate(machine: Machine) -> float:
-    """Bytes a second, read and written."""
+    """Measures the bytes a second of a copy, read and written."""
     source = torch.zeros(COPIED // 4, device=machine.device)
     target = torch.empty_like(source)
     return 2 * COPIED / fastest(lambda: target.copy_(source), machine, 5)
 
 
 def operations(model: str, batch: int) -> int:
-    """Of forward and backward of one batch."""
-    network = build_model(model).double()  # whose products the counter knows, all of them
+    """Counts the floating-point operations of the forward and the backward pass of one batch."""
+    network = build_model(model).double()  # the counter knows all products of float64
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(batch, 3, 28, 28, dtype=torch.float64)).sum().backward()
     return int(counter.get_total_flops())
 
 
 def moved(model: str, batch: int, precision: str) -> int:
-    """Bytes of one step, each thing no oftener than it must."""
+    """Counts the bytes that one step must move at least."""
     network = build_model(model)
     kept, _ = activations(network, torch.zeros(8, 3, 28, 28), precision == "bf16")
     weights = 4 * count_parameters(network)
@@ -120,7 +124,7 @@ def moved(model: str, batch: int, precision: str) -> int:
 
 
 def profile(work: Callable[[], object], device: str) -> list[tuple[str, float]]:
-    """The operations that take most of the time, and their shares of it."""
+    """Returns the `OPERATIONS` operations that take the most time, and their shares of the time."""
     with torch.profiler.profile() as profiler:
         work()
     own = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"

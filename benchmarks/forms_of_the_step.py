@@ -1,7 +1,8 @@
-"""The bare training step eager, captured as a CUDA graph, and through PyTorch's compiler, and what getting ready costs.
+"""Compares the bare training step: eager, captured as a CUDA graph, and compiled by PyTorch.
 
-For each model, in images a second on one batch in memory; all are timed in turn, and the ratio to eager is the median
-over the rounds. `seconds` is the time before the first step, with an empty and then with a filled compiler's cache.
+For each model, in images a second on one batch in memory. A round times each form once, and the ratio to the eager
+step is the median over the rounds. `seconds` is the time before the first step; the compiler's cache is empty for
+`compiled`, and filled for `compiled again`.
 
     python benchmarks/forms_of_the_step.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
@@ -28,6 +29,8 @@ from rethinking.training.step import CapturedStep
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 3
     device: str = "auto"
@@ -35,6 +38,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and forms, prints the ratios, and writes the rows."""
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
     for model in arguments.models:

@@ -1,19 +1,20 @@
-"""What might make a captured step faster on a GPU, each idea captured as well and timed in turn with today's step.
+"""Compares ideas that might make a captured step faster on a GPU with today's step.
 
     python benchmarks/forms_on_cuda.py [--models small_inception small_alexnet] [--out results/performance.csv]
-    python benchmarks/forms_on_cuda.py --device cpu --steps 1 --rounds 1        # tries the script; nothing is captured
+    python benchmarks/forms_on_cuda.py --device cpu --steps 1 --rounds 1        # tries the script without capture
 
-In images a second on one batch in memory; the ratio to today's step is the median over the rounds:
-  today                 as `train` has it
+Each idea is captured too. In images a second on one batch in memory; the ratio to today's step is the median over the
+rounds:
+  today                 the step of `train`
   compiled              forward and backward by `torch.compile` (max-autotune, no graphs of its own)
   parts compiled        only normalization with ReLU, or local response normalization
   cudnn.benchmark       convolutions chosen by trial
   8 channels            images and the first convolution padded from 3 channels
-  bf16 weights          beside float32 ones, which the update goes into
+  bf16 weights          beside float32 weights, which the update changes
   4 steps a graph
   N runs in turn, N runs on streams, N runs stacked     images of all runs
-  stock, stock bf16     `epoch_against_step.py`'s epoch in float32, and in bfloat16 by autocast
-An idea that fails says so in one line, and the others go on. `floor.py` profiles today's step.
+  stock, stock bf16     the stock epoch of `epoch_against_step.py` in float32, and in bfloat16 by autocast
+An idea that fails prints one line, and the others continue. `floor.py` profiles today's step.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ from rethinking.training.step import CapturedStep, Step
 
 CHANNELS = 8  # a row of 16 bytes in bfloat16, which tensor cores load at once
 STEPS_A_GRAPH = 4
-RATE = 1e-12  # random images diverge
+RATE = 1e-12  # random images diverge at usual rates
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = catalogue.PAPER
     rounds: int = 5
     steps: int = 96
@@ -57,24 +60,27 @@ class Arguments:
     out: Path | None = None
 
 
-Steps = Callable[[], object]  # the steps once
+Steps = Callable[[], object]  # runs all steps once
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Makes each idea of one network ready."""
+    """Prepares each idea for one network: a method returns what runs its steps once."""
 
     model: str
     machine: Machine
     steps: int
 
     def runs(self, number: int = 1, build: Callable[[], nn.Module] | None = None) -> list[Training]:
+        """Returns `number` runs at work on random images."""
         return runs_at_work(ExperimentConfig(model_name=self.model), self.machine, number, 256, build)
 
     def today(self) -> Steps:
+        """Uses the step of `train`."""
         return self._steps(self.runs())
 
     def compiled(self) -> Steps:
+        """Compiles the forward and the backward pass."""
         runs = self.runs()
         step = step_of(runs)
         torch._dynamo.reset()
@@ -83,33 +89,39 @@ class Workshop:
         return self._steps(runs, step)
 
     def parts_compiled(self) -> Steps:
+        """Compiles normalization with ReLU, or local response normalization."""
         torch._dynamo.reset()
         return self._steps(self.runs(build=lambda: with_parts_compiled(build_model(self.model))))
 
     def chosen_by_trial(self) -> Steps:
+        """Lets cuDNN choose convolutions by trial."""
         with flag(torch.backends.cudnn, "benchmark", True):
             return self._steps(self.runs())
 
     def padded(self) -> Steps:
+        """Pads the images and the first convolution to `CHANNELS` channels."""
         runs = self.runs(build=lambda: build_model(self.model, input_shape=(CHANNELS, 28, 28)))
         (_, images, labels) = next(batches_of(runs))
         padded = F.pad(images[0], (0, 0, 0, 0, 0, CHANNELS - images.shape[2]))
         return self._steps(runs, batch=(padded.contiguous(memory_format=torch.channels_last)[None], labels))
 
     def lowered(self) -> Steps:
+        """Keeps weights in bfloat16 beside the float32 weights."""
         runs = self.runs()
         return self._steps(runs, step_of(runs, LoweredStep))
 
     def several_a_graph(self) -> Steps:
+        """Captures `STEPS_A_GRAPH` steps in one graph."""
         runs = self.runs()
         return self._steps(runs, step_of(runs, SeveralSteps), STEPS_A_GRAPH)
 
     def in_turn(self, number: int) -> Steps:
+        """Runs `number` runs one after the other."""
         each = [self._steps([run]) for run in self.runs(number)]
         return lambda: [steps() for steps in each]
 
     def on_streams(self, number: int) -> Steps:
-        """Each run's graph in its own stream, with its own memory."""
+        """Runs each run's graph in its own stream, with its own memory."""
         each = [self._once([run]) for run in self.runs(number)]
         if self.machine.device.type != "cuda":
             return lambda: [once() for _ in range(self.steps) for once in each]
@@ -124,6 +136,7 @@ class Workshop:
         return work
 
     def stacked(self, number: int) -> Steps:
+        """Runs `number` runs as one computation."""
         return self._steps(self.runs(number))
 
     def _steps(
@@ -151,20 +164,22 @@ class Workshop:
 
 
 def step_of(runs: list[Training], kind: type[Step] = Step) -> Step:
+    """Returns the step of these runs, of class `kind`."""
     return kind([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
 
 
 class SeveralSteps(Step):
-    """Steps that are one to whoever captures them."""
+    """Does `STEPS_A_GRAPH` steps as one, for one capture."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Does the steps, and returns loss and logits of the last."""
         for _ in range(STEPS_A_GRAPH - 1):
             super().__call__(images, labels)
         return super().__call__(images, labels)
 
 
 class LoweredStep(Step):
-    """Forward and backward with weights of convolutions and linear layers in bfloat16, which each update rewrites."""
+    """Computes both passes with bfloat16 copies of the weights of convolutions and linear layers."""
 
     def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Optimizer], autocast: torch.autocast) -> None:
         super().__init__(models, optimizers, autocast)
@@ -178,10 +193,12 @@ class LoweredStep(Step):
         self._network = lowered
 
     def begin(self, learning_rates: Any) -> None:
+        """Begins an epoch, and puts the bfloat16 network into training mode."""
         super().begin(learning_rates)
         self._network.train()
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Does one step, and returns its loss and logits."""
         with self._autocast:
             logits = self._network(images[0])
             loss = F.cross_entropy(logits.float(), labels[0])
@@ -198,6 +215,7 @@ class LoweredStep(Step):
 
 
 def with_parts_compiled(network: nn.Module) -> nn.Module:
+    """Compiles the normalization layers of a network, and returns it."""
     for module in network.modules():
         if isinstance(module, LocalResponseNorm):
             module.compile(dynamic=False)
@@ -212,6 +230,7 @@ def with_parts_compiled(network: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def flag(where: Any, name: str, value: object) -> Iterator[None]:
+    """Sets an attribute for the time of the context."""
     before = getattr(where, name)
     setattr(where, name, value)
     try:
@@ -221,7 +240,7 @@ def flag(where: Any, name: str, value: object) -> Iterator[None]:
 
 
 def ideas(model: str, machine: Machine, arguments: Arguments) -> dict[str, tuple[int, Callable[[], Steps]]]:
-    """By name: how many runs it has, and what makes it ready."""
+    """Returns each idea by its name: its number of runs, and the function that prepares it."""
     shop, number = Workshop(model, machine, arguments.steps), arguments.runs
     network = build_model(model)
     found: dict[str, tuple[int, Callable[[], Steps]]] = {"today": (1, shop.today), "compiled": (1, shop.compiled)}
@@ -239,6 +258,7 @@ def ideas(model: str, machine: Machine, arguments: Arguments) -> dict[str, tuple
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and ideas, prints the ratios, and writes the rows."""
     machine = Machine.here(arguments.device)
     for model in arguments.models:
         ready: dict[str, tuple[int, Steps]] = {}
@@ -247,7 +267,7 @@ def main(arguments: Arguments) -> None:
                 steps = make()
                 seconds(steps, machine.device)
                 ready[name] = (number, steps)
-            except Exception as error:  # of an idea, by whatever a driver or compiler makes of it
+            except Exception as error:  # a driver or compiler may raise any error
                 print(f"{model}, {name}: failed, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         rounds: list[dict[str, float]] = []
         for _ in range(arguments.rounds):
@@ -263,6 +283,7 @@ def main(arguments: Arguments) -> None:
 
 
 def as_rows(model: str, rounds: list[dict[str, float]], runs: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Prints the ratio of each idea, and yields its row."""
     for name in rounds[0]:
         ratio = median(one[name] / one["today"] for one in rounds)
         speed = median(one[name] for one in rounds)

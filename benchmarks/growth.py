@@ -1,7 +1,7 @@
-"""How the time of an epoch grows with the images, with the runs at once, and with the width of a network.
+"""Measures how the time of an epoch grows with the images, with the runs at once, and with the width of a network.
 
-Each series is timed in turn, the median over the rounds counts, and its exponent is the slope of a line through the
-logarithms: 1 is in proportion, less is room that was not used before. Runs at once are stacked.
+The time of a point is the median over the rounds. The exponent of a series is the slope of a line through the
+logarithms: 1 means in proportion, and less means that the device had room. Runs at once are stacked.
 
     python benchmarks/growth.py [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
@@ -26,32 +26,35 @@ from rethinking.models.mlp import mlp
 from rethinking.training.loop import step_of
 
 INPUT = (3, 28, 28)
-Point = tuple[int, int, int, Callable[[], nn.Module] | None]  # size, runs, images, another network
+Point = tuple[int, int, int, Callable[[], nn.Module] | None]  # size, runs, images, and the network if not the model
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = ("mlp_1x512", "mlp_3x512", "small_alexnet")
     images: tuple[int, ...] = (5_000, 10_000, 20_000, 50_000)
     runs: tuple[int, ...] = (1, 3, 11, 33)
     widths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
-    images_of_the_others: int = 2_560  # of an epoch, where runs or width vary
+    images_of_the_others: int = 2_560  # images of an epoch where the runs or the width vary
     rounds: int = 3
     device: str = "auto"
     out: Path | None = None
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and series, prints the exponents, and writes the rows."""
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
-    few = arguments.images_of_the_others
+    fixed = arguments.images_of_the_others
     for model in arguments.models:
         config = ExperimentConfig(model_name=model)
         series: dict[str, list[Point]] = {"images": [(count, 1, count, None) for count in arguments.images]}
-        series["runs"] = [(count, count, few, None) for count in arguments.runs]
+        series["runs"] = [(count, count, fixed, None) for count in arguments.runs]
         if model.startswith("mlp"):
             build = partial(mlp, int(model[4]), 10, INPUT)
-            series["width"] = [(width, 1, few, partial(build, width)) for width in arguments.widths]
+            series["width"] = [(width, 1, fixed, partial(build, width)) for width in arguments.widths]
         for what, points in series.items():
             measured = []
             for size, runs, images, network in points:
@@ -71,6 +74,7 @@ def main(arguments: Arguments) -> None:
 
 
 def exponent(points: list[tuple[int, float]]) -> float:
+    """Returns the slope of a line through the logarithms of (size, seconds)."""
     sizes, times = zip(*points, strict=True)
     return linear_regression([math.log(size) for size in sizes], [math.log(time) for time in times]).slope
 

@@ -1,12 +1,12 @@
-"""Eleven runs at once against the same runs one after the other, as Figure 1b needs them.
+"""Compares eleven runs at once with the same runs one after the other, as Figure 1b needs them.
 
-For each model, `train_many` on the same runs from their first line to their last file, evaluation and checkpoints
-included, in images a second of training over all of them:
-  one after the other   as `--at_once 1`
-  stacked               as one computation, the way of `--at_once auto` on CUDA for all but the Inceptions
-  side by side          a thread for each of the processor's cores, the way of `--at_once auto` for MLPs on a CPU
-  stock pipeline        one run as `epoch_against_step.py` has it: training alone, nothing evaluated or saved
-All are timed in turn; the ratio to the first is the median over the rounds.
+For each model, `train_many` trains the same runs, with evaluation and checkpoints. In images a second of training over
+all runs:
+  one after the other   as with `--at_once 1`
+  stacked               as one computation, as `--at_once auto` does on CUDA for all models but the Inceptions
+  side by side          a thread for each core of the processor, as `--at_once auto` does for MLPs on a CPU
+  stock pipeline        one run of the stock pipeline of `epoch_against_step.py`, without evaluation and saving
+A round times each once, and the ratio to the first is the median over the rounds.
 
     python benchmarks/many_at_once.py [--runs 11] [--models mlp_1x512 small_alexnet] [--out results/performance.csv]
 """
@@ -33,6 +33,8 @@ from rethinking.models import catalogue
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     runs: int = 11
     epochs: int = 2
     rounds: int = 3
@@ -44,6 +46,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and ways, prints the ratios, and writes the rows."""
     machine = Machine.here(arguments.device)
     ways: dict[str, dict[str, Any]] = {
         "one after the other": {"at_once": 1},
@@ -72,7 +75,7 @@ def main(arguments: Arguments) -> None:
 
 
 def speed(model: str, arguments: Arguments, options: dict[str, Any], machine: Machine) -> float:
-    """Images a second of all the runs, trained anew."""
+    """Trains all runs from the start, and returns their images a second."""
     trained = 0
     with tempfile.TemporaryDirectory() as folder:
         configs = [

@@ -1,10 +1,11 @@
-"""A chunk of 500 random filters on all of CIFAR-10's images, here and at another commit, one process after the other.
+"""Compares a chunk of 500 random filters on all images of CIFAR-10's size with another commit.
 
     git worktree add ../old 9d224da
     python benchmarks/random_filters.py ../old [--out results/performance.csv]
 
-A process sums chunks as a fit does, of random images, and tells the seconds of the second and its peak of memory. A
-commit that writes the sums after every chunk has the writing in its time. Needs 13 GB of memory and 8 GB in `folder`.
+Each side is a process that sums chunks as a fit does, on random images. It reports the seconds of its second chunk and
+its peak memory. The time includes writing, for a commit that writes the sums after every chunk. The benchmark needs
+13 GB of memory and 8 GB of disk in `--folder`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     other: Annotated[Path, tyro.conf.Positional]
     rounds: int = 3
     train: int = 50_000
@@ -37,6 +40,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Measures both sides in turn, prints the ratios, and writes the rows."""
     sides = {"before": arguments.other.resolve(), "now": ROOT}
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(arguments.rounds):
@@ -53,6 +57,7 @@ def main(arguments: Arguments) -> None:
 
 
 def measured(arguments: Arguments, checkout: Path) -> dict[str, float]:
+    """Runs one side, and returns the seconds of a chunk and the peak memory in bytes."""
     serve = Path(__file__).with_name("serve_filters.py")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         command = [sys.executable, str(serve), str(arguments.train), str(arguments.test), str(Path(folder) / "sums")]

@@ -1,6 +1,6 @@
-"""Our side of `against_commit.py` and `against_jax.py`: answers each line that asks for epochs with their seconds.
+"""Serves `against_commit.py` and `against_jax.py`: times epochs or evaluations for each line on standard input.
 
-Run with the `benchmarks` and `src` folders of the checkout to be measured on PYTHONPATH.
+PYTHONPATH names the `benchmarks` and `src` folders of the checkout that is measured.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rethinking.training.loop import step_of
 
 
 def main(model: str, precision: str) -> None:
+    """Prints what it is in a line of JSON, then the mean seconds for each line `epoch LEAST` or `evaluate LEAST`."""
     machine = Machine.here()
     if precision != "auto":
         machine = replace(machine, precision=precision)
@@ -39,13 +40,15 @@ def main(model: str, precision: str) -> None:
         print(json.dumps(values), flush=True)
 
     epoch_seconds(step, runs)
-    until_fit = hasattr(run, "_may_fit")  # the exact training accuracy, or to the end
+    until_fit = hasattr(run, "_may_fit")  # how this commit measures the exact training accuracy
     answer(images=len(run.train_batches), measures_until_fit=until_fit, **machine.columns())
     for line in sys.stdin:
         what, least = line.split()
         for observer in watching:
             observer.ended(None)
-        watching[:] = observers(replace(run.config, device=machine.device.type))  # new: others worked meanwhile
+        watching[:] = observers(
+            replace(run.config, device=machine.device.type)
+        )  # new, because other processes worked meanwhile
         run.observers = as_one(watching)
         took = [timed(what)]
         while sum(took) < float(least):
@@ -54,7 +57,7 @@ def main(model: str, precision: str) -> None:
 
 
 def as_one(watching: list[Observer]) -> Any:
-    """What a run has in its `observers`; at an older commit the list itself."""
+    """Returns the observers in the form of a run's `observers`; at an older commit this is the list itself."""
     try:
         from rethinking.training.loggers import Observers
     except ImportError:
@@ -63,7 +66,7 @@ def as_one(watching: list[Observer]) -> Any:
 
 
 def observers(config: ExperimentConfig) -> Sequence[Observer]:
-    """Those that a run has by itself; at an older commit none."""
+    """Returns the observers that every run has; at an older commit there are none."""
     try:
         from rethinking.training.cores import observers_of_cores
     except ImportError:

@@ -1,6 +1,7 @@
-"""Our side of `random_filters.py`: sums two chunks of filters and says what the second took, in a line of JSON.
+"""Serves `random_filters.py`: sums chunks of filters, and prints the time of the second in a line of JSON.
 
-Run with TRAIN, TEST (numbers of images) and a folder for the sums, and with `src` of the checkout on PYTHONPATH.
+The arguments are the numbers of training and test images, and a folder for the sums. PYTHONPATH names the `src` folder
+of the checkout that is measured.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import torch
 from rethinking.theory.convolutional import CHUNK, FeatureGram
 from rethinking.training.hardware import keep_freed_memory
 
-CHUNKS = 3  # the second neither makes the sums nor is the last, which is written in any case
+CHUNKS = 3  # the first creates the sums, and the last is always written; so the second is timed
 
 
 def main(train: str, test: str, folder: str) -> None:
+    """Prints the seconds and the peak memory in bytes of the second chunk."""
     keep_freed_memory()
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(256, (int(train) + int(test), 3, 32, 32), generator=draws, dtype=torch.uint8)

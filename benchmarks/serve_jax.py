@@ -1,7 +1,8 @@
-"""JAX's side of `against_jax.py`: the same networks, batches and update, written as JAX is written best.
+"""Serves `against_jax.py`: the same networks, batches and update in JAX.
 
-Run by a Python that has JAX, with MODEL, PRECISION (fp32 or bf16), FORM (epoch: one jitted `lax.scan`; step: each step
-jitted) and IMAGES. Images lie on the device whitened, as ours do, and a batch gathers rows by a new order each epoch.
+A Python with JAX runs it. Its arguments are MODEL, PRECISION (fp32 or bf16), FORM (epoch: one jitted `lax.scan`; step:
+each step jitted) and IMAGES. As in this project, whitened images lie on the device, and each epoch gathers its batches
+in a new order.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ HIDDEN = {"mlp_1x512": 1, "mlp_3x512": 3}
 
 
 def network(model: str, draws: np.random.Generator) -> list[Layer]:
-    """Weights, He-initialized, and biases: convolutions, then linear layers."""
+    """Draws He-initialized weights and zero biases: convolutions first, then linear layers."""
     shapes = [(5, 5, 3, 64), (5, 5, 64, 64)] if model not in HIDDEN else []
     sizes = [3 * SIDE * SIDE, *[512] * HIDDEN[model], CLASSES] if model in HIDDEN else [64 * 7 * 7, 384, 192, CLASSES]
     return [layer(draws, shape) for shape in [*shapes, *itertools.pairwise(sizes)]]
 
 
 def layer(draws: np.random.Generator, shape: tuple[int, ...]) -> Layer:
+    """Draws He-initialized weights of this shape, and zero biases."""
     scale = np.float32((2 / math.prod(shape[:-1])) ** 0.5)
     return jnp.asarray(draws.standard_normal(shape, dtype=np.float32) * scale), jnp.zeros(shape[-1])
 
 
 def mlp_logits(parameters: list[Layer], images: jax.Array) -> jax.Array:
+    """Computes the logits of an MLP, from images of shape (n, values)."""
     *hidden, (weight, bias) = parameters
     for layer_weight, layer_bias in hidden:
         images = jax.nn.relu(images @ layer_weight + layer_bias)
@@ -44,7 +47,7 @@ def mlp_logits(parameters: list[Layer], images: jax.Array) -> jax.Array:
 
 
 def alexnet_logits(parameters: list[Layer], images: jax.Array) -> jax.Array:
-    """NHWC, with the normalization as a product with a band matrix, in float32."""
+    """Computes the logits in NHWC; local response normalization is a product with a band matrix, in float32."""
     images = images.reshape(-1, SIDE, SIDE, 3)
     position = np.arange(64)
     band = jnp.asarray((abs(position[:, None] - position[None, :]) <= 4) * np.float32(0.001 / 9))
@@ -58,6 +61,7 @@ def alexnet_logits(parameters: list[Layer], images: jax.Array) -> jax.Array:
 
 
 def main(model: str, precision: str, form: str, count: str) -> None:
+    """Prints what it is in a line of JSON, then the mean seconds of an epoch for each line on standard input."""
     draws, images = np.random.default_rng(0), int(count)
     dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
     logits_of = mlp_logits if model in HIDDEN else alexnet_logits

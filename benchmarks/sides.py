@@ -1,4 +1,4 @@
-"""Processes that are timed in turn, each of which has one network at work."""
+"""A process that is timed beside others, with one network at work."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class Side:
-    """A process that says in one line of JSON what it is, then answers each `epoch` or `evaluate` with its seconds.
+    """Runs a process that prints facts in a line of JSON, then the seconds for each `epoch` or `evaluate`.
 
-    facts: what it said, but for `images`, how many an epoch has
+    facts: what the process printed, without the number of images of an epoch
     """
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
@@ -24,16 +24,17 @@ class Side:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What `workload.Machine.columns` said there."""
+        """The columns of `workload.Machine.columns` in that process."""
         return {name: self.facts[name] for name in ("precision", "threads", "hardware", "torch")}
 
     def images_per_second(self, what: str, least: float = 0.0) -> float:
-        """The mean over epochs or evaluations that last `least` seconds in all."""
+        """Times epochs or evaluations that last at least `least` seconds together, and returns their mean speed."""
         assert self._process.stdin is not None
         print(f"{what} {least}", file=self._process.stdin, flush=True)
         return float(self._images / self._answer()["seconds"])
 
     def end(self) -> None:
+        """Ends the process."""
         self._process.kill()
         self._process.wait()
 
@@ -42,6 +43,6 @@ class Side:
         line = self._process.stdout.readline()
         if not line:
             self.end()
-            raise SystemExit("one side ended; what it wrote stands above")
+            raise SystemExit("a process ended early; its messages stand above")
         answer: dict[str, Any] = json.loads(line)
         return answer

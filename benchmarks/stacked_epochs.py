@@ -1,7 +1,7 @@
-"""Training epochs of several runs stacked against those of one alone: what stacking itself gains.
+"""Compares training epochs of several stacked runs with those of one run.
 
-`many_at_once.py` has whole runs, with their start, evaluation and checkpoints. Here, in images a second over all runs,
-is the faster of two epochs on random images, after one that is not counted.
+`many_at_once.py` times whole runs, with their start, evaluation and checkpoints. This benchmark times epochs on random
+images, in images a second over all runs. The faster of two epochs counts, after one for warming up.
 
     python benchmarks/stacked_epochs.py [--models mlp_1x512 small_alexnet] [--runs 4 11] [--out results/performance.csv]
 """
@@ -20,12 +20,14 @@ from rethinking.config import ExperimentConfig
 from rethinking.models import catalogue
 from rethinking.training.loop import step_of
 
-IMAGES = {"small_inception": 6_400, "small_inception_no_bn": 6_400, "small_alexnet": 12_800}  # of an epoch
+IMAGES = {"small_inception": 6_400, "small_inception_no_bn": 6_400, "small_alexnet": 12_800}  # images of an epoch
 IMAGES_OF_AN_MLP = 25_600
 
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = catalogue.PAPER
     runs: tuple[int, ...] = (4, 11)
     device: str = "auto"
@@ -33,6 +35,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and numbers of runs, prints the ratios, and writes the rows."""
     machine = Machine.here(arguments.device)
     rows: list[dict[str, Any]] = []
     for model in arguments.models:

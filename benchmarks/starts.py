@@ -1,10 +1,11 @@
-"""What a person waits for before anything trains, and the whole demo, here and at another commit in turn.
+"""Compares the waiting times before training starts, and the whole demo, with another commit.
 
     git worktree add ../old 9d224da
     python benchmarks/starts.py ../old --data_root ../shared/data [--out results/performance.csv]
 
-Seconds from the command, as medians over the rounds: `import rethinking`, `--help`, the first epoch of an MLP on the
-built-in digits, from the cache and without one, and on CIFAR-10 from the cache, and `rethinking demo` as a whole.
+The times are seconds from the command, as medians over the rounds, of: `import rethinking`; `--help`; the first epoch
+of an MLP on the built-in digits, with a filled and with an empty cache; the first epoch on CIFAR-10 with a filled
+cache; and the whole of `rethinking demo`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ EMPTY = ", empty cache"
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     other: Annotated[Path, tyro.conf.Positional]
     data_root: Path
     rounds: int = 5
@@ -41,6 +44,7 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all commands at both commits, prints the ratios, and writes the rows."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         sides = {"before": arguments.other.resolve(), "now": ROOT}
@@ -54,7 +58,7 @@ def main(arguments: Arguments) -> None:
                         command, line = commands(checkout, arguments)[what]
                         cache = {"RETHINKING_CACHE": place} if what.endswith(EMPTY) else {}
                         one[name] = seconds_until(command, line, environments[name] | cache, place)
-                if number or what == "demo":  # the first fills caches
+                if number or what == "demo":  # the first round fills caches
                     rounds.append(one)
             for name in sides:
                 ratio = median(one["before"] / one[name] for one in rounds)
@@ -66,11 +70,12 @@ def main(arguments: Arguments) -> None:
 
 
 def environment(checkout: Path, cache: Path) -> dict[str, str]:
+    """Returns the environment variables that select a checkout and a cache."""
     return os.environ | {"PYTHONPATH": str(checkout / "src"), "RETHINKING_CACHE": str(cache)}
 
 
 def commands(checkout: Path, arguments: Arguments) -> dict[str, tuple[Sequence[str], str | None]]:
-    """By what they show: a command, and the pattern of the line that one waits for; None is its end."""
+    """Returns, by name, each command and the pattern of the line to wait for; None waits for the end."""
     train = [sys.executable, str(checkout / "train.py")]
     first = [*train, "--model", "mlp_1x512", "--num_epochs", "1", "--device", "cpu", "--dataset"]
     return {
@@ -86,7 +91,7 @@ def commands(checkout: Path, arguments: Arguments) -> dict[str, tuple[Sequence[s
 def seconds_until(
     command: Sequence[str], pattern: str | None, environment: dict[str, str] | None, folder: str
 ) -> float:
-    """From the start of `command`, in `folder`, to a line with `pattern`, or to its own end."""
+    """Times `command` in `folder` from its start to a line with `pattern`, or to its end."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
     assert process.stdout is not None

@@ -1,8 +1,8 @@
-"""How long a run takes to its first training step, and how much memory one epoch takes.
+"""Measures the time to a run's first training step, and the peak memory of an epoch.
 
-Both are measured from outside, on `python train.py` as a person runs it: the seconds from the command to the line
-that opens the training loop (median of `--repeats`, warm cache), and the process's peak resident memory over a
-whole epoch with its evaluation.
+Both are measured outside the process, on `python train.py`. The time is from the command to the line before the
+training loop, with a filled cache, as the median of `--repeats`. The memory is the peak resident memory of the process
+over a whole epoch with its evaluation.
 
     python benchmarks/startup_and_memory.py --dataset cifar10 --models mlp_1x512 small_alexnet
 """
@@ -33,6 +33,8 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     dataset: str = "cifar10"
     models: tuple[str, ...] = catalogue.PAPER
     repeats: int = 5
@@ -40,7 +42,8 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    data = sources.load(arguments.dataset)  # which warms the cache
+    """Measures all models, prints their numbers, and writes the rows."""
+    data = sources.load(arguments.dataset)  # fills the cache
     device = torch.device("cpu")
     precision = resolve_precision("auto", device)
     made_on = provenance(device, precision)
@@ -59,18 +62,19 @@ def main(arguments: Arguments) -> None:
 
 
 def command(model: str, dataset: str, runs_dir: str) -> list[str]:
+    """Returns the command that trains a model for one epoch on the CPU."""
     options = {"--model": model, "--dataset": dataset, "--num_epochs": "1", "--device": "cpu", "--runs_dir": runs_dir}
     return [sys.executable, str(TRAIN), *(part for option in options.items() for part in option)]
 
 
 def startup(model: str, dataset: str) -> float:
-    """Seconds from the command to the first step."""
+    """Measures the seconds from the command to the first step."""
     with tempfile.TemporaryDirectory() as folder:
         return seconds_until(command(model, dataset, folder), OPENS, None, folder)
 
 
 def peak_memory(model: str, dataset: str) -> float:
-    """GiB resident at most, over one epoch."""
+    """Measures the peak resident memory over one epoch, in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command(model, dataset, folder), stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)

@@ -1,10 +1,11 @@
-"""Images that stay on disk against the same images in memory: epochs of training, in images a second.
+"""Compares training on images that stay on disk with training on images in memory, in images a second.
 
-For each model the same run trains on a subset of a data set, in turn:
-  in memory             as `--images_in_memory always`
-  on disk               as `never`, with the file in the system's page cache, where it stays while memory is free
-  on disk, not cached   the same after the system was asked to forget the file, before every epoch
-The subset's images lie anywhere in the file. The ratio is to the first in the same round: its median and quartiles.
+For each model, the same run trains on a subset of a data set:
+  in memory             as with `--images_in_memory always`
+  on disk               as with `never`; the file is in the system's page cache, which keeps it while memory is free
+  on disk, not cached   the same, but the system forgets the file before every epoch
+The images of the subset lie anywhere in the file. The ratio is to the first way in the same round; its median and
+quartiles are kept.
 
     python benchmarks/streamed.py [--models small_inception] [--data_root FOLDER] [--out results/performance.csv]
 """
@@ -37,6 +38,8 @@ KINDS = {"in memory": Batches, "on disk": StreamedBatches, "on disk, not cached"
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     models: tuple[str, ...] = ("small_inception", "small_alexnet", "mlp_1x512")
     rounds: int = 40
     dataset: str = "cifar10"
@@ -46,10 +49,13 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all models and ways, prints the ratios, and writes the rows."""
     machine = Machine.here(arguments.device)
     data = sources.load(arguments.dataset, arguments.data_root)
     for model in arguments.models:
-        steps = max(2, steps_of_an_epoch(model, machine.device) // 8)  # short, so that other work meets all ways alike
+        steps = max(
+            2, steps_of_an_epoch(model, machine.device) // 8
+        )  # short, so that other work on the machine meets all ways
         images = min(len(data.train), 128 * steps)
         timed = {way: epoch_on(data, images, model, way, machine) for way in KINDS}
         ways = [*timed]
@@ -77,7 +83,7 @@ def main(arguments: Arguments) -> None:
 
 
 def epoch_on(data: sources.ImageData, images: int, model: str, way: str, machine: Machine) -> Callable[[], float]:
-    """Trains an epoch when called, and returns its seconds."""
+    """Returns a function that trains an epoch and returns its seconds."""
     rows, labels = subset_rows(len(data.train), images), torch.from_numpy(data.train.labels)
     split = RandomizedSplit(torch.from_numpy(data.train.images), labels[rows], labels[rows], rows=rows, on_disk=True)
     runs = runs_at_work(ExperimentConfig(model_name=model), machine, split=split, kind=KINDS[way])
@@ -85,7 +91,7 @@ def epoch_on(data: sources.ImageData, images: int, model: str, way: str, machine
 
 
 def forget(images: np.ndarray) -> None:
-    """Has the system read the file of these mapped images anew; pages that other processes map stay."""
+    """Makes the system forget the file of these mapped images, except for pages that other processes map."""
     mapped = images.base
     assert isinstance(mapped, mmap.mmap)
     mapped.madvise(mmap.MADV_DONTNEED)

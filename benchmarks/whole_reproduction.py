@@ -1,7 +1,7 @@
-"""How long a reproduction takes from the command to the page, with runs at once and one after the other.
+"""Compares the time of a whole reproduction with runs at once and with runs one after the other.
 
-`reproduce.py` itself, each time in a process and folders of its own, with the data set already prepared; the ratio is
-to `--at_once 1` of the same round, the median over the rounds.
+It times `rethinking reproduce`, each time in a process and in folders of its own, with the data set prepared before.
+The ratio is to `--at_once 1` in the same round, as the median over the rounds.
 
     python benchmarks/whole_reproduction.py [--scale demo] [--seeds 0 1 2] [--out results/performance.csv]
 """
@@ -28,6 +28,8 @@ from rethinking.experiments.scale import SCALES
 
 @dataclass(frozen=True)
 class Arguments:
+    """The options of this benchmark."""
+
     experiment: str = "all"
     scale: str = "demo"
     dataset: str | None = None
@@ -39,8 +41,9 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
+    """Times all ways, prints their seconds, and writes the rows."""
     machine = Machine.here(arguments.device)
-    sources.load(arguments.dataset or SCALES[arguments.scale].dataset)  # prepared once, before the first is timed
+    sources.load(arguments.dataset or SCALES[arguments.scale].dataset)  # prepares the data before the first round
     rounds = [{way: reproduction(arguments, way) for way in arguments.at_once} for _ in range(arguments.rounds)]
     rows: list[dict[str, Any]] = []
     for way in arguments.at_once:
@@ -55,7 +58,7 @@ def main(arguments: Arguments) -> None:
 
 
 def reproduction(arguments: Arguments, at_once: str) -> tuple[float, int]:
-    """Seconds of the command, and how many runs it trained."""
+    """Returns the seconds of the command, and the number of runs that it trained."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "rethinking", "reproduce", arguments.experiment, "--scale", arguments.scale]
         command += ["--seeds", *map(str, arguments.seeds), "--at_once", at_once, "--device", arguments.device]

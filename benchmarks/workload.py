@@ -1,4 +1,4 @@
-"""What the benchmarks time: runs at work on CIFAR-sized random images, and where their figures are kept."""
+"""Runs on random images of CIFAR-10's size, which the benchmarks time, and the files of their results."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ COLUMNS = ("benchmark", "model", "setting", "runs", "images", "epochs", "images_
 
 @dataclass(frozen=True)
 class Machine:
+    """A device and its settings, as the columns of the result files describe them."""
+
     device: torch.device
     precision: str
     threads: int
@@ -40,7 +42,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: str = "auto") -> Machine:
-        """This one, set up as `train` does."""
+        """Returns this machine, set up as `train` does."""
         keep_freed_memory()
         found = resolve_device(device)
         precision = resolve_precision("auto", found)
@@ -48,6 +50,7 @@ class Machine:
         return cls(found, precision, made_on["cpu_threads"], made_on["hardware"], made_on["versions"]["torch"])
 
     def columns(self) -> dict[str, Any]:
+        """Returns the columns that describe this machine."""
         return {
             "precision": self.precision,
             "threads": self.threads,
@@ -57,11 +60,12 @@ class Machine:
 
 
 def steps_of_an_epoch(model: str, device: torch.device) -> int:
-    """A whole one would take minutes on a CPU."""
+    """Returns the number of steps of a timed epoch; on a CPU a whole epoch would take minutes."""
     return CPU_STEPS[model] if device.type == "cpu" else CUDA_STEPS
 
 
 def random_split(images: int) -> RandomizedSplit:
+    """Draws uniform random images and labels, the same at every call."""
     draws = generator(0, "benchmark")
     labels = torch.randint(10, (images,), generator=draws)
     pixels = torch.randint(256, (images, 3, 32, 32), generator=draws, dtype=torch.uint8)
@@ -77,10 +81,14 @@ def runs_at_work(
     split: RandomizedSplit | None = None,
     kind: type[Batches] = Batches,
 ) -> list[Training]:
-    """`runs` of them, of different seeds, on the same images with random labels of their own.
+    """Returns `runs` runs with different seeds on the same images.
 
-    The learning rate is next to nothing, since random data diverge. `build` makes another network than the
-    configuration's. `split` stands in place of `images` random ones.
+    images: number of random images, by default those of a timed epoch
+    build: builds another network than the configuration's
+    split: the images to train on, instead of random images
+    kind: the class of the batches
+
+    The learning rate is close to 0, because training on random images diverges.
     """
     config = replace(config.resolved(), learning_rate=1e-12, precision=machine.precision)
     if split is None:
@@ -104,7 +112,7 @@ def runs_at_work(
 
 
 def bare_steps(step: Step | CapturedStep, runs: Sequence[Training]) -> Callable[[], None]:
-    """As many steps as an epoch has, all on one batch in memory, done once: what to time."""
+    """Returns a function that does as many steps as an epoch has, all on one batch in memory."""
     _, images, labels = next(batches_of(runs))
     step.begin([1e-12] * len(runs))
 
@@ -118,7 +126,7 @@ def bare_steps(step: Step | CapturedStep, runs: Sequence[Training]) -> Callable[
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """What `work` takes until the device is done with it."""
+    """Returns the seconds of `work`, until the device has finished it."""
     started = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -127,11 +135,15 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def epoch_seconds(step: Step | CapturedStep, runs: Sequence[Training]) -> float:
+    """Trains one epoch, and returns its seconds."""
     return seconds(lambda: train_epoch(step, runs), runs[0].train_batches.labels.device)
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path, same: Sequence[str] = ("hardware",)) -> None:
-    """In place of the rows there that are the `same`; what was measured on other machines stays."""
+    """Writes the rows into a CSV file, in place of earlier rows with equal values in the columns `same`.
+
+    Other rows, as those measured on other machines, stay.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = {tuple(str(row[name]) for name in same) for row in rows}
     kept: list[dict[str, Any]] = []
@@ -146,7 +158,10 @@ def write_csv(rows: list[dict[str, Any]], path: Path, same: Sequence[str] = ("ha
 
 
 def keep(rows: list[dict[str, Any]], path: Path | None) -> None:
-    """Rows of one benchmark into the file of all, in place of its earlier ones of these models on this hardware."""
+    """Writes rows of a benchmark into the file of all benchmarks, in place of its earlier rows.
+
+    Only rows of the same models on the same hardware are replaced. Without a path, nothing is written.
+    """
     if path is not None:
         whole = [dict.fromkeys(COLUMNS, "") | row for row in rows]
         write_csv(whole, path, same=("benchmark", "model", "hardware"))
