@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Each sets up .venv where it is missing or stale.
+# Two commands are enough: `make demo` and `make test`. Each sets up .venv where it is missing or out of date.
 PYTHON ?= python3
 RUN = .venv/bin/python
 
@@ -16,12 +16,12 @@ check: .venv/.installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# Ratios, measured in one run; about ten minutes on two cores. Writes results/bench.csv, and the README's table from it.
+# Measures an epoch against the bare step; about ten minutes on two cores. Writes results/bench.csv and its table.
 bench: .venv/.installed
 	$(RUN) benchmarks/epoch_against_step.py --out results/bench.csv
 	$(RUN) -m tools.documents
 
-# Runs at once, growth and floor; longer. Writes results/performance.csv, and the documents' tables from it.
+# Measures runs at once, growth and floor; takes longer. Writes results/performance.csv and its tables.
 bench-more: .venv/.installed
 	$(RUN) benchmarks/many_at_once.py --out results/performance.csv
 	$(RUN) benchmarks/stacked_epochs.py --out results/performance.csv
@@ -35,7 +35,7 @@ bench-more: .venv/.installed
 docs: .venv/.installed
 	$(RUN) -m tools.documents
 
-# Runs the notebooks of examples/ and writes their outputs into them; a few minutes on two cores.
+# Runs the notebooks of examples/, and writes their outputs into them; a few minutes on two cores.
 examples: .venv/.installed
 	$(RUN) -m tools.examples
 

@@ -1,4 +1,4 @@
-"""The tables of docs/differences.md, from `results/` and the paper's own numbers."""
+"""Makes the tables of docs/differences.md from `results/` and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
 
-NOISE = 5.0  # standard deviation of the pixel noise that docs/differences.md tries, on the 0-255 scale
+NOISE = 5.0  # standard deviation of the pixel noise in docs/differences.md, on the 0-255 scale
 
 
 def single_runs(results: Path) -> str:
-    """The runs kept for this account; mean and deviation over seeds. `noise_levels` has the levels between."""
+    """Makes the table of the runs in `results/differences`, with mean and standard deviation over seeds.
+
+    The runs with noise and partly corrupted labels stand in `noise_levels` instead.
+    """
     columns = [
         "data",
         "images",
@@ -55,19 +58,19 @@ def single_runs(results: Path) -> str:
 
 
 def _named(run: Evidence) -> tuple[str, ...]:
-    """What sets it apart from the others, in the columns of `single_runs`."""
-    asked = run.configuration
-    labels = {"none": "true", "random_labels": "random", "partial_corrupt": f"random {asked['corruption_prob']}"}
-    where = ", hidden linear layers" if asked["weight_decay"] and "weight_decay_on" in asked else ""
+    """Returns what distinguishes a run from the others, in the columns of `single_runs`."""
+    config = run.configuration
+    labels = {"none": "true", "random_labels": "random", "partial_corrupt": f"random {config['corruption_prob']}"}
+    where = ", hidden linear layers" if config["weight_decay"] and "weight_decay_on" in config else ""
     return (
         run.facts["dataset"],
         f"{run.facts['train_images']:,}",
-        f"`{asked['model_name']}`",
-        labels.get(asked["randomization"], asked["randomization"]),
-        f"{asked.get('pixel_noise', 0):g}",
-        asked["init"],
-        f"{asked['weight_decay']:g}{where}",
-        run.progress.removeprefix("after ").removesuffix(" epochs") or str(asked["num_epochs"]),
+        f"`{config['model_name']}`",
+        labels.get(config["randomization"], config["randomization"]),
+        f"{config.get('pixel_noise', 0):g}",
+        config["init"],
+        f"{config['weight_decay']:g}{where}",
+        run.progress.removeprefix("after ").removesuffix(" epochs") or str(config["num_epochs"]),
     )
 
 
@@ -76,7 +79,7 @@ def _together(values: Iterable[str]) -> str:
 
 
 def _mean(runs: list[Evidence], *metrics: str) -> str:
-    """Of the first of the last epoch's accuracies that there is, with the sample standard deviation over seeds."""
+    """Writes the mean over seeds of the first of these metrics that the last epoch has, with the sample deviation."""
     found = ([last[name] for name in metrics if last[name] is not None] for last in (run.metrics[-1] for run in runs))
     values = [100 * accuracies[0] for accuracies in found if accuracies]
     if len(values) < 2:
@@ -85,7 +88,10 @@ def _mean(runs: list[Evidence], *metrics: str) -> str:
 
 
 def noise_levels(results: Path) -> str:
-    """Epochs to overfit and test error at each level of corruption: the paper's, the copy's, the copy's with noise."""
+    """Makes the table of epochs to overfit and test error at each corruption level (Figures 1b and 1c).
+
+    It compares the paper, the JPEG copy of CIFAR-10, and the copy with pixel noise.
+    """
     heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
     columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
     columns.append("test error, cifar10_jpeg, expected on corrupted test labels")
@@ -103,15 +109,15 @@ def noise_levels(results: Path) -> str:
 
 
 def _levels(folder: Path, model: str, **options: Any) -> dict[float, Evidence]:
-    """Figure 1b's runs of `model` on the copy by label corruption, but for `options`."""
+    """Returns Figure 1b's runs of `model` on the JPEG copy, with these options, by their corruption level."""
     kept = archive.read(folder)
     fingerprints = {run.facts["dataset"]: run.facts["provenance"]["fingerprint"] for run in kept.values()}
     study = Study(SCALES["full"], (model,), {"crop_size": 28, **options})
     found = {}
     for row in figure1b.rows(study):
         assert isinstance(row.config, ExperimentConfig), "a network"
-        asked = question(row.config.resolved(), "cifar10_jpeg", fingerprints["cifar10_jpeg"])
-        answer = archive.best_answer(kept, asked)
+        sought = question(row.config.resolved(), "cifar10_jpeg", fingerprints["cifar10_jpeg"])
+        answer = archive.best_answer(kept, sought)
         if answer is not None:
             found[float(dict(row.labels)["label_corruption"])] = answer
     return found
@@ -129,7 +135,7 @@ def _time_to_overfit(run: Evidence | None) -> str:
 
 
 def alexnet_weights(results: Path) -> str:
-    """Small AlexNet without regularization from two kinds of initial weights, beside the paper's two figures for it."""
+    """Makes the table of small AlexNet from two initializations, beside the paper's numbers (Table 1, Figure 1)."""
     columns = ["initial weights", "test accuracy, true labels", "epochs to overfit, true labels", "random labels"]
     table1 = table1_row(ExperimentConfig(model_name="small_alexnet"))
     assert table1 is not None
@@ -148,10 +154,10 @@ def alexnet_weights(results: Path) -> str:
 
 
 def corrupted_test_labels(_: Path) -> str:
-    """The paper's Figure 1c less the error of networks that memorize, on true and on corrupted test labels.
+    """Makes the table of Figure 1c minus the error of networks that memorize, on true and on corrupted test labels.
 
-    Such a network is taken to err on c(e, p) = `error_on_corrupted_labels(e, p)` of the true test labels at level p, e
-    its error at level 0, and so on c(c(e, p), p) of the corrupted ones.
+    A network with error e at level 0 is taken to memorize at level p. Its error is then c(e, p) on the true test
+    labels, and c(c(e, p), p) on corrupted test labels, where c is `error_on_corrupted_labels`.
     """
     columns = ["model", "error at level 0", "Figure 1c less c(e, p)", "Figure 1c less c(c(e, p), p)"]
     body = []
@@ -168,7 +174,7 @@ def corrupted_test_labels(_: Path) -> str:
 
 
 def bandwidths(results: Path) -> str:
-    """CIFAR-10's copy and the Gaussian kernel: the bandwidths that were tried, on held-out images and on all."""
+    """Makes the table of the Gaussian kernel's bandwidths on the JPEG copy: those searched, and those solved."""
     columns = ["bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
     runs = [
         run
@@ -190,5 +196,5 @@ def bandwidths(results: Path) -> str:
 
 
 def error_on_corrupted_labels(error: float, level: float, classes: int = 10) -> float:
-    """Expected, where a test label is replaced by a uniform draw of `classes` with probability `level`."""
+    """Returns the expected error where each test label is a uniform draw of `classes` with probability `level`."""
     return (1 - level) * error + level * (1 - 1 / classes)

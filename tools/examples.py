@@ -1,7 +1,7 @@
-"""The notebooks of `examples/`: `python -m tools.examples` runs each and writes its outputs into it.
+"""Runs the notebooks of `examples/` and writes their outputs into them: `python -m tools.examples [NOTEBOOK ...]`.
 
-Each runs in a temporary folder with a cache of its own, by this Python and with the package of this checkout. So it
-leaves no run behind, and needs none that was there before.
+Each notebook runs in a temporary folder with its own cache, with this Python and the package of this checkout. So a
+notebook leaves no run behind, and finds no earlier run.
 """
 
 from __future__ import annotations
@@ -22,34 +22,41 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # what a reader's Jupyter looks for
-HANGING = 1200  # seconds of one cell, after which it is given up
+KERNEL = {
+    "display_name": "Python 3",
+    "language": "python",
+    "name": "python3",
+}  # the usual name, which Jupyter looks for
+HANGING = 1200  # seconds, after which a cell counts as hanging
 
 
 class ThisPython(AsyncKernelManager):
-    """A kernel that is this interpreter, whichever kernels are installed."""
+    """Manages a kernel that is this interpreter, whichever kernels are installed."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
+        """The command that starts this interpreter as a kernel."""
         return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], **KERNEL)
 
 
 def paths() -> list[Path]:
+    """Returns the paths of all notebooks."""
     return sorted(EXAMPLES.glob("*.ipynb"))
 
 
 def read(path: Path) -> Any:
+    """Reads a notebook as an `nbformat` node."""
     return nbformat.read(path, as_version=4)
 
 
 def digest(notebook: Any) -> str:
-    """SHA-256 of the code, in hexadecimal. The outputs belong to the code with that digest."""
+    """Returns the SHA-256 of a notebook's code in hexadecimal; the outputs belong to the code with this digest."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def execute(path: Path, folder: Path) -> Any:
-    """Returns the notebook with the outputs that it has when it runs in `folder`, with the digest of its code.
+    """Runs a notebook in `folder`, and returns it with its outputs and the digest of its code.
 
     Raises `nbclient.exceptions.CellExecutionError` where a cell raises.
     """
@@ -69,7 +76,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def main() -> None:
-    """Runs those that are named, or all, and writes them."""
+    """Runs the notebooks that the arguments name, or all, and writes them."""
     for path in [Path(name) for name in sys.argv[1:]] or paths():
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
