@@ -35,7 +35,7 @@ def test_the_last_of_a_repeated_option_counts():
     assert parse("--num_epochs", "7", "--num_epochs", "9").num_epochs == 9
 
 
-def test_force_is_of_the_command_and_not_of_the_configuration():
+def test_force_belongs_to_the_command_and_not_to_the_configuration():
     config, force = cli.parse(["--force"])
     assert force
     assert config == ExperimentConfig()
@@ -52,7 +52,7 @@ def test_options_override_the_configuration_file_wherever_they_stand(tmp_path: P
     assert parse("--num_epochs", "5", "--no_random_crop", *loaded) == expected
 
 
-def test_what_the_file_says_of_an_overridden_option_goes_with_it(tmp_path: Path):
+def test_an_overridden_option_drops_the_dependent_values_of_the_file(tmp_path: Path):
     """A run's own config.yaml is resolved: it has a decay, and the probability of its corruption."""
     file = tmp_path / "run.yaml"
     resolved = ExperimentConfig(randomization="partial_corrupt", corruption_prob=0.5).resolved()
@@ -193,7 +193,7 @@ def test_an_interruption_waits_for_the_imports(number, capsys):
         (OSError(28, "No space left on device", "figure.png"), "figure.png: No space left on device"),
     ],
 )
-def test_failures_of_the_machine_are_one_line_with_status_1(error, message, capsys):
+def test_failures_of_the_machine_are_one_line_errors_with_status_1(error, message, capsys):
     with pytest.raises(SystemExit) as exit_, cli._one_line_errors():
         raise error
     assert exit_.value.code == 1
@@ -208,7 +208,7 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["test", "train", "reproduce", "keep", "cache", "demo"])
-def test_every_command_has_help_and_a_version_is_told(command, capsys):
+def test_every_command_has_help_and_the_version_is_printed(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
         with pytest.raises(SystemExit) as exit_:
             cli.main(arguments)
@@ -271,12 +271,12 @@ def test_numbers_that_look_like_options_are_numbers(written, value):
     assert words_to_values([lr], "train.py", "", [f"--lr={written}"]) == {"learning_rate": value}
 
 
-def test_none_takes_back_what_a_configuration_file_says(tmp_path: Path):
+def test_none_resets_an_option_of_the_configuration_file(tmp_path: Path):
     (tmp_path / "run.yaml").write_text("train_subset: 100\n")
     assert parse("--config", str(tmp_path / "run.yaml"), "--train_subset", "None").train_subset is None
 
 
-def test_written_out_defaults_of_a_network_go_when_another_is_asked_for(tmp_path: Path):
+def test_resolved_defaults_of_a_network_are_dropped_for_another_network(tmp_path: Path):
     file = tmp_path / "run.yaml"
     file.write_text(ExperimentConfig(model_name="small_inception").resolved().to_yaml())
     changed = parse("--config", str(file), "--model", "mlp_1x512")

@@ -50,7 +50,7 @@ def test_the_briefs_command_lines_work_as_written(command, real_root: Path, tmp_
         assert list((run / "wandb").glob("offline-run-*"))
 
 
-def test_without_batch_normalization_the_papers_rate_is_survived(real_root: Path, tmp_path: Path, train_command):
+def test_the_papers_rate_trains_without_batch_normalization(real_root: Path, tmp_path: Path, train_command):
     """A few steps more than the test above takes: from other initial weights the loss leaves the numbers by then."""
     few = ["--data_root", str(real_root), "--train_subset", "256", "--num_epochs", "5", "--precision", "fp32"]
     few += ["--eval_test_every", "5"]
@@ -78,7 +78,7 @@ def test_a_real_data_set_by_its_path_is_shown_by_its_folders_name(tmp_path: Path
     assert "cifar10_first4000" in ran.stdout
 
 
-def test_the_hub_out_of_reach_is_one_line_with_status_2(tmp_path: Path, train_command):
+def test_an_unreachable_hub_is_a_one_line_error_with_status_2(tmp_path: Path, train_command):
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
     ran = train_command("--model", "small_inception", "--dataset", "cifar10", env=environment)
     assert ran.returncode == 2
@@ -96,7 +96,7 @@ def test_on_a_terminal_there_is_one_live_line(tmp_path: Path):
     assert "test accuracy" in text
 
 
-def test_plain_lines_elsewhere(train_command):
+def test_without_a_terminal_there_are_plain_lines(train_command):
     ran = train_command("--model", "mlp_1x512", "--dataset", "digits", "--num_epochs", "3")
     lines = [line for line in ran.stdout.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
@@ -130,7 +130,7 @@ def test_the_briefs_test_commands_run_their_part_of_the_tests(command):
     assert all(line.startswith(part) for line in collected)
 
 
-def test_the_demo_says_that_random_labels_are_fitted_too(tmp_path: Path):
+def test_the_demo_shows_that_random_labels_are_fitted_too(tmp_path: Path):
     ran = subprocess.run([sys.executable, "-m", "rethinking", "demo"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     rows = {

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
         ({"augment_flip_rotate": True}, False),
     ],
 )
-def test_explicit_reg_off_is_true_exactly_without_weight_decay_and_augmentation(options, off):
+def test_explicit_reg_off_means_no_weight_decay_and_no_augmentation(options, off):
     assert ExperimentConfig(**options).explicit_reg_off is off
 
 
@@ -48,7 +48,7 @@ def test_the_briefs_import_path_works_from_the_repository_root():
     assert ran.stdout.split() == ["random_labels", "True"]
 
 
-def test_presets_differ_in_the_labels_alone_and_take_overrides():
+def test_presets_differ_only_in_the_labels_and_take_overrides():
     baseline, random = get_baseline_config("mlp_1x512", seed=3), get_random_labels_config("mlp_1x512", seed=3)
     assert dataclasses.replace(baseline, randomization="random_labels") == random
     assert baseline.explicit_reg_off
@@ -115,7 +115,7 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"device": "cpu:0"}, "device must be one of auto, cpu, cuda, mps, not 'cpu:0'; did you mean 'cpu'?"),
     ],
 )
-def test_a_wrong_value_is_told_in_one_line(options, message):
+def test_a_wrong_value_is_a_one_line_error(options, message):
     with pytest.raises(InputError) as error:
         ExperimentConfig(**options)
     assert message in str(error.value)
@@ -149,7 +149,7 @@ def test_yaml_takes_command_line_names_and_yaml_floats_without_a_point(tmp_path:
         ("batch_size: many", "batch_size must be a whole number"),
     ],
 )
-def test_a_damaged_yaml_is_told_in_one_line(tmp_path: Path, content, message):
+def test_a_damaged_yaml_is_reported_in_one_line(tmp_path: Path, content, message):
     (tmp_path / "run.yaml").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError) as error:
         ExperimentConfig.from_yaml(tmp_path / "run.yaml")
@@ -163,7 +163,7 @@ def test_every_field_has_a_help_text_and_a_group():
         assert spec.metadata["group"], spec.name
 
 
-def test_paths_and_loggers_are_no_part_of_a_runs_identity():
+def test_paths_and_loggers_do_not_change_a_runs_identity():
     identity = ExperimentConfig().identity()
     other = ExperimentConfig(runs_dir="x", data_root="y", use_wandb=True, wandb_project="z", use_tensorboard=False)
     assert identity == other.identity()

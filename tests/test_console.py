@@ -23,7 +23,7 @@ def test_a_table_too_tall_for_the_terminal_keeps_its_heading_and_its_last_rows(h
     assert len(last_rows) >= height // 2
 
 
-def test_a_table_that_fits_is_whole():
+def test_a_table_that_fits_is_shown_whole():
     seen = under_the_live_line(20, 40)
     assert [line.strip() for line in seen if "row" in line] == [f"row {row}" for row in range(20)]
     assert "⋮" not in seen
@@ -56,7 +56,7 @@ def test_several_runs_share_one_live_line(tmp_path: Path):
     assert console.file.getvalue().count("\x1b[?25l") == console.file.getvalue().count("\x1b[?25h") == 1
 
 
-def test_lines_of_several_runs_are_named_where_there_is_no_terminal(tmp_path: Path):
+def test_without_a_terminal_the_lines_of_several_runs_name_their_runs(tmp_path: Path):
     console = Console(width=200, file=io.StringIO())
     progress = Progress(console)
     runs = [progress.observers()[0] for _ in range(2)]
@@ -96,7 +96,7 @@ def test_a_step_of_a_kernel_machine_says_how_long_is_left(monkeypatch: pytest.Mo
     ]
 
 
-def test_the_live_line_of_a_kernel_machine_is_taken_away_before_the_next():
+def test_the_live_line_of_a_kernel_machine_is_removed_before_the_next():
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     steps = StepsInWords(console)
     for name in ("first", "second"):

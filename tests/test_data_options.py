@@ -31,7 +31,7 @@ def mixed(tmp_path: Path) -> Path:
 ALIKE = ("--resize", "28", "--colour", "grey", "--holdout", "0.2")
 
 
-def test_a_run_says_and_keeps_what_was_read(mixed: Path, tmp_path: Path, train_command):
+def test_a_run_prints_and_keeps_how_its_data_was_read(mixed: Path, tmp_path: Path, train_command):
     ran = train_command("--model", "mlp_1x512", "--num_epochs", "1", "--dataset", str(mixed), *ALIKE, "--randomization",
                         "random_labels")  # fmt: skip
     assert ran.returncode == 0, ran.stderr
@@ -72,7 +72,7 @@ def test_options_are_part_of_a_runs_identity(mixed: Path, tmp_path: Path):
     assert len(paths) == len(options)
 
 
-def test_what_is_held_out_is_a_share_of_every_class_and_the_same_for_every_seed(mixed: Path):
+def test_held_out_images_are_a_share_of_every_class_and_the_same_for_every_seed(mixed: Path):
     options = sources.ReadOptions(resize=28, colour="grey", holdout=0.25)
     data = sources.load(str(mixed), options=options)
     assert data.test is not None
@@ -84,7 +84,7 @@ def test_what_is_held_out_is_a_share_of_every_class_and_the_same_for_every_seed(
     assert training | {image.tobytes() for image in data.test.images} == {i.tobytes() for i in whole.train.images}
 
 
-def test_what_is_held_out_is_drawn_at_random_within_each_class(mixed: Path):
+def test_held_out_images_are_drawn_at_random_within_each_class(mixed: Path):
     """The first 8 of the shuffle of a class's 30 images that SHA-256 of its name seeds, in their stored order."""
     whole = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey"))
     data = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey", holdout=0.25))
@@ -98,7 +98,7 @@ def test_what_is_held_out_is_drawn_at_random_within_each_class(mixed: Path):
     assert np.array_equal(data.test.labels, whole.train.labels[sorted(expected)])
 
 
-def test_a_cut_to_a_square_is_said(tmp_path: Path, train_command):
+def test_a_cut_to_a_square_is_reported(tmp_path: Path, train_command):
     for index in range(8):
         file = tmp_path / "wide" / ("cat", "dog")[index % 2] / f"{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def test_there_are_three_notebooks():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_notebook_runs_and_shows_what_it_is_committed_with(path: Path, tmp_path: Path):
+def test_a_notebook_runs_and_shows_the_kinds_of_output_that_are_committed(path: Path, tmp_path: Path):
     """Its own assertions hold, which check the numbers that its text gives."""
     beside = {*path.parent.iterdir()}
     made = examples.execute(path, tmp_path)
@@ -53,7 +53,7 @@ def test_a_notebook_runs_and_shows_what_it_is_committed_with(path: Path, tmp_pat
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_outputs_belong_to_the_code_beside_them(path: Path):
+def test_committed_outputs_belong_to_the_committed_code(path: Path):
     notebook = examples.read(path)
     assert notebook.metadata.code == examples.digest(notebook), "run `make examples`"
     assert [cell.execution_count for cell in code(notebook)] == [*range(1, len(code(notebook)) + 1)]

@@ -140,7 +140,7 @@ def assert_damage_is_told(
     assert told.total() > times / 2
 
 
-def test_damage_to_a_finished_run_is_told_by_train_and_by_keep(run: ExperimentConfig):
+def test_damage_to_a_finished_run_is_reported_by_train_and_by_keep(run: ExperimentConfig):
     path = folder_of(run)
 
     def read() -> Any:
@@ -153,7 +153,7 @@ def test_damage_to_a_finished_run_is_told_by_train_and_by_keep(run: ExperimentCo
     assert_damage_is_told(names, read, times=90, seed=1)
 
 
-def test_damage_to_an_unfinished_run_is_told_by_train_and_by_keep(run: ExperimentConfig):
+def test_damage_to_an_unfinished_run_is_reported_by_train_and_by_keep(run: ExperimentConfig):
     path = folder_of(run)
     (path / "result.json").unlink()
 
@@ -168,7 +168,7 @@ def test_damage_to_an_unfinished_run_is_told_by_train_and_by_keep(run: Experimen
     assert_damage_is_told(names, read, times=80, seed=2)
 
 
-def test_damage_to_a_run_of_theory_is_told_by_reproduce_and_by_keep(tmp_path: Path):
+def test_damage_to_a_run_of_theory_is_reported_by_reproduce_and_by_keep(tmp_path: Path):
     asked = MemorizationConfig(dataset="digits", train_subset=40, runs_dir=str(tmp_path), device="cpu")
     path = memorize(asked).path
 
@@ -187,7 +187,7 @@ def changed_digit(name: str) -> str:
     return re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), name)
 
 
-def test_a_folder_of_another_name_is_told(run: ExperimentConfig):
+def test_a_renamed_folder_is_reported(run: ExperimentConfig):
     path = folder_of(run)
     assert archive.of_run_folder(path.rename(path.with_name(f"{path.name}-2"))).finished, "a repeated run"
     renamed = path.with_name(f"{path.name}-2").rename(path.with_name(changed_digit(path.name)))
@@ -208,7 +208,7 @@ def results(run: ExperimentConfig, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_damage_to_evidence_is_told(results: Path):
+def test_damage_to_evidence_is_reported(results: Path):
     names = [results / f"{name}.csv" for name in ("runs", "epochs", "memorization")]
     of_theory = {run.run for run in archive.read(results).values() if not run.is_of_network}
 
@@ -221,7 +221,7 @@ def test_damage_to_evidence_is_told(results: Path):
     assert_damage_is_told(names, read, times=150, seed=4)
 
 
-def test_evidence_without_checksums_is_held_against_itself(results: Path):
+def test_evidence_without_checksums_must_agree_with_itself(results: Path):
     """As older versions wrote it: a digit is told wherever a column follows from another."""
     for name in ("runs", "memorization"):
         lines = (results / f"{name}.csv").read_text().splitlines()
@@ -272,7 +272,7 @@ def test_a_later_metric_is_absent_from_earlier_runs_and_evidence(
     assert before.items() <= archive.read(results).items(), "an earlier version reads what a later one wrote"
 
 
-def test_a_record_may_lack_all_but_its_epoch(run: ExperimentConfig):
+def test_a_record_needs_only_its_epoch(run: ExperimentConfig):
     path = as_older_versions_wrote_it(folder_of(run))
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     text = [json.dumps({"epoch": 1, "seconds": lines[0]["seconds"]}), *map(json.dumps, lines[1:])]
@@ -324,7 +324,7 @@ def test_runs_of_older_versions_are_found_and_resumed(run: ExperimentConfig):
     assert find(run) == whole
 
 
-def test_the_checkpoint_is_whole_or_told(run: ExperimentConfig):
+def test_a_checkpoint_is_whole_or_reported_as_damaged(run: ExperimentConfig):
     """Its epoch, names, shapes and types too."""
     path = folder_of(run)
     (path / "result.json").unlink()
@@ -355,7 +355,7 @@ def test_the_checkpoint_is_whole_or_told(run: ExperimentConfig):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.EIO])
-def test_what_cannot_be_read_is_not_called_damaged(
+def test_an_unreadable_file_is_not_called_damaged(
     run: ExperimentConfig, results: Path, monkeypatch: pytest.MonkeyPatch, number
 ):
     path, unfinished = folder_of(run), Path(run.runs_dir).parent / "unfinished"
@@ -387,7 +387,7 @@ def test_what_cannot_be_read_is_not_called_damaged(
         assert not re.search(r"move|delete|is damaged", told), told
 
 
-def test_damage_to_the_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damage_to_the_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RETHINKING_CACHE", str(tmp_path))
     sources.load("digits")
     (entry,) = (tmp_path / name for name in cache.entries())
@@ -438,7 +438,7 @@ def test_a_cut_or_foreign_table_is_named(tmp_path: Path):
     ],
     ids=range(13),
 )
-def test_hostile_yaml_is_one_line(tmp_path: Path, content):
+def test_hostile_yaml_is_a_one_line_error(tmp_path: Path, content):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(InputError) as caught:
         ExperimentConfig.from_mapping(read_config_file(tmp_path / "config.yaml"))
@@ -448,7 +448,7 @@ def test_hostile_yaml_is_one_line(tmp_path: Path, content):
         archive.of_run_folder(tmp_path)
 
 
-def test_half_a_line_is_no_damage_and_is_written_over(run: ExperimentConfig):
+def test_half_a_line_at_the_end_is_no_damage_and_is_overwritten(run: ExperimentConfig):
     """Neither to a reader while another process appends, nor to the next epoch after a kill."""
     whole, path = train(run), folder_of(run)
     (path / "result.json").unlink()
@@ -496,7 +496,7 @@ def test_an_epoch_is_on_the_disk_before_the_next_begins(tmp_path: Path, monkeypa
     assert events[1:] == ["renamed to result.json", tmp_path.name]
 
 
-def test_a_lock_held_elsewhere_is_said_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lock_of_another_process_is_reported_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     held = filelock.FileLock(tmp_path / ".lock")
     held.acquire()
     with pytest.raises(BusyError), files.lock(tmp_path / ".lock", wait=False):
@@ -542,7 +542,7 @@ def in_a_process(code: str, imports: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_killed_at_sixty_moments_in_training(tmp_path: Path):
+def test_a_run_survives_kills_at_sixty_moments_of_training(tmp_path: Path):
     """No kill costs more than the epoch at work, and the numbers are those of a run that was never killed."""
     in_a_process(
         """
@@ -580,7 +580,7 @@ print(before)
         assert not list(path.glob("*.tmp"))
 
 
-def test_killed_at_forty_moments_while_results_are_written(results: Path):
+def test_results_survive_kills_at_forty_moments_of_writing(results: Path):
     """What is read after each is what was there before or what was written, whole."""
     in_a_process(
         """

@@ -22,7 +22,7 @@ def draws(rows: int, inputs: int, outputs: int, dtype: torch.dtype = torch.float
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_values_and_gradients_are_those_of_float64(shape: tuple[int, int, int], with_bias: bool) -> None:
+def test_values_and_gradients_equal_those_of_float64(shape: tuple[int, int, int], with_bias: bool) -> None:
     tensors = draws(*shape)[: 3 if with_bias else 2]
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     ours, theirs = linear(*tensors), F.linear(*exact)
@@ -36,7 +36,7 @@ def test_values_and_gradients_are_those_of_float64(shape: tuple[int, int, int], 
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
-def test_takes_as_many_dimensions_as_pytorchs(dimensions: int) -> None:
+def test_it_takes_inputs_of_any_number_of_dimensions(dimensions: int) -> None:
     inputs = torch.randn((2, 4, 6)[3 - dimensions :]).requires_grad_()
     weight, bias = torch.randn(5, 6).requires_grad_(), torch.randn(5).requires_grad_()
     torch.testing.assert_close(linear(inputs, weight, bias), F.linear(inputs, weight, bias))
@@ -45,7 +45,7 @@ def test_takes_as_many_dimensions_as_pytorchs(dimensions: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_has_second_derivatives() -> None:
+def test_it_has_second_derivatives() -> None:
     inputs, weight, bias = draws(4, 6, 5)
 
     def curvature(of: object) -> tuple[torch.Tensor, ...]:
@@ -57,7 +57,7 @@ def test_has_second_derivatives() -> None:
 
 
 @onednn_alone
-def test_float32_goes_through_onednn_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_float32_goes_through_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     product = room._product
     monkeypatch.setattr(room, "_product", lambda *tensors: calls.append(1) or product(*tensors))
@@ -87,14 +87,14 @@ def test_each_network_of_a_stack_has_its_own_gradient() -> None:
         torch.testing.assert_close(gradient, 2 * (F.linear(some, weight, layer.bias).T @ some), rtol=1e-4, atol=1e-4)
 
 
-def test_is_a_linear_layer_to_whoever_looks_for_one() -> None:
+def test_it_counts_as_a_linear_layer() -> None:
     layer = Linear(6, 5)
     assert isinstance(layer, nn.Linear)
     assert layer.state_dict().keys() == nn.Linear(6, 5).state_dict().keys()
 
 
 @pytest.mark.parametrize("layout", ["part of the columns", "transposed", "transposed part", "every second", "one row"])
-def test_any_layout_of_memory_gives_the_same(layout: str) -> None:
+def test_every_memory_layout_gives_the_same_values(layout: str) -> None:
     whole = torch.randn(40, 40)
     views = {
         "part of the columns": whole[:, 3:20],

@@ -112,7 +112,7 @@ def test_a_result_is_a_small_table(outputs):
     assert outputs["frame"][0].text == "(30, 10)\n"
 
 
-def test_a_figure_is_shown_once_whether_pyplot_is_there_or_not(outputs):
+def test_a_figure_is_shown_once_with_and_without_pyplot(outputs):
     for name in ("plot", "plot beside pyplot"):
         (output,) = outputs[name]
         assert output.data["image/png"]
@@ -211,7 +211,7 @@ def test_a_display_is_updated_a_few_times_a_second_at_most(kernel: Kernel, monke
     assert [line[:16] for line in lines] == [f"run{place}  epoch 6/10" for place in range(3)]
 
 
-def test_what_came_too_soon_is_shown_a_little_later(kernel: Kernel, monkeypatch: pytest.MonkeyPatch):
+def test_an_early_update_is_shown_a_little_later(kernel: Kernel, monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
     progress = notebook.NotebookProgress()
     progress.say("first")
@@ -287,14 +287,14 @@ def test_ipython_on_a_terminal_is_no_notebook(tmp_path: Path):
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_the_package_starts_without_what_a_notebook_needs():
+def test_the_package_starts_without_the_packages_of_a_notebook():
     late = {"torch", "matplotlib", "pandas", "IPython", "rich"}
     code = f"import sys, rethinking, rethinking.notebook; print({late} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=1200)
     assert done.stdout.strip() == "set()"
 
 
-def test_a_result_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_results_text_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = ExperimentConfig(**OPTIONS, runs_dir=str(tmp_path), randomization="partial_corrupt", corruption_prob=0.5)
     result = train(config)
     final = result.final
@@ -360,7 +360,9 @@ def test_a_table_has_the_papers_number_beside_its_own_images(
         ({"experiment": "table1", "models": None}, "None"),
     ],
 )
-def test_a_mistake_is_one_line(options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_mistake_is_a_one_line_error(
+    options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=said) as raised:
         rethinking.reproduce(**options)
@@ -368,7 +370,7 @@ def test_a_mistake_is_one_line(options: dict[str, Any], said: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_that_fail_are_told_once_the_results_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_failed_runs_are_reported_after_the_results_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RunError, match="1 of the runs failed"):

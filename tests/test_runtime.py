@@ -30,11 +30,11 @@ def test_threads_spin_briefly_and_tensors_lie_on_huge_pages():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_persons_own_setting_stays(name: str):
+def test_a_users_own_setting_stays(name: str):
     assert after_import(**{name: "0"})[name] == "0"
 
 
-def test_a_wait_policy_of_ones_own_is_not_overruled():
+def test_a_users_own_wait_policy_stays():
     assert after_import(OMP_WAIT_POLICY="passive") == {
         "GOMP_SPINCOUNT": None,
         "KMP_BLOCKTIME": None,

@@ -29,7 +29,7 @@ def test_streams_do_not_depend_on_the_process_or_the_global_seed():
     assert ran.stdout.strip() == str(draws(7, "labels", "which"))
 
 
-def test_deriving_a_stream_leaves_the_global_one_alone():
+def test_deriving_a_stream_does_not_change_the_global_stream():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

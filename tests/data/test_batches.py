@@ -147,7 +147,7 @@ def test_runs_that_see_the_same_in_the_same_order_share_one_batch_of_images():
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("pipeline", ["plain", "both"])
 @pytest.mark.parametrize(("channels_last", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
-def test_batches_read_ahead_are_those_in_memory_bit_for_bit(operator, pipeline, rows, channels_last, dtype):
+def test_batches_read_ahead_equal_those_in_memory_bit_for_bit(operator, pipeline, rows, channels_last, dtype):
     """The last batch has one image, or fewer than the others."""
     made = PIPELINES[pipeline], CPU, channels_last, dtype
     resident = Batches(split(operator, 129), *made)
@@ -166,7 +166,7 @@ def test_batches_read_ahead_are_those_in_memory_bit_for_bit(operator, pipeline, 
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_what_is_drawn_for_images_on_disk_has_the_same_fingerprint(operator):
+def test_draws_for_images_on_disk_have_the_same_fingerprint(operator):
     whole = replace(split(operator), redrawn=True)
     part = replace(split(operator, on_disk=True, rows=True), redrawn=True)
     assert whole.fingerprint() == part.fingerprint()
@@ -202,7 +202,7 @@ def test_runs_in_lockstep_may_have_images_on_disk_and_in_memory():
     assert not readers()
 
 
-def test_as_many_batches_as_said_are_read_before_they_are_asked_for():
+def test_the_stated_number_of_batches_is_read_ahead():
     begun: list[int] = []
     reading = read_ahead(lambda part: begun.append(int(part)) or int(part) * 10, torch.arange(20).split(1))
     assert not readers(), "nothing is read before the first is asked for"
@@ -213,7 +213,7 @@ def test_as_many_batches_as_said_are_read_before_they_are_asked_for():
     assert not readers()
 
 
-def test_an_error_while_reading_ahead_is_raised_as_itself_where_its_batch_is_due():
+def test_an_error_while_reading_ahead_is_raised_unchanged_at_its_batch():
     wrong = OSError("the disk is gone")
 
     def read(part: torch.Tensor) -> int:
@@ -230,7 +230,7 @@ def test_an_error_while_reading_ahead_is_raised_as_itself_where_its_batch_is_due
 
 
 @pytest.mark.parametrize("of", ["training_epoch", "in_order", "lockstep"])
-def test_no_thread_reads_on_when_batches_are_no_longer_asked_for(of):
+def test_the_reading_thread_ends_when_no_more_batches_are_taken(of):
     streamed = StreamedBatches(split(on_disk=True), PIPELINES["plain"], CPU, False)
     batches: dict[str, Iterator[object]] = {
         "training_epoch": streamed.training_epoch(0, 1, 10),

@@ -40,7 +40,7 @@ def entries(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o775), (0o022, 0o755), (0o077, 0o700)])
-def test_an_entry_has_the_mode_that_the_umask_gives(own_cache: Path, umask: int, mode: int):
+def test_an_entry_has_the_file_mode_of_the_umask(own_cache: Path, umask: int, mode: int):
     code = f"import os; os.umask({umask}); from rethinking.data import sources; sources.load('digits')"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=1200)
     (entry,) = entries(own_cache)
@@ -49,7 +49,7 @@ def test_an_entry_has_the_mode_that_the_umask_gives(own_cache: Path, umask: int,
     assert set(modes.values()) == {mode & 0o666}
 
 
-def test_another_user_loads_what_one_left(own_cache: Path, tmp_path: Path):
+def test_another_user_loads_an_entry(own_cache: Path, tmp_path: Path):
     """One fills the cache, another without the first one's rights reads it."""
     if os.geteuid() != 0:
         pytest.skip("it takes root to act for two users")
@@ -77,7 +77,7 @@ def test_another_user_loads_what_one_left(own_cache: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
-def test_what_cannot_be_read_is_never_called_damaged(monkeypatch: pytest.MonkeyPatch, number: int):
+def test_an_unreadable_entry_is_never_called_damaged(monkeypatch: pytest.MonkeyPatch, number: int):
     sources.load("digits")
 
     def refusing(*_: object, **__: object) -> None:
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_never_called_damaged(monkeypatch: pytest.MonkeyP
     assert "delete" not in str(caught.value)
 
 
-def test_what_a_killed_build_left_is_removed_whatever_its_age(own_cache: Path):
+def test_the_rest_of_a_killed_build_is_removed_at_any_age(own_cache: Path):
     code = """
 import os, signal
 from rethinking.data import cache
@@ -119,7 +119,7 @@ def test_a_build_at_work_is_left_alone(own_cache: Path):
     assert not at_work.exists()
 
 
-def test_touch_and_hidden_files_make_no_second_copy(own_cache: Path, pets: Path):
+def test_new_times_and_hidden_files_make_no_second_entry(own_cache: Path, pets: Path):
     sources.load(str(pets))
     (pets / ".DS_Store").write_bytes(b"x")
     (pets / "cat" / ".DS_Store").write_bytes(b"x")
@@ -131,7 +131,7 @@ def test_touch_and_hidden_files_make_no_second_copy(own_cache: Path, pets: Path)
     assert len(entries(own_cache)) == 1
 
 
-def test_a_copied_folder_makes_no_second_copy_and_another_content_does(own_cache: Path, pets: Path, tmp_path: Path):
+def test_a_copied_folder_makes_no_second_entry_and_other_content_does(own_cache: Path, pets: Path, tmp_path: Path):
     first = sources.load(str(pets))
     shutil.copytree(pets, tmp_path / "elsewhere" / "pets")
     again = sources.load(str(tmp_path / "elsewhere" / "pets"))
@@ -143,7 +143,7 @@ def test_a_copied_folder_makes_no_second_copy_and_another_content_does(own_cache
     assert len(entries(own_cache)) == 2
 
 
-def test_files_are_read_once_while_they_stay(own_cache: Path, pets: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unchanged_files_are_read_once(own_cache: Path, pets: Path, monkeypatch: pytest.MonkeyPatch):
     sources.load(str(pets))
     monkeypatch.setattr(cache.hashlib, "file_digest", None)
     sources.load(str(pets))
@@ -189,7 +189,7 @@ def test_the_cache_command_lists_entries_with_sizes_and_removes_them(own_cache: 
         (("everything",), "unknown option 'everything'"),
     ],
 )
-def test_mistakes_in_the_cache_command_are_told(own_cache: Path, arguments: tuple[str, ...], message: str):
+def test_mistakes_in_the_cache_command_are_reported(own_cache: Path, arguments: tuple[str, ...], message: str):
     own_cache.mkdir()
     done = rethinking("cache", *arguments)
     assert done.returncode == 2
@@ -234,7 +234,7 @@ def test_a_file_of_the_same_size_and_time_with_other_content_is_read_anew(tmp_pa
     assert sources.load(str(tmp_path / "pets")).train.images.max() == 2
 
 
-def test_files_that_change_while_they_are_read_are_told(pets: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_that_change_while_they_are_read_are_reported(pets: Path, monkeypatch: pytest.MonkeyPatch):
     decode_all = sources._decode_all
 
     def changing(*arguments: object) -> None:

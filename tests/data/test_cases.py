@@ -100,7 +100,7 @@ def test_test_labels_are_matched_by_name():
     assert data.test.labels[:3].tolist() == [2, 1, 0]
 
 
-def test_minus_one_is_no_label_and_the_option_leaves_such_images_out():
+def test_minus_one_is_no_label_and_an_option_leaves_its_images_out():
     with pytest.raises(InputError, match=r"3 of the 12 images of the split 'train' have no label .*--skip_unlabelled"):
         sources.load(case("pq_minus1_int"))
     data = sources.load(case("pq_minus1_int"), options=ReadOptions(skip_unlabelled=True))
@@ -108,7 +108,7 @@ def test_minus_one_is_no_label_and_the_option_leaves_such_images_out():
     assert data.train.labels.tolist() == [1, 2, 0, 1, 0, 1, 2, 0, 2]
 
 
-def test_a_test_set_without_labels_is_said():
+def test_a_test_set_without_labels_is_reported():
     data = sources.load(case("pq_test_minus1"))
     assert any("12 images of the split 'test', which have no labels" in note for note in data.notes)
     assert any("no test set" in line for line in data.described())
@@ -137,7 +137,7 @@ def test_cifar10_is_found_under_a_data_root_and_has_its_class_names():
         assert data.class_names == KNOWN["cifar10"].class_names
 
 
-def test_a_warm_cache_lists_the_files_alone(monkeypatch: pytest.MonkeyPatch):
+def test_a_filled_cache_only_lists_the_files(monkeypatch: pytest.MonkeyPatch):
     first = sources.load(case("tiny_imagenet"))
 
     def opened(*_: object) -> None:

@@ -196,7 +196,7 @@ def test_an_impossible_size_is_refused_before_anything_is_decoded(tmp_path: Path
     assert seen == [(1, 30, 40)]
 
 
-def test_processes_decode_what_one_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_several_processes_decode_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images = {f"{name}/{index:03}.png": random_image("RGB", (30, 30)) for name in "ab" for index in range(40)}
     images["b/007.png"] = Image.new("RGB", (30, 30), "red")
     folder = folder_of(tmp_path / "pets", images)

@@ -230,13 +230,13 @@ def is_read_as_planned(plan: Plan) -> str:
 
 @settings(max_examples=50)
 @given(split_plans())
-def test_first_level_splits_and_their_classes_are_read_as_they_stand(plan):
+def test_first_level_splits_and_their_classes_are_read(plan):
     is_read_as_planned(plan)
 
 
 @settings(max_examples=40)
 @given(class_plans())
-def test_class_folders_alone_are_a_training_set_whatever_they_are_called(plan):
+def test_class_folders_alone_are_a_training_set_whatever_their_names(plan):
     try:
         notes = is_read_as_planned(plan)
     except InputError as error:  # where all have words of splits in their names and hold folders of the same names
@@ -329,7 +329,7 @@ def test_two_folders_of_one_split_are_refused_by_name(tmp_path: Path, one, other
     assert f"{other}/" in message
 
 
-def test_a_class_called_train_among_other_classes_stays_a_class_and_that_is_said(tmp_path: Path):
+def test_a_class_called_train_among_other_classes_stays_a_class_and_a_note_says_so(tmp_path: Path):
     train, test, notes = loaded(tree(tmp_path / "rides", "train/0.png", "bus/0.png", "car/0.png"))
     assert (train, test) == ({0: "train", 1: "bus", 2: "car"}, {})
     assert "read as classes: train/" in notes
@@ -388,7 +388,7 @@ def test_splits_in_a_wrapping_folder_are_never_trained_on_together(tmp_path: Pat
     assert result is None or result[:2] == ({0: "cat", 1: "dog"}, {2: "cat", 3: "dog"})
 
 
-def test_a_test_set_is_preferred_to_a_validation_set_and_that_is_said(tmp_path: Path):
+def test_a_test_set_is_preferred_to_a_validation_set_and_a_note_says_so(tmp_path: Path):
     names = ["train/cat/0.png", "train/dog/1.png", "val/dog/2.png", "test/cat/3.png"]
     train, test, notes = loaded(tree(tmp_path / "pets", *names))
     assert (train, test) == ({0: "cat", 1: "dog"}, {3: "cat"})
@@ -403,7 +403,7 @@ def test_a_class_that_only_the_test_set_has_is_named(tmp_path: Path):
     assert "'wolf'" in refusal(tree(tmp_path / "pets", *names))
 
 
-def test_several_classes_that_only_the_test_set_has_are_no_unlabelled_images(tmp_path: Path):
+def test_several_classes_of_the_test_set_alone_do_not_count_as_unlabelled_images(tmp_path: Path):
     names = ["train/cat/0.png", "train/dog/1.png", "test/fox/2.png", "test/wolf/3.png"]
     assert "'fox'" in refusal(tree(tmp_path / "pets", *names))
 
@@ -423,7 +423,7 @@ def test_one_class_alone_is_refused(tmp_path: Path, name):
     assert "one class alone, 'cat'" in refusal(tree(tmp_path / "pets", name))
 
 
-def test_empty_class_folders_are_said(tmp_path: Path):
+def test_empty_class_folders_are_reported(tmp_path: Path):
     root = tree(tmp_path / "pets", "train/cat/0.png", "train/dog/1.png")
     (root / "train/bird").mkdir()
     (root / "train/fish/images").mkdir(parents=True)
@@ -441,7 +441,7 @@ def test_class_folders_named_by_numbers_keep_the_order_of_their_text(tmp_path: P
     assert labelled(data, data.train) == {0: "1", 1: "2", 2: "10", 3: "-1", 4: "07"}
 
 
-def test_names_that_are_no_unicode_are_read(tmp_path: Path):
+def test_names_outside_unicode_are_read(tmp_path: Path):
     root = tree(tmp_path / "pets", "train/dog/1.png", f"train/{os.fsdecode(b'caf' + bytes([233]))}/0.png")
     assert sorted(sources.load(str(root)).train.labels.tolist()) == [0, 1]
 
@@ -475,7 +475,7 @@ def test_images_beside_the_split_folders_are_left_out_and_counted(tmp_path: Path
     assert count_of(notes, "left out") == 2, notes
 
 
-def test_files_that_are_no_images_are_counted_by_kind_and_hidden_ones_are_not(tmp_path: Path):
+def test_other_files_are_counted_by_kind_and_hidden_files_are_not(tmp_path: Path):
     root = tree(tmp_path / "pets", "cat/0.png", "dog/1.png", "dog/.hidden.png", "__MACOSX/cat/._0.png")
     for name in ("README", "cat/boxes.xml", "cat/more.XML", "dog/notes.txt", ".DS_Store", "dog/.DS_Store"):
         (root / name).write_text("words")
@@ -561,7 +561,7 @@ def test_a_test_folder_that_links_to_the_training_folder_is_refused(tmp_path: Pa
     assert str(root / "test") in refusal(root)
 
 
-def test_a_file_that_is_linked_twice_is_not_held_out_and_trained_on(tmp_path: Path):
+def test_a_file_that_is_linked_twice_is_never_both_held_out_and_trained_on(tmp_path: Path):
     """Three of the eight names of each class are held out. So the two names of a file could be separated."""
     root = tree(tmp_path / "pets", *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)))
     for name in ("cat", "dog"):
@@ -660,7 +660,7 @@ def test_an_empty_file_with_an_image_ending_is_named(tmp_path: Path):
 # Listing is bounded
 
 
-def test_a_folder_of_texts_is_refused_before_it_is_listed_to_its_end(tmp_path: Path):
+def test_a_folder_of_texts_is_refused_before_it_is_listed_completely(tmp_path: Path):
     for number in range(25_000):
         place = tmp_path / "texts" / f"{number // 5_000}"
         place.mkdir(parents=True, exist_ok=True)
@@ -707,7 +707,7 @@ FORMS = pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 
 @FORMS
 @pytest.mark.parametrize("labels", [("dog", "cat", "dog", "cat"), (10, 9, 10, 9)])
-def test_labels_are_those_of_the_metadata_of_each_split(tmp_path: Path, form, labels):
+def test_labels_come_from_the_metadata_of_each_split(tmp_path: Path, form, labels):
     root = tree(tmp_path / "pets", "train/a.png", "train/b/c.png", "test/a.png", "test/b.png")
     rows = [{"file_name": name, "label": label} for name, label in zip(("a.png", "b/c.png"), labels, strict=False)]
     write_metadata(root / f"train/metadata.{form}", rows)
@@ -728,7 +728,7 @@ def test_one_metadata_file_may_label_all_splits(tmp_path: Path, form):
     assert (train, test) == ({0: "x", 1: "y"}, {2: "y"})
 
 
-def test_test_images_that_a_metadata_file_labels_are_not_trained_on_beside_other_folders(tmp_path: Path):
+def test_labelled_test_images_are_not_trained_on_beside_other_folders(tmp_path: Path):
     root = tree(tmp_path / "pets", "train/a.png", "train/b.png", "test/a.png", "extra/a.png")
     names = {"train/a.png": "x", "train/b.png": "y", "test/a.png": "y"}
     write_metadata(root / "metadata.csv", [{"file_name": name, "label": label} for name, label in names.items()])
@@ -817,7 +817,7 @@ def test_missing_labels_are_counted_and_left_out_on_request(tmp_path: Path, form
 
 
 @FORMS
-def test_a_test_set_whose_labels_are_missing_is_not_used_and_that_is_said(tmp_path: Path, form):
+def test_a_test_set_whose_labels_are_missing_is_not_used_and_a_note_says_so(tmp_path: Path, form):
     root = tree(tmp_path / "pets", "train/a.png", "train/b.png", "test/a.png")
     names: dict[str, int | None] = {"train/a.png": 0, "train/b.png": 1, "test/a.png": None}
     write_metadata(root / f"metadata.{form}", [{"file_name": name, "label": label} for name, label in names.items()])
@@ -828,7 +828,7 @@ def test_a_test_set_whose_labels_are_missing_is_not_used_and_that_is_said(tmp_pa
 
 @FORMS
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd.png", "train/../../outside.png", "C:\\outside.png"])
-def test_metadata_that_leaves_the_folder_is_refused(tmp_path: Path, form, name):
+def test_metadata_with_paths_outside_the_folder_is_refused(tmp_path: Path, form, name):
     save_numbered(tmp_path / "outside.png", 9)
     root = tree(tmp_path / "pets", "a.png", "b.png")
     rows = [{"file_name": "a.png", "label": "x"}, {"file_name": name, "label": "y"}]
@@ -866,7 +866,7 @@ def test_images_that_the_metadata_does_not_list_are_left_out_and_counted(tmp_pat
     assert "left out: 2 images" in notes
 
 
-def test_metadata_without_a_label_column_leaves_the_class_folders_and_that_is_said(tmp_path: Path):
+def test_metadata_without_a_label_column_leaves_the_class_folders_and_a_note_says_so(tmp_path: Path):
     root = tree(tmp_path / "pets", "cat/0.png", "dog/1.png")
     rows = [{"file_name": "cat/0.png", "width": 1}, {"file_name": "dog/1.png", "width": 2}]
     write_metadata(root / "metadata.csv", rows)
@@ -945,7 +945,7 @@ def test_annotations_do_not_mistake_images_of_one_name_in_two_folders(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["test/2.png", "test/images/2.png", "test/images/deep/2.png"])
-def test_a_test_folder_without_labels_is_not_used_and_that_is_said(tmp_path: Path, name):
+def test_a_test_folder_without_labels_is_not_used_and_a_note_says_so(tmp_path: Path, name):
     train, test, notes = loaded(tree(tmp_path / "pets", "train/cat/0.png", "train/dog/1.png", name))
     assert (train, test) == ({0: "cat", 1: "dog"}, {})
     assert "not used: 1 images of the split 'test', which have no labels" in notes
@@ -976,7 +976,7 @@ def test_images_are_turned_upright_as_their_exif_says(tmp_path: Path):
 @pytest.mark.parametrize(
     "names", [("seg_train/seg_train", "seg_test/seg_test"), ("train2017", "val2017"), ("training_set", "test_set")]
 )
-def test_folders_that_look_like_splits_are_never_classes_in_silence(tmp_path: Path, names: tuple[str, str]):
+def test_folders_that_look_like_splits_are_never_silently_classes(tmp_path: Path, names: tuple[str, str]):
     for number, place in enumerate(f"{name}/{inner}" for name in names for inner in ("cat", "dog")):
         save_numbered(tmp_path / "pets" / place / "0.png", number)
     with pytest.raises(InputError, match=r"look like splits.*call them train and test"):

@@ -190,7 +190,7 @@ def test_a_dataset_dict_is_a_mapping():
     assert "the test set is the split 'val', since there is no other with labels" in loaded.notes
 
 
-def test_files_that_a_datasets_dataset_names_are_read(tmp_path: Path):
+def test_image_files_named_by_a_datasets_dataset_are_read(tmp_path: Path):
     """As `load_dataset("imagefolder")` makes one: paths from the root, no bytes."""
     for row, image in enumerate(PIXELS):
         Image.fromarray(image).save(tmp_path / f"{row}.png")
@@ -210,7 +210,7 @@ def test_chosen_rows_and_columns_of_a_datasets_dataset():
     assert chosen.name == "images-coarse"
 
 
-def test_a_transform_of_a_datasets_dataset_is_said_not_to_be_applied():
+def test_a_note_says_that_a_transform_of_a_datasets_dataset_is_not_applied():
     given = table(PIXELS, LABELS)
     given.set_transform(lambda batch: {**batch, "image": [image.rotate(90) for image in batch["image"]]})
     loaded = sources.load(sources.adopt(given))
@@ -218,7 +218,7 @@ def test_a_transform_of_a_datasets_dataset_is_said_not_to_be_applied():
     assert any("its transform is not applied" in note for note in loaded.notes)
 
 
-def test_class_names_are_those_of_a_data_set_like_torchvision_s():
+def test_class_names_come_from_a_data_set_like_torchvision_s():
     given = Pictures(PIXELS, LABELS)
     given.classes = ["cat", "dog", "bus", "car"]  # type: ignore[attr-defined]
     for one in (given, torch.utils.data.Subset(given, range(12)), torch.utils.data.ConcatDataset([given])):
@@ -230,7 +230,7 @@ def test_class_names_are_those_of_a_data_set_like_torchvision_s():
     assert sources.load(sources.adopt(given)).class_names == ("0", "1", "2")
 
 
-def test_floats_are_turned_back_to_8_bits_and_the_largest_change_is_said():
+def test_floats_are_turned_back_to_8_bits_and_the_largest_change_is_reported():
     notes = sources.load(sources.adopt((PIXELS / np.float32(255), LABELS))).notes
     assert len(notes) == 1
     assert float(notes[0].rpartition(" ")[2]) < 1e-6
@@ -257,7 +257,7 @@ def test_different_sizes_and_colours_are_read_with_options_as_files_are(tmp_path
         sources.adopt(given)
 
 
-def test_pillow_s_images_have_their_pixels_where_a_training_loop_sees_them():
+def test_pillow_s_images_have_the_pixels_that_a_training_loop_sees():
     """Not turned as their file's EXIF says, which Pillow does not do by itself either."""
     image = Image.fromarray(PIXELS[0])
     image.getexif()[0x0112] = 6
@@ -279,14 +279,14 @@ def test_options_of_a_run_act_on_adopted_images_as_on_files(tmp_path: Path):
         assert sources.load(sources.adopt((PIXELS, LABELS), options=options)).fingerprint == read.fingerprint
 
 
-def test_unlabelled_images_are_left_out_where_that_is_asked_for():
+def test_an_option_leaves_unlabelled_images_out():
     labels = [0, 1, -1, 0, None, 1]
     loaded = sources.load(sources.adopt((PIXELS[:6], labels), options=ReadOptions(skip_unlabelled=True)))
     np.testing.assert_array_equal(loaded.train.images, PIXELS[[0, 1, 3, 5]].transpose(0, 3, 1, 2))
     assert loaded.notes == ("left out: 2 images of the split 'train' without a label",)
 
 
-def test_the_same_images_again_leave_the_cache_as_it_is(own_cache: Path):
+def test_the_same_images_again_do_not_change_the_cache(own_cache: Path):
     sources.adopt((PIXELS, LABELS))
     before = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")}
     for make in FORMS.values():
@@ -323,7 +323,7 @@ def test_a_data_set_is_read_once_and_never_held_whole(monkeypatch: pytest.Monkey
     assert sources.load(given).train.images[250, 0, 0, 0] == 250
 
 
-def test_another_process_finds_and_makes_the_same(own_cache: Path):
+def test_another_process_finds_and_makes_the_same_entry(own_cache: Path):
     given = sources.adopt((PIXELS, LABELS))
     code = (
         "import numpy as np; from rethinking.data import sources\n"
@@ -455,7 +455,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(case: str, own_cache: Path):
+def test_a_mistake_is_a_one_line_error_and_leaves_no_file(case: str, own_cache: Path):
     make, message = WRONG[case]
     with pytest.raises(InputError, match=message) as refused:
         sources.adopt(make())
@@ -482,7 +482,7 @@ def test_columns_of_arrays_cannot_be_chosen():
 
 
 @pytest.mark.parametrize("name", ["", "//", "digits", "Digits", None])
-def test_names_that_are_none_or_are_taken_are_refused(name: Any):
+def test_invalid_names_and_names_in_use_are_refused(name: Any):
     with pytest.raises(InputError, match="name"):
         sources.adopt((PIXELS, LABELS), name=name)
 

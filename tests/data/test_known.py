@@ -17,7 +17,7 @@ CIFAR10 = "cbbda461ed01520fa349a10aef8752c12204528f34698b97ef646482e175bcc8"  # 
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_the_real_data_is_known_by_its_public_sums(name: str):
+def test_the_real_data_is_recognized_by_its_published_sums(name: str):
     shared(name)
     for data in (sources.load(name, SHARED_DATA), sources.load(str(SHARED_DATA / name))):
         assert data.name == name
@@ -25,7 +25,7 @@ def test_the_real_data_is_known_by_its_public_sums(name: str):
         assert data.class_names == KNOWN[name].class_names
 
 
-def test_cifar10_has_the_fingerprint_that_it_had_before():
+def test_cifar10_keeps_its_fingerprint():
     shared("cifar10")
     assert sources.load("cifar10", SHARED_DATA).fingerprint == CIFAR10
 
@@ -52,7 +52,7 @@ def test_the_same_images_in_another_order_are_another_data_set():
     assert not KNOWN["mnist"].is_in({"train": data.train, "test": turned})
 
 
-def test_a_copy_in_a_folder_of_the_name_goes_by_a_name_of_its_own(real_root: Path):
+def test_a_copy_in_a_folder_of_that_name_gets_another_name(real_root: Path):
     for data in (sources.load("cifar10", real_root), sources.load(str(real_root / "cifar10"))):
         assert data.name == f"cifar10-{data.fingerprint[:8]}"
         assert data.notes[0] == f"not CIFAR-10: other images, labels or order; results call it {data.name}"
@@ -104,7 +104,7 @@ def test_folders_of_torchvision_and_files_of_keras_are_known_by_their_names():
     ]
 
 
-def test_a_folder_of_the_name_here_is_said_not_to_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_note_says_that_a_folder_of_that_name_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert "./digits here is not used: --dataset ./digits means that folder" in sources.load("digits").notes
@@ -130,7 +130,7 @@ def test_a_published_row_is_labels_and_then_red_green_and_blue(name: str, head: 
     assert list(second) == head + [0] * 1024 + [1] * 1024 + [2] * 1024
 
 
-def test_a_folder_of_a_known_name_may_hold_images_that_the_options_make_alike(tmp_path: Path):
+def test_options_may_make_the_images_of_a_folder_with_a_known_name_alike(tmp_path: Path):
     for index, size in enumerate([(28, 30), (40, 28), (28, 28), (50, 60)]):
         file = tmp_path / "mnist" / "ab"[index % 2] / f"{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

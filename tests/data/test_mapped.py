@@ -16,7 +16,7 @@ ALL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=np.int64).reshape(2, 3, 4), np.zeros((0, 3, 2, 2), np.uint8)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_what_is_read_is_what_was_saved_and_the_file_stays_as_it_is(tmp_path: Path, array, order):
+def test_a_saved_array_is_read_back_and_its_file_does_not_change(tmp_path: Path, array, order):
     np.save(tmp_path / "array.npy", np.asarray(array, order=order))
     before = (tmp_path / "array.npy").read_bytes()
     read = mapped.read(tmp_path / "array.npy")
@@ -61,7 +61,7 @@ except RuntimeError as error:
 """
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path):
     """To write into a mapping of a full disk would end the process."""
     ran = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith(f"RunError cannot keep 0.002 GiB of drawn images in {tmp_path}: ")

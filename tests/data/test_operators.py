@@ -100,7 +100,7 @@ def test_an_operator_in_a_file_is_enough_on_the_command_line(tmp_path: Path, pat
     assert "mlp_1x512-digits-Dimmed-seed0-" in ran.stdout
 
 
-def test_a_label_operator_has_metrics_of_changed_labels_and_a_record(tmp_path: Path, path):
+def test_a_label_operator_records_the_changed_labels_and_their_metrics(tmp_path: Path, path):
     result = train(configured(tmp_path, f"{path}:Reversed"))
     assert result.result["labels_changed"] == 100, "no class is its own reverse"
     assert {"train_accuracy_corrupted", "true_label_agreement"} <= result.final.keys()
@@ -120,7 +120,7 @@ def test_an_operator_with_classes_of_its_own_has_as_many_outputs_and_no_test_set
 
 
 @pytest.mark.parametrize("name", ["Dimmed", "InPlace", "Reversed"])
-def test_stacked_runs_are_as_alone(tmp_path: Path, path, name):
+def test_stacked_runs_equal_runs_alone(tmp_path: Path, path, name):
     seeds = [{"randomization_seed": seed} for seed in (0, 1)]
     seeds += [{"randomization_options": "strength=0.9"}] if name == "Dimmed" else []
     mixed = [configured(tmp_path, f"{path}:{name}", **options) for options in seeds]
@@ -144,7 +144,7 @@ def test_an_operator_that_writes_in_place_changes_its_own_run_alone(tmp_path: Pa
     assert again.final["train_loss"] == before.final["train_loss"] != inverted.final["train_loss"]
 
 
-def test_the_record_tells_images_of_one_operator_from_anothers(tmp_path: Path, path):
+def test_the_record_distinguishes_the_images_of_different_operators(tmp_path: Path, path):
     fingerprints = {
         train(configured(tmp_path, name)).result["provenance"]["randomization"]["test"]
         for name in ("none", f"{path}:InPlace", f"{path}:Dimmed")
@@ -152,7 +152,7 @@ def test_the_record_tells_images_of_one_operator_from_anothers(tmp_path: Path, p
     assert len(fingerprints) == 3
 
 
-def test_options_and_source_are_the_runs(tmp_path: Path, path):
+def test_options_and_source_belong_to_the_run(tmp_path: Path, path):
     paths = [train(configured(tmp_path, f"{path}:Dimmed")).path]
     paths.append(train(configured(tmp_path, f"{path}:Dimmed", randomization_options="strength=0.6")).path)
     Path(path).write_text(OPERATORS.replace(">= self.strength", "> 0.1 + self.strength"))
@@ -176,13 +176,13 @@ def test_options_and_source_are_the_runs(tmp_path: Path, path):
         ("Dimed", None, "has no 'Dimed'; did you mean 'Dimmed'?"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, path, name, options, message):
+def test_a_mistake_is_a_one_line_error(tmp_path: Path, path, name, options, message):
     with pytest.raises(InputError, match=message) as error:
         train(configured(tmp_path, f"{path}:{name}", randomization_options=options))
     assert "\n" not in str(error.value)
 
 
-def test_corruption_prob_is_for_those_that_have_it(tmp_path: Path, path):
+def test_corruption_prob_is_refused_for_operators_without_it(tmp_path: Path, path):
     with pytest.raises(InputError, match=r"corruption_prob goes with randomization partial_corrupt, not .*Reversed"):
         train(configured(tmp_path, f"{path}:Reversed", corruption_prob=0.5))
     with pytest.raises(InputError, match="replaced_example goes with randomization none, random_labels, partial_corr"):
@@ -199,7 +199,7 @@ def test_a_registered_operator_has_a_name():
         operators.register("random_labels")(Registered)
 
 
-def test_no_module_but_the_operators_knows_one_by_name():
+def test_only_the_operators_module_names_operators():
     """The doors are open where nobody asks for a name: what an operator is decides."""
     names = [f'"{name}"' for name in operators.OWN if name != "none"]
     rooms = [ROOT / "src/rethinking" / room for room in ("data", "models", "training")]
@@ -208,7 +208,7 @@ def test_no_module_but_the_operators_knows_one_by_name():
     assert naming == set()
 
 
-def test_a_split_is_what_the_operators_make_of_it():
+def test_operators_make_the_split():
     labels = torch.arange(4)
     split = RandomizedSplit(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), labels, labels)
     train_split, test_split = randomization.apply(
@@ -240,7 +240,7 @@ class GlobalDraws(Operator):
 """
 
 
-def test_labels_that_are_changed_in_place_leave_the_true_ones(tmp_path: Path):
+def test_labels_changed_in_place_keep_the_true_labels(tmp_path: Path):
     (tmp_path / "mine.py").write_text(FAILING)
     result = train(configured(tmp_path, f"{tmp_path / 'mine.py'}:InPlaceLabels"))
     record = safetensors.torch.load_file(result.path / "randomization.safetensors")
@@ -251,14 +251,14 @@ def test_labels_that_are_changed_in_place_leave_the_true_ones(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "said"), [("Raises", "Raises fails: RuntimeError: oops"), ("OneSplit", "OneSplit fails: TypeError")]
 )
-def test_an_operator_that_fails_is_one_line(tmp_path: Path, name, said):
+def test_an_operator_that_fails_is_a_one_line_error(tmp_path: Path, name, said):
     (tmp_path / "mine.py").write_text(FAILING)
     with pytest.raises(InputError, match=said) as error:
         train(configured(tmp_path, f"{tmp_path / 'mine.py'}:{name}"))
     assert "\n" not in str(error.value)
 
 
-def test_draws_from_global_generators_are_the_seeds_too(tmp_path: Path):
+def test_draws_from_global_generators_depend_on_the_seed_too(tmp_path: Path):
     (tmp_path / "mine.py").write_text(FAILING)
 
     def labels(folder: str, **options: object) -> torch.Tensor:

@@ -190,7 +190,7 @@ def test_a_call_is_refused_and_nothing_happens(
         ("os\nname", "system\n\x1b[2J"),
     ],
 )
-def test_no_other_name_is_looked_up(tmp_path: Path, module: str, name: str):
+def test_no_other_name_is_imported(tmp_path: Path, module: str, name: str):
     refused(tmp_path, b"\x80\x04" + text(module) + text(name) + b"\x93.")
 
 
@@ -323,7 +323,7 @@ def test_shapes_that_lie_are_refused(tmp_path: Path, shape: bytes, raw: bytes):
         FROMBUFFER + b"(C\x03abc" + dtype("O") + b"K\x03\x85" + text("C") + b"tR.",
     ],
 )
-def test_numpys_names_are_of_no_other_use(tmp_path: Path, content: bytes):
+def test_names_of_numpy_are_refused_for_any_other_use(tmp_path: Path, content: bytes):
     refused(tmp_path, b"\x80\x04" + content)
 
 

@@ -259,7 +259,7 @@ def test_a_cut_binary_batch_is_named(tmp_path: Path):
     ],
     ids=str,
 )
-def test_a_batch_that_is_none_is_named(tmp_path: Path, change: dict[bytes, Any]):
+def test_a_file_without_a_batch_is_named(tmp_path: Path, change: dict[bytes, Any]):
     images, labels = write_cifar10(tmp_path / "cifar")
     batch = {b"data": images[:2].reshape(2, -1), b"labels": labels[:2]} | change
     (tmp_path / "cifar/data_batch_1").write_bytes(pickle.dumps(batch))
@@ -395,7 +395,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", MNIST)
-def test_a_missing_idx_file_is_told(tmp_path: Path, missing: str):
+def test_a_missing_idx_file_is_reported(tmp_path: Path, missing: str):
     write_mnist(tmp_path / "digits", files={name: content for name, content in MNIST.items() if name != missing})
     assert_refused(tmp_path / "digits", "labels" if "labels" in missing else "images")
 
@@ -723,7 +723,7 @@ def test_a_cut_npy_file_is_named(tmp_path: Path):
         assert_refused(tmp_path / "given", "x_train.npy")
 
 
-def test_names_that_are_none_are_listed(tmp_path: Path):
+def test_unexpected_array_names_are_listed(tmp_path: Path):
     np.savez(tmp_path / "given.npz", COLOURED, FEW)
     assert_refused(tmp_path / "given.npz", "arr_0, arr_1", "x_train, y_train")
 
@@ -777,7 +777,9 @@ def torchvision_root(root: Path) -> None:
         ("Fashion-MNIST", 10, (1, 28, 28)),
     ],
 )
-def test_a_root_of_torchvision_is_a_data_root(tmp_path: Path, dataset: str, count: int, shape: tuple[int, int, int]):
+def test_a_root_folder_of_torchvision_is_a_data_root(
+    tmp_path: Path, dataset: str, count: int, shape: tuple[int, int, int]
+):
     torchvision_root(tmp_path / "root")
     data = sources.load(dataset, tmp_path / "root")
     assert data.test is not None

@@ -79,7 +79,7 @@ def channels_first(image: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("operator", [*NAMES, *OWN])
-def test_the_draws_are_those_of_a_run_of_that_seed(operator: str, file: Path, tmp_path: Path):
+def test_the_draws_equal_those_of_a_run_with_the_same_seed(operator: str, file: Path, tmp_path: Path):
     operator = f"{file}:{operator}" if operator in OWN else operator
     corruption = 0.4 if operator == "partial_corrupt" else None
     train_set, test_set = (PIXELS, LABELS), (TEST_PIXELS, TEST_LABELS)
@@ -113,7 +113,7 @@ def test_the_draws_are_those_of_a_run_of_that_seed(operator: str, file: Path, tm
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_same_kind_comes_back_and_labels_alone_change(form: str):
+def test_the_result_has_the_same_kind_and_only_labels_change(form: str):
     given = FORMS[form](PIXELS, LABELS)
     made = randomize(given, "random_labels", seed=1)
     assert made.record.changed.any()
@@ -204,7 +204,7 @@ def test_a_list_of_labels_that_items_contradict_is_not_used():
         made.data[3]
 
 
-def test_a_list_that_is_not_of_the_items_labels_is_neither_used_nor_kept():
+def test_a_list_that_does_not_match_the_items_labels_is_neither_used_nor_kept():
     class Attributes(Pictures):
         """As CelebA's: several numbers an image, of which the item has one."""
 
@@ -264,7 +264,7 @@ def test_a_datasets_dataset_keeps_columns_features_and_format():
     assert moved.data["number"][:] == list(range(39, -1, -1))
 
 
-def test_labels_that_stand_in_place_of_the_data_s_have_no_class_names_of_it(file: Path):
+def test_given_labels_do_not_take_the_class_names_of_the_data(file: Path):
     given = Pictures(PIXELS, LABELS)
     given.classes = ["cat", "dog", "bus", "car"]  # type: ignore[attr-defined]
     made = randomize(given, "random_signs", test=Pictures(TEST_PIXELS, TEST_LABELS))
@@ -336,7 +336,7 @@ def test_a_record_is_read_back_as_it_was_written(operator: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\x00" * 100])
-def test_a_file_that_is_no_record_is_refused(content: bytes, tmp_path: Path):
+def test_a_file_without_a_record_is_refused(content: bytes, tmp_path: Path):
     (tmp_path / "record").write_bytes(content)
     with pytest.raises(InputError, match="is no record"):
         RandomizationRecord.read(tmp_path / "record")
@@ -399,7 +399,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_told_in_one_line(case: str):
+def test_a_mistake_is_a_one_line_error(case: str):
     do, message = WRONG[case]
     with pytest.raises(InputError, match=message) as refused:
         do()

@@ -225,7 +225,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(tmp_path: Path
     assert sources.load(str(tmp_path / "a/pets")).fingerprint == sources.load(str(tmp_path / "b/pets")).fingerprint
 
 
-def test_two_folders_alike_but_for_their_pixels_are_told_apart(tmp_path: Path):
+def test_folders_that_differ_only_in_their_pixels_are_told_apart(tmp_path: Path):
     """Of one name, with files of the same names, sizes and times, as an unpacked archive makes them."""
     for place, value in (("a", 10), ("b", 200)):
         for name in ("cat", "dog"):
@@ -237,7 +237,7 @@ def test_two_folders_alike_but_for_their_pixels_are_told_apart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "info"])
-def test_a_damaged_cache_is_told_and_never_used(own_cache: Path, damage):
+def test_a_damaged_cache_is_reported_and_never_used(own_cache: Path, damage):
     sources.load("digits")
     (entry,) = own_cache.iterdir()
     images = entry / "train_images.npy"
@@ -267,7 +267,7 @@ def test_two_processes_may_build_the_same_entry_at_once(own_cache: Path):
 
 
 @pytest.mark.parametrize("dataset", ["digits", "pets"])
-def test_a_full_disk_while_decoding_is_told_and_leaves_nothing(tmp_path: Path, own_cache: Path, dataset):
+def test_a_full_disk_while_decoding_is_reported_and_leaves_no_file(tmp_path: Path, own_cache: Path, dataset):
     if dataset == "pets":
         class_folders(tmp_path / "pets", size=224)
         dataset = str(tmp_path / "pets")
@@ -327,7 +327,7 @@ class Garbled(socketserver.BaseRequestHandler):
         self.request.sendall(b"hello?\r\n\r\n")
 
 
-def test_a_hub_out_of_reach_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_hub_is_reported_without_waiting(monkeypatch: pytest.MonkeyPatch):
     """Where the connection is refused at once, where nothing ever answers, and where something else answers."""
     with contextlib.ExitStack() as servers:
         silent = servers.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -150,7 +150,7 @@ def test_images_of_every_type_are_read(tmp_path: Path, kind: pa.DataType, ending
     assert_holds(load(tmp_path / f"some{ending}", skip_unlabelled=True).train, range(1, 7), LABELS[1:7])
 
 
-def test_bytes_that_are_no_images_are_no_image_column(tmp_path: Path):
+def test_a_column_of_other_bytes_is_no_image_column(tmp_path: Path):
     table = pa.table({"blob": [b"abc"] * 8, "picture": [png(PIXELS[row]) for row in range(8)], "label": LABELS})
     assert_holds(load(write(tmp_path / "pets.parquet", table)).train, range(8), LABELS)
 
@@ -194,7 +194,7 @@ def test_an_empty_row_group_or_shard_is_passed_over(tmp_path: Path):
     assert_holds(load(tmp_path / "pets").train, range(8), LABELS)
 
 
-def test_the_images_are_those_of_the_labels_that_are_kept(tmp_path: Path):
+def test_kept_images_belong_to_the_kept_labels(tmp_path: Path):
     labels = [0, -1, 2, None, 1, -1, 0, 1, None, 2, 0, 1]
     kept = [row for row, label in enumerate(labels) if label not in (None, -1)]
     for shard in range(3):
@@ -497,7 +497,7 @@ UNLABELLED = {
 
 
 @pytest.mark.parametrize("kind", [*UNLABELLED, "without the column"])
-def test_a_test_set_without_labels_is_no_test_set_and_that_is_said(tmp_path: Path, kind: str):
+def test_a_test_set_without_labels_is_no_test_set_and_a_note_says_so(tmp_path: Path, kind: str):
     table = plain(UNLABELLED[kind], [8, 9]) if kind in UNLABELLED else pa.table({"image": structs([8, 9])})
     write(tmp_path / "pets/train.parquet", hub(range(8), LABELS))
     write(tmp_path / "pets/test.parquet", table)
@@ -559,7 +559,7 @@ def test_a_class_of_the_test_set_alone_is_named(tmp_path: Path):
 # Columns
 
 
-def test_label_and_image_win_and_that_is_said(tmp_path: Path):
+def test_columns_called_label_and_image_win_and_a_note_says_so(tmp_path: Path):
     table = pa.table(
         {
             "id": list(range(8)),
@@ -610,7 +610,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str, ending: 
 
 
 @pytest.mark.parametrize("option", ["image_column", "label_column"])
-def test_a_chosen_column_that_is_none_is_refused(tmp_path: Path, option: str):
+def test_a_chosen_column_that_does_not_exist_is_refused(tmp_path: Path, option: str):
     table = pa.table({"image": structs(range(8)), "label": LABELS, "box": [[1]] * 8})
     file = write(tmp_path / "pets.parquet", table)
     assert_refused(file, "absent", "box", **{option: "absent"})
@@ -634,11 +634,11 @@ def test_features_of_lists_as_older_versions_wrote_them_are_passed_over(tmp_path
 @pytest.mark.parametrize(
     "features", [None, 3, [], "image", {"label": None}, {"label": 3}, {"label": []}, {"label": {"names": 3}}, {"a": {}}]
 )
-def test_odd_metadata_is_as_none(tmp_path: Path, features: Any):
+def test_odd_metadata_is_ignored(tmp_path: Path, features: Any):
     assert_holds(load(write(tmp_path / "pets.parquet", described(plain(LABELS), features))).train, range(8), LABELS)
 
 
-def test_the_notes_of_pandas_are_no_matter(tmp_path: Path):
+def test_the_metadata_of_pandas_is_ignored(tmp_path: Path):
     import pandas as pd
 
     frame = pd.DataFrame({"image": [{"bytes": png(PIXELS[row]), "path": None} for row in range(8)], "label": LABELS})
@@ -701,7 +701,7 @@ def test_a_missing_shard_is_refused(tmp_path: Path):
     assert_refused(tmp_path / "pets", "00001")
 
 
-def test_validation_files_beside_a_test_set_are_not_used_and_that_is_said(tmp_path: Path):
+def test_validation_files_beside_a_test_set_are_not_used_and_a_note_says_so(tmp_path: Path):
     for name, rows in (("train", [0, 1, 2]), ("test", [3, 4]), ("validation", [5, 6, 7])):
         write(tmp_path / f"pets/{name}.parquet", hub(rows, [row % 3 for row in rows]))
     data = load(tmp_path / "pets")
@@ -890,12 +890,12 @@ def test_a_dataset_saved_in_another_format_is_read(tmp_path: Path):
     assert_holds(load(tmp_path / "formatted").train, range(8), LABELS)
 
 
-def test_a_split_that_is_not_used_is_said(tmp_path: Path):
+def test_an_unused_split_is_reported(tmp_path: Path):
     saved(tmp_path / "pets", {"train": hub([0, 1, 2], [0, 1, 2]), "extra": hub([3, 4], [0, 1])})
     assert_said(load(tmp_path / "pets"), "extra")
 
 
-def test_two_splits_of_one_meaning_are_never_halved_in_silence(tmp_path: Path):
+def test_two_splits_of_one_meaning_are_refused(tmp_path: Path):
     """Two folders of one split are an error; so are these."""
     saved(tmp_path / "pets", {"train": hub([0, 1, 2], [0, 1, 2]), "training": hub([3, 4], [0, 1])})
     assert_refused(tmp_path / "pets", "training")
@@ -928,7 +928,7 @@ def test_a_dict_of_datasets_leads_to_no_other_folder(tmp_path: Path, splits: Any
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "dataset_dict.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "{}", '{"_data_files": 5}', '{"_data_files": [5]}'])
-def test_damaged_json_is_told(tmp_path: Path, name: str, content: str):
+def test_damaged_json_is_reported(tmp_path: Path, name: str, content: str):
     saved(tmp_path / "pets", {"train": hub([0, 1, 2], [0, 1, 2])})
     folder = tmp_path / "pets" if name == "dataset_dict.json" else tmp_path / "pets/train"
     (folder / name).write_text(content)
@@ -1006,7 +1006,7 @@ def test_the_revision_that_main_means_is_read(tmp_path: Path):
     assert offline(tmp_path / "hf", "someone/pets")[1:3] == [[0, 1, 2], corners([0, 1, 2])]
 
 
-def test_what_the_hubs_own_cache_has_not_is_told(tmp_path: Path):
+def test_data_missing_from_the_hubs_own_cache_is_reported(tmp_path: Path):
     told = elsewhere("someone/pets", HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1")
     assert told.startswith("refused: someone/pets: the Hub is out of reach")
 
@@ -1022,7 +1022,7 @@ def test_other_columns_are_other_data_in_the_cache(tmp_path: Path):
     assert_holds(load(file).train, range(8), LABELS)
 
 
-def test_a_copy_of_the_files_is_the_same_data(tmp_path: Path):
+def test_a_copy_of_the_files_counts_as_the_same_data(tmp_path: Path):
     write(tmp_path / "pets/train.parquet", hub(range(8), LABELS))
     shutil.copytree(tmp_path / "pets", tmp_path / "other/pets")
     ours, copy = load(tmp_path / "pets"), load(tmp_path / "other/pets")

@@ -137,7 +137,7 @@ def test_a_run_is_kept_by_its_folder(tmp_path: Path, result: RunResult):
 
 
 @pytest.mark.parametrize("damage", ["no,such,columns\n1,2,3\n", "run,epoch\n"])
-def test_damaged_evidence_is_told_in_one_line(tmp_path: Path, result: RunResult, damage):
+def test_damaged_evidence_is_reported_in_one_line(tmp_path: Path, result: RunResult, damage):
     archive.add(tmp_path, [archive.evidence(result)])
     (tmp_path / "epochs.csv").write_text(damage)
     with pytest.raises(RunError, match="is damaged or of another version") as caught:

@@ -124,7 +124,7 @@ def failures(asked: Reproduction, monkeypatch: pytest.MonkeyPatch) -> dict[Confi
     return failed
 
 
-def test_minimum_norm_lacks_random_labels_alone(tmp_path: Path):
+def test_minimum_norm_lacks_only_random_labels(tmp_path: Path):
     dataset = str(twice(tmp_path / "twice", 600))
     options = ("minimum_norm", "--scale", "demo", "--dataset", dataset, "--out", "out")
     printed = reproduce(tmp_path, *options, status=1)
@@ -170,7 +170,7 @@ def test_expressivity_lacks_the_runs_whose_labels_no_function_fits(tmp_path: Pat
     assert {config.points for config in done} == {"images", "gaussian", "pairs"}
 
 
-def test_equal_images_are_looked_for_once_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_equal_images_are_searched_once_for_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Not again for each depth, though no network can be."""
     dataset = twice(tmp_path / "twice", 60)
     asked = demo("expressivity_depth", dataset, tmp_path / "runs")
@@ -207,7 +207,7 @@ def contradicted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, reproduce(folder, "table3", *options, status=1)
 
 
-def test_where_no_row_can_be_each_is_told_and_takes_no_time(tmp_path: Path):
+def test_rows_that_are_all_impossible_are_each_reported_and_take_no_time(tmp_path: Path):
     dataset = str(contradictory(tmp_path / "grey"))
     options = ("table3", "--scale", "demo", "--dataset", dataset)
     foretold = reproduce(tmp_path, *options, "--dry_run", env={**os.environ, **WIDE})
@@ -246,7 +246,7 @@ def test_fewer_images_than_a_run_takes_leave_the_others(tmp_path: Path, monkeypa
     assert set(failures(asked, monkeypatch)) == beyond
 
 
-def test_where_every_run_takes_more_images_than_there_are_that_is_a_mistake_of_the_user(tmp_path: Path):
+def test_too_few_images_for_every_run_are_a_mistake_of_the_user(tmp_path: Path):
     train, labels = DIGITS.train.images[:20, 0], DIGITS.train.labels[:20]
     asked = demo("rademacher", digits(tmp_path / "few", train, labels), tmp_path / "runs", models=("mlp_1x512",))
     with pytest.raises(InputError, match="train_subset must be"):

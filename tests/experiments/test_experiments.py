@@ -48,7 +48,7 @@ def test_full_scale_has_the_papers_number_of_runs(name, runs):
     assert len(Reproduction(experiment=name).configs()) == runs
 
 
-def test_all_trains_shared_runs_once():
+def test_reproduce_all_trains_shared_runs_once():
     """19 + 6 + 5 + 33 + 33 + 2 rows; figure 1a shares 2 with table 1, figure 1b its six ends, 1c and 2b all.
 
     Random signs take another 5 models by 5 numbers of examples by 5 draws, a run on true labels each, and linear ones;
@@ -151,7 +151,7 @@ def test_relative_times_are_to_the_same_models_and_seeds_true_labels():
     assert all(cell.ours is None for cell in missing), "a mean over the seeds that happened to get there"
 
 
-def test_cells_are_means_and_sample_deviations_over_seeds():
+def test_cells_are_means_and_sample_standard_deviations_over_seeds():
     row = Row((("model", "m"),), ExperimentConfig())
     numbers = [
         Number(answer(row, records([0.9]), seed), "accuracy", value, 0.5) for seed, value in enumerate((0.1, 0.2, 0.6))
@@ -174,7 +174,7 @@ def test_a_number_of_an_unfinished_run_says_so():
     assert found[0].ours == 0.3, "the online accuracy, where the exact one is not measured"
 
 
-def test_a_point_not_reached_yet_is_no_outcome():
+def test_a_point_that_is_not_reached_yet_has_no_outcome():
     study = Study(FULL, ("mlp_1x512",), {})
     clean, *_, random = figure1b.rows(study)
     found = figure1b.numbers([answer(clean, records([0.99])), answer(random, records([0.5] * 3), finished=False)])
@@ -275,7 +275,7 @@ def test_every_experiment_begins_with_what_to_expect():
         assert "run" in experiment.about or not experiment.models, name
 
 
-def test_the_sensitivity_compares_the_definition_with_others_and_counts_who_never_gets_there():
+def test_the_sensitivity_compares_definitions_and_counts_runs_that_never_get_there():
     assert str(DEFINITION) == "online training accuracy >= 0.985"
     assert DEFINITION in SENSITIVITY
     clean, *_, random = figure1b.rows(Study(FULL, ("mlp_1x512",), {}))

@@ -24,7 +24,7 @@ def memorized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, reproduce(folder, "expressivity", "--scale", "demo")
 
 
-def test_tables_figures_and_evidence_are_there(memorized):
+def test_it_leaves_tables_figures_and_evidence(memorized):
     folder, printed = memorized
     names = {path.name for path in (folder / OUT).iterdir()}
     assert {"memorization.csv", "expressivity.csv", "expressivity.md", "report.html"} <= names
@@ -40,7 +40,7 @@ def test_tables_figures_and_evidence_are_there(memorized):
         assert float(row["seconds"]) > 0
 
 
-def test_every_number_is_that_of_its_run_folder(memorized):
+def test_every_number_equals_the_number_in_its_run_folder(memorized):
     folder, _ = memorized
     for name in ("expressivity", "expressivity_points", "expressivity_depth", "expressivity_gap"):
         cells, dataset, scale = tables.read_csv(folder / OUT / f"{name}.csv")
@@ -73,7 +73,7 @@ def test_the_more_points_the_smaller_the_eigenvalue_and_the_larger_the_weights_b
     assert all(weight <= bound for weight, bound in zip(found["largest weight"], found["weight bound"], strict=True))
 
 
-def test_the_gap_at_which_float64_gives_out_is_said(memorized):
+def test_the_gap_at_which_float64_fails_is_reported(memorized):
     cells = tables.read_csv(memorized[0] / OUT / "expressivity_gap.csv")[0]
     two = {cell.x: cell for cell in cells if dict(cell.labels)["depth"] == "depth 2"}
     told = [(cell.quantity, cell.x) for cell in cells if cell.note == "too close"]
@@ -82,7 +82,7 @@ def test_the_gap_at_which_float64_gives_out_is_said(memorized):
     assert "too close" in (memorized[0] / OUT / "expressivity_gap.md").read_text()
 
 
-def test_the_same_command_writes_nothing_down_again_even_without_the_run_folders(memorized, tmp_path: Path):
+def test_the_same_command_computes_nothing_again_even_without_the_run_folders(memorized, tmp_path: Path):
     folder, _ = memorized
     shutil.copytree(folder / OUT, tmp_path / OUT)
     again = reproduce(tmp_path, "expressivity", "--scale", "demo")
@@ -91,7 +91,7 @@ def test_the_same_command_writes_nothing_down_again_even_without_the_run_folders
     assert (tmp_path / OUT / "expressivity.csv").read_bytes() == (folder / OUT / "expressivity.csv").read_bytes()
 
 
-def test_a_dry_run_names_what_is_done(memorized, tmp_path: Path):
+def test_a_dry_run_shows_what_is_finished(memorized, tmp_path: Path):
     printed = reproduce(memorized[0], "expressivity", "--scale", "demo", "--dry_run")
     assert re.search(r"(?<!\d)0s left in all", printed)
     fresh = reproduce(tmp_path, "expressivity", "--scale", "demo", "--dry_run")
@@ -101,7 +101,7 @@ def test_a_dry_run_names_what_is_done(memorized, tmp_path: Path):
     assert len({in_words(config) for config in configs}) == len(configs)
 
 
-def test_the_page_says_of_each_network_what_is_known(memorized):
+def test_the_page_describes_each_network(memorized):
     html = (memorized[0] / OUT / "report.html").read_text()
     for word in ("largest difference", "weight bound", "not to be had"):
         assert word in html
@@ -109,6 +109,6 @@ def test_the_page_says_of_each_network_what_is_known(memorized):
     assert {page.command(run) for run in kept.values()} == {"python reproduce.py expressivity --scale demo"}
 
 
-def test_models_are_not_for_it(tmp_path: Path):
+def test_it_refuses_models(tmp_path: Path):
     printed = reproduce(tmp_path, "expressivity", "--scale", "demo", "--models", "mlp_1x512", status=2)
     assert "expressivity has no network that is trained; leave out --models" in " ".join(printed.split())

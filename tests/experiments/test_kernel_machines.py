@@ -33,7 +33,7 @@ def solved_when(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/result.json")}
 
 
-def test_table_3_is_there_with_its_curve_and_its_evidence(solved):
+def test_it_leaves_table_3_with_its_curve_and_evidence(solved):
     folder, printed = solved
     names = {path.name for path in (folder / OUT).iterdir()}
     assert {"kernel_machines.csv", "table3.csv", "table3.md", "report.html"} <= names
@@ -43,7 +43,7 @@ def test_table_3_is_there_with_its_curve_and_its_evidence(solved):
         assert EXPERIMENTS[name].title in " ".join(printed.split())
 
 
-def test_every_number_is_that_of_its_run_folder(solved):
+def test_every_number_equals_the_number_in_its_run_folder(solved):
     folder, _ = solved
     checked = 0
     for name in ("table3", "table3_filters", "minimum_norm"):
@@ -91,7 +91,7 @@ def test_the_largest_number_of_random_filters_stands_for_the_papers(solved):
 
 
 @pytest.mark.parametrize(("jitter", "said"), [(0.0, ""), (1e-5, " (jitter 1e-05)")])
-def test_jitter_is_told_beside_the_residual(solved, jitter, said):
+def test_jitter_is_shown_beside_the_residual(solved, jitter, said):
     run = next(run for run in archive.read(solved[0] / OUT).values() if run.configuration["features"] == "gabor")
     labels = (("data", "digits"), ("features", "gabor"), ("l2", "no"))
     row = Row(labels, KernelMachineConfig(dataset="digits"), {"test error": 0.006})
@@ -172,7 +172,7 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
     assert "python reproduce.py table3 --dataset mnist" in html
 
 
-def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
+def test_an_answer_of_another_device_does_not_count_if_the_device_is_given(solved):
     folder, _ = solved
     kept = archive.read(folder / OUT)
     here = resolve_device("auto").type
@@ -183,7 +183,7 @@ def test_an_answer_of_another_device_is_none_where_one_was_asked_for(solved):
         assert any(found) is answered
 
 
-def test_among_all_a_machine_that_cannot_be_is_told_and_the_networks_go_on(
+def test_in_reproduce_all_an_impossible_machine_is_reported_and_the_networks_continue(
     real_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Where only CIFAR-10 is at hand its networks do not wait for MNIST."""
@@ -238,7 +238,7 @@ def test_a_dry_run_says_how_long_and_solves_nothing(tmp_path: Path):
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_dry_run_names_what_is_done(solved):
+def test_a_dry_run_shows_what_is_finished(solved):
     printed = reproduce(solved[0], "table3", "--scale", "demo", *FILTERS, "--dry_run")
     assert len(re.findall(r"seed 0\W+done", printed)) == 6
     assert "0s left in all" in printed
@@ -264,14 +264,14 @@ def test_on_a_terminal_each_step_is_one_live_line(tmp_path: Path):
         (("table3", "--scale", "demo", "--filters", "900000"), "900,000 filters are more than the 762,818 patches"),
     ],
 )
-def test_what_is_wrong_is_one_line_before_any_work(tmp_path: Path, arguments, message):
+def test_a_mistake_is_a_one_line_error_before_any_work(tmp_path: Path, arguments, message):
     printed = reproduce(tmp_path, *arguments, status=2)
     assert message in " ".join(printed.split())
     assert printed.count("error:") == 1
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_images_that_an_experiment_has_no_rows_for_are_told(real_root: Path, tmp_path: Path):
+def test_images_without_rows_in_an_experiment_are_reported(real_root: Path, tmp_path: Path):
     options = ("--dataset", "cifar10", "--data_root", str(real_root))
     printed = reproduce(tmp_path, "minimum_norm", *options, status=2)
     assert "minimum_norm has no run for images like those of --dataset cifar10" in printed
@@ -293,7 +293,7 @@ def test_grey_images_stand_for_mnist_and_coloured_ones_for_cifar10(real_root: Pa
     assert all(row.config.train_subset == 10_000 for row in small)
 
 
-def test_the_page_says_of_each_solution_what_is_known(solved):
+def test_the_page_describes_each_solution(solved):
     html = (solved[0] / OUT / "report.html").read_text()
     for word in ("fits every training label", "test error", "peak memory, GiB", "fingerprint"):
         assert word in html

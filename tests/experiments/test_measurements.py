@@ -102,7 +102,7 @@ def test_the_page_says_what_is_behind_each_and_the_command_that_runs_it_again(re
     assert "mean of probability change" in html
 
 
-def test_they_answer_again_without_their_run_folders(reproduced: tuple[Path, str], tmp_path: Path):
+def test_their_answers_are_found_again_without_run_folders(reproduced: tuple[Path, str], tmp_path: Path):
     folder, _ = reproduced
     out = folder / OUT
     for name in ("stability", "complexity"):
@@ -113,7 +113,7 @@ def test_they_answer_again_without_their_run_folders(reproduced: tuple[Path, str
     assert not (tmp_path / "runs").exists()
 
 
-def test_finished_runs_are_measured_by_their_folders(reproduced: tuple[Path, str], tmp_path: Path):
+def test_finished_runs_are_measured_from_their_folders(reproduced: tuple[Path, str], tmp_path: Path):
     folder, _ = reproduced
     runs = sorted((folder / "runs").glob("mlp_1x512-digits-*-seed0-*"))[:2]
     other = ExperimentConfig(
@@ -166,7 +166,7 @@ def test_measured_runs_leave_the_tables_of_a_scale_as_they_are(reproduced: tuple
         (("complexity", "run", "--scale", "demo"), "runs are measured as they are: leave out --scale"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, arguments, said):
+def test_mistakes_are_one_line_errors(tmp_path: Path, arguments, said):
     printed = reproduce(tmp_path, *arguments, status=2)
     assert said in printed
     assert len([line for line in printed.splitlines() if line]) == 1
@@ -186,7 +186,7 @@ def test_a_measurement_without_evidence_needs_its_networks_again_where_their_fol
     assert all(isinstance(config, StabilityConfig) for config in there.missing(fewer))
 
 
-def test_a_precision_that_is_asked_for_is_that_of_the_measurements_too(reproduced: tuple[Path, str]):
+def test_a_given_precision_applies_to_the_measurements_too(reproduced: tuple[Path, str]):
     kept = archive.read(reproduced[0] / OUT)
     for precision, answered in (("auto", True), ("fp32", True), ("bf16", False)):
         asked = Reproduction(experiment="stability", scale="demo", models=("mlp_1x512",), precision=precision)
@@ -194,9 +194,7 @@ def test_a_precision_that_is_asked_for_is_that_of_the_measurements_too(reproduce
         assert {asked.finished_answer(config, kept) is not None for config in changes} == {answered}
 
 
-def test_what_is_measured_of_a_network_that_failed_fails_with_it_and_nothing_else_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_only_the_measurements_of_a_failed_network_fail_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = Reproduction(
         experiment="stability", scale="demo", models=("mlp_1x512",), runs_dir=str(tmp_path), dataset="digits"
     )
@@ -219,7 +217,7 @@ def test_what_is_measured_of_a_network_that_failed_fails_with_it_and_nothing_els
 
 
 @pytest.mark.parametrize("images", [0, 1])
-def test_all_goes_on_without_test_images_to_replace_examples_with(tmp_path: Path, monkeypatch, images):
+def test_reproduce_all_continues_without_test_images_for_replacements(tmp_path: Path, monkeypatch, images):
     digits = sources.load("digits")
     few = ImageSet(digits.test.images[:images], digits.test.labels[:images]) if images else None
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: replace(digits, test=few))
@@ -232,7 +230,7 @@ def test_all_goes_on_without_test_images_to_replace_examples_with(tmp_path: Path
     assert asked.cells("stability", {}) == []
 
 
-def test_seeds_are_the_networks_too():
+def test_seeds_apply_to_the_networks_too():
     for name, kind in (("stability", StabilityConfig), ("complexity", ComplexityConfig)):
         asked = Reproduction(experiment=name, scale="demo", models=("mlp_1x512",), seeds=(0, 2))
         seeds = {(config.seed, config.network.seed) for config in asked.configs() if isinstance(config, kind)}

@@ -47,7 +47,7 @@ def test_every_correlation_is_the_mean_over_its_runs(reproduced: tuple[Path, str
         assert cell.ours == pytest.approx(sum(reached) / 3, rel=1e-5)
 
 
-def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, str]):
+def test_it_leaves_figure_and_evidence_which_answer_again(reproduced: tuple[Path, str]):
     folder, printed = reproduced
     names = {path.name for path in (folder / OUT).iterdir()}
     assert {"rademacher.csv", "rademacher.md", "rademacher.png", "rademacher.svg", "runs.csv", "epochs.csv"} <= names
@@ -59,7 +59,7 @@ def test_figure_and_evidence_are_there_and_answer_again(reproduced: tuple[Path, 
     assert commands == {"python reproduce.py all --models mlp_1x512 --scale demo"}, "the one that made them"
 
 
-def test_networks_train_as_they_fit_best_and_seldom_look_at_the_test_set():
+def test_networks_train_with_the_best_fitting_options_and_rare_tests():
     study = Study(SCALES["small"], ("small_inception_no_bn", "mlp_1x512"), {})
     networks = [row.config for row in rademacher.rows(study) if isinstance(row.config, ExperimentConfig)]
     assert {(config.model_name, config.optimizer) for config in networks} == {

@@ -86,7 +86,7 @@ def test_a_second_table_reuses_the_firsts_runs_and_a_finished_one_answers_at_onc
     assert "epoch" not in printed.split("Figure 1c")[0]
 
 
-def test_an_epoch_that_spares_the_test_set_is_planned_to_be_shorter():
+def test_an_epoch_without_a_test_is_planned_to_be_shorter():
     config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", train_subset=10, device="cpu")
     measured: dict[str, tuple[float, float]] = {}
     epochs = [seconds_per_epoch(replace(config, eval_test_every=every), 10, 1, measured) for every in (1, 2, 1000)]
@@ -97,7 +97,7 @@ def test_an_epoch_that_spares_the_test_set_is_planned_to_be_shorter():
     assert len(measured) == 2, "random signs, which have no test set, are measured apart"
 
 
-def test_a_dry_run_lists_what_is_done_and_trains_nothing(reproduced, tmp_path: Path):
+def test_a_dry_run_lists_what_is_finished_and_trains_nothing(reproduced, tmp_path: Path):
     folder, _ = reproduced
     before = trained(folder)
     printed = reproduce(folder, "table1", *DEMO, "--dry_run", "--seeds", "0", "1")
@@ -156,7 +156,7 @@ def test_runs_of_train_py_are_found(tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_an_interrupted_reproduction_goes_on(tmp_path: Path, number):
+def test_an_interrupted_reproduction_continues(tmp_path: Path, number):
     command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *DEMO, "--precision", "fp32"]
     command += ["--at_once", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -182,7 +182,7 @@ def test_an_interrupted_reproduction_goes_on(tmp_path: Path, number):
     assert not any(cell.note for cell in cells)
 
 
-def test_interrupted_runs_side_by_side_all_go_on(tmp_path: Path):
+def test_interrupted_runs_side_by_side_all_continue(tmp_path: Path):
     options = (*DEMO, "--precision", "fp32", "--at_once", "3")
     command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *options]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -245,7 +245,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(reproduced, tmp_p
         (["table1", "--dataset", "digits", "--train_subset", "3"], "unknown option '--train_subset'"),
     ],
 )
-def test_each_mistake_is_one_line(tmp_path: Path, arguments, said):
+def test_each_mistake_is_a_one_line_error(tmp_path: Path, arguments, said):
     printed = reproduce(tmp_path, *arguments, status=2)
     assert said in printed
     assert len(printed.strip().splitlines()) == 1
@@ -265,7 +265,7 @@ def test_a_command_whose_runs_all_fail_says_so_with_its_status(tmp_path: Path):
     assert "1 of the runs failed" in printed
 
 
-def test_results_that_cannot_be_written_are_told_before_anything_is_trained(tmp_path: Path):
+def test_unwritable_results_are_reported_before_anything_is_trained(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
     printed = reproduce(tmp_path, "table1", *DEMO, "--out", "taken/results", status=1)
     assert "cannot write taken/results" in printed
@@ -327,7 +327,7 @@ def test_unfinished_seeds_do_not_count_beside_finished_ones(reproduced):
     assert [answer.evidence for answer in alone] == [begun]
 
 
-def test_evidence_in_another_precision_answers_unless_one_is_asked_for(reproduced, tmp_path: Path):
+def test_evidence_in_another_precision_answers_unless_a_precision_is_given(reproduced, tmp_path: Path):
     folder, _ = reproduced
     reproduce(folder, "table4", *DEMO, "--show_only", "--out", str(tmp_path / "kept"))
     (run,) = archive.read(tmp_path / "kept").values()

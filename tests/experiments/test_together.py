@@ -74,7 +74,7 @@ def test_a_run_of_another_process_is_left_or_waited_for(tmp_path: Path, monkeypa
     assert "finished: mlp_1x512, random_labels" in after, "its process left it, so that it was trained here"
 
 
-def test_what_is_measured_of_a_run_at_work_is_returned_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_measurement_of_a_run_at_work_is_done_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In the first pass its network is at work, in the second it is itself, in the third all is done."""
     options = {"experiment": "stability", "scale": "demo", "models": ("mlp_1x512",), "runs_dir": str(tmp_path)}
     asked = Reproduction(**options)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_a_run_that_another_process_finished_is_not_done_again(tmp_path: Path):
             train(asked.configs()[0])  # type: ignore[arg-type]
 
 
-def test_what_came_further_stays_in_the_evidence(tmp_path: Path):
+def test_evidence_with_more_epochs_stays(tmp_path: Path):
     """A process that looked at a run before another finished it writes its evidence later."""
     run = next(run for run in archive.read(ROOT / "results/digits-demo").values() if run.is_of_network)
     archive.add(tmp_path, [run])

@@ -23,22 +23,22 @@ def test_a_time_is_read_as_people_write_it(written, seconds):
 
 
 @pytest.mark.parametrize("written", ["", "ten", "0", "0m", "-5m", "10x", "m", "1m1h", "nan"])
-def test_what_is_no_time_is_refused_in_one_line(written):
+def test_a_text_that_is_no_time_is_refused_in_one_line(written):
     with pytest.raises(InputError, match="budget must be a time such as 90s, 10m or 1h30m, or none"):
         seconds_of(written)
 
 
-def test_no_budget_is_endless():
+def test_no_budget_means_endless_time():
     assert seconds_of(None) == seconds_of("none") == math.inf
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 1, 59.5, 60, 75, 119, 121, 600, 5401.5])
-def test_a_time_that_is_written_is_read_as_no_less_and_less_than_twice_as_much(seconds):
+def test_a_written_time_is_read_back_as_at_least_itself_and_less_than_twice_itself(seconds):
     assert seconds <= seconds_of(in_time(seconds)) < max(1.1, 2 * seconds)
     assert seconds_of(in_time(math.inf)) == math.inf
 
 
-def test_time_is_shared_so_that_those_that_had_least_get_most():
+def test_runs_with_the_least_time_so_far_get_the_most():
     assert level([0, 0], 10) == 5
     assert level([2, 0], 10) == 6
     assert level([100, 0], 10) == 10, "the first has had its share"
@@ -58,7 +58,7 @@ def epochs(outcomes: dict) -> list[int]:
     return [len(run.metrics) for run in outcomes.values()]
 
 
-def test_a_budget_that_is_spent_is_spent_when_asked_again(tmp_path: Path):
+def test_a_spent_budget_stays_spent(tmp_path: Path):
     configs = [config(tmp_path, randomization=name) for name in ("none", "random_labels")]
     first = train_within(configs, 1e-6)
     assert epochs(first) == [1, 1], "each has an epoch at least"
@@ -69,7 +69,7 @@ def test_a_budget_that_is_spent_is_spent_when_asked_again(tmp_path: Path):
     assert min(epochs(more)) > 1
 
 
-def test_what_a_finished_run_leaves_goes_to_the_others(tmp_path: Path, monkeypatch):
+def test_the_time_that_a_finished_run_leaves_goes_to_the_others(tmp_path: Path, monkeypatch):
     """With a clock of our own: an epoch takes a second, and true labels are fitted in few."""
     limits: list[float] = []
     real = budget.train_many
@@ -87,7 +87,7 @@ def test_what_a_finished_run_leaves_goes_to_the_others(tmp_path: Path, monkeypat
     assert limits[0] == 500.0
 
 
-def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path):
+def test_a_run_that_diverges_is_reported_and_the_others_continue(tmp_path: Path):
     wild = config(tmp_path, learning_rate=1e30, num_epochs=2)
     tame = config(tmp_path, num_epochs=2)
     outcomes = train_within([wild, tame], math.inf)
@@ -95,7 +95,7 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path):
     assert isinstance(outcomes[tame], RunResult)
 
 
-def test_a_budget_smaller_than_what_one_run_has_spent_still_begins_the_others(tmp_path: Path, monkeypatch):
+def test_a_budget_that_one_run_has_spent_still_starts_the_others(tmp_path: Path, monkeypatch):
     """As when the first of two was killed, and less time is asked for then."""
     first, second = config(tmp_path), config(tmp_path, randomization="random_labels")
     train_within([first], 1e-6)

@@ -60,7 +60,7 @@ def test_a_linear_model_with_fewer_parameters_than_images_cannot_fit_random_labe
     assert "does not settle" in next(f.sentence for f in report.findings if f.about == "capacity")
 
 
-def test_a_linear_model_with_more_inputs_than_images_fits_them_and_no_cause_is_said(tmp_path: Path):
+def test_a_linear_model_with_more_inputs_than_images_fits_them_and_has_no_cause(tmp_path: Path):
     images, labels = pictures(50, side=16)
     report = report_of(tmp_path, linear, (images, labels), holdout=0.0)
     assert linearly_separable(whitened(images), _labels(report["random"]))
@@ -77,7 +77,7 @@ def _labels(run: RunResult) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rate", "how"), [("1e-6", "times smaller"), ("5000", "times larger")])
-def test_a_rate_far_from_that_of_a_range_test_is_said_with_both(rate: str, how: str, tmp_path: Path):
+def test_a_rate_far_from_the_rate_of_a_range_test_is_reported_with_both(rate: str, how: str, tmp_path: Path):
     report = report_of(tmp_path, linear, pictures(100, side=4), lr=rate, epochs=3, holdout=0.0)
     (sentence,) = [sentence for sentence in causes_of(report) if "range test" in sentence]
     assert how in sentence
@@ -86,20 +86,20 @@ def test_a_rate_far_from_that_of_a_range_test_is_said_with_both(rate: str, how: 
     assert any("lr=" not in command for command in commands_of(report)), "the next command leaves the rate out"
 
 
-def test_a_rate_near_that_of_a_range_test_is_no_cause(tmp_path: Path):
+def test_a_rate_near_the_rate_of_a_range_test_is_no_cause(tmp_path: Path):
     found = report_of(tmp_path, linear, pictures(100, side=4), lr="auto", epochs=3, holdout=0.0)
     near = report_of(tmp_path, linear, pictures(100, side=4), lr=str(3 * found.rate.rate), epochs=3, holdout=0.0)
     assert not has(found, "range test finds")
     assert not has(near, "range test finds")
 
 
-def test_no_range_test_is_made_where_nothing_is_to_be_compared(tmp_path: Path):
+def test_there_is_no_range_test_without_a_rate_to_compare(tmp_path: Path):
     """The paper's rate was not given by anybody, and a range test of a large network takes long."""
     report_of(tmp_path, "mlp_1x512", pictures(60, side=28), lr="auto", epochs=1, holdout=0.0)
     assert not (tmp_path / ".rates").exists()
 
 
-def test_a_loss_that_is_not_finite_is_told_with_a_range_test_to_try(tmp_path: Path):
+def test_a_loss_that_is_not_finite_is_reported_with_a_range_test_to_try(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(60), lr="1e30", epochs=3, holdout=0.0)
     assert len(report.findings) == 2, "nothing else is known, for true and for random labels"
     assert has(report, "Training on random labels diverged at learning rate 1e+30: the loss is not finite in epoch 1")
@@ -118,7 +118,7 @@ def test_dropout_is_a_cause_and_the_next_command_turns_its_parameter_off(tmp_pat
     assert "width=16" in command, "other options of the network stay"
 
 
-def test_dropout_that_is_no_parameter_is_to_be_built_without(tmp_path: Path):
+def test_dropout_that_is_no_parameter_leads_to_advice_to_build_without_it(tmp_path: Path):
     report = report_of(tmp_path, with_dropout, pictures(100), epochs=5, holdout=0.0)
     assert has(report, "dropout 0.9 within the network. Build with_dropout without it.")
     assert not any("model_options" in command for command in commands_of(report))
@@ -131,7 +131,7 @@ def test_weight_decay_and_augmentation_are_causes_and_turned_off_by_the_next_com
     assert "augment_flip_rotate=" not in off
 
 
-def test_without_regularization_none_is_said(tmp_path: Path):
+def test_without_regularization_it_is_no_cause(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(100), epochs=2, holdout=0.0)
     assert report["random"].final["exact_train_accuracy"] != 1.0
     assert not has(report, "regularization")
@@ -153,7 +153,7 @@ def test_equal_images_do_not_make_a_network_constant(tmp_path: Path):
     assert has(report, "60 of 60 training images are equal to an image with another label")
 
 
-def test_a_deleted_checkpoint_costs_no_more_than_that_one_question(tmp_path: Path):
+def test_without_a_checkpoint_all_other_causes_are_still_found(tmp_path: Path):
     report = report_of(tmp_path, constant, pictures(100), epochs=3, holdout=0.0)
     for run in tmp_path.glob("*/checkpoint.safetensors"):
         run.unlink()
@@ -181,7 +181,7 @@ def slow_ceiling(crops: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
     st.sampled_from([(2, 2), (2, 4), (4, 4)]),
     st.randoms(use_true_random=False),
 )
-def test_the_ceiling_is_that_of_a_slow_count(drawn, crop, random):
+def test_the_ceiling_equals_a_slow_count(drawn, crop, random):
     """Images of four kinds, of which two differ outside the smaller crops alone."""
     kinds = np.zeros((4, 1, 4, 4), dtype=np.uint8)
     kinds[1, 0, 0, 0], kinds[2, 0, 1, 1], kinds[3] = 1, 5, 9
@@ -214,7 +214,7 @@ def said_ceiling(report: Report, words: str) -> tuple[int, int, float] | None:
 @pytest.mark.parametrize(
     "options", [{}, {"random_crop": True, "crop_size": 8}, {"train_subset": 70}, {"holdout": 0.25}]
 )
-def test_contradicting_duplicates_are_counted_on_the_images_as_trained_on(options, tmp_path: Path):
+def test_contradicting_duplicates_are_counted_on_the_images_that_the_network_sees(options, tmp_path: Path):
     options = {"holdout": 0.0, "epochs": 2, **options}
     report = report_of(tmp_path, wide, duplicated(60, side=12), **options)
     for words, key in (("true labels", "true"), ("random labels", "random")):
@@ -226,7 +226,7 @@ def test_contradicting_duplicates_are_counted_on_the_images_as_trained_on(option
         assert said_ceiling(report, words) == (contradicting, len(rows), pytest.approx(100 * most, abs=0.006))
 
 
-def test_pixels_shuffled_alike_leave_duplicates_equal_and_those_shuffled_apart_do_not(tmp_path: Path):
+def test_one_permutation_for_all_images_keeps_duplicates_equal_and_one_for_each_image_does_not(tmp_path: Path):
     report = report_of(tmp_path, wide, duplicated(40), labels=(), pixels=("shuffled", "random"), epochs=2, holdout=0.0)
     assert said_ceiling(report, "shuffled pixels") == (80, 80, 50.0)
     assert said_ceiling(report, "random pixels") is None
@@ -240,7 +240,7 @@ def test_equal_images_with_equal_labels_are_no_contradiction(tmp_path: Path):
     assert said_ceiling(report, "true labels") is None
 
 
-def test_labels_that_are_gone_are_told_in_one_line(tmp_path: Path):
+def test_missing_labels_are_reported_in_one_line(tmp_path: Path):
     report = report_of(tmp_path, wide, duplicated(20), epochs=1, holdout=0.0)
     (report["random"].path / "randomization.safetensors").unlink()
     with pytest.raises(RunError, match=r"randomization\.safetensors is damaged or missing"):
@@ -250,7 +250,7 @@ def test_labels_that_are_gone_are_told_in_one_line(tmp_path: Path):
 # Time
 
 
-def test_a_short_run_is_said_to_be_short_and_not_to_be_converged_or_not(tmp_path: Path):
+def test_a_short_run_is_called_short_and_its_convergence_is_not_judged(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(100), epochs=3, holdout=0.0)
     assert has(
         report,
@@ -268,7 +268,7 @@ def test_a_loss_that_still_falls_is_not_converged(tmp_path: Path):
     assert any("epochs=80" in command for command in commands_of(report))
 
 
-def test_a_loss_that_no_longer_falls_is_not_said_to_fall(tmp_path: Path):
+def test_a_loss_that_no_longer_falls_counts_as_converged(tmp_path: Path):
     report = report_of(tmp_path, constant, pictures(100), epochs=60, holdout=0.0)
     assert not has(report, "converged")
 
@@ -281,7 +281,7 @@ def test_a_budget_that_ended_a_run_is_what_the_next_command_raises(tmp_path: Pat
     assert not has(report, "new run")
 
 
-def test_where_nothing_is_found_that_is_said(tmp_path: Path):
+def test_a_run_without_any_known_cause_is_reported_as_that(tmp_path: Path):
     """A network that sees one pixel of few values: it cannot fit, and none of what is looked for is the reason."""
     report = report_of(tmp_path, one_pixel, pictures(60), epochs=120, holdout=0.0, optimizer="adamw", lr="auto")
     (sentence,) = causes_of(report)
@@ -304,7 +304,7 @@ def one_pixel(num_classes: int) -> nn.Module:
 # Several causes, conditions, seeds
 
 
-def test_several_causes_are_all_said_and_shared_ones_once(tmp_path: Path):
+def test_all_causes_are_reported_and_shared_ones_once(tmp_path: Path):
     report = report_of(tmp_path, linear, duplicated(60, side=4), epochs=2, lr="1e-6", holdout=0.0, weight_decay=0.1)
     sentences = [finding.sentence for finding in report.findings]
     for text in (
@@ -327,7 +327,7 @@ def edited(run: RunResult, accuracy: float) -> RunResult:
     return dataclasses.replace(run, metrics=[*run.metrics[:-1], last])
 
 
-def test_one_seed_of_several_that_fails_has_its_causes_and_no_more_is_said_than_that(tmp_path: Path):
+def test_one_failing_seed_of_several_has_its_causes_and_settles_nothing(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), seeds=(0, 1), holdout=0.0)
     assert not causes_of(report)
     runs = {**report.outcomes, ("random", 1): edited(report.run("random", 1), 0.5)}
@@ -337,7 +337,7 @@ def test_one_seed_of_several_that_fails_has_its_causes_and_no_more_is_said_than_
     assert "does not settle" in " ".join(one.sentences)
 
 
-def test_one_seed_of_several_that_diverges_is_counted_among_those_that_do_not_fit(tmp_path: Path):
+def test_a_seed_that_diverges_counts_as_one_that_does_not_fit(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), seeds=(0, 1, 2), holdout=0.0)
     error = DivergedError("the loss is not finite in epoch 7")
     one = dataclasses.replace(report, outcomes={**report.outcomes, ("random", 1): error})
@@ -349,7 +349,7 @@ def test_one_seed_of_several_that_diverges_is_counted_among_those_that_do_not_fi
     assert "times as many epochs" not in sentences, "of a condition that was not always fitted"
 
 
-def test_a_seed_that_diverges_after_one_that_did_not_fit_is_told_too(tmp_path: Path):
+def test_a_seed_that_diverges_is_reported_beside_one_that_did_not_fit(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), seeds=(0, 1), epochs=1, holdout=0.0)
     error = DivergedError("the loss is not finite in epoch 2")
     one = dataclasses.replace(report, outcomes={**report.outcomes, ("random", 1): error})
@@ -360,7 +360,7 @@ def test_a_seed_that_diverges_after_one_that_did_not_fit_is_told_too(tmp_path: P
 # What to try next can be tried
 
 
-def test_the_next_commands_are_command_lines_that_the_command_takes(tmp_path: Path):
+def test_the_next_commands_are_valid_command_lines(tmp_path: Path):
     asked = battery.asked_for(
         f"{__file__}:one_pixel",
         {"dataset": "digits", "seeds": (0, 1), "lr": "0.1", "data_root": str(tmp_path), "runs_dir": "elsewhere",

@@ -76,7 +76,7 @@ def on_one_line(printed: str) -> str:
     return " ".join(printed.split())
 
 
-def test_another_question_has_a_report_of_its_own_and_a_larger_budget_has_not(folder: Path):
+def test_other_options_have_another_report_folder_and_a_larger_budget_has_the_same(folder: Path):
     ask(folder, *QUARTERS, "--epochs", "1", "--labels", "true")
     first = reported_in(folder)
     before = left(first)
@@ -90,7 +90,7 @@ def test_another_question_has_a_report_of_its_own_and_a_larger_budget_has_not(fo
 # What it prints, and asking again
 
 
-def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it(folder: Path):
+def test_data_choices_and_time_are_printed_before_training_and_the_verdict_after_it(folder: Path):
     printed = ask(folder, *QUARTERS)
     order = [
         "60 training and 40 test images, 4 classes",
@@ -112,7 +112,7 @@ def test_data_choices_and_time_are_told_before_training_and_the_verdict_after_it
     assert len(metrics(folder)) == 2
 
 
-def test_asked_again_nothing_is_trained_and_the_report_is_the_same(folder: Path):
+def test_a_second_command_trains_nothing_and_writes_the_same_report(folder: Path):
     ask(folder, *QUARTERS)
     trained, reported = metrics(folder), left(reported_in(folder))
     printed = ask(folder, *QUARTERS)
@@ -121,7 +121,7 @@ def test_asked_again_nothing_is_trained_and_the_report_is_the_same(folder: Path)
     assert (metrics(folder), left(reported_in(folder))) == (trained, reported)
 
 
-def test_a_spent_budget_is_spent_and_a_larger_one_takes_the_same_runs_up(folder: Path):
+def test_a_spent_budget_stays_spent_and_a_larger_budget_continues_the_same_runs(folder: Path):
     hard = (*QUARTERS, "--labels", "random", "0.5")
     first = ask(folder, *hard, "--budget", "0.001")
     short = metrics(folder)
@@ -138,7 +138,7 @@ def test_a_spent_budget_is_spent_and_a_larger_one_takes_the_same_runs_up(folder:
     assert all(load_run(path).finished for path in (folder / "runs").glob("net-*"))
 
 
-def test_runs_of_so_many_epochs_seeds_labels_and_pixels(folder: Path):
+def test_epochs_seeds_labels_and_pixels_make_the_runs(folder: Path):
     words = ("--epochs", "2", "--seeds", "0", "1", "--labels", "true", "0.5", "--pixels", "shuffled", "gaussian")
     printed = ask(folder, *QUARTERS, *words)
     runs = [load_run(path) for path in (folder / "runs").iterdir() if path.name.startswith("net")]
@@ -154,7 +154,7 @@ def test_runs_of_so_many_epochs_seeds_labels_and_pixels(folder: Path):
     assert not torch.equal(*half), "each seed has labels of its own"
 
 
-def test_the_rate_of_an_own_network_is_found_and_said(folder: Path):
+def test_the_rate_of_an_own_network_is_found_and_printed(folder: Path):
     words = [word for word in QUARTERS if word not in ("--lr", "0.1")]
     printed = on_one_line(ask(folder, *words, "--epochs", "1"))
     found = re.search(
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_is_a_verdict_and_not_a_failure(folder: Path):
 # The data
 
 
-def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_out(folder: Path):
+def test_mixed_photographs_are_made_alike_and_a_test_set_is_held_out(folder: Path):
     random = np.random.default_rng(0)
     modes = {"RGB": 3, "RGBA": 4, "L": 1}
     for number in range(24):
@@ -236,21 +236,21 @@ def test_mixed_photographs_without_a_test_set_are_made_alike_and_a_part_is_held_
         ("", "NETWORK"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_leaves_nothing(words: str, told: str, folder: Path):
+def test_bad_input_is_a_one_line_error_and_leaves_no_file(words: str, told: str, folder: Path):
     data = [] if "--dataset" in words or not words else ["--dataset", "quarters.npz"]
     assert told in ask(folder, *words.split(), *data, status=2)
     assert not (folder / "runs").exists()
     assert not (folder / "tested").exists()
 
 
-def test_images_that_a_network_of_the_paper_does_not_take_are_made_so_and_that_is_said(folder: Path):
+def test_images_are_scaled_for_a_network_of_the_paper_and_a_line_says_so(folder: Path):
     printed = ask(folder, "mlp_1x512", "--dataset", "quarters.npz", "--epochs", "1", "--labels", "true")
     assert "The images are read with --resize 64." in on_one_line(printed)
     line = ask(folder, "mlp_1x512", "--dataset", "quarters.npz", "--resize", "20", status=2)
     assert "the networks need at least 28 a side" in line
 
 
-def test_a_crop_smaller_than_the_papers_networks_take_is_an_own_networks_own(folder: Path):
+def test_an_own_network_takes_crops_too_small_for_the_papers_networks(folder: Path):
     printed = ask(folder, *QUARTERS, "--epochs", "1", "--crop_size", "4")
     assert "of images of 8x8 pixels 4x4 are used: their centre" in printed
 
@@ -269,7 +269,7 @@ def test_two_commands_at_once_share_the_runs_and_both_have_the_verdict(folder: P
     assert all(load_run(path).finished for path in runs)
 
 
-def test_a_run_that_another_process_is_at_work_on_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_another_process_trains_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """It ends when the other process does: here where the first pause is over."""
     monkeypatch.chdir(folder)
     asked = asked_for("net.py:net", {"dataset": "quarters.npz", "lr": "0.1", "labels": "random", "epochs": 1})
@@ -282,7 +282,7 @@ def test_a_run_that_another_process_is_at_work_on_is_waited_for(folder: Path, mo
     assert report["random"].finished
 
 
-def test_a_damaged_run_and_a_full_disk_are_one_line_each(folder: Path):
+def test_a_damaged_run_and_a_full_disk_are_one_line_errors(folder: Path):
     ask(folder, *QUARTERS, "--epochs", "2")
     (result,) = (folder / "runs").glob("*none*/result.json")
     content = result.read_text()
@@ -314,7 +314,7 @@ def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {path.parent.name: safetensors.torch.load_file(path) for path in found}
 
 
-def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_weights(folder: Path, tmp_path_factory):
+def test_after_a_kill_the_same_command_reaches_the_same_weights(folder: Path, tmp_path_factory):
     words = [*QUARTERS, "--epochs", "120"]
     process = started(folder, *words)
     process.send_signal(signal.SIGKILL)
@@ -336,7 +336,7 @@ def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_weights(folde
         assert all(torch.equal(tensors[name], expected[run][name]) for name in expected[run])
 
 
-def test_interrupted_it_ends_in_one_line(folder: Path):
+def test_an_interruption_ends_it_with_one_line(folder: Path):
     process = started(folder, *QUARTERS, "--epochs", "2000")
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
@@ -359,7 +359,7 @@ def test_help_and_a_mistake_do_not_wait_for_pytorch(folder: Path):
 
 
 @pytest.mark.parametrize("network", ["mlp_1x512", "mlp_3x512"])
-def test_the_papers_small_networks_fit_random_labels_of_digits_as_table_1_has_it(network: str, folder: Path):
+def test_the_papers_mlps_fit_random_labels_of_digits_as_in_table_1(network: str, folder: Path):
     words = (network, "--dataset", "digits", "--train_subset", "300", "--no_use_tensorboard")
     printed = on_one_line(ask(folder, *words))
     assert f"- {network} fits random labels. Its training accuracy is 100.00% on 300 images." in printed
@@ -369,7 +369,7 @@ def test_the_papers_small_networks_fit_random_labels_of_digits_as_table_1_has_it
     assert {run.configuration["randomization"] for run in kept.values()} == {"none", "random_labels"}
 
 
-def test_a_convolutional_network_of_the_paper_is_not_said_to_do_more_than_it_did(folder: Path):
+def test_a_convolutional_network_after_one_epoch_settles_nothing(folder: Path):
     words = ("small_alexnet", "--dataset", "digits", "--train_subset", "48", "--epochs", "1", "--batch_size", "16")
     printed = on_one_line(ask(folder, *words, "--eval_test_every", "1", "--no_use_tensorboard"))
     assert "- small_alexnet does not fit random labels. Its training accuracy after 1 epoch is" in printed

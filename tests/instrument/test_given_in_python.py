@@ -54,7 +54,7 @@ def test_the_call_that_is_proposed_finds_the_runs_of_the_test(
     assert [again[key].path for key in again] == [report[key].path for key in report]
 
 
-def test_the_columns_of_a_data_set_that_is_given_can_be_chosen():
+def test_the_columns_of_a_given_data_set_can_be_chosen():
     pictures, labels = noise(60, 0)
     table = datasets.Dataset.from_dict(
         {
@@ -68,14 +68,14 @@ def test_the_columns_of_a_data_set_that_is_given_can_be_chosen():
     assert "label_column='kind'" in report.test.command
 
 
-def test_a_network_of_a_notebook_is_called_there_since_no_command_line_reaches_it():
+def test_a_network_of_a_notebook_has_a_call_instead_of_a_command_line():
     in_notebook = asked_for("__main__:small", {"dataset": "digits", "epochs": 5})
     assert in_notebook.command == "rethinking.randomization_test(small, 'digits', epochs=5)"
     in_file = asked_for("networks.py:small", {"dataset": "digits", "epochs": 5})
     assert in_file.command == "rethinking test networks.py:small --epochs 5 --dataset digits"
 
 
-def test_sentences_and_bound_are_of_the_images_that_are_trained_on():
+def test_sentences_and_bound_count_the_images_that_are_trained_on():
     report = rethinking.randomization_test(pooled, noise(60, 0), noise(30, 1), train_subset=20, **OPTIONS)
     assert report["random"].result["train_images"] == 20
     findings = {finding.about: finding for finding in report.findings}

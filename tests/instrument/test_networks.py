@@ -99,12 +99,12 @@ def wide(num_classes: int, channels: int = 16) -> nn.Module:
         (named_otherwise, "given as the images have it: image_size=(28, 28), in_channels=1, n_classes=10"),
     ],
 )
-def test_channels_side_and_classes_are_given_by_other_names_and_told(tmp_path: Path, build, told):
+def test_channels_side_and_classes_are_given_by_other_names_and_noted(tmp_path: Path, build, told):
     assert told in notes(tmp_path, build)
     assert train(configured(tmp_path), model=build).finished
 
 
-def test_the_network_is_that_of_the_same_options_by_hand(tmp_path: Path):
+def test_the_network_equals_one_with_the_same_options_by_hand(tmp_path: Path):
     """Looking at what a function builds first draws nothing of the run's."""
     data = sources.load("digits")
 
@@ -117,7 +117,7 @@ def test_the_network_is_that_of_the_same_options_by_hand(tmp_path: Path):
     assert all(torch.equal(found[name], by_hand[name]) for name in found)
 
 
-def test_what_was_said_or_means_a_width_is_left_alone(tmp_path: Path):
+def test_given_options_and_parameters_that_mean_a_width_stay_as_they_are(tmp_path: Path):
     assert "img_size" not in notes(tmp_path, handed_on, model_options="img_size=28")
     assert "given as" not in notes(tmp_path, wide)
     with pytest.raises(InputError, match="to have 3 channels"):
@@ -174,7 +174,7 @@ class TwoHeads(Auxiliary):
         (WithFeatures, "the network returns dict; its logits are 'out', and features takes no part in the loss"),
     ],
 )
-def test_the_logits_among_several_outputs_are_trained_and_the_others_are_told(tmp_path: Path, build, told):
+def test_the_logits_among_several_outputs_are_trained_and_the_others_are_noted(tmp_path: Path, build, told):
     result = train(configured(tmp_path), model=build)
     assert told in "\n".join(result.result["network"])
     alone = train(configured(tmp_path, runs_dir=str(tmp_path / "alone")), model=Main)
@@ -248,7 +248,7 @@ class SlowAverages(nn.Module):
         return self.layers(images * 30)
 
 
-def test_running_averages_that_lag_behind_are_said_to(tmp_path: Path):
+def test_running_averages_that_lag_behind_are_a_cause(tmp_path: Path):
     run = train(configured(tmp_path, num_epochs=15, eval_train_every=1), model=SlowAverages)
     last = run.metrics[-1]
     assert last["train_accuracy"] - last["exact_train_accuracy"] > 0.05, "else this is no such network"
@@ -320,7 +320,7 @@ RAISES = "import torch\n\nraise RuntimeError('no\\nluck')\n"
         ("net.py:Large", r"\(net.py, line 33\); the network takes 3x64x64: --resize 64 --colour rgb"),
     ],
 )
-def test_what_is_no_network_for_the_images_is_one_line_and_leaves_nothing(tmp_path: Path, network, said):
+def test_a_network_that_does_not_fit_the_images_is_a_one_line_error_and_leaves_no_file(tmp_path: Path, network, said):
     (tmp_path / "net.py").write_text(BROKEN)
     (tmp_path / "raises.py").write_text(RAISES)
     before = sorted(tmp_path.iterdir())

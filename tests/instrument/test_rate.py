@@ -68,7 +68,7 @@ def test_the_rate_is_the_same_for_a_seed_in_this_and_in_another_process(config, 
     assert find_rate(replace(config, seed=1, runs_dir=elsewhere.runs_dir)).losses != first.losses
 
 
-def test_what_was_found_is_kept_and_found_again(config, monkeypatch):
+def test_a_rate_is_kept_and_found_again(config, monkeypatch):
     first = find_rate(config)
     monkeypatch.setattr(rate, "range_test", None)  # which cannot be called
     assert find_rate(config) == first
@@ -84,7 +84,7 @@ def test_what_was_found_is_kept_and_found_again(config, monkeypatch):
 
 
 @pytest.mark.parametrize("damaged", ["{", '{"losses": {}}', '{"losses": {"7": 1.0}}', "{}", "[]"])
-def test_a_damaged_file_is_told_by_name_in_one_line(damaged: str, config):
+def test_a_damaged_file_is_named_in_a_one_line_error(damaged: str, config):
     first = find_rate(config)
     (file,) = kept(config)
     file.write_text(damaged)
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_told_by_name_in_one_line(damaged: str, config):
     assert find_rate(config) == first
 
 
-def test_a_changed_digit_is_told(config):
+def test_a_changed_digit_is_noticed(config):
     find_rate(config)
     (file,) = kept(config)
     content = json.loads(file.read_text())
@@ -143,7 +143,7 @@ def test_one_step_below_the_lowest_loss_is_chosen():
         choose(dict.fromkeys(RATES))
 
 
-def test_the_smallest_rate_is_not_said_to_be_a_step_below_another(tmp_path: Path, monkeypatch):
+def test_the_smallest_rate_is_not_described_as_a_step_below_another(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: tried)
     report = report_of(tmp_path, wide, pictures(40), lr="auto", epochs=1, holdout=0.0)
     assert report.config.learning_rate == RATES[0]
@@ -152,14 +152,14 @@ def test_the_smallest_rate_is_not_said_to_be_a_step_below_another(tmp_path: Path
     )
 
 
-def test_a_network_whose_loss_is_never_finite_is_told_in_one_line(config, tmp_path: Path):
+def test_a_network_whose_loss_is_never_finite_is_a_one_line_error(config, tmp_path: Path):
     with pytest.raises(
         DivergedError, match=r"^no learning rate keeps the loss of this network finite; choose one by --lr NUMBER"
     ):
         find_rate(replace(config, model_name=f"{tmp_path / 'own.py'}:endless"))
 
 
-def test_rates_from_the_first_that_is_not_finite_on_are_not_chosen(config, monkeypatch):
+def test_rates_whose_loss_is_not_finite_are_not_chosen(config, monkeypatch):
     finite = {one: 1 / one for one in RATES if one < 0.05}
     monkeypatch.setattr(rate, "loss_after_steps", lambda config, data, batches, tried, steps: finite.get(tried))
     found = find_rate(config)
@@ -167,7 +167,7 @@ def test_rates_from_the_first_that_is_not_finite_on_are_not_chosen(config, monke
     assert list(found.losses) == [one for one in RATES if 3e-3 <= one <= 0.3], "two rates that are worse end the test"
 
 
-def test_a_range_test_is_of_the_images_that_are_trained_on(config, monkeypatch):
+def test_a_range_test_uses_the_images_that_are_trained_on(config, monkeypatch):
     """Of a subset its images, plain, and no more than the steps need."""
     seen: list[tuple[int, float, bool]] = []
 
@@ -187,7 +187,7 @@ def test_a_range_test_is_of_the_images_that_are_trained_on(config, monkeypatch):
     assert len(set(first)) == 1, "whatever is randomized or augmented"
 
 
-def test_precision_is_that_of_the_runs(config):
+def test_a_range_test_has_the_precision_of_the_runs(config):
     coarse, fine = (find_rate(replace(config, precision=precision)) for precision in ("bf16", "fp32"))
     assert coarse.losses != fine.losses
     for one in set(coarse.losses) & set(fine.losses) & {3e-3, 1e-2}:
@@ -205,7 +205,7 @@ def test_the_papers_rate_goes_with_the_papers_optimizer_alone(tmp_path: Path):
     assert "paper" not in " ".join(other.choices)
 
 
-def test_more_steps_are_taken_where_no_rate_has_left_the_loss_of_a_guess(config, monkeypatch):
+def test_there_are_more_steps_if_no_rate_is_better_than_guessing(config, monkeypatch):
     """Of four classes, as a transformer on a plateau: the small rates are best of those that have learnt nothing."""
     guess = math.log(4)
 

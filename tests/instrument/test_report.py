@@ -55,7 +55,7 @@ def names_in(folder: Path) -> list[str]:
 # Its runs
 
 
-def test_a_run_is_found_by_its_condition_as_it_was_asked_for_or_as_it_is_called(report: Report):
+def test_a_run_is_found_by_the_option_or_by_the_name_of_its_condition(report: Report):
     assert list(report) == ["true", "random", "0.5", "shuffled_pixels"]
     assert "random" in report
     assert report[0.5] is report["0.5"]
@@ -79,7 +79,7 @@ def test_a_run_is_found_by_its_condition_as_it_was_asked_for_or_as_it_is_called(
         (("true", 1), r"no seed 1; it has true, .* of seeds 0, 3$"),
     ],
 )
-def test_what_was_not_asked_for_is_refused_in_one_line(asked, told: str, report: Report):
+def test_an_unknown_condition_or_seed_is_refused_in_one_line(asked, told: str, report: Report):
     with pytest.raises(InputError, match=told):
         report.run(*asked)
 
@@ -137,13 +137,13 @@ def test_the_curves_have_a_colour_a_condition_and_a_line_a_run(report: Report):
     assert len(accuracy.lines) == 16
 
 
-def test_several_seeds_are_said_and_one_is_said_to_be_one(report: Report, tmp_path: Path):
+def test_the_last_sentence_gives_the_number_of_seeds(report: Report, tmp_path: Path):
     assert report.sentences[-1] == "All numbers come from 2 seeds. Each seed has its own random draws."
     one = report_of(tmp_path, wide, pictures(48), holdout=0.0, epochs=1)
     assert one.sentences[-1] == "All numbers come from one seed. How much they vary over seeds is not known."
 
 
-def test_the_number_of_images_is_that_of_the_subset_that_was_trained_on(tmp_path: Path):
+def test_the_number_of_images_is_the_size_of_the_training_subset(tmp_path: Path):
     """In every sentence, and in the bound of Equation 1."""
     report = report_of(tmp_path, wide, pictures(200), train_subset=40, holdout=0.0)
     everything = " ".join([*report.sentences, report.paragraph])
@@ -157,7 +157,7 @@ def test_the_number_of_images_is_that_of_the_subset_that_was_trained_on(tmp_path
 # What it leaves
 
 
-def test_it_leaves_its_files_and_the_same_bytes_when_asked_again(report: Report, tmp_path: Path):
+def test_it_writes_its_files_with_the_same_bytes_each_time(report: Report, tmp_path: Path):
     page = report.save(tmp_path / "tested")
     assert page == tmp_path / "tested/report.html"
     assert names_in(page.parent) == FILES
@@ -173,7 +173,7 @@ def test_it_leaves_its_files_and_the_same_bytes_when_asked_again(report: Report,
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.jsonl")} == before
 
 
-def test_its_evidence_is_that_of_the_runs_and_more_can_be_kept_beside_it(report: Report, tmp_path: Path, capsys):
+def test_it_keeps_the_evidence_of_its_runs_and_more_can_be_added(report: Report, tmp_path: Path, capsys):
     folder = report.save(tmp_path).parent
     kept = archive.read(folder)
     assert len(kept) == 8
@@ -199,7 +199,7 @@ def test_the_table_file_is_the_reports_table(report: Report, tmp_path: Path):
     assert "48 training images" in text
 
 
-def test_the_verdict_file_is_a_paragraph_with_all_that_makes_it_again(report: Report, tmp_path: Path):
+def test_the_verdict_file_is_a_paragraph_with_all_that_reproduces_it(report: Report, tmp_path: Path):
     text = (report.save(tmp_path).parent / "verdict.md").read_text()
     assert text.count("\n") == 1
     for finding in report.findings:
@@ -210,7 +210,7 @@ def test_the_verdict_file_is_a_paragraph_with_all_that_makes_it_again(report: Re
     assert str(report["true"].path.parent) not in text, "no folder of this machine"
 
 
-def test_two_tests_in_one_folder_leave_the_evidence_of_both_and_the_numbers_of_the_last(tmp_path: Path):
+def test_two_tests_in_one_folder_keep_both_evidences_and_the_numbers_of_the_last(tmp_path: Path):
     first = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, holdout=0.0)
     second = report_of(tmp_path / "runs", linear, pictures(40), epochs=1, holdout=0.0, labels=("true", 0.5))
     first.save(tmp_path / "tested")
@@ -222,7 +222,7 @@ def test_two_tests_in_one_folder_leave_the_evidence_of_both_and_the_numbers_of_t
     assert {run for cell in cells for run in cell.runs} == {second[key].path.name for key in ("true", 0.5)}
 
 
-def test_nothing_of_the_papers_numbers_stands_anywhere(report: Report, tmp_path: Path):
+def test_the_papers_numbers_stand_nowhere(report: Report, tmp_path: Path):
     folder = report.save(tmp_path).parent
     for name in ("report.html", "test.md", "verdict.md"):
         text = (folder / name).read_text().replace("Zhang et al. 2017", "")
@@ -233,7 +233,7 @@ def test_nothing_of_the_papers_numbers_stands_anywhere(report: Report, tmp_path:
 # Odd cases
 
 
-def test_a_condition_that_diverged_wholly_is_told_and_has_no_row(report: Report, tmp_path: Path):
+def test_a_condition_whose_runs_all_diverged_is_reported_and_has_no_row(report: Report, tmp_path: Path):
     error = DivergedError("the loss is not finite in epoch 1")
     lost = {("random", seed): error for seed in (0, 3)}
     half = dataclasses.replace(report, outcomes={**report.outcomes, **lost})
@@ -257,7 +257,7 @@ def test_a_mean_without_the_seeds_that_diverged_says_so(report: Report):
     assert of_random["random labels (1 of 2 seeds)"].ours == len(report["random"].metrics)
 
 
-def test_a_test_of_which_nothing_is_left_says_so_and_leaves_no_older_numbers(tmp_path: Path):
+def test_a_test_whose_runs_all_diverged_says_so_and_removes_older_numbers(tmp_path: Path):
     report_of(tmp_path / "runs", wide, pictures(40), epochs=1, holdout=0.0).save(tmp_path / "tested")
     lost = report_of(tmp_path / "runs", wide, pictures(40), epochs=1, lr="1e30", holdout=0.0)
     page = lost.save(tmp_path / "tested")
@@ -268,7 +268,7 @@ def test_a_test_of_which_nothing_is_left_says_so_and_leaves_no_older_numbers(tmp
     assert len(lost.frame()) == 2
 
 
-def test_without_a_test_set_nothing_is_said_of_a_gap(tmp_path: Path):
+def test_without_a_test_set_there_is_no_gap(tmp_path: Path):
     report = report_of(tmp_path / "runs", wide, pictures(40), holdout=0.0)
     assert not any("gap" in finding.about for finding in report.findings)
     assert report.frame()["test_accuracy"].isna().all()
@@ -277,13 +277,13 @@ def test_without_a_test_set_nothing_is_said_of_a_gap(tmp_path: Path):
     report.save(tmp_path / "tested")
 
 
-def test_data_without_a_test_set_has_a_part_held_out_and_that_is_said(tmp_path: Path):
+def test_data_without_a_test_set_gets_one_and_a_choice_says_so(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40))
     assert (len(report.data.train), len(report.data.test)) == (32, 8)
     assert any("A share of 0.2 of each class is held out as the test set" in choice for choice in report.choices)
 
 
-def test_images_of_several_sizes_that_are_given_in_python_are_made_alike_and_that_is_said(tmp_path: Path):
+def test_given_images_of_several_sizes_are_made_alike_and_a_choice_says_so(tmp_path: Path):
     random = np.random.default_rng(0)
     images = [random.integers(0, 255, (20 + number % 3, 24, 3), dtype=np.uint8) for number in range(20)]
     report = report_of(tmp_path, wide, (images, [number % 2 for number in range(20)]), epochs=1, holdout=0.0)
@@ -293,7 +293,7 @@ def test_images_of_several_sizes_that_are_given_in_python_are_made_alike_and_tha
     assert not any("read with" in choice for choice in alike.choices)
 
 
-def test_too_few_images_to_hold_any_out_go_without_a_test_set(tmp_path: Path):
+def test_too_few_images_have_no_test_set_held_out(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(4), epochs=1)
     assert (len(report.data.train), report.data.test) == (4, None)
     assert not any("held out" in choice for choice in report.choices)
@@ -309,7 +309,7 @@ def test_too_few_images_to_hold_any_out_go_without_a_test_set(tmp_path: Path):
         ({"epoch": 2}, "did you mean 'epochs'"),
     ],
 )
-def test_what_a_run_has_and_a_test_has_otherwise_is_named(options: dict[str, object], told: str):
+def test_an_option_of_a_run_names_the_option_of_a_test_instead(options: dict[str, object], told: str):
     with pytest.raises(InputError, match=told):
         asked_for("mlp_1x512", options)
 
@@ -320,12 +320,12 @@ def test_data_that_is_named_twice_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("wrong", [{"labels": None}, {"lr": None}, {"seeds": None}, {"pixels": None}, {"foo": 1}])
-def test_none_is_no_value_where_an_option_takes_none(wrong, tmp_path: Path):
+def test_none_is_refused_where_an_option_needs_a_value(wrong, tmp_path: Path):
     with pytest.raises(InputError):
         report_of(tmp_path, wide, pictures(40), **wrong)
 
 
-def test_a_training_accuracy_that_is_measured_in_few_epochs_is_said_to_be(tmp_path: Path):
+def test_a_choice_says_if_the_training_accuracy_is_measured_in_few_epochs(tmp_path: Path):
     told = {}
     for every in (1, 3, None):
         report = report_of(tmp_path / "runs", wide, pictures(40), epochs=4, labels="true", eval_train_every=every)
@@ -351,7 +351,7 @@ def test_a_large_test_set_is_measured_rarely_unless_an_option_says_how_often(cho
     assert ("eval_test_every" in report.test.command) is bool(chosen)
 
 
-def test_no_budget_is_none_and_is_not_said(tmp_path: Path):
+def test_without_a_budget_no_choice_names_one(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), budget=None, epochs=1)
     assert "Each run ends after 1 epoch." in report.choices
     assert not any("together" in choice for choice in report.choices)
@@ -364,7 +364,7 @@ def test_a_network_with_bound_arguments_has_no_command_line(tmp_path: Path):
     assert report.test.command.startswith("rethinking.randomization_test(network, 'digits', epochs=1")
 
 
-def test_what_was_not_measured_yet_is_not_said_to_lack_a_test_set(tmp_path: Path):
+def test_a_missing_measurement_is_not_shown_as_a_missing_test_set(tmp_path: Path):
     report = report_of(tmp_path, wide, pictures(40), epochs=1)
     run = report["random"]
     early = dataclasses.replace(run, finished=False, metrics=[{**run.metrics[0], "test_accuracy": None}])
@@ -410,7 +410,7 @@ def test_a_probability_is_the_same_as_a_number_and_as_text(tmp_path: Path):
 # In a notebook and in a browser
 
 
-def test_in_a_notebook_there_are_the_table_the_verdict_and_the_curves(report: Report):
+def test_a_notebook_shows_the_table_the_verdict_and_the_curves(report: Report):
     shown = report._repr_html_()
     assert shown.index("<table>") < shown.index("<ul>") < shown.index("<svg")
     for sentence in report.sentences:

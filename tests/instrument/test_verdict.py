@@ -27,7 +27,7 @@ def said(*shown: Shown, images: int = 1000, classes: int = 10) -> dict[str, str]
     return {finding.about: finding.sentence for finding in verdict("net", shown, images, classes)}
 
 
-def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
+def test_a_network_that_fits_random_labels_has_all_sentences_with_their_numbers():
     found = verdict(
         "net",
         [Shown(TRUE, (run(None, 0.995, 1.0, test=0.8),)), Shown(RANDOM, (run(None, None, None, 0.99, 1.0, test=0.1),))],
@@ -55,7 +55,7 @@ def test_a_network_that_fits_random_labels_is_said_to_with_its_numbers():
     assert "one seed" in by_about["seeds"].sentence
 
 
-def test_a_network_that_does_not_fit_is_not_said_to_be_explained_by_its_capacity():
+def test_a_network_that_does_not_fit_leaves_capacity_unsettled():
     found = said(Shown(TRUE, (run(1.0),)), Shown(RANDOM, (run(None, 0.3),)))
     assert found["random labels: fit"] == (
         "net does not fit random labels. Its training accuracy after 2 epochs is 30.00% on 1,000 images"
@@ -67,14 +67,14 @@ def test_a_network_that_does_not_fit_is_not_said_to_be_explained_by_its_capacity
     assert "Equation 1" not in found["capacity"], "a complexity of at least 0 says nothing"
 
 
-def test_a_fit_that_is_not_exact_is_measured_against_the_threshold():
+def test_a_fit_is_a_training_accuracy_of_at_least_the_threshold():
     almost = said(Shown(RANDOM, (run(0.9899),)))["random labels: fit"]
     assert "does not fit" in almost
     assert "98.99%" in almost
     assert "net fits" in said(Shown(RANDOM, (run(0.99),)))["random labels: fit"]
 
 
-def test_a_run_that_fitted_once_and_lost_it_again_does_not_fit():
+def test_a_run_that_fitted_only_in_an_earlier_epoch_does_not_fit():
     lost, kept = (run(0.995, 0.6),), (run(0.995, 0.998),)
     found = said(Shown(TRUE, kept), Shown(RANDOM, lost))
     assert "does not fit" in found["random labels: fit"]
@@ -83,7 +83,7 @@ def test_a_run_that_fitted_once_and_lost_it_again_does_not_fit():
     assert "random labels: time" in said(Shown(TRUE, kept), Shown(RANDOM, kept))
 
 
-def test_true_labels_that_are_not_fitted_are_said_first_of_all():
+def test_true_labels_that_are_not_fitted_have_a_sentence_of_their_own():
     found = said(Shown(TRUE, (run(0.5),)), Shown(RANDOM, (run(0.2),)))
     assert "does not fit true labels" in found["true labels: fit"]
 
@@ -102,7 +102,7 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
     assert "does not settle" in one_of_two["capacity"]
 
 
-def test_several_seeds_of_which_none_fits_are_said_in_words_that_have_one_meaning():
+def test_the_sentence_for_seeds_of_which_none_fits_has_one_meaning():
     found = said(Shown(RANDOM, (run(0.3), run(None, 0.4))))["random labels: fit"]
     assert found == (
         "net fits random labels with none of 2 seeds. Its training accuracy after 1 to 2 epochs is 30.00% to 40.00% on"
@@ -121,7 +121,7 @@ def test_seeds_that_diverged_are_among_those_that_do_not_fit():
     assert "fits true labels with 1 of 2 seeds" in said(Shown(TRUE, (run(1.0),), 1), random)["true labels: fit"]
 
 
-def test_without_a_test_set_no_gap_is_said():
+def test_without_a_test_set_there_is_no_gap_sentence():
     found = said(Shown(TRUE, (run(1.0, test=None),)), Shown(RANDOM, (run(1.0, test=None),)))
     assert not [about for about in found if "gap" in about]
     assert "does not explain how it generalizes" in found["capacity"]
@@ -154,19 +154,19 @@ def test_the_complexity_is_a_lower_bound_on_the_correlation_with_random_signs(cl
         assert correlation / 3 >= share - 2 * (1 - accuracy) - 1e-12
 
 
-def test_the_mean_share_of_images_with_signs_is_that_of_the_classes():
+def test_the_complexity_follows_its_formula():
     assert complexity_at_least(1.0, 10) == 1.0
     assert complexity_at_least(1.0, 3) == pytest.approx(2 / 3)
     assert complexity_at_least(0.75, 2) == 0.5
     assert complexity_at_least(0.4, 10) == 0.0
 
 
-def test_the_epoch_of_a_fit_is_the_first_with_an_exact_accuracy():
+def test_the_epoch_to_fit_is_the_first_with_an_exact_accuracy_above_the_threshold():
     assert epoch_to_fit(run(None, 0.98, 0.991, 1.0)) == 3
     assert epoch_to_fit(run(None, 0.98)) is None
 
 
-def test_numbers_are_written_so_that_a_miss_is_not_rounded_away():
+def test_rounding_never_hides_a_wrong_image():
     assert strict_percent(1.0) == percent(49_999 / 50_000) == "100.00%"
     assert strict_percent(49_999 / 50_000) == "99.99%"
     assert span([1, 1], whole) == "1"

@@ -107,7 +107,7 @@ def test_local_response_normalization_rounds_once_in_bfloat16():
     assert torch.equal(LocalResponseNorm(64)(x), LocalResponseNorm(64)(x.float()).bfloat16())
 
 
-def test_gradients_of_local_response_normalization_are_those_of_finite_differences():
+def test_gradients_of_local_response_normalization_equal_those_of_finite_differences():
     x = torch.randn(2, 12, 2, 3, generator=generator(0, "test"), dtype=torch.float64) * 30
     norm = LocalResponseNorm(12, alpha=0.01).double()
     assert torch.autograd.gradcheck(norm, x.requires_grad_(), check_undefined_grad=False)
@@ -197,7 +197,7 @@ def test_the_pytorch_scheme_draws_from_the_frameworks_distribution():
         assert mine.std().item() == pytest.approx(theirs.std().item(), rel=0.15)
 
 
-def test_convolutional_models_are_told_from_mlps():
+def test_convolutional_models_are_distinguished_from_mlps():
     assert [name for name in catalogue.PAPER if is_convolutional(build_model(name))] == [
         "small_inception",
         "small_inception_no_bn",

@@ -73,7 +73,7 @@ def small(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, num_classes))
 
 
-def test_a_file_and_two_lines_on_the_command_line_are_enough(tmp_path: Path):
+def test_a_file_and_two_options_are_enough(tmp_path: Path):
     model = written(tmp_path)
     command = [sys.executable, str(ROOT / "train.py"), "--model", "net.py:net", "--model_options", "width=4"]
     command += ["--dataset", "digits", "--train_subset", "100", "--num_epochs", "1", "--precision", "fp32"]
@@ -129,7 +129,7 @@ def run_name(tmp_path: Path, model: str, **options: object) -> str:
     return run_id(config, data.name, data.fingerprint)
 
 
-def test_another_width_forward_or_neighbour_is_another_run_and_another_folder_or_comment_is_not(tmp_path: Path):
+def test_another_width_forward_or_imported_file_is_another_run_and_another_folder_or_comment_is_not(tmp_path: Path):
     name = run_name(tmp_path, written(tmp_path / "first"))
     assert run_name(tmp_path, written(tmp_path / "other")) == name, "the same files in another folder"
     assert run_name(tmp_path, written(tmp_path / "first", NETWORK + "\n# a remark\n")) == name
@@ -176,7 +176,7 @@ def records(result: rethinking.RunResult) -> list[dict[str, object]]:
     return [{name: value for name, value in record.items() if name not in timings} for record in result.metrics]
 
 
-def test_the_same_command_is_the_same_bit_for_bit_whatever_was_drawn_before(tmp_path: Path):
+def test_the_same_command_gives_the_same_bits_whatever_was_drawn_before(tmp_path: Path):
     model = written(tmp_path)
     first = train(configured(tmp_path, model, runs_dir=str(tmp_path / "first")))
     torch.manual_seed(99)
@@ -199,7 +199,7 @@ class StopAfter(rethinking.Observer):
             raise KeyboardInterrupt
 
 
-def test_dropout_goes_on_bit_for_bit(tmp_path: Path):
+def test_a_resumed_run_with_dropout_continues_bit_for_bit(tmp_path: Path):
     model = written(tmp_path)
     whole = train(configured(tmp_path, model, num_epochs=4, runs_dir=str(tmp_path / "whole")))
     config = configured(tmp_path, model, num_epochs=4, runs_dir=str(tmp_path / "stopped"))
@@ -208,7 +208,7 @@ def test_dropout_goes_on_bit_for_bit(tmp_path: Path):
     assert records(train(config)) == records(whole)
 
 
-def test_initial_values_of_every_layer_are_the_seeds(tmp_path: Path):
+def test_initial_values_of_every_layer_depend_on_the_seed(tmp_path: Path):
     data = sources.load("digits")
     model = written(tmp_path)
 
@@ -227,7 +227,7 @@ def test_initial_values_of_every_layer_are_the_seeds(tmp_path: Path):
     assert all(torch.equal(own[name], tensor) for name, tensor in built.state_dict().items())
 
 
-def test_a_network_that_is_another_each_time_is_refused(tmp_path: Path):
+def test_a_network_that_differs_each_time_is_refused(tmp_path: Path):
     import secrets
 
     def restless(num_classes: int) -> nn.Module:
@@ -239,7 +239,7 @@ def test_a_network_that_is_another_each_time_is_refused(tmp_path: Path):
         train(configured(tmp_path, "mlp_1x512"), model=restless)
 
 
-def test_runs_of_one_network_go_one_by_one_and_are_as_alone(tmp_path: Path, caplog):
+def test_runs_of_an_own_network_go_one_by_one_and_equal_runs_alone(tmp_path: Path, caplog):
     configs = [configured(tmp_path, written(tmp_path), seed=seed) for seed in range(3)]
     with caplog.at_level("INFO"):
         together = [result for _, result in train_many(configs, at_once=3, stacked=False)]
@@ -304,7 +304,7 @@ class Partly(nn.Module):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_unused_and_tied_parameters_are_trained_as_they_should_be(tmp_path: Path, optimizer):
+def test_unused_and_tied_parameters_are_trained_correctly(tmp_path: Path, optimizer):
     config = configured(tmp_path, "mlp_1x512", optimizer=optimizer, weight_decay=0.1)
     with pytest.raises(KeyboardInterrupt):
         train(config, model=Partly, observers=[StopAfter(1)])
@@ -340,7 +340,7 @@ class Auxiliary(nn.Module):
         (lambda depth: nn.Flatten(), "cannot be built: TypeError: .* missing 1 required positional argument: 'depth'"),
     ],
 )
-def test_what_cannot_be_trained_is_told_in_one_line_before_anything_is_written(tmp_path: Path, build, message):
+def test_an_untrainable_network_is_a_one_line_error_before_anything_is_written(tmp_path: Path, build, message):
     with pytest.raises(InputError, match=message) as error:
         train(configured(tmp_path, "mlp_1x512", train_subset=129), model=build)
     assert "\n" not in str(error.value)
@@ -415,7 +415,7 @@ def test_the_trained_network_classifies_as_the_run_says(tmp_path: Path):
         assert accuracy == pytest.approx(result.final["exact_train_accuracy"])
 
 
-def test_a_network_that_cannot_be_given_back_is_told(tmp_path: Path):
+def test_a_network_that_cannot_be_loaded_again_is_reported(tmp_path: Path):
     path = train(configured(tmp_path, written(tmp_path / "code"))).path
     written(tmp_path / "code", NETWORK.replace("* self.scale", "+ self.scale"))
     with pytest.raises(InputError, match=r"is no longer the network that this run trained"):
@@ -505,7 +505,7 @@ def net(num_classes):
 """
 
 
-def test_a_neighbours_constants_count_and_files_of_one_name_are_not_confused(tmp_path: Path):
+def test_constants_of_imported_files_count_and_files_of_one_name_are_not_confused(tmp_path: Path):
     block = "from torch import nn\nSLOPE = 0.01\nact = nn.ReLU\n"
     first = written(tmp_path / "first", CONSTANT, block, "shared_name")
     other = written(tmp_path / "other", CONSTANT, block.replace("ReLU", "Tanh"), "shared_name")
@@ -517,7 +517,7 @@ def test_a_neighbours_constants_count_and_files_of_one_name_are_not_confused(tmp
     assert run_name(tmp_path, changed) != name
 
 
-def test_a_neighbour_may_be_imported_where_it_is_needed(tmp_path: Path):
+def test_a_file_may_be_imported_within_a_function(tmp_path: Path):
     inside = "def net(num_classes):\n    from {beside} import small\n    return small(num_classes)\n"
     block = (
         "from torch import nn\ndef small(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes))\n"
@@ -597,13 +597,13 @@ class Counting(nn.Module):
         return self.linear(images.flatten(1))
 
 
-def test_what_layers_note_as_they_compute_does_not_make_another_network(tmp_path: Path):
+def test_notes_that_layers_keep_do_not_make_another_network(tmp_path: Path):
     result = train(configured(tmp_path, "mlp_1x512"), model=Counting)
     assert train(configured(tmp_path, "mlp_1x512"), model=Counting).path == result.path
     assert result.network(Counting).passes == 0
 
 
-def test_noise_of_numpy_is_the_seeds_and_is_told(tmp_path: Path):
+def test_noise_of_numpy_depends_on_the_seed_and_is_reported(tmp_path: Path):
     results = [
         train(configured(tmp_path, "mlp_1x512", runs_dir=str(tmp_path / name)), model=NumpyNoise) for name in ("a", "b")
     ]
@@ -627,6 +627,6 @@ def test_a_moved_network_comes_back_by_its_new_path_or_its_function(tmp_path: Pa
     ("options", "said"),
     [("num_classes=3", "num_classes is the data's, and no option of"), ("width=3, width=4", "width is given twice")],
 )
-def test_options_that_collide_are_one_line(tmp_path: Path, options, said):
+def test_conflicting_options_are_a_one_line_error(tmp_path: Path, options, said):
     with pytest.raises(InputError, match=said):
         train(configured(tmp_path, written(tmp_path), model_options=options))

@@ -128,7 +128,7 @@ def test_every_network_of_table_1_is_written_out():
 
 
 @pytest.mark.parametrize("name", WRITTEN_OUT)
-def test_gradients_are_those_of_the_function_that_is_written_out(name):
+def test_gradients_equal_those_of_the_function_that_is_written_out(name):
     model = network(name)
     labels = torch.arange(6)
     copied = [tensor.clone() for tensor in model.state_dict().values()]

@@ -26,7 +26,7 @@ def test_block_rows_cover_the_lower_triangle_with_half_the_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("held", [float("inf"), 70.0, 0.0])
-def test_what_is_set_is_found_again_by_the_next_process(tmp_path: Path, held):
+def test_the_next_process_finds_the_stored_blocks(tmp_path: Path, held):
     filled(tmp_path, held)
     again = Blocks(SHAPES, tmp_path, held)
     assert again.finished == 3
@@ -34,7 +34,7 @@ def test_what_is_set_is_found_again_by_the_next_process(tmp_path: Path, held):
         assert torch.equal(again[index], torch.full(shape, float(index)))
 
 
-def test_only_so_many_bytes_stay_in_memory(tmp_path: Path):
+def test_memory_stays_within_the_limit(tmp_path: Path):
     made = filled(tmp_path, held=24.0)  # the first block has as many
     for path in tmp_path.iterdir():
         path.unlink()
@@ -44,19 +44,19 @@ def test_only_so_many_bytes_stay_in_memory(tmp_path: Path):
         made[1]
 
 
-def test_without_a_folder_memory_holds_all_and_the_next_process_nothing():
+def test_without_a_folder_blocks_stay_in_memory_and_are_not_stored():
     assert filled(None, held=0.0).finished == 3
     assert Blocks(SHAPES).finished == 0
 
 
-def test_a_block_is_there_when_the_one_before_it_is(tmp_path: Path):
+def test_blocks_count_as_finished_up_to_the_first_missing_one(tmp_path: Path):
     filled(tmp_path)
     (tmp_path / "0001.npy").unlink()
     assert Blocks(SHAPES, tmp_path).finished == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", "truncated"])
-def test_a_damaged_file_is_told_with_what_to_do(tmp_path: Path, content):
+def test_a_damaged_file_is_reported_with_what_to_do(tmp_path: Path, content):
     filled(tmp_path)
     path = tmp_path / "0001.npy"
     path.write_bytes(path.read_bytes()[:-4] if content == "truncated" else content)

@@ -37,7 +37,7 @@ def whole(factor: Blocks, size: int) -> Tensor:
 
 @settings(deadline=None)
 @given(size=st.integers(1, 60), seed=st.integers(0, 100), added=st.sampled_from((0.0, 2.0)))
-def test_the_factor_is_numpys(size, seed, added):
+def test_the_factor_equals_numpys(size, seed, added):
     matrix = positive(size, seed)
     factor = Blocks(triangle(size))
     factorize(DenseMatrix(matrix), added, factor)
@@ -45,7 +45,7 @@ def test_the_factor_is_numpys(size, seed, added):
     assert np.allclose(whole(factor, size).tril().numpy(), expected, atol=1e-4)
 
 
-def test_it_solves():
+def test_it_solves_linear_systems():
     matrix = positive()
     factor = Blocks(triangle(SIZE))
     factorize(DenseMatrix(matrix), 0.0, factor)
@@ -54,7 +54,7 @@ def test_it_solves():
     assert np.allclose(substitute(factor, SIZE, right).numpy(), expected, atol=1e-4)
 
 
-def test_products_are_those_of_the_whole_symmetric_matrix():
+def test_products_equal_those_of_the_whole_symmetric_matrix():
     matrix = positive()
     right = torch.randn(SIZE, 3, generator=generator(0, "right"), dtype=torch.float64)
     assert torch.allclose(multiply(DenseMatrix(matrix), right), matrix.double() @ right, atol=1e-12)
@@ -69,7 +69,7 @@ def test_rows_on_disk_give_the_same_factor(tmp_path: Path, held):
     assert torch.equal(whole(in_memory, SIZE), whole(on_disk, SIZE))
 
 
-def test_an_interrupted_factorization_goes_on_where_it_was(tmp_path: Path):
+def test_an_interrupted_factorization_continues_where_it_stopped(tmp_path: Path):
     class Interrupted(DenseMatrix):
         def rows(self, index: int) -> Tensor:
             if index == 2:
@@ -90,7 +90,7 @@ def test_an_interrupted_factorization_goes_on_where_it_was(tmp_path: Path):
     assert torch.equal(whole(factor, SIZE), whole(uninterrupted, SIZE))
 
 
-def test_a_matrix_that_is_not_positive_definite_is_told():
+def test_a_matrix_that_is_not_positive_definite_is_reported():
     matrix = positive()
     matrix[40, 40] = -1.0
     with pytest.raises(NotPositiveDefiniteError):

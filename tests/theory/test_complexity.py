@@ -60,7 +60,7 @@ def test_margins_are_the_distance_to_the_best_other_class():
 
 
 @pytest.mark.parametrize("shift", [0.0, -100.0, 100.0])
-def test_margins_do_not_depend_on_where_outputs_lie(shift):
+def test_margins_are_right_for_shifted_outputs(shift):
     """Each written out as the label's output less the largest of the others, below zero too."""
     outputs = torch.randn(50, 4, generator=generator(0, "outputs"), dtype=torch.float64) + shift
     labels = torch.arange(50) % 4
@@ -92,7 +92,7 @@ def test_the_spectral_norm_of_a_convolution_is_that_of_its_dense_matrix(options)
     assert found == pytest.approx(float(torch.linalg.svdvals(dense)[0]), rel=1e-6)
 
 
-def test_spectral_norms_of_a_network_are_those_of_its_layers_in_order():
+def test_spectral_norms_of_a_network_equal_those_of_its_layers_in_order():
     model = network("mlp_3x512")
     expected = [float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2)) for layer in weighted(model)]
     assert spectral_norms(model, (3, 28, 28)) == pytest.approx(expected, rel=1e-5)
@@ -108,7 +108,7 @@ def test_the_frobenius_norm_is_of_all_weights():
     assert frobenius_norm(model) == pytest.approx(float(everything.detach().double().norm()), rel=1e-6)
 
 
-def test_biases_have_no_part_in_the_frobenius_norm():
+def test_biases_do_not_count_in_the_frobenius_norm():
     """3, 4 and 12 are the weights, and sqrt(9 + 16 + 144) is 13, whatever the biases."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1))
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_an_average_counts_every_path_once():
     assert path_norm(model, (1, 3, 3)) == pytest.approx(math.sqrt(9 * (2 / 9) ** 2))
 
 
-def test_of_maximum_pooling_the_paths_of_the_largest_count():
+def test_maximum_pooling_counts_the_largest_of_its_path_sums():
     """3x3 places and a kernel of ones as large: nine paths to the middle, four or six to the others."""
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(1, 1))
     nn.init.ones_(model[0].weight)
@@ -174,7 +174,7 @@ def test_the_distance_from_initialization_is_of_what_is_trained():
     assert distance_from_initialization(model, initial) == pytest.approx(0.5 * math.sqrt(moved.numel()), rel=1e-6)
 
 
-def test_running_statistics_are_no_distance():
+def test_running_statistics_do_not_count_as_distance():
     """They move in every forward pass, at a learning rate of 0 as well; the scale, which is not trained, counts not."""
     model, initial = build_model("small_inception"), build_model("small_inception")
     initial.load_state_dict(model.state_dict())
@@ -203,7 +203,7 @@ def test_sharpness_is_the_highest_loss_in_the_ball():
     assert sharpness(model, inputs, labels, 0.2) > found
 
 
-def test_sharpness_leaves_the_network_alone_and_sees_batch_normalization(monkeypatch: pytest.MonkeyPatch):
+def test_sharpness_does_not_change_the_network_and_includes_batch_normalization(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(complexity, "ASCENTS", 2)
     model, some = network("small_inception"), images(8)
     before = {key: value.clone() for key, value in model.state_dict().items()}

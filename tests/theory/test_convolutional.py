@@ -44,7 +44,7 @@ def unwatched(images: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "channels"), [(9, 3), (10, 1)])
-def test_features_are_those_of_the_definition_place_by_place(size, channels):
+def test_features_equal_those_of_the_definition_place_by_place(size, channels):
     """An odd and an even number of places; in float64, one response at a time."""
     some = images(3, channels, size)
     bank = RandomFilters.of(images(50, channels, size, seed=1), seed=0)
@@ -127,7 +127,7 @@ def test_the_sums_over_chunks_are_the_products_of_the_features(tmp_path: Path, h
         assert torch.allclose(gram.test_rows(start, end), (second @ first.T)[start:end], atol=1e-5)
 
 
-def test_an_interrupted_sum_goes_on_after_its_last_chunk(tmp_path: Path):
+def test_an_interrupted_sum_continues_after_its_last_chunk(tmp_path: Path):
     train, test = images(70), images(10, seed=1)
 
     def interrupt(share: float) -> None:

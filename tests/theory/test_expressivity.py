@@ -90,7 +90,7 @@ def test_the_eigenvalue_alone_bounds_no_weight():
     assert weight_bound(*late, targets) > 1e9 * weight_bound(*early, targets)
 
 
-def test_the_weights_are_those_of_a_dense_triangular_solve():
+def test_the_weights_equal_those_of_a_dense_triangular_solve():
     points, targets = problem(200, 1)
     along = points[:, 0].sort().values
     thresholds = torch.cat([along[:1] - 1, along[:-1] + 0.25 * along.diff()])
@@ -159,7 +159,7 @@ def test_a_point_is_projected_bit_for_bit_whatever_stands_beside_it(monkeypatch:
     torch.testing.assert_close(network(points), values, rtol=1e-9, atol=1e-9)
 
 
-def test_so_it_is_whatever_the_strides_and_with_several_threads():
+def test_a_point_is_projected_bit_for_bit_with_any_strides_and_threads():
     wide, targets = problem(6, 40_000)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -210,7 +210,7 @@ def test_copies_and_points_that_meet_in_some_directions_are_fitted_or_refused_if
 
 @pytest.mark.parametrize("depth", [2, 5])
 @pytest.mark.parametrize(("points_at", "targets_at"), [(1e-310, 1.0), (1.0, 1e307), (1e-200, 1e200)])
-def test_what_overflows_is_refused_and_gives_no_nan(points_at, targets_at, depth):
+def test_points_that_overflow_are_refused_and_give_no_nan(points_at, targets_at, depth):
     points, targets = problem(30, 3)
     with pytest.raises(InputError, match="overflow float64"):
         deep_memorizing_network(points * points_at, targets * targets_at, depth, random())
@@ -219,7 +219,7 @@ def test_what_overflows_is_refused_and_gives_no_nan(points_at, targets_at, depth
     assert weight_bound(points, thresholds, torch.zeros(500, dtype=torch.float64)) == 0
 
 
-def test_other_types_and_no_generator():
+def test_other_types_are_taken_and_a_generator_is_optional():
     points, targets = problem(20, 300)
     rounded = torch.cat([points, points[:2]]).bfloat16()
     network = memorizing_network(rounded, torch.cat([targets, targets[:2]]))
@@ -345,7 +345,7 @@ def test_before_and_after_all_points_the_deep_network_is_0():
     assert abs(network(far).item()) < 1e-6
 
 
-def test_what_is_no_set_of_points_with_targets_is_refused():
+def test_invalid_points_and_targets_are_refused():
     points, targets = problem(5, 2)
     for depth in ("4", None, 2.5):
         with pytest.raises(InputError, match="depth must be a whole number from 2 on"):
@@ -370,7 +370,7 @@ def test_what_is_no_set_of_points_with_targets_is_refused():
         memorizing_network(points, targets, random())
 
 
-def test_a_network_says_how_wide_it_is():
+def test_a_networks_text_gives_its_width():
     points, targets = torch.randn(8, 3, generator=random()), torch.arange(8.0)
     assert repr(memorizing_network(points, targets)) == "MemorizingNetwork(3 -> 8 -> 1)"
     deep = deep_memorizing_network(points, targets, 4)

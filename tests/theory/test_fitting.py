@@ -35,7 +35,7 @@ def config(runs: Path, **options) -> KernelMachineConfig:
     return KernelMachineConfig(**{"dataset": "digits", "device": "cpu", "runs_dir": str(runs), **options})
 
 
-def test_a_run_is_the_exact_solution_and_says_so(tmp_path: Path):
+def test_a_run_is_the_exact_solution_and_reports_its_residual(tmp_path: Path):
     """Against float64 on the whole matrix."""
     found = fit(config(tmp_path, bandwidth=3.0))
     result = found.result
@@ -90,7 +90,7 @@ def test_the_same_question_finds_its_answer(tmp_path: Path, monkeypatch: pytest.
     assert not (first.path / "factor").exists()
 
 
-def test_the_bandwidth_is_searched_kept_and_said(tmp_path: Path):
+def test_the_bandwidth_is_searched_kept_and_reported(tmp_path: Path):
     result = fit(config(tmp_path, train_subset=400)).result
     assert result["bandwidths_tried"][f"{result['bandwidth']:.6g}"] == min(result["bandwidths_tried"].values())
     median = fit(config(tmp_path, train_subset=400, bandwidth="median")).result
@@ -103,7 +103,7 @@ def test_a_given_bandwidth_needs_no_median(tmp_path: Path):
         fit(config(tmp_path, train_subset=1, bandwidth="median"))
 
 
-def test_what_float32_hides_of_the_residual_is_said(tmp_path: Path):
+def test_the_residual_that_float32_hides_is_reported(tmp_path: Path):
     narrow, wide = (fit(config(tmp_path, bandwidth=bandwidth)).result for bandwidth in (3.0, 28.0))
     assert narrow["residual"] >= narrow["residual_in_float64"]
     assert narrow["interpolates"] is True
@@ -111,7 +111,7 @@ def test_what_float32_hides_of_the_residual_is_said(tmp_path: Path):
     assert wide["interpolates"] is False
 
 
-def test_what_a_kill_left_of_a_finished_run_is_removed(tmp_path: Path):
+def test_the_rest_of_a_kill_after_a_finished_run_is_removed(tmp_path: Path):
     found = fit(config(tmp_path, train_subset=100, bandwidth=3.0))
     for left in ("factor", "sums"):
         (found.path / left).mkdir()
@@ -177,7 +177,7 @@ def test_the_memory_limited_path_gives_the_same_answer(tmp_path: Path, monkeypat
     assert limited.result["test_error"] == plain.result["test_error"]
 
 
-def test_a_killed_run_goes_on_with_its_factor_to_the_same_numbers(tmp_path: Path):
+def test_a_killed_run_continues_with_its_factor_to_the_same_numbers(tmp_path: Path):
     """kill -9 in the midst of the factorization."""
     script = (
         "import sys, time\n"
@@ -258,7 +258,7 @@ def test_a_data_set_without_test_images_has_a_solution_and_no_test_error(
     assert result["test_images"] == 0
 
 
-def test_sums_whose_seconds_were_lost_are_gone_on_with(tmp_path: Path):
+def test_sums_without_their_seconds_are_continued(tmp_path: Path):
     options = {"features": "random_conv", "filters": 20, "train_subset": 100, "l2": 0.1}
     first = fit(config(tmp_path, **options))
     (sums,) = tmp_path.glob("random_conv-sums-*")
@@ -314,7 +314,7 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
         ({"memory_limit": 0.01}, "of memory, and 0.0 are allowed"),
     ],
 )
-def test_wrong_options_are_one_line_before_any_work(tmp_path: Path, options, message):
+def test_wrong_options_are_a_one_line_error_before_any_work(tmp_path: Path, options, message):
     with pytest.raises(InputError) as caught:
         fit(config(tmp_path, **options))
     assert message in str(caught.value)
@@ -322,14 +322,14 @@ def test_wrong_options_are_one_line_before_any_work(tmp_path: Path, options, mes
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_result_is_told_with_what_to_do(tmp_path: Path):
+def test_a_damaged_result_is_reported_with_what_to_do(tmp_path: Path):
     found = fit(config(tmp_path, train_subset=100, bandwidth=3.0))
     (found.path / "result.json").write_text("{")
     with pytest.raises(RunError, match=r"result\.json is damaged: move that folder away"):
         fit(config(tmp_path, train_subset=100, bandwidth=3.0))
 
 
-def test_a_folder_that_another_process_works_in_is_left_to_it(tmp_path: Path):
+def test_a_folder_in_use_by_another_process_is_left_alone(tmp_path: Path):
     asked = config(tmp_path, train_subset=100, bandwidth=3.0)
     data = sources.load("digits")
     folder = run_dir(asked.resolved(data), data)
@@ -345,7 +345,7 @@ def test_the_question_is_the_same_on_every_device_and_of_any_memory():
     assert question(base, "digits", "g") != asked
 
 
-def test_colour_images_from_a_folder(real_root: Path, tmp_path: Path):
+def test_colour_images_of_a_folder_are_fitted(real_root: Path, tmp_path: Path):
     asked = config(tmp_path, dataset="cifar10", data_root=str(real_root), bandwidth="median")
     result = fit(asked).result
     assert result["features"] == 3072

@@ -48,7 +48,7 @@ def test_a_wave_that_moves_changes_the_modulus_little():
     assert torch.allclose(still, moved, rtol=0.02)
 
 
-def test_features_are_those_of_one_image_at_a_time_by_the_definition():
+def test_features_equal_those_of_one_image_at_a_time_by_the_definition():
     """Moduli of two correlations, averaged over windows, in float64."""
     images = torch.from_numpy(sources.load("digits").train.images[:3].copy())
     found = BANK.features(images)

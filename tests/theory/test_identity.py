@@ -65,7 +65,7 @@ def names(config: TheoryConfig) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", BASES)
-def test_every_option_is_said_to_change_numbers_or_not_to(kind):
+def test_every_option_is_listed_as_changing_numbers_or_not(kind):
     said = SHARED.keys() | OWN[kind].keys() | UNCHANGED[kind].keys()
     assert {spec.name for spec in fields(BASES[kind])} - SEEN_ELSEWHERE <= said
 
@@ -78,7 +78,7 @@ def test_each_option_that_changes_numbers_gives_another_name_and_question(kind):
 
 
 @pytest.mark.parametrize("kind", BASES)
-def test_where_files_lie_and_what_memory_there_is_changes_neither(kind):
+def test_folders_and_memory_change_neither(kind):
     for option, value in UNCHANGED[kind].items():
         assert names(replace(BASES[kind], **{option: value})) == names(BASES[kind]), option
 
@@ -92,7 +92,7 @@ def test_other_data_is_another_question_whatever_its_name(kind):
 
 
 @pytest.mark.parametrize("kind", ["kernel machine", "memorization"])
-def test_the_device_is_of_the_run_and_not_of_the_question(kind):
+def test_the_device_changes_the_run_and_not_the_question(kind):
     here, there = names(BASES[kind]), names(replace(BASES[kind], device="cuda"))
     assert here[0] != there[0]
     assert here[1] == there[1]
@@ -100,7 +100,7 @@ def test_the_device_is_of_the_run_and_not_of_the_question(kind):
 
 @pytest.mark.parametrize("option", ["batch_size", "momentum", "optimizer", "init", "min_std", "num_epochs"])
 @pytest.mark.parametrize("kind", ["measures", "replacement"])
-def test_what_trains_the_network_is_part_of_what_is_measured(kind, option):
+def test_the_training_options_are_part_of_a_measurement(kind, option):
     value = {"batch_size": 7, "momentum": 0.5, "optimizer": "adam", "init": "xavier", "min_std": 0.1, "num_epochs": 7}
     network = replace(NETWORK, **{option: value[option]})
     assert names(replace(BASES[kind], network=network))[1] != names(BASES[kind])[1]

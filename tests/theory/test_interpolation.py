@@ -49,7 +49,7 @@ def test_random_labels_are_fitted_exactly_and_as_in_float64():
     )
 
 
-def test_with_more_features_than_points_it_is_the_weights_of_least_norm():
+def test_with_more_features_than_points_it_gives_the_weights_of_least_norm():
     at, labels = points(40, 100), random_labels(40)
     found = interpolate(LinearKernel(), at, one_hot(labels, 10))
     weights = np.linalg.pinv(at.double().numpy()) @ one_hot(labels, 10).numpy()
@@ -92,7 +92,7 @@ def test_with_less_memory_than_the_factor_the_answer_is_the_same(tmp_path: Path,
     assert torch.equal(direct.solution.coefficients, limited.solution.coefficients)
 
 
-def test_an_interrupted_solution_goes_on_with_its_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_solution_continues_with_its_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(blocks, "BLOCK", 64)
     at, targets = points(300, 20), one_hot(random_labels(300), 10)
 
@@ -111,7 +111,7 @@ def test_an_interrupted_solution_goes_on_with_its_factor(tmp_path: Path, monkeyp
     assert torch.equal(again.solution.coefficients, direct.solution.coefficients)
 
 
-def test_jitter_that_was_of_no_use_is_not_tried_again(tmp_path: Path):
+def test_useless_jitter_is_not_tried_again(tmp_path: Path):
     at, targets = points(400, 2), one_hot(random_labels(400), 10)
     begun: list[str] = []
 
@@ -127,7 +127,7 @@ def test_jitter_that_was_of_no_use_is_not_tried_again(tmp_path: Path):
     assert torch.equal(found.solution.coefficients, again.solution.coefficients)
 
 
-def test_where_nothing_settles_the_best_is_given_and_a_killed_run_comes_to_a_solution_too(
+def test_without_convergence_the_best_solution_is_returned_after_a_kill_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(interpolation, "TOLERANCE", 0.0)

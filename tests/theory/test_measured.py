@@ -64,7 +64,7 @@ def test_a_measure_sees_the_network_and_the_labels_it_was_trained_on(tmp_path: P
     assert tasks.read(found.path).config == found.config
 
 
-def test_draws_are_the_seeds_and_another_source_is_another_run(tmp_path: Path, path):
+def test_draws_depend_on_the_seed_and_another_source_is_another_run(tmp_path: Path, path):
     asked = MeasureConfig.of(network(tmp_path), measure=f"{path}:draws")
     torch.manual_seed(1)
     first = tasks.carry_out(asked)
@@ -87,7 +87,7 @@ def test_draws_are_the_seeds_and_another_source_is_another_run(tmp_path: Path, p
         ("fals", "has no 'fals'; did you mean 'fails'?"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, path, name, said):
+def test_a_mistake_is_a_one_line_error(tmp_path: Path, path, name, said):
     with pytest.raises(InputError, match=said) as error:
         tasks.carry_out(MeasureConfig.of(network(tmp_path), measure=f"{path}:{name}"))
     assert "\n" not in str(error.value)

@@ -38,7 +38,7 @@ def network(runs: Path, **options) -> ExperimentConfig:
     )
 
 
-def test_the_measures_are_those_of_the_network_and_the_labels_it_was_trained_on(tmp_path: Path):
+def test_the_measures_use_the_network_and_the_labels_it_was_trained_on(tmp_path: Path):
     asked = network(tmp_path)
     found = tasks.carry_out(ComplexityConfig.of(asked)).result
     run = train(asked)
@@ -70,7 +70,7 @@ def test_the_measures_are_those_of_the_network_and_the_labels_it_was_trained_on(
     assert (found["epochs"], found["network"]) == (2, run.path.name)
 
 
-def test_it_trains_the_network_where_it_is_not_yet_and_answers_again(tmp_path: Path):
+def test_it_trains_a_missing_network_and_answers_again(tmp_path: Path):
     asked = ComplexityConfig.of(network(tmp_path))
     found = tasks.carry_out(asked)
     assert (tmp_path / found.result["network"] / "result.json").exists()
@@ -181,7 +181,7 @@ def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path, monkeypatc
         tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
 
 
-def test_it_is_planned_for_from_the_network_and_the_number_of_images(tmp_path: Path):
+def test_its_cost_is_planned_from_the_network_and_the_number_of_images(tmp_path: Path):
     memory, operations = tasks.estimate_cost(ComplexityConfig.of(network(tmp_path)))
     more_memory, more = tasks.estimate_cost(ComplexityConfig.of(network(tmp_path, train_subset=1400)))
     assert 0 < memory < more_memory

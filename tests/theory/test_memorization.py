@@ -24,7 +24,7 @@ def config(runs: Path, **options) -> MemorizationConfig:
     return MemorizationConfig(**{"dataset": "digits", "device": "cpu", "runs_dir": str(runs), **options})
 
 
-def test_a_run_says_what_the_network_does(tmp_path: Path):
+def test_a_run_reports_what_the_network_does(tmp_path: Path):
     """Against the network written down here."""
     result = memorize(config(tmp_path)).result
     images, labels = torch.from_numpy(DIGITS.train.images.copy()), torch.from_numpy(DIGITS.train.labels.copy())
@@ -41,7 +41,7 @@ def test_a_run_says_what_the_network_does(tmp_path: Path):
     assert result["provenance"]["precision"] == "fp64"
 
 
-def test_it_learns_nothing(tmp_path: Path):
+def test_it_generalizes_no_better_from_true_labels(tmp_path: Path):
     """True labels and random ones are fitted alike and say as little of test images."""
     true, random = (memorize(config(tmp_path, randomization=labels)).result for labels in ("none", "random_labels"))
     assert true["train_error"] == random["train_error"] == 0
@@ -69,7 +69,7 @@ def test_points_of_a_pair_are_so_far_apart_and_labelled_differently(tmp_path: Pa
     assert labels.max() < 10
 
 
-def test_closer_pairs_are_told_apart_less_well_and_in_the_end_not_at_all(tmp_path: Path):
+def test_closer_pairs_are_fitted_less_well_and_finally_not_at_all(tmp_path: Path):
     found = [
         memorize(config(tmp_path, points="pairs", gap=gap, train_subset=100)).result for gap in (1e-3, 1e-9, 1e-16)
     ]
@@ -78,7 +78,7 @@ def test_closer_pairs_are_told_apart_less_well_and_in_the_end_not_at_all(tmp_pat
     assert found[2]["train_error"] is None
 
 
-def test_bright_points_that_rounding_makes_one_are_too_close_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_bright_points_that_rounding_makes_equal_are_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No pixel is near 0, where the smallest step would be kept."""
     bright = replace(DIGITS, train=replace(DIGITS.train, images=DIGITS.train.images // 2 + 120))
     monkeypatch.setattr(sources, "load", lambda *_, **__: bright)
@@ -156,7 +156,7 @@ def test_the_question_is_that_of_any_device(tmp_path: Path):
         ({"randomization": "shuffled_pixels"}, "randomization must be one of none, random_labels"),
     ],
 )
-def test_wrong_options_are_one_line(tmp_path: Path, options, message):
+def test_wrong_options_are_a_one_line_error(tmp_path: Path, options, message):
     with pytest.raises(InputError) as caught:
         memorize(config(tmp_path, **options))
     assert message in str(caught.value)
@@ -164,7 +164,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_something_else_is_none_of_these(tmp_path: Path):
+def test_a_folder_of_something_else_or_with_a_damaged_result_is_refused(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("dataset: digits\ncolour: blue\n")
     with pytest.raises(InputError, match="does not hold the options of a run"):
         tasks.read(tmp_path)

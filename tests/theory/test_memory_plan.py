@@ -34,7 +34,7 @@ def test_all_of_mnist_fits_a_laptops_memory_and_is_kept_as_it_grows():
     assert plan.said == "6.8 GiB of matrices in memory, kept on disk as they grow"
 
 
-def test_a_smaller_limit_leaves_the_rest_on_disk_by_itself():
+def test_a_smaller_limit_keeps_the_rest_on_disk():
     plan = memory.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
     assert plan.keep_factor
     assert plan.held_factor < 3 * GIB
@@ -54,7 +54,7 @@ def test_random_convolutional_features_share_the_memory_with_their_sums():
 
 @pytest.mark.parametrize("limit", [4.0, 5.0, 8.0, 12.0])
 @pytest.mark.parametrize("options", [{"features": "random_conv", "filters": 4000}, {}], ids=["random_conv", "pixels"])
-def test_a_limit_holds_while_something_is_searched_too(limit, options):
+def test_a_limit_also_holds_during_a_search(limit, options):
     options = options | ({"l2": "search"} if options else {})
     if not options and limit < 6:
         return  # more than that is needed
@@ -64,19 +64,19 @@ def test_a_limit_holds_while_something_is_searched_too(limit, options):
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.0])
-def test_too_little_memory_is_told_before_anything_begins(limit):
+def test_too_little_memory_is_reported_before_anything_begins(limit):
     with pytest.raises(InputError, match=r"takes at least \d\.\d GiB of memory, and .* are allowed; take fewer images"):
         memory.plan(config(memory_limit=limit), MNIST, 10_000, *FOLDERS)
 
 
-def test_too_little_memory_and_disk_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch):
+def test_too_little_memory_and_disk_is_reported_before_anything_begins(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "_free_disk", lambda folder: 3 * GIB)
     with pytest.raises(InputError, match=r"6\.8 GiB on the disk of .*, of which 3\.0 are free"):
         memory.plan(config(memory_limit=4.0), MNIST, 10_000, *FOLDERS)
     assert not memory.plan(config(), MNIST, 10_000, *FOLDERS).keep_factor, "memory alone will do"
 
 
-def test_what_lies_on_disk_is_gone_on_with_whatever_the_disk_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_stored_blocks_are_used_even_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "_free_disk", lambda folder: 3 * GIB)
     asked = config(features="random_conv", filters=1000)
     factor, sums = tmp_path / "factor", tmp_path / "sums"

@@ -122,7 +122,7 @@ def test_the_hessian_is_the_same_at_every_global_minimum_and_is_the_features_cov
     assert (facts["directions"], facts["flat_directions"]) == (401, 401 - 40)
 
 
-def test_a_data_set_without_test_images_has_none_to_be_wrong_on():
+def test_a_data_set_without_test_images_has_no_wrong_test_labels():
     task = gaussian()
     empty = Task(task.kernel, task.points, task.labels, task.test[:0], task.test_labels[:0], 10, 0, ALL[:0])
     assert random_centres(empty, unwatched)["test_error"] is None
@@ -131,7 +131,7 @@ def test_a_data_set_without_test_images_has_none_to_be_wrong_on():
         wrong_on_test(empty, unwatched)
 
 
-def test_points_that_the_kernel_cannot_tell_apart_are_told_in_one_line():
+def test_points_that_the_kernel_cannot_tell_apart_are_reported_in_one_line():
     """All values of so wide a kernel round to 1."""
     task = Task(**{**vars(gaussian(50)), "kernel": GaussianKernel(1e9)})
     with pytest.raises(RunError, match="the kernel matrix is singular in float64"):

@@ -60,7 +60,7 @@ def test_ascent_reaches_the_closed_form_of_a_linear_class_and_nothing_is_above_i
     assert (drawn @ (at @ others) / n).max() <= supremum * (1 + 1e-12)
 
 
-def test_its_mean_over_all_signs_is_below_jensens_bound_and_near_it():
+def test_the_mean_over_all_signs_is_just_below_jensens_bound():
     at = points(12, 5)
     every = [
         linear_supremum(at, torch.tensor(drawn, dtype=torch.float64), 2.0)
@@ -157,7 +157,7 @@ def test_the_correlation_is_the_mean_product_of_signs_and_what_the_network_says(
     assert 0 < mean < 1
 
 
-def test_what_is_asked_of_other_runs_stands_in_no_ones_way(tmp_path: Path):
+def test_options_for_other_runs_do_not_disturb_it(tmp_path: Path):
     rarely = network(tmp_path, eval_test_every=50)
     assert on_random_signs(rarely, 0) == on_random_signs(network(tmp_path), 0)
     assert neighbour(rarely) == neighbour(network(tmp_path))
@@ -172,14 +172,14 @@ def test_a_mean_needs_a_draw(tmp_path: Path):
         empirical_rademacher(network(tmp_path), draws=0)
 
 
-def test_too_short_a_training_shows_as_less_correlation(tmp_path: Path):
+def test_too_short_a_training_gives_less_correlation(tmp_path: Path):
     hurried = ExperimentConfig(**{**vars(network(tmp_path)), "num_epochs": 1})
     found = empirical_rademacher(hurried, draws=2)
     assert found.mean < 0.5
     assert found.standard_error > 0
 
 
-def test_a_linear_class_as_a_run(tmp_path: Path):
+def test_a_linear_class_is_a_run(tmp_path: Path):
     asked = RademacherConfig(dataset="digits", train_subset=80, randomization_seed=1000, runs_dir=str(tmp_path))
     found = measure(asked)
     data = sources.load("digits")

@@ -54,7 +54,7 @@ def test_the_l2_term_is_relative_to_the_matrix(digits):
     assert twice.value == pytest.approx(1000 * once.value, rel=1e-4)
 
 
-def test_where_no_candidate_can_be_factorized_a_number_is_asked_for():
+def test_without_a_usable_candidate_the_error_asks_for_a_number():
     matrix = DenseMatrix(torch.diag(torch.tensor([300.0, *[-5.0] * 49])))
     with pytest.raises(RunError, match="give a number instead"):
         choose_ridge(matrix, torch.arange(50) % 10, 10, unwatched)

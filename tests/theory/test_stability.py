@@ -88,7 +88,7 @@ def test_stability_is_the_change_between_the_two_networks_themselves(tmp_path: P
     assert not torch.equal(found[0].mean, found[1].mean), "the same example twice"
 
 
-def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_replacing_example_is_not_tested_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
     losses = RunDir(first.path).test_losses(3)
     spoiled = losses.clone()
@@ -99,12 +99,12 @@ def test_the_replacement_is_no_fresh_point(tmp_path: Path, monkeypatch: pytest.M
     assert float(module._between(first, second, replaced=4).largest.max()) == pytest.approx(100, rel=1e-4)
 
 
-def test_networks_that_stopped_apart_are_compared_as_far_as_both_came(tmp_path: Path):
+def test_networks_of_different_lengths_are_compared_in_their_common_epochs(tmp_path: Path):
     short, long = (train(neighbour(network(tmp_path, num_epochs=epochs))) for epochs in (2, 3))
     assert module._between(short, long, 0).mean.shape == (2,)
 
 
-def test_what_only_is_computed_otherwise_changes_far_less_than_an_example_does(tmp_path: Path):
+def test_another_order_of_computation_changes_far_less_than_an_example_does(tmp_path: Path):
     """The same network in a stack with others, whose sums are taken in another order, and so in every epoch."""
     options = {"randomization": "random_labels", "num_epochs": 25, "precision": "auto"}
     alone = train(neighbour(network(tmp_path / "alone", **options)))
@@ -116,19 +116,19 @@ def test_what_only_is_computed_otherwise_changes_far_less_than_an_example_does(t
     assert float(otherwise.mean.max()) < 1e-3 * float(replaced.mean.min())
 
 
-def test_a_finished_run_without_its_losses_is_told_with_its_file(tmp_path: Path):
+def test_a_finished_run_without_its_losses_is_reported_with_its_file(tmp_path: Path):
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
     (second.path / "checkpoint.safetensors").unlink()
     with pytest.raises(RunError, match=r"two.*checkpoint\.safetensors is damaged or missing"):
         module._between(first, second, 0)
 
 
-def test_a_measurement_asks_the_same_whatever_losses_and_examples_its_network_names(tmp_path: Path):
+def test_a_measurement_ignores_the_losses_and_examples_that_its_network_names(tmp_path: Path):
     plain = StabilityConfig.of(network(tmp_path), replaced=1)
     assert StabilityConfig.of(network(tmp_path, keep_test_losses=True, replaced_example=3), replaced=1) == plain
 
 
-def test_stability_as_a_run(tmp_path: Path):
+def test_stability_is_a_run(tmp_path: Path):
     asked = StabilityConfig.of(network(tmp_path), replaced=1)
     found = tasks.carry_out(asked)
     (expected,) = stability(network(tmp_path), 2)[1:]
@@ -141,7 +141,7 @@ def test_stability_as_a_run(tmp_path: Path):
     assert tasks.read(found.path).config == found.config
 
 
-def test_the_gap_kept_beside_a_change_is_of_the_network_of_all_examples(tmp_path: Path):
+def test_the_gap_beside_a_change_belongs_to_the_network_without_replacement(tmp_path: Path):
     asked = network(tmp_path, train_subset=10, num_epochs=2)
     found = tasks.carry_out(StabilityConfig.of(asked, replaced=1)).result
     gaps = [train(neighbour(asked, example)).final["generalization_gap"] for example in (None, 1)]
@@ -161,13 +161,13 @@ def test_the_question_is_the_same_in_any_precision_and_another_for_another_examp
     assert len({asked(), *others}) == 5
 
 
-def test_a_seed_given_to_the_measurement_is_the_networks(tmp_path: Path):
+def test_a_seed_of_the_measurement_is_the_networks_seed(tmp_path: Path):
     moved = replace(StabilityConfig.of(network(tmp_path), replaced=0), seed=3, randomization_seed=4)
     assert (moved.network.seed, moved.network.randomization_seed) == (3, 4)
     assert {each.seed for each in moved.networks()} == {3}
 
 
-def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path):
+def test_mistakes_are_reported_before_anything_is_trained(tmp_path: Path):
     with pytest.raises(InputError, match="leave out replaced_example"):
         stability(network(tmp_path, replaced_example=5), 1)
     with pytest.raises(InputError, match="replacements must be a whole number from 1 on"):

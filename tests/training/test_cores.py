@@ -72,20 +72,22 @@ def test_beside_a_process_all_threads_are_kept_where_they_are_faster(processor: 
 
 
 @pytest.mark.parametrize("processor", [ALONE], indirect=True)
-def test_alone_nothing_is_tried(processor: Processor):
+def test_without_other_processes_no_other_number_of_threads_is_tried(processor: Processor):
     processor.take_steps(SharedCores(), 600)
     assert processor.images_by_threads[1] == 0
 
 
 @pytest.mark.parametrize("processor", [({1: 1000.0, 2: 1900.0}, 5.0)], indirect=True)
-def test_while_enough_cores_are_free_nothing_is_tried(processor: Processor, monkeypatch: pytest.MonkeyPatch):
+def test_with_enough_free_cores_no_other_number_of_threads_is_tried(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
     processor.take_steps(SharedCores(), 600)
     assert processor.images_by_threads[1] == 0
 
 
 @pytest.mark.parametrize("processor", [SLOWER_WITH_ALL], indirect=True)
-def test_what_lies_between_epochs_counts_for_no_number_of_threads(processor: Processor):
+def test_time_between_epochs_counts_for_no_number_of_threads(processor: Processor):
     """Evaluation takes ten times as long as an epoch here."""
     observer = SharedCores()
     for epoch in range(240):
@@ -97,7 +99,7 @@ def test_what_lies_between_epochs_counts_for_no_number_of_threads(processor: Pro
 
 
 @pytest.mark.parametrize("processor", [SLOWER_WITH_ALL], indirect=True)
-def test_all_threads_are_given_back_at_the_end(processor: Processor):
+def test_all_threads_are_restored_at_the_end(processor: Processor):
     observer = SharedCores()
     processor.take_steps(observer, 10)
     assert processor.threads == 1
@@ -129,7 +131,7 @@ def test_float32_keeps_its_threads(monkeypatch: pytest.MonkeyPatch, device, prec
     assert bool(observers_of_cores(config)) is adapts
 
 
-def test_a_system_that_does_not_tell_counts_as_idle(monkeypatch: pytest.MonkeyPatch):
+def test_a_system_without_information_counts_as_idle(monkeypatch: pytest.MonkeyPatch):
     def refuse(percpu: bool) -> None:
         raise PermissionError("/proc/stat")
 

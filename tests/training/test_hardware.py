@@ -23,14 +23,14 @@ def test_auto_precision_follows_the_processors_capabilities(monkeypatch, capabil
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_older_versions_of_pytorch_are_asked_in_their_own_way(monkeypatch, native):
+def test_older_versions_of_pytorch_are_supported(monkeypatch, native):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     assert has_native_bf16(CPU) is native
 
 
-def test_a_precision_asked_for_is_taken():
+def test_a_given_precision_is_used():
     assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
     assert resolve_precision("tf32", torch.device("cuda")) == "tf32"
     with pytest.raises(InputError, match="precision tf32 is for CUDA, not cpu"):
@@ -55,7 +55,7 @@ def test_products_are_coarse_on_request_only(precision, coarse):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_a_device_that_is_not_there_is_refused_and_auto_finds_one_that_is():
+def test_a_missing_device_is_refused_and_auto_finds_an_existing_one():
     with pytest.raises(InputError, match="device cuda is not available here"):
         resolve_device("cuda")
     assert resolve_device("auto").type in ("cpu", "mps")

@@ -77,7 +77,7 @@ def names(**options: Any) -> tuple[str, str]:
     return run_id(config, "photos", "fingerprint"), question(config, "photos", "fingerprint")
 
 
-def test_every_option_is_said_to_change_numbers_or_not_to():
+def test_every_option_is_listed_as_changing_numbers_or_not():
     """`dataset` changes them by name and content of the data; a new option belongs into one of these lists."""
     assert {spec.name for spec in fields(ExperimentConfig)} == {"dataset", *CHANGED, *UNCHANGED}
     assert not CHANGED.keys() & UNCHANGED.keys()
@@ -145,7 +145,7 @@ def outcome(run: RunResult) -> tuple[list[dict[str, Any]], dict[str, torch.Tenso
     return records, safetensors.torch.load_file(run.path / "checkpoint.safetensors")
 
 
-def test_the_seed_of_the_randomization_moves_nothing_where_nothing_is_randomized(tmp_path: Path):
+def test_the_randomization_seed_changes_nothing_without_randomization(tmp_path: Path):
     """Initial weights, order and augmentation are the seed's alone."""
     options = {"random_crop": True, "augment_flip_rotate": True, "num_epochs": 2}
     (records, tensors), (others, other_tensors) = (
@@ -155,7 +155,7 @@ def test_the_seed_of_the_randomization_moves_nothing_where_nothing_is_randomized
     assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
 
 
-def test_the_seed_moves_weights_and_order_and_no_random_label(tmp_path: Path):
+def test_the_seed_changes_weights_and_order_and_no_random_label(tmp_path: Path):
     """At a rate too small to move a weight, what is left are the initial ones."""
     runs = [
         train(config(tmp_path, seed=seed, randomization="random_labels", learning_rate=rate))
@@ -168,7 +168,7 @@ def test_the_seed_moves_weights_and_order_and_no_random_label(tmp_path: Path):
     assert torch.equal(*drawn)
 
 
-def test_the_random_labels_are_the_randomization_seeds(tmp_path: Path):
+def test_the_random_labels_depend_on_the_randomization_seed(tmp_path: Path):
     """The same network on other labels: with weights that do not move, no image's place or prediction changes."""
     options = {"randomization": "random_labels", "learning_rate": 1e-30}
     first, second = (train(config(tmp_path, randomization_seed=seed, **options)) for seed in (0, 1))

@@ -98,7 +98,7 @@ def test_wandb_has_a_run_for_each_of_several_at_once(tmp_path: Path, monkeypatch
         assert logged(result.path, b"epochs_to_fit")
 
 
-def test_wandb_without_a_server_logs_offline_and_the_run_does_not_notice(
+def test_wandb_without_a_server_logs_offline_and_the_run_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 60.0)
@@ -133,7 +133,7 @@ class FakeWandb:
         self.ended = exit_code
 
 
-def test_wandb_is_told_each_epochs_numbers_at_its_epoch_and_the_last_ones_as_final(tmp_path: Path, monkeypatch):
+def test_wandb_gets_the_numbers_of_each_epoch_and_the_last_ones_as_final(tmp_path: Path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -186,7 +186,7 @@ def test_an_object_that_is_no_observer_does_not_end_a_run(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize("where", ["started", "epoch", "ended"])
-def test_a_failing_logger_is_told_once_and_stops_nothing(tmp_path: Path, caplog, monkeypatch, where):
+def test_a_failing_logger_is_reported_once_and_stops_nothing(tmp_path: Path, caplog, monkeypatch, where):
     monkeypatch.setattr(loggers, "TensorBoardLogger", lambda: Broken(where))
     with caplog.at_level(logging.WARNING, "rethinking"):
         result = train(config(tmp_path))
@@ -195,7 +195,7 @@ def test_a_failing_logger_is_told_once_and_stops_nothing(tmp_path: Path, caplog,
     assert len(caplog.messages) == 1
 
 
-def test_a_logger_that_hangs_slows_nothing_and_is_left_behind(monkeypatch, caplog):
+def test_a_hanging_logger_slows_nothing_and_is_abandoned(monkeypatch, caplog):
     monkeypatch.setattr(loggers, "INTERRUPTED_TIMEOUT", 0.2)
     hanging = Broken("nowhere")
     monkeypatch.setattr(hanging, "epoch", lambda record: threading.Event().wait())
@@ -207,7 +207,7 @@ def test_a_logger_that_hangs_slows_nothing_and_is_left_behind(monkeypatch, caplo
     assert "left behind" in caplog.text
 
 
-def test_a_missing_wandb_package_is_told_and_stops_nothing(tmp_path: Path, caplog, monkeypatch):
+def test_a_missing_wandb_package_is_reported_and_stops_nothing(tmp_path: Path, caplog, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -243,7 +243,7 @@ class Failing(Observer):
 
 
 @pytest.mark.parametrize("where", ["started", "step", "epoch", "ended"])
-def test_an_observer_that_fails_is_told_once_and_the_run_goes_on(tmp_path: Path, caplog, where):
+def test_a_failing_observer_is_reported_once_and_the_run_continues(tmp_path: Path, caplog, where):
     failing, other = Failing(where), Failing("nowhere")
     result = train(config(tmp_path, use_tensorboard=False), observers=[failing, other])
     assert [record["epoch"] for record in result.metrics] == [1, 2, 3]

@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
         run.finish_epoch(loss, predictions, 1.0)
 
 
-def test_label_metrics_by_hand():
+def test_label_metrics_equal_those_computed_by_hand():
     true = torch.tensor([0, 1, 2, 3, 4])
     labels = torch.tensor([0, 1, 5, 6, 7])  # the last three are corrupted
     predictions = torch.tensor([0, 2, 5, 3, 4])
@@ -212,7 +212,9 @@ def test_exact_training_accuracy_is_measured_when_asked_for_and_at_the_end(optio
         ([0.999, 1.0], [], False),
     ],
 )
-def test_exact_training_accuracy_is_measured_where_it_can_be_the_first_to_fit(exact_before, wrong_online, may_fit):
+def test_exact_training_accuracy_is_measured_where_an_epoch_may_be_the_first_to_fit(
+    exact_before, wrong_online, may_fit
+):
     """Of 300 images the network, as it is after the epoch, gets number 7 wrong."""
     model, data = initialized("mlp_1x512"), batches(300)
     data.labels = model(data.images(torch.arange(300))).argmax(dim=1)
@@ -224,7 +226,7 @@ def test_exact_training_accuracy_is_measured_where_it_can_be_the_first_to_fit(ex
     assert run._may_fit(1 - len(wrong_online) / 300, right) is may_fit
 
 
-def test_whether_a_network_fits_is_asked_in_evaluation_mode_and_moves_no_statistics():
+def test_a_fit_is_tested_in_evaluation_mode_without_changing_statistics():
     """Of a network just trained, whose batch statistics would give other classes."""
     model, data = initialized("small_inception"), batches(40)
     one_epoch(at_work(model, ExperimentConfig(learning_rate=0.001, batch_size=20).resolved(), data))

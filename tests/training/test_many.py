@@ -64,7 +64,7 @@ def stored(path: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
         return file.metadata(), {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
 
 
-def test_stacked_runs_leave_what_each_leaves_alone(tmp_path: Path):
+def test_a_stacked_run_leaves_the_same_files_as_alone(tmp_path: Path):
     together = trained([config(tmp_path / "together", **options) for options in VARIED], at_once=6, stacked=True)
     assert [outcome.config.num_epochs for outcome in together.values()] == [2, 3, 3, 3, 3, 4], "as soon as it is over"
     for options in VARIED:
@@ -126,7 +126,7 @@ def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
         assert outcome.final["test_loss"] == pytest.approx(alone.final["test_loss"], rel=1e-2)
 
 
-def test_batch_normalization_goes_on_after_the_first_of_a_group_has_ended(tmp_path: Path):
+def test_batch_normalization_continues_after_a_run_of_the_group_has_ended(tmp_path: Path):
     """The networks come from their evaluation when the rest is stacked anew."""
     options = {"model_name": "small_inception", "train_subset": 40, "learning_rate": 0.001, "batch_size": 20}
     configs = [config(tmp_path / "together", seed=seed, num_epochs=1 + seed, **options) for seed in range(3)]
@@ -140,7 +140,7 @@ def test_batch_normalization_goes_on_after_the_first_of_a_group_has_ended(tmp_pa
         )
 
 
-def test_an_interrupted_group_goes_on_alone_and_together(tmp_path: Path):
+def test_an_interrupted_group_continues_alone_and_together(tmp_path: Path):
     configs = [config(tmp_path, seed=seed, num_epochs=4) for seed in range(3)]
     with pytest.raises(KeyboardInterrupt):
         trained(configs, at_once=3, stacked=True, observe=lambda: [InterruptAfter(2)])
@@ -154,7 +154,7 @@ def test_an_interrupted_group_goes_on_alone_and_together(tmp_path: Path):
     assert sorted(seen) == [2, 2, 3, 3, 4, 4], "epochs that were finished before are not trained again"
 
 
-def test_runs_taken_up_at_different_epochs_each_go_on_with_their_own_order_rate_and_augmentation(tmp_path: Path):
+def test_runs_resumed_at_different_epochs_continue_with_their_own_order_rate_and_augmentation(tmp_path: Path):
     """One of them has two epochs behind it; to the end each has the losses of its solo twin."""
     options = {"random_crop": True, "num_epochs": 4, "lr_decay": 0.5, "train_subset": 200, "batch_size": 64}
     configs = [config(tmp_path / "together", seed=seed, **options) for seed in (0, 1)]
@@ -206,7 +206,7 @@ def test_only_runs_that_fit_together_are_stacked(tmp_path: Path, monkeypatch: py
     assert sum(sizes) == 0
 
 
-def test_a_configuration_that_is_asked_for_twice_is_trained_once(tmp_path: Path):
+def test_a_configuration_that_is_given_twice_is_trained_once(tmp_path: Path):
     twice = [config(tmp_path), config(tmp_path, learning_rate=0.01)]  # the default written out
     for stacked in (True, False):
         folder = tmp_path / str(stacked)
@@ -235,7 +235,7 @@ def test_a_group_too_large_for_the_memory_is_halved_and_loses_nothing(tmp_path: 
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_runs_side_by_side_that_the_memory_does_not_hold_go_on_fewer_at_once(tmp_path: Path, monkeypatch, caplog):
+def test_runs_side_by_side_that_exceed_the_memory_continue_fewer_at_once(tmp_path: Path, monkeypatch, caplog):
     step, calls = Step.__call__, collections.Counter()
 
     def too_large_beside_another(self, images, labels):
@@ -254,7 +254,7 @@ def test_runs_side_by_side_that_the_memory_does_not_hold_go_on_fewer_at_once(tmp
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_run_with_nobody_beside_it_has_all_threads(tmp_path: Path):
+def test_a_run_alone_has_all_threads(tmp_path: Path):
     outcome = trained([config(tmp_path)], at_once=2)[config(tmp_path)]
     assert outcome.result["provenance"]["cpu_threads"] == 2
 
@@ -291,7 +291,7 @@ def test_one_run_too_large_for_the_memory_is_an_error_that_says_what_to_do(tmp_p
         train(config(tmp_path))
 
 
-def test_an_error_of_ours_is_not_hidden(tmp_path: Path, monkeypatch):
+def test_a_programming_error_is_not_hidden(tmp_path: Path, monkeypatch):
     def wrong(*_):
         raise RuntimeError("shapes do not match")
 
@@ -311,7 +311,7 @@ def two_threads():
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_runs_side_by_side_are_bit_for_bit_those_of_one_thread(tmp_path: Path):
+def test_runs_side_by_side_equal_runs_with_one_thread_bit_for_bit(tmp_path: Path):
     asked = [config(tmp_path / "beside", model_name="mlp_3x512", **options) for options in VARIED]
     together = trained(asked, at_once=2)
     assert torch.get_num_threads() == 2, "as before"
@@ -325,7 +325,7 @@ def test_runs_side_by_side_are_bit_for_bit_those_of_one_thread(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_no_more_than_asked_for_go_side_by_side_and_auto_is_one_a_thread(tmp_path: Path):
+def test_at_once_limits_the_runs_side_by_side_and_auto_means_one_a_thread(tmp_path: Path):
     for at_once, folder in ((3, "three"), (None, "auto")):
         at_work = AtWork()
         trained([config(tmp_path / folder, seed=seed) for seed in range(5)], at_once=at_once, observe=lambda: [at_work])  # noqa: B023
@@ -333,7 +333,7 @@ def test_no_more_than_asked_for_go_side_by_side_and_auto_is_one_a_thread(tmp_pat
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_auto_has_convolutional_networks_on_a_cpu_after_the_others_and_alone(tmp_path: Path):
+def test_auto_trains_convolutional_networks_on_a_cpu_last_and_alone(tmp_path: Path):
     at_work, seen = AtWork(), []
     models = ("small_alexnet", "mlp_1x512", "small_alexnet", "mlp_1x512")
     configs = [
@@ -349,7 +349,7 @@ def test_auto_has_convolutional_networks_on_a_cpu_after_the_others_and_alone(tmp
     assert [most for _, most in seen[2:]] == [1, 1]
 
 
-def test_runs_side_by_side_stop_when_nobody_waits_for_them(tmp_path: Path):
+def test_runs_side_by_side_stop_when_their_caller_stops(tmp_path: Path):
     outcomes = train_many([config(tmp_path, seed=0, num_epochs=1), *forever(tmp_path)], at_once=3)
     next(outcomes)
     outcomes.close()
@@ -361,7 +361,7 @@ def forever(folder: Path) -> list[ExperimentConfig]:
     return [config(folder, seed=seed, num_epochs=100_000) for seed in (1, 2)]
 
 
-def test_how_many_fit_is_what_the_memory_holds(tmp_path: Path, monkeypatch):
+def test_the_memory_decides_how_many_runs_fit(tmp_path: Path, monkeypatch):
     mlp, inception = (
         running.PlannedRun.of(config(tmp_path, model_name=name)).config for name in ("mlp_1x512", "small_inception")
     )
@@ -418,7 +418,7 @@ class AtWork(Observer):
             self._now -= 1
 
 
-def test_a_run_whose_seconds_are_spent_ends_unfinished_measured_and_can_be_taken_up(tmp_path: Path):
+def test_a_run_out_of_time_ends_unfinished_but_measured_and_can_be_resumed(tmp_path: Path):
     """Its first epoch spends them, whatever the machine. The same weights come out in the end."""
     asked = config(tmp_path / "limited", randomization="random_labels")
     ((_, ended),) = train_many([asked], seconds=1e-9)
@@ -437,7 +437,7 @@ def test_a_run_whose_seconds_are_spent_ends_unfinished_measured_and_can_be_taken
         assert torch.equal(tensor, files(finished)[1][name])
 
 
-def test_runs_side_by_side_and_stacked_end_with_their_seconds_too(tmp_path: Path):
+def test_runs_side_by_side_and_stacked_end_out_of_time_too(tmp_path: Path):
     configs = [config(tmp_path, seed=seed, num_epochs=50) for seed in range(3)]
     for stacked in (False, True):
         ended = trained([replace(one, runs_dir=str(tmp_path / str(stacked))) for one in configs],

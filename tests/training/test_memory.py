@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def test_the_expected_peak_is_that_of_a_process(tmp_path: Path):
+def test_the_expected_peak_equals_the_peak_of_a_process(tmp_path: Path):
     """Of small AlexNet with a small batch and with one of all images, which takes several times as much."""
     data = sources.load("digits")
     expected, measured = {}, {}
@@ -40,7 +40,7 @@ def test_the_expected_peak_is_that_of_a_process(tmp_path: Path):
     assert 0.5 < (expected[large] - expected[small]) / (measured[large] - measured[small]) < 2
 
 
-def test_what_is_kept_for_the_backward_pass_grows_with_the_batch_and_halves_in_bf16(tmp_path: Path):
+def test_memory_for_the_backward_pass_grows_with_the_batch_and_halves_in_bf16(tmp_path: Path):
     data = sources.load("digits")
 
     def run(**options) -> int:
@@ -58,7 +58,7 @@ def test_augmented_images_stay_bytes(tmp_path: Path):
     assert plain - cropped == len(data.train) * 28 * 28 * 3
 
 
-def test_the_limit_of_a_container_is_the_memory_there_is(tmp_path: Path, monkeypatch):
+def test_the_limit_of_a_container_counts_as_the_memory(tmp_path: Path, monkeypatch):
     """Less what it holds, but for the pages of files, which the system takes back."""
     (tmp_path / "memory.current").write_text("3000\n")
     (tmp_path / "memory.stat").write_text("anon 1800\nfile 1200\ninactive_file 700\nactive_file 400\n")
@@ -70,6 +70,6 @@ def test_the_limit_of_a_container_is_the_memory_there_is(tmp_path: Path, monkeyp
     assert free_memory("cpu") == 10000 - 3000 + 700 + 400
 
 
-def test_free_memory_is_less_than_all_there_is():
+def test_free_memory_is_less_than_all_memory():
     everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free_memory("cpu") < everything

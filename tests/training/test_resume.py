@@ -113,7 +113,7 @@ def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_bit_for_bit(tmp_
     assert_same_bits(only_run(tmp_path / "straight"), run)
 
 
-def test_with_augmentation_too(tmp_path: Path):
+def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_with_augmentation(tmp_path: Path):
     command = [*options(tmp_path / "straight", num_epochs=12), "--random_crop", "--augment_flip_rotate"]
     assert finish(command).returncode == 0
     command = [*options(tmp_path / "killed", num_epochs=12), "--random_crop", "--augment_flip_rotate"]
@@ -125,7 +125,7 @@ def test_with_augmentation_too(tmp_path: Path):
     assert_same_bits(only_run(tmp_path / "straight"), only_run(tmp_path / "killed"))
 
 
-def test_killed_again_and_again_at_any_moment(tmp_path: Path):
+def test_a_run_survives_kills_at_any_moment(tmp_path: Path):
     """Ten kills at times spread over start, training and writing; each costs one epoch at most."""
     assert finish(options(tmp_path / "straight", num_epochs=120)).returncode == 0
     command = options(tmp_path / "killed", num_epochs=120)
@@ -146,7 +146,7 @@ def test_killed_again_and_again_at_any_moment(tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_interruption_says_how_to_go_on(tmp_path: Path, number):
+def test_an_interruption_says_how_to_continue(tmp_path: Path, number):
     command = options(tmp_path, num_epochs=1000)
     process = start(command)
     wait_for_epoch(tmp_path, 2, process)
@@ -178,7 +178,7 @@ def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))  # between metrics and a checkpoint
 
 
-def test_a_full_disk_is_one_line_and_what_was_saved_stays(tmp_path: Path):
+def test_a_full_disk_is_a_one_line_error_and_saved_epochs_stay(tmp_path: Path):
     command = options(tmp_path, num_epochs=30)
     process = start(command)
     wait_for_epoch(tmp_path, 1, process)
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_what_was_saved_stays(tmp_path: Path):
     assert "going on from epoch" in again.stdout
 
 
-def test_a_runs_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+def test_a_run_folder_that_cannot_be_created_is_a_one_line_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     refused = finish(options(tmp_path / "file/runs"))
     assert refused.returncode == 1
@@ -292,7 +292,7 @@ def edit_yaml(run: Path) -> None:
         (edit_yaml, "config.yaml was changed since the run began"),
     ],
 )
-def test_a_damaged_run_is_told_and_left_as_it_is(interrupted: Path, damage, message):
+def test_a_damaged_run_is_reported_and_not_changed(interrupted: Path, damage, message):
     damage(interrupted)
     files = {file.name: file.read_bytes() for file in interrupted.iterdir() if file.is_file()}
     refused = finish(options(interrupted.parent, num_epochs=1000))
@@ -334,7 +334,7 @@ def finished(ended: Path, tmp_path: Path) -> Path:
         (edit_yaml, "config.yaml was changed since the run began"),
     ],
 )
-def test_a_finished_run_that_was_damaged_is_told(finished: Path, damage, message):
+def test_a_damaged_finished_run_is_reported(finished: Path, damage, message):
     damage(finished)
     refused = finish(options(finished.parent, num_epochs=1))
     assert refused.returncode == 1

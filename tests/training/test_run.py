@@ -162,7 +162,7 @@ def test_a_run_finished_by_another_process_in_the_meantime_is_left_alone(tmp_pat
     assert (first.path / "result.json").stat().st_mtime_ns == stamp
 
 
-def test_what_cannot_change_a_number_does_not_change_the_folder(tmp_path: Path):
+def test_options_that_change_no_number_do_not_change_the_folder(tmp_path: Path):
     first = train(config(tmp_path))
     by_path = config(tmp_path, wandb_project="other", runs_dir=f"{tmp_path}/x/../runs")
     assert train(by_path).path.name == first.path.name
@@ -177,7 +177,7 @@ def test_a_runs_config_yaml_names_the_same_run(tmp_path: Path):
     assert train(reloaded).path == first.path
 
 
-def test_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
+def test_a_subset_is_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
     small, large = (
         safetensors.torch.load_file(train(config(tmp_path, train_subset=n)).path / "randomization.safetensors")[
             "labels"
@@ -276,7 +276,7 @@ def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
     assert result.final["exact_train_accuracy"] is not None
 
 
-def test_a_spared_test_set_changes_nothing_else(tmp_path: Path):
+def test_fewer_tests_change_nothing_else(tmp_path: Path):
     """Tested in the third epoch and the last; weights and all else as if it were tested in every one."""
     often, rarely = (train(config(tmp_path, num_epochs=5, eval_test_every=every)) for every in (1, 3))
     for record, other in zip(often.metrics, rarely.metrics, strict=True):
@@ -335,7 +335,7 @@ def test_batch_normalization_trains_by_batches_in_every_epoch_and_is_tested_by_i
         torch.testing.assert_close(kept[f"model.{name}"], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_an_unfinished_run_is_found_as_far_as_it_has_come(tmp_path: Path):
+def test_an_unfinished_run_is_found_with_its_finished_epochs(tmp_path: Path):
     asked = config(tmp_path, num_epochs=3)
     assert find(asked) is None
     whole = train(asked)
@@ -366,7 +366,7 @@ def test_pixel_noise_is_drawn_once_for_images_of_both_splits(tmp_path: Path):
     assert other == fingerprints[1], "the noise depends on the seed of the order"
 
 
-def test_the_losses_kept_are_those_of_every_test_image_after_every_epoch(tmp_path: Path):
+def test_kept_losses_cover_every_test_image_after_every_epoch(tmp_path: Path):
     """Their means are the test losses; the last ones are what the network itself gives."""
     asked = config(tmp_path, num_epochs=3, keep_test_losses=True)
     result = train(asked)
@@ -390,7 +390,7 @@ def test_the_losses_kept_are_those_of_every_test_image_after_every_epoch(tmp_pat
     assert [record["test_loss"] for record in plain.metrics] == [record["test_loss"] for record in result.metrics]
 
 
-def test_one_example_replaced_is_another_run_that_differs_in_that_one(tmp_path: Path):
+def test_a_run_with_a_replaced_example_differs_in_that_example_alone(tmp_path: Path):
     asked = [config(tmp_path, randomization="random_labels", train_subset=100, replaced_example=n) for n in (None, 7)]
     kept = [safetensors.torch.load_file(train(each).path / "randomization.safetensors") for each in asked]
     data = sources.load("digits")
@@ -410,7 +410,7 @@ def test_one_example_replaced_is_another_run_that_differs_in_that_one(tmp_path: 
         ({"replaced_example": 100, "train_subset": 100}, "replaced_example must be below 100"),
     ],
 )
-def test_there_must_be_an_image_for_the_one_that_is_replaced(tmp_path: Path, options, said):
+def test_a_replaced_example_needs_a_test_image(tmp_path: Path, options, said):
     with pytest.raises(InputError, match=said):
         train(config(tmp_path, **options))
 

@@ -146,7 +146,7 @@ def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_getting_ready_leaves_a_resumed_run_where_it_was(monkeypatch, optimizer):
+def test_preparing_a_step_does_not_change_a_resumed_run(monkeypatch, optimizer):
     """Weights and the optimizer's moments and count of steps, on which the next step builds."""
     monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
     models, optimizers = networks("mlp_1x512", optimizer)
@@ -162,7 +162,7 @@ def test_getting_ready_leaves_a_resumed_run_where_it_was(monkeypatch, optimizer)
     assert all(torch.equal(tensor, value) for tensor, value in zip(after, before, strict=True))
 
 
-def test_memory_that_runs_out_while_getting_ready_is_no_reason_to_go_on_slowly(monkeypatch):
+def test_out_of_memory_while_preparing_a_step_is_an_error(monkeypatch):
     models, optimizers = networks("mlp_1x512")
     step = Step(models, optimizers, autocast())
 
@@ -178,7 +178,7 @@ def test_memory_that_runs_out_while_getting_ready_is_no_reason_to_go_on_slowly(m
     assert too_little_memory(raised.value) is not None
 
 
-def test_where_compiling_fails_the_step_goes_on_eager_from_the_same_weights(monkeypatch, caplog):
+def test_a_step_that_cannot_be_compiled_continues_eager_from_the_same_weights(monkeypatch, caplog):
     def fails_after_training(forward, **_):
         def compiled(images, labels):
             forward(images, labels)

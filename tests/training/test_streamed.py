@@ -69,7 +69,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
-def test_a_run_is_bit_for_bit_that_with_its_images_in_memory(tmp_path: Path, monkeypatch, options):
+def test_a_run_equals_the_run_with_its_images_in_memory_bit_for_bit(tmp_path: Path, monkeypatch, options):
     """Batches of 64 leave one image for the last."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(OPERATOR)
@@ -83,7 +83,7 @@ def test_a_run_is_bit_for_bit_that_with_its_images_in_memory(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-def test_several_runs_at_once_are_those_with_images_in_memory(tmp_path: Path, stacked: bool):
+def test_several_runs_at_once_equal_those_with_images_in_memory(tmp_path: Path, stacked: bool):
     """Two that see the same images in the same order, one in another, one with its own pixels."""
     several = [{}, {"randomization": "random_labels"}, {"seed": 1}, {"randomization": "random_pixels"}]
 
@@ -110,7 +110,7 @@ class Interrupted(Observer):
             raise self.error("now")
 
 
-def test_an_interrupted_run_leaves_no_thread_and_goes_on_from_either_place(tmp_path: Path):
+def test_an_interrupted_run_leaves_no_thread_and_continues_from_either_place(tmp_path: Path):
     asked = config(tmp_path / "whole", train_subset=300, batch_size=20, images_in_memory="always")
     whole = train(asked)
     parts = replace(asked, runs_dir=str(tmp_path / "parts"), images_in_memory="never")
@@ -136,7 +136,7 @@ def failing_after(batches: int, error: BaseException) -> Callable[..., torch.Ten
     return fail
 
 
-def test_an_error_in_the_thread_ends_the_run_as_itself(tmp_path: Path, monkeypatch):
+def test_an_error_in_the_reading_thread_ends_the_run_unchanged(tmp_path: Path, monkeypatch):
     wrong = ZeroDivisionError("of the thread's own")
     monkeypatch.setattr(StreamedBatches, "_gathered", failing_after(9, wrong))
     with pytest.raises(ZeroDivisionError) as raised:
@@ -145,7 +145,7 @@ def test_an_error_in_the_thread_ends_the_run_as_itself(tmp_path: Path, monkeypat
     assert not readers()
 
 
-def test_memory_that_runs_out_in_the_thread_is_told_as_that(tmp_path: Path, monkeypatch):
+def test_out_of_memory_in_the_reading_thread_is_reported_as_that(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(StreamedBatches, "_gathered", failing_after(9, MemoryError()))
     with pytest.raises(MemoryShortageError, match="not enough memory"):
         train(config(tmp_path, batch_size=64, images_in_memory="never"))
@@ -176,7 +176,7 @@ def test_images_stay_on_disk_where_they_do_not_fit_and_one_line_says_so(tmp_path
 @pytest.mark.parametrize(
     "options", [{"randomization": "gaussian_pixels"}, {"randomization": "random_pixels"}, {"pixel_noise": 2.0}]
 )
-def test_what_is_drawn_for_the_images_has_to_fit_too(tmp_path: Path, monkeypatch, options):
+def test_the_draws_for_the_images_must_fit_into_memory_too(tmp_path: Path, monkeypatch, options):
     """On a GPU with room for all of them, beside a small host."""
     data = sources.load("digits")
     asked = replace(resolve(config(tmp_path, **options), data), device="cuda")
@@ -186,7 +186,7 @@ def test_what_is_drawn_for_the_images_has_to_fit_too(tmp_path: Path, monkeypatch
         assert why_on_disk(replace(asked, randomization="none", pixel_noise=0.0), data) is None
 
 
-def test_images_on_disk_leave_the_memory_to_more_runs_at_once(tmp_path: Path, monkeypatch):
+def test_images_on_disk_leave_memory_for_more_runs_at_once(tmp_path: Path, monkeypatch):
     planned = PlannedRun.of(config(tmp_path)).config
     never = replace(planned, device="cuda", images_in_memory="never")
     many = replace(planned, device="cuda", images_in_memory="always", randomization="random_pixels")
