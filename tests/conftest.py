@@ -1,4 +1,4 @@
-"""What the tests share: a home of their own, and small real data sets."""
+"""Fixtures of all tests: a separate home folder, and small real data sets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Caches, configuration and credentials of every library in a temporary folder, in subprocesses too."""
+    """Puts caches, configuration and credentials of every library into a temporary folder, in subprocesses too."""
     home = tmp_path_factory.mktemp("home")
     saved = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("WANDB_", "HF_", "XDG_", "RETHINKING_"))]:
@@ -57,12 +57,12 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def train_command(tmp_path: Path) -> Command:
-    """Run `python train.py ...` in an empty folder, as a person would; keyword arguments go to `forked.run`."""
+    """Runs `python train.py ...` in an empty folder; keyword arguments go to `forked.run`."""
     return functools.partial(forked.run, ROOT / "train.py", cwd=tmp_path)
 
 
 def on_a_terminal(folder: Path, *arguments: str) -> str:
-    """Run a Python command in `folder` through a pseudo-terminal; returns everything it wrote, as a person saw it."""
+    """Runs a Python command in `folder` on a pseudo-terminal, and returns everything that it wrote."""
     primary, secondary = os.openpty()
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -86,7 +86,7 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
 
 
 def shared(name: str) -> Path:
-    """A full real data set, or a skip that says it is not there."""
+    """Returns the folder of a full real data set; skips the test where there is none."""
     if not (SHARED_DATA / name).is_dir():
         pytest.skip(f"real data is absent: no folder {name} in ../shared/data")
     return SHARED_DATA / name
@@ -115,7 +115,7 @@ def reproduce(folder: Path, *arguments: str, status: int = 0, env: Mapping[str, 
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
-    """A copy of the folder that `make` fills, and the text it returned; one of the test processes makes it for all."""
+    """Returns a copy of the folder that `make` fills, and the text of `make`; one test process makes it for all."""
     base = factory.getbasetemp()
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     made, text = common / name, common / f"{name}.txt"
@@ -129,13 +129,13 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which all of it was reproduced, and what was printed."""
+    """A folder in which `reproduce all` ran at demo scale, and what it printed."""
     return made_once(tmp_path_factory, "reproduction", lambda folder: reproduce(folder, "all", *DEMO))
 
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which the kernel machines were solved, and what was printed."""
+    """A folder in which the kernel machines were solved, and what the commands printed."""
 
     def solve(folder: Path) -> str:
         printed = reproduce(folder, "table3", "--scale", "demo", "--filters", "25", "400")

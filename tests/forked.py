@@ -1,4 +1,4 @@
-"""Commands in processes forked from one that has imported PyTorch and the package already.
+"""Runs commands in processes forked from a process that has imported PyTorch and the package already.
 
 A start takes two seconds of a processor, nearly all of it for imports, and the tests run hundreds of commands. A forked
 process has its own arguments, folder, environment, streams and exit status. It does not show a start from nothing.
@@ -33,7 +33,7 @@ def run(
     env: Mapping[str, str] | None = None,
     file_size: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`python SCRIPT ARGUMENTS`, with its standard output and errors as text.
+    """Runs `python SCRIPT ARGUMENTS`, and returns its standard output and errors as text.
 
     cwd, env: instead of this process's
     file_size: the most bytes that a file can have, as on a full disk
@@ -57,7 +57,7 @@ def run(
 def _become(
     words: list[str], cwd: Path, environment: dict[str, str], streams: Sequence[Path], file_size: int | None
 ) -> None:
-    """What `python` does after the imports: takes its streams, its folder, its signals, and runs the script."""
+    """Does what `python` does after its imports: sets streams, folder and signals, and runs the script."""
     atexit._clear()  # what is to be tidied up at the end of the process that was forked
     for number, stream in enumerate(streams, 1):
         file = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -53,7 +53,7 @@ def test_options_override_the_configuration_file_wherever_they_stand(tmp_path: P
 
 
 def test_an_overridden_option_drops_the_dependent_values_of_the_file(tmp_path: Path):
-    """A run's own config.yaml is resolved: it has a decay, and the probability of its corruption."""
+    """A run's config.yaml is resolved: it has a decay and a corruption probability."""
     file = tmp_path / "run.yaml"
     resolved = ExperimentConfig(randomization="partial_corrupt", corruption_prob=0.5).resolved()
     file.write_text(resolved.to_yaml())
@@ -241,7 +241,7 @@ OPTIONS = {
 
 
 def test_the_options_of_every_command_are_these():
-    """An option that is added stands here too, and in CHANGELOG.md; none is ever taken away."""
+    """A new option must be added here and in CHANGELOG.md; no option is ever removed."""
     from rethinking.experiments.reproduction import Reproduction
     from rethinking.instrument.battery import all_options
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes."""
+"""The terminal during a run."""
 
 import io
 import re
@@ -40,7 +40,7 @@ def under_the_live_line(rows: int, height: int) -> list[str]:
 
 
 def test_several_runs_share_one_live_line(tmp_path: Path):
-    """The line is that of the run with most left, and says how many there are."""
+    """The line shows the run with the most remaining work, and the number of runs."""
     console = Console(width=120, force_terminal=True, file=io.StringIO())
     progress = Progress(console)
     short, long = (progress.observers()[0] for _ in range(2))

@@ -1,4 +1,4 @@
-"""The options that change what is read, through the commands."""
+"""The options that change how data is read, on the command line."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from tests.conftest import reproduce
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """60 images of five sizes and two modes in two classes, without a test set."""
+    """Makes 60 images of five sizes and two modes in two classes, without a test set."""
     draws = np.random.default_rng(0)
     for index in range(60):
         shape = (30 + index % 5, 32, *((3,) if index % 2 else ()))
@@ -85,7 +85,7 @@ def test_held_out_images_are_a_share_of_every_class_and_the_same_for_every_seed(
 
 
 def test_held_out_images_are_drawn_at_random_within_each_class(mixed: Path):
-    """The first 8 of the shuffle of a class's 30 images that SHA-256 of its name seeds, in their stored order."""
+    """They are the first 8 of a shuffle of the 30 images of a class, seeded by SHA-256 of its name, in stored order."""
     whole = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey"))
     data = sources.load(str(mixed), options=sources.ReadOptions(resize=28, colour="grey", holdout=0.25))
     expected = []

@@ -1,4 +1,4 @@
-"""The notebooks of `examples/` run, and have the outputs of the code that they show."""
+"""The notebooks of `examples/` run, and their committed outputs belong to their code."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def code(notebook: Any) -> list[Any]:
 
 
 def kinds(notebook: Any) -> list[list[Any]]:
-    """What each cell shows: text that it printed, or the MIME types of what is displayed."""
+    """Returns what each cell shows: the stream of printed text, or the MIME types of a display."""
     return [[output.get("name") or sorted(output.data) for output in cell.outputs] for cell in code(notebook)]
 
 
 def written(folder: Path, *sources: str) -> Path:
-    """A notebook with these cells."""
+    """Writes a notebook with these cells, and returns its path."""
     path = folder / "some.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
     return path
@@ -44,7 +44,7 @@ def test_there_are_three_notebooks():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_notebook_runs_and_shows_the_kinds_of_output_that_are_committed(path: Path, tmp_path: Path):
-    """Its own assertions hold, which check the numbers that its text gives."""
+    """The notebook's own assertions check the numbers in its text."""
     beside = {*path.parent.iterdir()}
     made = examples.execute(path, tmp_path)
     assert sum("assert " in cell.source for cell in code(made)) >= 5

@@ -1,4 +1,4 @@
-"""The additions of docs/extending.md, as written there, in a folder outside the package: one file each."""
+"""The additions of docs/extending.md, each one file in a folder outside the package."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
 
 
 def follow(folder: Path) -> str:
-    """Every block of the document in order: files are written, scripts and commands run. Returns what was printed."""
+    """Writes the files of the document and runs its scripts and commands in order; returns what they print."""
     printed = ""
     for language, text in BLOCK.findall(DOCUMENT):
         if language == "python":

@@ -1,4 +1,4 @@
-"""What is read back is what was written, or it is told in one line: damage, contradictions, kills, refusals."""
+"""Files are read back unchanged or reported in one line, after damage, contradictions, kills and refusals."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def folder_of(config: ExperimentConfig) -> Path:
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """The content with a bit, a digit or a piece changed, cut, or replaced by something else."""
+    """Returns the content with a changed bit, digit or piece, cut short, or replaced."""
     changed = bytearray(content)
     place = draw.randrange(len(content))
     way = draw.choice(("bit", "digit", "digit", "cut", "piece", "foreign", "line"))
@@ -111,7 +111,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 
 
 def what_is_told(read: Callable[[], Any], whole: Any) -> str | None:
-    """The error in one line; None where what is read is whole. Anything else fails."""
+    """Returns the one-line error, or None where the data is read unchanged; anything else fails."""
     found, told = None, None
     try:
         found = read()
@@ -125,7 +125,7 @@ def what_is_told(read: Callable[[], Any], whole: Any) -> str | None:
 def assert_damage_is_told(
     names: list[Path], read: Callable[[], Any], times: int, seed: int, before: Callable[[], None] = lambda: None
 ) -> None:
-    """Damage one file after the other, in `times` ways; what is read is as it was, or the damage is told."""
+    """Damages one file after the other in `times` ways; the data is read unchanged, or the damage is reported."""
     draw, whole, told = random.Random(seed), read(), Counter[str]()
     for number in range(times):
         path = names[number % len(names)]
@@ -222,7 +222,7 @@ def test_damage_to_evidence_is_reported(results: Path):
 
 
 def test_evidence_without_checksums_must_agree_with_itself(results: Path):
-    """As older versions wrote it: a digit is told wherever a column follows from another."""
+    """Older versions wrote it. A changed digit is noticed where one column determines another."""
     for name in ("runs", "memorization"):
         lines = (results / f"{name}.csv").read_text().splitlines()
         assert lines[0].endswith(",checksum")
@@ -284,7 +284,7 @@ def test_a_record_needs_only_its_epoch(run: ExperimentConfig):
 
 
 def as_older_versions_wrote_it(path: Path) -> Path:
-    """The files of a run without what this version added to them."""
+    """Returns the files of a run without the additions of this version."""
     for name in ("result.json", "facts.json"):
         content = json.loads((path / name).read_text())
         (path / name).write_text(json.dumps({key: content[key] for key in content if "checksum" not in key}))
@@ -325,7 +325,7 @@ def test_runs_of_older_versions_are_found_and_resumed(run: ExperimentConfig):
 
 
 def test_a_checkpoint_is_whole_or_reported_as_damaged(run: ExperimentConfig):
-    """Its epoch, names, shapes and types too."""
+    """This covers its epoch, names, shapes and types."""
     path = folder_of(run)
     (path / "result.json").unlink()
     file = path / "checkpoint.safetensors"
@@ -402,7 +402,7 @@ def test_damage_to_the_cache_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_cut_or_foreign_table_is_named(tmp_path: Path):
-    """As the page reads it: the numbers of another table, and of none."""
+    """The page reads another table's numbers, or no table at all."""
     table = tmp_path / "table1.csv"
     content = (ROOT / "results/cifar10/table1.csv").read_bytes()
     draw, told = random.Random(6), 0
@@ -449,7 +449,7 @@ def test_hostile_yaml_is_a_one_line_error(tmp_path: Path, content):
 
 
 def test_half_a_line_at_the_end_is_no_damage_and_is_overwritten(run: ExperimentConfig):
-    """Neither to a reader while another process appends, nor to the next epoch after a kill."""
+    """It disturbs neither a reader while another process appends, nor the next epoch after a kill."""
     whole, path = train(run), folder_of(run)
     (path / "result.json").unlink()
     for following in (b'{"epoch": 4, "train', b'{"epoch": 4}\n{"ep', b"\x00\x00"):
@@ -472,7 +472,7 @@ def untrained() -> tuple[nn.Module, Optimizer]:
 
 
 def test_an_epoch_is_on_the_disk_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """By content before the checkpoint has its name, and then by name: what a power cut leaves is whole."""
+    """Content is synced before the checkpoint is renamed, and the name after it. A power cut leaves whole files."""
     fsync, replace, events = os.fsync, os.replace, []
 
     def recorded(descriptor: int) -> None:
@@ -543,7 +543,7 @@ def in_a_process(code: str, imports: str, *arguments: str) -> None:
 
 
 def test_a_run_survives_kills_at_sixty_moments_of_training(tmp_path: Path):
-    """No kill costs more than the epoch at work, and the numbers are those of a run that was never killed."""
+    """A kill costs at most the current epoch, and the numbers equal those of an uninterrupted run."""
     in_a_process(
         """
 config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", train_subset=64, num_epochs=100_000,
@@ -581,7 +581,7 @@ print(before)
 
 
 def test_results_survive_kills_at_forty_moments_of_writing(results: Path):
-    """What is read after each is what was there before or what was written, whole."""
+    """After each kill, the old or the new content is read completely."""
     in_a_process(
         """
 folder = Path(sys.argv[1])

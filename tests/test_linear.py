@@ -1,4 +1,4 @@
-"""`rethinking.linear` against PyTorch's own linear maps: values, derivatives, and where it must not interfere."""
+"""Compares `rethinking.linear` with PyTorch's linear maps: values, derivatives, and cases that it leaves alone."""
 
 import copy
 
@@ -109,7 +109,7 @@ def test_every_memory_layout_gives_the_same_values(layout: str) -> None:
 
 @onednn_alone
 def test_a_part_of_a_matrix_reaches_onednn_as_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN takes a part too, in a thousand times the time."""
+    """oneDNN would take a part too, but a thousand times slower."""
     given = []
 
     def product(inputs: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a notebook shows, in an executed one; and that a script stays silent."""
+"""Displays in an executed notebook, and the silence of a script."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """The outputs of each cell of `CELLS`, executed one after the other."""
+    """The outputs of each cell of `CELLS`, executed in order."""
 
     def execute(folder: Path) -> str:
         made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS.values()])
@@ -77,7 +77,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 
 
 def shown(outputs: list[Any]) -> list[str]:
-    """The lines of the one display of a cell."""
+    """Returns the lines of the single display of a cell."""
     (output,) = outputs
     assert output.output_type == "display_data"
     lines = re.findall(r"<div>(.*?)</div>", output.data["text/html"])
@@ -135,7 +135,7 @@ def test_a_notebook_stays_small(outputs):
 
 
 class Kernel:
-    """IPython as a kernel has it; remembers what was displayed."""
+    """An IPython shell like that of a kernel, which remembers what was displayed."""
 
     def __init__(self) -> None:
         self.displayed: list[dict[str, str]] = []
@@ -163,7 +163,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 class Clock:
-    """Time that goes when it is told to, and timers that go off then."""
+    """A clock that advances on command, with its timers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""What is set before PyTorch is loaded, in processes of their own."""
+"""Settings that are made before PyTorch is loaded, in processes of their own."""
 
 import json
 import os

@@ -22,7 +22,7 @@ OPERATORS = ["none", "shuffled_pixels", "random_pixels", "gaussian_pixels"]
 
 
 def split(operator: str = "none", images: int = 300, on_disk: bool = False, rows: bool = False) -> RandomizedSplit:
-    """With `rows` they are a part of more images, in an order of their own."""
+    """Random images with labels; `rows` selects some of more images, in the order of `rows`."""
     pixels = torch.randint(256, (images, 3, 32, 32), generator=generator(0, "test"), dtype=torch.uint8)
     labels = torch.arange(images) % 10
     plain = RandomizedSplit(pixels, labels, labels, on_disk=on_disk)
@@ -97,7 +97,7 @@ def test_orders_differ_by_epoch_and_seed_and_can_be_replayed():
 
 
 def test_randomized_pixels_are_identical_in_every_epoch():
-    """Whatever the epoch and the batch it falls into, an image keeps its pixels (unlike where they are redrawn)."""
+    """An image keeps its pixels in any epoch and any batch; they are not drawn again."""
     batches = Batches(split("random_pixels"), PIPELINES["plain"], CPU, channels_last=True)
 
     def in_stored_order(epoch: int, batch_size: int) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_augmentation_draws_do_not_depend_on_the_batch_size():
 
 
 def test_runs_in_lockstep_each_have_the_order_and_images_of_their_own_seed_and_epoch():
-    """As after one of them was interrupted: epochs and seeds differ, and so do two splits' labels."""
+    """Epochs, seeds and labels differ, as after one run was interrupted."""
     first, second = (Batches(split(name), PIPELINES["both"], CPU, False) for name in ("none", "random_pixels"))
     second.labels = (second.labels + 1) % 10
     runs = [(first, 0, 3), (second, 0, 5), (first, 1, 3), (second, 1, 1)]
@@ -174,7 +174,7 @@ def test_draws_for_images_on_disk_have_the_same_fingerprint(operator):
 
 @pytest.mark.parametrize("shape", [(3, 120, 120), (1, 28, 28)])
 def test_an_image_is_whitened_alike_in_every_batch(shape):
-    """Alone, too, where PyTorch would share the sum over a large one among threads."""
+    """This holds for one large image too, whose sum PyTorch would divide among threads."""
     images = torch.rand(65, *shape, generator=generator(0, "test"))
     plain = Preprocessing(shape[1:])
     together = plain.plain(images)

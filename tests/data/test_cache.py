@@ -1,4 +1,4 @@
-"""The cache that a lab shares: who may read it, what is told apart from damage, and what is cleaned up."""
+"""The cache that a lab shares: who may read it, what counts as damage, and what is cleaned up."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def test_an_entry_has_the_file_mode_of_the_umask(own_cache: Path, umask: int, mo
 
 
 def test_another_user_loads_an_entry(own_cache: Path, tmp_path: Path):
-    """One fills the cache, another without the first one's rights reads it."""
+    """The first user fills the cache, and another user without the first user's rights reads it."""
     if os.geteuid() != 0:
         pytest.skip("it takes root to act for two users")
     images = np.zeros((4, 28, 28), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The inputs that people have, one a kind, with what must come of them: `../shared/cases/README.md`."""
+"""Typical inputs of users, one of each kind, with the right results: `../shared/cases/README.md`."""
 
 import os
 import shutil

@@ -137,7 +137,7 @@ def test_resizing_scales_the_shorter_side_and_cuts_the_centre_square(size: tuple
 
 
 def test_resizing_is_antialiased():
-    """Stripes finer than a pixel of the result average out; without antialiasing they are picked at random."""
+    """Stripes finer than a pixel of the result average out; without antialiasing single stripes would remain."""
     stripes = np.tile(np.array([0, 255], dtype=np.uint8), (280, 140))
     shrunk = decode(stored(Image.fromarray(stripes)), ReadOptions(resize=28))[0]
     assert np.abs(shrunk[:, 2:-2].astype(int) - 127).max() < 12
@@ -229,7 +229,7 @@ def test_a_transparent_colour_of_plain_rgb_is_laid_over_white(options: ReadOptio
 
 
 def test_a_held_out_array_stays_on_disk(tmp_path: Path):
-    """Of a mapped array no more than a chunk is copied at a time."""
+    """Copies at most a chunk of a mapped array at a time."""
     images = np.random.default_rng(0).integers(0, 256, (40, 30, 30), dtype=np.uint8)
     part = ArrayImages(images, "train").part(np.arange(0, 40, 2)).part(np.arange(5))
     assert part.array is images

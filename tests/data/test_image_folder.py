@@ -1,4 +1,4 @@
-"""Folders of images, against trees whose right answer is known because the test built them.
+"""Folders of images, compared with trees that the test built, whose right reading it knows.
 
 Each image holds its own number in its first two pixels. So a test knows which file each loaded image came from.
 """
@@ -40,7 +40,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_numbered(file: Path, number: int) -> None:
-    """A grey 28x28 PNG, whatever the name's ending, with `number` in its first two pixels."""
+    """Saves a grey 28x28 PNG under any name, with `number` in its first two pixels."""
     pixels = np.zeros((28, 28), dtype=np.uint8)
     pixels[0, :2] = divmod(number, 256)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def save_numbered(file: Path, number: int) -> None:
 
 
 def tree(root: Path, *names: str) -> Path:
-    """A folder with an image at each relative path; the image's number is its place in `names`."""
+    """Makes a folder with an image at each relative path; the number of an image is its place in `names`."""
     for number, name in enumerate(names):
         save_numbered(root / name, number)
     return root
@@ -75,7 +75,7 @@ def loaded(root: Path, **options: Any) -> tuple[dict[int, str], dict[int, str], 
 
 
 def refusal(root: Path, **options: Any) -> str:
-    """The message with which a folder is refused: one line that names the folder."""
+    """Returns the error message for a folder: one line that names the folder."""
     with pytest.raises(InputError) as refused:
         sources.load(str(root), options=ReadOptions(**options))
     message = str(refused.value)
@@ -87,7 +87,7 @@ def refusal(root: Path, **options: Any) -> str:
 def loaded_unless_refused(
     root: Path, named: str | Path, **options: Any
 ) -> tuple[dict[int, str], dict[int, str], str] | None:
-    """What `loaded` gives, or None for a folder that is refused in one line with `named` in it."""
+    """Returns what `loaded` returns; None for a folder that is refused in one line that contains `named`."""
     try:
         return loaded(root, **options)
     except InputError as error:
@@ -434,7 +434,7 @@ def test_empty_class_folders_are_reported(tmp_path: Path):
 
 
 def test_class_folders_named_by_numbers_keep_the_order_of_their_text(tmp_path: Path):
-    """As torchvision and `datasets` have it."""
+    """torchvision and `datasets` have the same order."""
     root = tree(tmp_path / "digits", *(f"{name}/0.png" for name in ("1", "2", "10", "-1", "07")))
     data = sources.load(str(root))
     assert data.class_names == ("-1", "07", "1", "10", "2")
@@ -562,7 +562,7 @@ def test_a_test_folder_that_links_to_the_training_folder_is_refused(tmp_path: Pa
 
 
 def test_a_file_that_is_linked_twice_is_never_both_held_out_and_trained_on(tmp_path: Path):
-    """Three of the eight names of each class are held out. So the two names of a file could be separated."""
+    """Three of the eight names of each class are held out, which could separate the two names of a file."""
     root = tree(tmp_path / "pets", *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)))
     for name in ("cat", "dog"):
         for number in range(4):
@@ -586,7 +586,7 @@ def test_a_broken_link_is_named(tmp_path: Path, link):
 
 @pytest.mark.parametrize("folder", ["test", "train/bird", "train/cat/deep/er"])
 def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder):
-    """Simulated, since the superuser may read every folder."""
+    """The denial is simulated, because the superuser may read every folder."""
     root = tree(tmp_path / "pets", "train/cat/0.png", "train/dog/1.png", f"{folder}/2.png")
     for name in ("scandir", "listdir"):
         monkeypatch.setattr(os, name, denied(getattr(os, name), root / folder))
@@ -605,7 +605,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def denied(call: Callable[..., Any], path: Path) -> Callable[..., Any]:
-    """`call`, which may not read `path`."""
+    """Wraps `call` so that it may not read `path`."""
 
     def denying(asked: Any = ".", *arguments: Any, **options: Any) -> Any:
         if isinstance(asked, str | os.PathLike) and Path(asked) == path:
@@ -619,7 +619,7 @@ def denied(call: Callable[..., Any], path: Path) -> Callable[..., Any]:
 
 
 def cut(file: Path) -> None:
-    """Leave the header, and half of the pixels."""
+    """Keeps the header and half of the pixels of a file."""
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[:400])
@@ -685,7 +685,7 @@ def test_a_very_deep_tree_is_read_or_refused(tmp_path: Path):
 
 
 def write_metadata(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """As CSV, JSON lines or Parquet, by the file's ending."""
+    """Writes metadata as CSV, JSON lines or Parquet, by the file's ending."""
     import csv
 
     import pyarrow as pa
@@ -759,7 +759,7 @@ def test_metadata_of_the_test_set_goes_with_class_folders_of_the_training_set(tm
     "text", ["two\nlines", "a, comma", 'a "quote"', "line\u2028separator", "next\x85line", "f\x0cf"]
 )
 def test_texts_in_the_metadata_may_have_any_characters(tmp_path: Path, form, text):
-    """As labels and in other columns."""
+    """Both labels and other columns have them."""
     root = tree(tmp_path / "pets", "a.png", "b.png", "c.png")
     labels = [text, "plain", "".join(character for character in text if character.isalnum())]
     rows = [
@@ -772,7 +772,7 @@ def test_texts_in_the_metadata_may_have_any_characters(tmp_path: Path, form, tex
 
 
 def test_a_very_long_field_of_the_metadata_is_no_obstacle(tmp_path: Path):
-    """Such as a mask in run lengths."""
+    """A mask in run lengths is an example."""
     root = tree(tmp_path / "pets", "a.png", "b.png")
     rows = [{"file_name": f"{name}.png", "label": name, "mask": "17 4 " * 40_000} for name in "ab"]
     write_metadata(root / "metadata.csv", rows)
@@ -960,7 +960,7 @@ def test_training_images_without_class_folders_are_refused(tmp_path: Path):
 
 
 def test_images_are_turned_upright_as_their_exif_says(tmp_path: Path):
-    """Orientation 6: what is stored as the top row stands in the right column."""
+    """With orientation 6, the stored top row becomes the right column."""
     stored = np.zeros((28, 28), dtype=np.uint8)
     stored[0] = 255
     exif = Image.Exif()

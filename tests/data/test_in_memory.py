@@ -1,4 +1,4 @@
-"""Images that are given in Python: whatever form they have, the cache gets the same, once, and wrong ones are told."""
+"""Images that are given in Python: all forms make the same single cache entry, and wrong ones are reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Like torchvision's: Pillow's images, or what a transform makes of them."""
+    """A data set like torchvision's: Pillow images, or what a transform makes of them."""
 
     def __init__(self, pixels: np.ndarray, labels: Any, transform: Callable[[Any], Any] | None = None) -> None:
         self.data, self.targets, self.transform = pixels, list(labels), transform
@@ -53,7 +53,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Stream(torch.utils.data.IterableDataset):
-    """Items one after the other, as often as they are asked for."""
+    """A data set of items one after the other, which can be read repeatedly."""
 
     def __init__(self, items: Any) -> None:
         self.items = items
@@ -63,7 +63,7 @@ class Stream(torch.utils.data.IterableDataset):
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """As torchvision's `ToTensor`: float32 from 0 to 1, channels first."""
+    """Does what torchvision's `ToTensor` does: float32 from 0 to 1, channels first."""
     pixels = torch.from_numpy(np.array(image))
     return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float() / 255
 
@@ -104,7 +104,7 @@ FORMS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture
 def expected(tmp_path: Path) -> sources.ImageData:
-    """The same images as the reader of files has them."""
+    """The same images as the file reader loads them."""
     np.savez(tmp_path / "images.npz", x_train=PIXELS, y_train=LABELS)
     return sources.load(str(tmp_path / "images.npz"))
 
@@ -191,7 +191,7 @@ def test_a_dataset_dict_is_a_mapping():
 
 
 def test_image_files_named_by_a_datasets_dataset_are_read(tmp_path: Path):
-    """As `load_dataset("imagefolder")` makes one: paths from the root, no bytes."""
+    """`load_dataset("imagefolder")` makes data sets like this: absolute paths without bytes."""
     for row, image in enumerate(PIXELS):
         Image.fromarray(image).save(tmp_path / f"{row}.png")
     files = [str(tmp_path / f"{row}.png") for row in range(12)]
@@ -258,7 +258,7 @@ def test_different_sizes_and_colours_are_read_with_options_as_files_are(tmp_path
 
 
 def test_pillow_s_images_have_the_pixels_that_a_training_loop_sees():
-    """Not turned as their file's EXIF says, which Pillow does not do by itself either."""
+    """EXIF orientation is not applied, because Pillow does not apply it either."""
     image = Image.fromarray(PIXELS[0])
     image.getexif()[0x0112] = 6
     image.info["exif"] = image.getexif().tobytes()

@@ -1,4 +1,4 @@
-"""Known data is known by the sums of its decoded content, and a copy never passes for it."""
+"""Known data is recognized by checksums of its decoded content, and a changed copy is never taken for it."""
 
 from pathlib import Path
 

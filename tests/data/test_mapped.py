@@ -1,4 +1,4 @@
-"""Arrays in mapped files: larger than the memory, and gone when nobody holds them."""
+"""Arrays in mapped files: they may exceed the memory, and vanish with their last user."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def test_a_saved_array_is_read_back_and_its_file_does_not_change(tmp_path: Path,
 
 
 def test_a_file_larger_than_the_memory_is_read(tmp_path: Path):
-    """A file with holes, which takes no disk."""
+    """The file is sparse and takes no disk space."""
     images = ALL_MEMORY * 2 // 3072
     written = np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, (images, 3, 32, 32))
     written[-1] = 7
@@ -62,7 +62,7 @@ except RuntimeError as error:
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path):
-    """To write into a mapping of a full disk would end the process."""
+    """Writing into a mapping on a full disk would kill the process."""
     ran = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith(f"RunError cannot keep 0.002 GiB of drawn images in {tmp_path}: ")
     assert "set RETHINKING_CACHE to a folder on a larger disk" in ran.stdout

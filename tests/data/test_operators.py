@@ -1,4 +1,4 @@
-"""Operators of other people: from a file, with their own options, never silently wrong."""
+"""Operators of users: from a file, with their own options, never silently wrong."""
 
 import dataclasses
 import subprocess
@@ -192,7 +192,7 @@ def test_corruption_prob_is_refused_for_operators_without_it(tmp_path: Path, pat
 def test_a_registered_operator_has_a_name():
     @operators.register("registered_here")
     class Registered(Operator):
-        """Leaves all as it is."""
+        """Changes nothing."""
 
     assert isinstance(ExperimentConfig(randomization="registered_here").operator, Registered)
     with pytest.raises(ValueError, match="'random_labels' is the package's own"):
@@ -200,7 +200,7 @@ def test_a_registered_operator_has_a_name():
 
 
 def test_only_the_operators_module_names_operators():
-    """The doors are open where nobody asks for a name: what an operator is decides."""
+    """All other modules decide by an operator's properties, so that users' operators work everywhere."""
     names = [f'"{name}"' for name in operators.OWN if name != "none"]
     rooms = [ROOT / "src/rethinking" / room for room in ("data", "models", "training")]
     files = [file for room in rooms for file in room.rglob("*.py") if file.name != "operators.py"]

@@ -1,4 +1,4 @@
-"""Pickles are a program in a file: `pickles.load` runs none of it. Opcodes are written by hand, byte by byte."""
+"""A pickle is a program in a file, and `pickles.load` runs none of it. These tests write opcodes byte by byte."""
 
 import contextlib
 import copyreg
@@ -25,7 +25,7 @@ LARGEST = 1 << 20  # bytes that a message or a small file's content may have, wi
 
 
 class Calls:
-    """Pickled as a call of `function`."""
+    """An object that pickles as a call of `function`."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -49,7 +49,7 @@ def file_of(folder: Path, content: bytes) -> Path:
 
 
 def refused(folder: Path, content: bytes) -> str:
-    """The one line of the refusal."""
+    """Returns the error message, which must be one line."""
     with pytest.raises(InputError, match="data_batch_1") as caught:
         pickles.load(file_of(folder, content))
     message = str(caught.value)
@@ -59,7 +59,7 @@ def refused(folder: Path, content: bytes) -> str:
 
 
 def loaded_elsewhere(file: Path) -> tuple[str, int]:
-    """What another process prints of the file, and its peak memory in MiB, beyond its memory before."""
+    """Returns what another process prints of the file, and its additional peak memory in MiB."""
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from rethinking.data.readers import pickles; from rethinking.errors import InputError\n"
@@ -245,7 +245,7 @@ def dtype(name: str) -> bytes:
 
 
 def reconstructed(shape: bytes, kind: bytes, raw: bytes) -> bytes:
-    """An array with this state, as protocols up to 4 have it."""
+    """Returns the pickle of an array with this state, in protocols up to 4."""
     return b"\x80\x04" + RECONSTRUCT + NDARRAY + b"K\x00\x85C\x01b\x87R(K\x01" + shape + kind + b"\x89" + raw + b"tb."
 
 
@@ -333,7 +333,7 @@ def test_names_of_numpy_are_refused_for_any_other_use(tmp_path: Path, content: b
     "instance", [ENCODE + text("a") + b"\x85R", SCALAR + dtype("u1") + b"C\x01\x00\x86R"], ids=["bytes", "number"]
 )
 def test_state_put_into_an_object_is_refused(tmp_path: Path, instance: bytes, state: bytes, value: bytes):
-    """BUILD sets attributes of whatever has no method for its state."""
+    """BUILD sets attributes of any object without a method for its state."""
     closing = b"s\x86b." if state.startswith(b"N") else b"sb."
     refused(tmp_path, b"\x80\x04" + instance + state + value + closing)
 
@@ -341,7 +341,7 @@ def test_state_put_into_an_object_is_refused(tmp_path: Path, instance: bytes, st
 @pytest.mark.parametrize("target", [ENCODE, SCALAR, NDARRAY, DTYPE, RECONSTRUCT, FROMBUFFER], ids=str)
 @pytest.mark.parametrize("attribute", ["__init__", "value", "array", "dtype", "__setstate__"])
 def test_no_file_changes_how_the_next_one_is_read(tmp_path: Path, target: bytes, attribute: str):
-    """BUILD on a name, not on an object, would set attributes of the class behind it."""
+    """BUILD on a name instead of an object would set attributes of a class."""
     good = pickle.dumps({"data": np.arange(6, dtype=np.uint8), "label": np.int64(3), "raw": b"abc"}, 2)
     from rethinking.data.readers.pickles import _NAMES
 
@@ -393,7 +393,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path):
 
 
 def layers(opening: bytes, closing: bytes, width: int, height: int) -> bytes:
-    """A value of `height` levels, each of which holds the one below `width` times, by reference."""
+    """Returns a value of `height` levels; each holds the next level `width` times, by reference."""
     content = b"\x80\x04" + b"]q\x00"
     for level in range(1, height):
         content += opening + (b"h" + bytes([level - 1])) * width + closing + b"q" + bytes([level])
@@ -441,6 +441,6 @@ def test_what_never_ends_is_refused(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("opcode", [b"r" + (1 << 26).to_bytes(4, "little"), b"p%d\n" % (1 << 26)], ids=["r", "p"])
 def test_a_place_far_out_in_the_memo_costs_no_memory(tmp_path: Path, opcode: bytes):
-    """Python makes the memo as large as the number says: a file of 10 bytes could fill the memory."""
+    """Python's memo grows to the largest index, so a file of 10 bytes could fill the memory."""
     _, peak = loaded_elsewhere(file_of(tmp_path, b"\x80\x02]" + opcode + b"."))
     assert peak < 256

@@ -61,13 +61,13 @@ def test_the_centre_crop_leaves_equal_margins(side, size, first):
 
 
 def whitened_window(image: Tensor, top: int, left: int) -> np.ndarray:
-    """28x28 cut out by hand and whitened in float64: mean and deviation are of what is left of the image alone."""
+    """Cuts out 28x28 pixels by hand and whitens them in float64, by the mean and deviation of these pixels alone."""
     window = image.numpy().astype(np.float64)[:, top : top + 28, left : left + 28] / 255
     return (window - window.mean()) / window.std()
 
 
 def framed_images(side: int, images: int = 4) -> Tensor:
-    """Dark in the middle and bright around, so that it shows whether what is cut away counts."""
+    """Images with a dark middle and a bright frame, which show whether cropped pixels count."""
     made = random_images(images, side) // 4
     made[:, :, 3:-3, 3:-3] //= 4
     made[:, :, :2], made[:, :, -2:], made[..., :2], made[..., -2:] = 255, 250, 245, 240
@@ -83,7 +83,7 @@ def test_the_centre_is_cut_out_before_it_is_whitened(side, first):
 
 @pytest.mark.parametrize(("side", "first"), [(28, 0), (29, 0), (32, 2), (33, 2), (40, 6)])
 def test_without_random_crops_it_is_the_centre_that_is_flipped_and_turned(side, first):
-    """At an angle of 0 the centre itself, or its mirror image, whatever the corners drawn."""
+    """At an angle of 0 the result is the centre or its mirror image, whatever corners are drawn."""
     images = framed_images(side)
     flip = torch.tensor([False, True, False, True])
     draws = AugmentationDraws(torch.rand(4, 2, generator=generator(0, "corners")), flip, torch.zeros(4))
@@ -135,7 +135,7 @@ def test_images_that_are_not_square_are_cropped_at_every_corner_they_have():
 @pytest.mark.parametrize("angle", [-25.0, -3.3, 10.0, 25.0])
 @pytest.mark.parametrize("flip", [False, True])
 def test_turning_equals_scipys_affine_transform(angle, flip):
-    """SciPy as the independent answer: about the window's centre, bilinear, black beyond the image."""
+    """SciPy turns about the window's centre, bilinearly, with black beyond the image."""
     images = random_images(2)
     corners = torch.tensor([[1, 3], [4, 0]])
     turned = crop_flip_rotate(images, corners, 28, torch.full((2,), flip), torch.full((2,), angle))

@@ -1,4 +1,4 @@
-"""Data sets as their authors, torchvision, Keras and MedMNIST leave them, against the arrays that were written."""
+"""Data sets in the files of their authors, torchvision, Keras and MedMNIST, compared with the written arrays."""
 
 import contextlib
 import gzip
@@ -57,7 +57,7 @@ def assert_refused(path: Path, *words: str, options: ReadOptions = ReadOptions()
 
 
 def python_2(value: Any) -> bytes:
-    """What Python 2 and NumPy 1 wrote with protocol 2, opcode by opcode."""
+    """Writes, opcode by opcode, what Python 2 and NumPy 1 wrote with protocol 2."""
     if isinstance(value, bytes):
         return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<I", len(value)) + value
     if isinstance(value, int):
@@ -85,7 +85,7 @@ WRITERS: dict[str, Callable[[Any], bytes]] = {
 
 
 def write_cifar10(folder: Path, write: Callable[[Any], bytes] = old, seed: int = 0) -> tuple[np.ndarray, list[int]]:
-    """Six batches of two images each; returns all 12 with their labels, the test images last."""
+    """Writes six batches of two images each; returns all 12 with their labels, test images last."""
     images = pixels(12, 3, 32, 32, seed=seed)
     labels = [0, 9, 3, 3, 1, 2, 4, 5, 6, 7, 8, 0]
     folder.mkdir(parents=True)
@@ -413,7 +413,7 @@ FEW = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 2])
 
 
 def arrays_of(names: str, images: np.ndarray = COLOURED, labels: np.ndarray = FEW) -> dict[str, np.ndarray]:
-    """names: of training images and labels, then of test images and labels."""
+    """names: names of training images and labels, then of test images and labels"""
     parts = (images[:10], labels[:10], images[10:], labels[10:])
     return dict(zip(names.split(), parts, strict=True))
 
@@ -567,7 +567,7 @@ def test_images_of_no_known_shape_are_refused(tmp_path: Path, images: np.ndarray
 
 
 class Touches:
-    """Makes a file where it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch called",)
@@ -665,7 +665,7 @@ def test_hostile_headers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path):
-    """A member of which little is declared, and one that would take half a TiB and says so."""
+    """One member declares a small size, and another declares half a TiB."""
     import resource
 
     members = {f"{name}.npy": member(array) for name, array in arrays_of(KERAS).items()}

@@ -120,7 +120,7 @@ def test_gaussian_pixels_have_the_moments_of_the_training_images(seed):
 
 
 def test_gaussian_pixels_are_drawn_over_all_values_of_the_training_images_alone():
-    """Channels of unlike brightness and contrast, and a test set of its own: one mean and deviation for all."""
+    """Channels differ in brightness and contrast; one mean and deviation over all training values applies to all."""
     ranges = ((0, 20), (100, 108), (150, 256))
     draws = torch.Generator().manual_seed(0)
     channels = [torch.randint(low, high, (300, 1, 32, 32), generator=draws) for low, high in ranges]

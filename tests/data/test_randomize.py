@@ -1,4 +1,4 @@
-"""The operators for somebody's own training loop: the draws of a run, in the kind of data that was given."""
+"""`randomize` for a user's own training loop: it makes the draws of a run, and keeps the kind of the data."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 
 
 def items(data: Any) -> list[tuple[Any, Any]]:
-    """Image and label of every item, whatever the kind."""
+    """Returns image and label of every item, of any kind of data."""
     if isinstance(data, datasets.Dataset):
         return [(item["image"], item["label"]) for item in data]
     if isinstance(data, tuple):
@@ -72,7 +72,7 @@ def items(data: Any) -> list[tuple[Any, Any]]:
 
 
 def channels_first(image: Any) -> np.ndarray:
-    """uint8 (3, height, width) of an image of any type."""
+    """Returns an image of any type as uint8 (3, height, width)."""
     if isinstance(image, torch.Tensor):
         return (image * 255).round().to(torch.uint8).numpy() if image.is_floating_point() else image.numpy()
     return np.asarray(image).transpose(2, 0, 1)
@@ -163,7 +163,7 @@ def test_noise_has_the_training_set_s_moments_on_the_scale_of_the_images(form: s
 
 
 def test_images_that_no_operator_looks_at_may_be_of_any_kind():
-    """Normalized and random ones too, since they are permuted last and never stored."""
+    """Normalized and random images work too, because they are permuted last and never stored."""
     made = randomize(Pictures(PIXELS, LABELS, normalized), "shuffled_pixels", seed=2)
     order = draws.shuffled_pixels(28 * 28, 2).long()
     image, old = made.data[5][0], normalized(Image.fromarray(PIXELS[5]))
@@ -206,7 +206,7 @@ def test_a_list_of_labels_that_items_contradict_is_not_used():
 
 def test_a_list_that_does_not_match_the_items_labels_is_neither_used_nor_kept():
     class Attributes(Pictures):
-        """As CelebA's: several numbers an image, of which the item has one."""
+        """A data set like CelebA: several numbers an image, and one of them in the item."""
 
         def __getitem__(self, index: int) -> tuple[Any, Any]:
             return self.data[index], int(LABELS[index])

@@ -33,7 +33,7 @@ def save_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def class_folders(root: Path, size: int = 30, splits: tuple[str, ...] = ("train", "test")) -> dict[str, np.ndarray]:
-    """Two class subfolders of three random RGB images a split; returns the pixels by relative path."""
+    """Writes two class folders of three random RGB images a split; returns the pixels by relative path."""
     draws = np.random.default_rng(0)
     pixels = {}
     for split in splits:
@@ -71,7 +71,7 @@ def test_digits_are_the_same_where_the_library_keeps_its_file_elsewhere(monkeypa
 
 
 def test_digits_are_scikit_learns_digits_interpolated():
-    """Against SciPy's linear zoom on the same half-pixel grid."""
+    """Compares with SciPy's linear zoom on the same half-pixel grid."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
@@ -226,7 +226,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(tmp_path: Path
 
 
 def test_folders_that_differ_only_in_their_pixels_are_told_apart(tmp_path: Path):
-    """Of one name, with files of the same names, sizes and times, as an unpacked archive makes them."""
+    """Their files have the same names, sizes and times, as from an unpacked archive."""
     for place, value in (("a", 10), ("b", 200)):
         for name in ("cat", "dog"):
             file = tmp_path / place / "pets/train" / name / "0.bmp"
@@ -300,7 +300,7 @@ print([name for name in ("datasets", "PIL", "sklearn", "pyarrow") if name in sys
 
 
 class Failing(http.server.BaseHTTPRequestHandler):
-    """A proxy or a server in trouble."""
+    """A proxy or a server that fails."""
 
     def do_HEAD(self) -> None:
         self.send_response(503)
@@ -310,7 +310,7 @@ class Failing(http.server.BaseHTTPRequestHandler):
 
 
 class Portal(Failing):
-    """Answers at its door, and never to what is asked there."""
+    """A server that accepts connections and never answers requests."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -321,14 +321,14 @@ class Portal(Failing):
 
 
 class Garbled(socketserver.BaseRequestHandler):
-    """No HTTP at all."""
+    """A server that does not speak HTTP."""
 
     def handle(self) -> None:
         self.request.sendall(b"hello?\r\n\r\n")
 
 
 def test_an_unreachable_hub_is_reported_without_waiting(monkeypatch: pytest.MonkeyPatch):
-    """Where the connection is refused at once, where nothing ever answers, and where something else answers."""
+    """The connection is refused, never answered, or answered by another service."""
     with contextlib.ExitStack() as servers:
         silent = servers.enter_context(socket.create_server(("127.0.0.1", 0)))
         endpoints = ["http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"]

@@ -1,4 +1,4 @@
-"""Parquet, Arrow, `save_to_disk` and the Hub's own cache, against the images and labels that were written."""
+"""Parquet, Arrow, `save_to_disk` and the Hub's own cache, compared with the written images and labels."""
 
 import dataclasses
 import io
@@ -41,13 +41,13 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def structs(rows: Any) -> pa.Array:
-    """Images as pandas leaves them: {bytes, path}, without metadata."""
+    """Images as pandas writes them: {bytes, path}, without metadata."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return pa.array([None if row is None else {"bytes": png(PIXELS[row]), "path": None} for row in rows], kind)
 
 
 def hub(rows: Any, labels: Any, names: Any = NAMES) -> pa.Table:
-    """A table as the Hub has it, with `datasets`' metadata."""
+    """A table as on the Hub, with the metadata of `datasets`."""
     return described(
         pa.table({"image": structs(rows), "label": pa.array(labels, pa.int64())}),
         {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}},
@@ -63,7 +63,7 @@ def plain(labels: Any, rows: Any = None) -> pa.Table:
 
 
 def write(file: Path, table: pa.Table, **options: Any) -> Path:
-    """As the ending says: .parquet, .arrow (a stream) or .file.arrow."""
+    """Writes a table by the file's ending: .parquet, .arrow (a stream) or .file.arrow."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".parquet":
         pq.write_table(table, file, **options)
@@ -79,7 +79,7 @@ def load(place: Path | str, **options: Any) -> ImageData:
 
 
 def assert_holds(split: ImageSet | None, rows: Any, labels: Any) -> None:
-    """rows: of PIXELS."""
+    """rows: rows of PIXELS"""
     assert split is not None
     assert np.array_equal(split.images, PIXELS[list(rows)].transpose(0, 3, 1, 2))
     assert split.labels.tolist() == list(labels)
@@ -95,7 +95,7 @@ def assert_refused(place: Path | str, *words: str, **options: Any) -> None:
 
 
 def attempt(place: Path) -> ImageData | str:
-    """The data set, or the refusal."""
+    """Returns the data set, or the error."""
     try:
         return load(place)
     except InputError as error:
@@ -168,7 +168,7 @@ def test_many_row_groups_and_shards_keep_their_order(tmp_path: Path, ending: str
 
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 def test_parts_of_parts_hold_the_rows_that_were_chosen(tmp_path: Path, ending: str):
-    """Over borders of files and row groups, with files that are empty or hold nothing of a part."""
+    """The rows cross files and row groups; some files are empty or hold no chosen row."""
     random = np.random.default_rng(3)
     sizes = [7, 0, 1, 12, 0, 5]
     files = [tmp_path / f"{number}{ending}" for number in range(len(sizes))]
@@ -208,7 +208,7 @@ def test_kept_images_belong_to_the_kept_labels(tmp_path: Path):
 
 
 def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path):
-    """In one process, as a notebook does it."""
+    """Both reads are in one process, as in a notebook."""
     for ending in (".parquet", ".arrow"):
         file = tmp_path / f"pets{ending}"
         write(file, plain([0, 1]))
@@ -231,7 +231,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, ending: str):
 
 
 def test_a_stream_cut_between_two_batches_is_named(tmp_path: Path):
-    """A whole one ends with a mark, which PyArrow and `datasets` write and which PyArrow does not ask for."""
+    """A complete stream ends with a mark. PyArrow and `datasets` write the mark, but PyArrow does not require it."""
     file = write(tmp_path / "pets.arrow", hub(range(8), LABELS), max_chunksize=4)
     with pa.memory_map(str(file)) as source:
         pa.ipc.open_stream(source).read_next_batch()
@@ -254,7 +254,7 @@ def test_a_damaged_page_of_parquet_is_named(tmp_path: Path):
 
 
 def elsewhere(place: Path | str, **environment: str) -> str:
-    """What another process says of it: JSON of its names and labels, or the refusal."""
+    """Returns what another process prints: names and labels as JSON, or the error."""
     program = (
         "import json, sys\n"
         "from rethinking.data import sources; from rethinking.errors import InputError\n"
@@ -276,7 +276,7 @@ def elsewhere(place: Path | str, **environment: str) -> str:
 
 
 def test_offsets_of_arrow_that_lead_out_of_the_file_are_refused(tmp_path: Path):
-    """PyArrow does not look at them: what they lead to is read, and may be nobody's memory."""
+    """PyArrow does not check offsets, and reads the memory that they point to."""
     texts = pa.array(["ant", "cat", "dog"] * 4)
     file = write(tmp_path / "pets.arrow", plain(texts))
     offsets = np.arange(0, 39, 3, dtype=np.int32).tobytes()
@@ -354,7 +354,7 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, path: str, firs
 
 @pytest.mark.parametrize("form", ["text called bytes", "text called an Image"])
 def test_text_is_never_opened_as_a_file(tmp_path: Path, form: str):
-    """An image's content is bytes. Text in its place would be a path that nobody has looked at."""
+    """The content of an image is bytes. Text in its place would be an unchecked path."""
     save(tmp_path / "secret.png", 5)
     paths = [str(tmp_path / "secret.png")] * 2
     if form == "text called bytes":
@@ -696,7 +696,7 @@ def test_a_name_of_two_splits_is_refused(tmp_path: Path):
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path):
-    """As a download that was broken off leaves them."""
+    """An interrupted download leaves files like these."""
     write(tmp_path / "pets/train-00000-of-00002.parquet", hub(range(8), LABELS))
     assert_refused(tmp_path / "pets", "00001")
 
@@ -896,7 +896,7 @@ def test_an_unused_split_is_reported(tmp_path: Path):
 
 
 def test_two_splits_of_one_meaning_are_refused(tmp_path: Path):
-    """Two folders of one split are an error; so are these."""
+    """Two folders of one split are an error too."""
     saved(tmp_path / "pets", {"train": hub([0, 1, 2], [0, 1, 2]), "training": hub([3, 4], [0, 1])})
     assert_refused(tmp_path / "pets", "training")
 
@@ -950,7 +950,7 @@ def test_a_cut_file_of_a_saved_dataset_is_named(tmp_path: Path):
 
 
 def snapshot(home: Path, revision: str, files: dict[str, pa.Table], main: bool = True) -> Path:
-    """Files as `huggingface_hub` keeps them: links to blobs, and a revision that `main` means."""
+    """Writes files as `huggingface_hub` keeps them: links to blobs, and the revision of `main`."""
     repository = home / "hub/datasets--someone--pets"
     folder = repository / "snapshots" / revision
     for index, (name, table) in enumerate(files.items()):
@@ -999,7 +999,7 @@ def test_a_configuration_of_the_hubs_own_cache_is_chosen(tmp_path: Path):
 
 
 def test_the_revision_that_main_means_is_read(tmp_path: Path):
-    """Another revision may have been fetched later, for another purpose."""
+    """Another revision may have been downloaded later."""
     snapshot(tmp_path / "hf", "b" * 40, {"train.parquet": hub([0, 1, 2], [0, 1, 2])})
     other = snapshot(tmp_path / "hf", "a" * 40, {"train.parquet": hub([3, 4, 5], [2, 1, 0])}, main=False)
     os.utime(other, (4e9, 4e9))

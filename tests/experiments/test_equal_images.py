@@ -1,4 +1,4 @@
-"""`reproduce.py` on folders in which an image is there more than once: only the runs that cannot be are missing."""
+"""`reproduce.py` on folders with duplicate images: only the impossible runs are missing."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def digits(folder: Path, train: np.ndarray, labels: np.ndarray) -> Path:
 
 
 def twice(folder: Path, images: int) -> Path:
-    """So many images, each twice with the same label."""
+    """Returns images that each occur twice with the same label."""
     return digits(folder, DIGITS.train.images[:images, 0].repeat(2, axis=0), DIGITS.train.labels[:images].repeat(2))
 
 
 def contradictory(folder: Path, *, coloured: bool = False, images: int = 120) -> Path:
-    """The first image is there again with another label."""
+    """Returns images of which the first occurs again with another label."""
     train, labels = DIGITS.train.images[: images + 1, 0].copy(), DIGITS.train.labels[: images + 1].copy()
     train[images], labels[images] = train[0], (labels[0] + 1) % 10
     return digits(folder, np.stack([train] * 3, axis=3) if coloured else train, labels)
@@ -69,7 +69,7 @@ def demo(name: str, dataset: Path, runs: Path, **options) -> Reproduction:
 
 
 def fitted(config: Config, data: sources.ImageData) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The images and labels that the run's function is to fit exactly; None where there are none."""
+    """Returns the images and labels that a run must fit exactly; None where there are none."""
     if isinstance(config, MemorizationConfig):
         exactly = config.points != "gaussian"
     else:
@@ -82,7 +82,7 @@ def fitted(config: Config, data: sources.ImageData) -> tuple[torch.Tensor, torch
 
 
 def is_contradictory(config: Config, data: sources.ImageData) -> bool:
-    """Whether two images are equal with different labels that are to be fitted, by comparing each with each."""
+    """Says whether two equal images have different labels to fit, by comparing all pairs."""
     if (asked := fitted(config, data)) is None:
         return False
     images, labels = asked[0].flatten(1), asked[1]
@@ -92,7 +92,7 @@ def is_contradictory(config: Config, data: sources.ImageData) -> bool:
 
 
 def check_words(error: str, data: sources.ImageData, seed: int = 0) -> str:
-    """The two images and labels named are those of the data; returns which labels."""
+    """Checks the two images and labels in a message against the data; returns the kind of labels."""
     found = CONFLICT.search(error)
     assert found, error
     first, second, kind, *named = found.groups()
@@ -106,11 +106,11 @@ def check_words(error: str, data: sources.ImageData, seed: int = 0) -> str:
 
 
 class BegunError(Exception):
-    """The first run begins."""
+    """Signals that the first run begins."""
 
 
 def failures(asked: Reproduction, monkeypatch: pytest.MonkeyPatch) -> dict[Config, str]:
-    """What is given back as failed before the first run begins."""
+    """Returns the failures that are reported before the first run begins."""
 
     def begin(*_: object, **options: object) -> NoReturn:
         raise BegunError
@@ -171,7 +171,7 @@ def test_expressivity_lacks_the_runs_whose_labels_no_function_fits(tmp_path: Pat
 
 
 def test_equal_images_are_searched_once_for_each_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Not again for each depth, though no network can be."""
+    """They are not searched again for each depth, although no network is possible."""
     dataset = twice(tmp_path / "twice", 60)
     asked = demo("expressivity_depth", dataset, tmp_path / "runs")
     looked = []
@@ -236,7 +236,7 @@ def test_exactly_the_runs_with_a_contradiction_fail(name, tmp_path: Path, monkey
 
 
 def test_fewer_images_than_a_run_takes_leave_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Random signs for 30, 100 and 300 images, of which there are 120."""
+    """Random signs need 30, 100 and 300 images, and there are 120."""
     train, labels = DIGITS.train.images[:120, 0], DIGITS.train.labels[:120]
     dataset = digits(tmp_path / "few", train, labels)
     asked = demo("rademacher", dataset, tmp_path / "runs", models=("mlp_1x512",))

@@ -1,4 +1,4 @@
-"""The lists of runs, and the way from runs to numbers, against the paper's own counts and curves."""
+"""The lists of runs, and the numbers from the runs, compared with the paper's counts and curves."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_seeds_draw_their_own_random_labels_and_leave_true_ones_where_train_py_f
 
 
 def test_the_time_to_overfit_reads_10_epochs_off_the_papers_own_curve():
-    """Figure 2b's training curve of small Inception against Figure 1b's baseline."""
+    """Compares Figure 2b's training curve of small Inception with Figure 1b's baseline."""
     curve = figure2b.PAPER["small_inception", "train accuracy"]
     metrics = [{"epoch": epoch, "train_accuracy": accuracy} for epoch, accuracy in curve.items()]
     assert time_to_overfit(metrics) == 10
@@ -216,7 +216,7 @@ def test_the_best_test_accuracy_is_cumulative():
 
 
 def test_figure_1c_shows_the_error_after_the_last_epoch():
-    """Not the least one, which early stopping would have had."""
+    """It does not show the lowest error, which early stopping would reach."""
     row = figure1b.rows(Study(FULL, ("mlp_1x512",), {}))[3]
     metrics = tuple(
         {**record, "test_accuracy": tested} for record, tested in zip(records([0.5] * 3), (0.3, 0.4, 0.25), strict=True)
@@ -227,7 +227,7 @@ def test_figure_1c_shows_the_error_after_the_last_epoch():
 
 
 def test_each_measure_stands_under_its_own_name():
-    """By hand, whatever names the experiment's own lists have."""
+    """The names are written by hand here, independent of the experiment's lists."""
     named = {
         "epochs": "epochs",
         "train accuracy": "exact_train_accuracy",

@@ -1,4 +1,4 @@
-"""`reproduce.py table3` and `minimum_norm` as a person runs them, on the digits at demo scale."""
+"""`reproduce.py table3` and `minimum_norm` on the command line, on the digits at demo scale."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_an_answer_of_another_device_does_not_count_if_the_device_is_given(solve
 def test_in_reproduce_all_an_impossible_machine_is_reported_and_the_networks_continue(
     real_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Where only CIFAR-10 is at hand its networks do not wait for MNIST."""
+    """With CIFAR-10 alone, its networks do not wait for MNIST."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     shutil.copytree(real_root / "cifar10", tmp_path / "data" / "cifar10")
     options = {"data_root": str(tmp_path / "data"), "runs_dir": str(tmp_path / "runs"), "filters": (5,)}
@@ -207,7 +207,7 @@ def test_in_reproduce_all_an_impossible_machine_is_reported_and_the_networks_con
 
 
 def test_a_machine_that_no_longer_fits_when_its_turn_comes_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As where the run before it filled the disk."""
+    """The run before it may have filled the disk."""
     asked = Reproduction(experiment="table3", scale="demo", filters=(5,), runs_dir=str(tmp_path / "runs"))
     fit, refused = fitting.fit, []
 

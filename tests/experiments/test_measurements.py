@@ -1,4 +1,4 @@
-"""`reproduce.py stability` and `complexity` as a person runs them, on the digits at demo scale."""
+"""`reproduce.py stability` and `complexity` on the command line, on the digits at demo scale."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_figure_1c_has_the_papers_error_at_every_level_up_to_chance():
 
 @pytest.mark.parametrize("name", READ_OFF)
 def test_curves_of_many_points_are_as_they_were_read_off_the_paper(name):
-    """Known by their sums: hundreds of numbers that were checked once and that nobody changes by accident."""
+    """Sums of hundreds of numbers, which were checked once, detect any change."""
     text = "\n".join(",".join(row.values()) for row in read_table(name))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == READ_OFF[name]
 

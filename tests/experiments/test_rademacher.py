@@ -1,4 +1,4 @@
-"""`reproduce.py rademacher` as a person runs it, on the digits at demo scale."""
+"""`reproduce.py rademacher` on the command line, on the digits at demo scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reproduce.py` as a person runs it, on the digits at demo scale: the whole chain, reuse, interruption, failures."""
+"""`reproduce.py` on the command line, on the digits at demo scale: all steps, reuse, interruption, failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 
 def trained(folder: Path) -> dict[str, int]:
-    """When each run's last epoch was written, by name."""
+    """Returns when the last epoch of each run was written, by the run's name."""
     return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/metrics.jsonl")}
 
 
@@ -50,7 +50,7 @@ def test_all_leaves_every_table_and_figure_and_says_what_it_left_out(reproduced)
 
 
 def test_every_cell_and_point_is_traceable_to_runs_that_say_the_same(reproduced):
-    """From the run folders themselves, by a second way of reading them."""
+    """Reads the run folders themselves, in an independent way."""
     folder, _ = reproduced
     kept = archive.read(folder / OUT)
     checked = 0
@@ -253,7 +253,7 @@ def test_each_mistake_is_a_one_line_error(tmp_path: Path, arguments, said):
 
 
 def test_a_run_beyond_the_data_is_a_mistake_of_the_user(tmp_path: Path):
-    """The digits have fewer images than small scale wants."""
+    """The digits have fewer images than the small scale needs."""
     printed = reproduce(tmp_path, "table1", "--scale", "small", "--dataset", "digits", status=2)
     assert "train_subset must be at most 1442" in printed
     assert not (tmp_path / "reproduced").exists()
@@ -284,7 +284,7 @@ def test_show_only_trains_nothing(reproduced, tmp_path: Path):
 
 
 def test_results_outlive_the_run_folders(reproduced, tmp_path: Path):
-    """A later sitting without them adds to what an earlier one kept."""
+    """A later command without run folders adds to the earlier results."""
     folder, _ = reproduced
     reproduce(folder, "table1", *DEMO, "--show_only", "--out", str(tmp_path / "kept"))
     first, _, _ = tables.read_csv(tmp_path / "kept" / "table1.csv")

@@ -1,4 +1,4 @@
-"""Several reproductions on one folder of runs and one of results: each run is done by one, and all see all."""
+"""Several reproductions share their folders: each run is trained once, and all see all results."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_run_of_another_process_is_left_or_waited_for(tmp_path: Path, monkeypa
 
 
 def test_a_measurement_of_a_run_at_work_is_done_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """In the first pass its network is at work, in the second it is itself, in the third all is done."""
+    """Another process trains the network in the first pass and measures in the second; in the third all is finished."""
     options = {"experiment": "stability", "scale": "demo", "models": ("mlp_1x512",), "runs_dir": str(tmp_path)}
     asked = Reproduction(**options)  # type: ignore[arg-type]
     theory = asked.configs()[-1]
@@ -111,7 +111,7 @@ def test_a_run_that_another_process_finished_is_not_done_again(tmp_path: Path):
 
 
 def test_evidence_with_more_epochs_stays(tmp_path: Path):
-    """A process that looked at a run before another finished it writes its evidence later."""
+    """One process read a run before another finished it, and writes its evidence later."""
     run = next(run for run in archive.read(ROOT / "results/digits-demo").values() if run.is_of_network)
     archive.add(tmp_path, [run])
     kept = archive.add(tmp_path, [replace(run, finished=False, metrics=run.metrics[:1])])

@@ -1,4 +1,4 @@
-"""Small images and networks of which it is known what a randomization test must say."""
+"""Small images and networks for which the right verdict of a randomization test is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def pictures(number: int, side: int = 8, seed: int = 0) -> Pair:
-    """Noise with a bright quarter that shows the class: uint8 (number, side, side), and int64 labels."""
+    """Returns noise with a bright quarter that shows the class, uint8 (number, side, side), and int64 labels."""
     random = np.random.default_rng(seed)
     labels = np.arange(number) % CLASSES
     images = random.integers(0, 128, (number, side, side), dtype=np.uint8)
@@ -33,19 +33,19 @@ def linear(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
 
 
 def wide(num_classes: int, input_shape: Sequence[int], width: int = 128, dropout: float = 0.0) -> nn.Module:
-    """Two layers, which fit any labels of few images."""
+    """Builds a network of two layers, which fits any labels of few images."""
     layers: list[nn.Module] = [nn.Flatten(), nn.Linear(int(np.prod(input_shape)), width), nn.ReLU()]
     layers += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(*layers, nn.Linear(width, num_classes))
 
 
 def with_dropout(num_classes: int, input_shape: Sequence[int]) -> nn.Module:
-    """Its dropout is no parameter of the function."""
+    """Builds `wide` with dropout that is no parameter of this function."""
     return wide(num_classes, input_shape, dropout=0.9)
 
 
 class Constant(nn.Module):
-    """Logits that are trained, and do not depend on the image."""
+    """Trainable logits that do not depend on the image."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def constant(num_classes: int) -> nn.Module:
 
 
 def report_of(folder: Any, network: Any, images: Pair, test: Pair | None = None, **options: Any) -> Report:
-    """The report of a test that leaves its runs in `folder`, of a fixed number of epochs or what it takes to fit."""
+    """Runs a test with its runs in `folder`, and returns its report; by default runs end when they fit."""
     fixed: dict[str, Any] = {"budget": "none", "runs_dir": str(folder), "use_tensorboard": False, "device": "cpu"}
     fixed |= {"precision": "fp32", "batch_size": 32, "lr": "0.1"}
     return randomization_test(network, images, test, **fixed | options)

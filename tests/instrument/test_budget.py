@@ -1,4 +1,4 @@
-"""Budgets of time: how they are read and shared. No test here asserts how long anything takes."""
+"""Budgets of time: how they are read and shared. No test asserts elapsed time."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_spent_budget_stays_spent(tmp_path: Path):
 
 
 def test_the_time_that_a_finished_run_leaves_goes_to_the_others(tmp_path: Path, monkeypatch):
-    """With a clock of our own: an epoch takes a second, and true labels are fitted in few."""
+    """On the test's own clock an epoch takes a second, and the run on true labels has fewer epochs."""
     limits: list[float] = []
     real = budget.train_many
 
@@ -96,7 +96,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_continue(tmp_path: Path)
 
 
 def test_a_budget_that_one_run_has_spent_still_starts_the_others(tmp_path: Path, monkeypatch):
-    """As when the first of two was killed, and less time is asked for then."""
+    """The first of two runs was killed, and the next command has a smaller budget."""
     first, second = config(tmp_path), config(tmp_path, randomization="random_labels")
     train_within([first], 1e-6)
     monkeypatch.setattr(budget, "_seconds", lambda run: 10.0 * len(run.metrics) if run else 0.0)

@@ -1,4 +1,4 @@
-"""Why labels were not fitted: each cause is found on a case that is built for it, and not on its healthy neighbour."""
+"""Causes of unfitted labels: each is found on a case that is built for it, and not on a similar healthy case."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has(report: Report, text: str, words: str = "random labels") -> bool:
 
 
 def linearly_separable(images: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether any weights put the right class first on every image, by a linear program."""
+    """Says, by a linear program, whether any weights classify every image correctly."""
     inputs = np.hstack([images.reshape(len(images), -1), np.ones((len(images), 1))])
     classes, size = labels.max() + 1, inputs.shape[1]
     rows = []
@@ -94,7 +94,7 @@ def test_a_rate_near_the_rate_of_a_range_test_is_no_cause(tmp_path: Path):
 
 
 def test_there_is_no_range_test_without_a_rate_to_compare(tmp_path: Path):
-    """The paper's rate was not given by anybody, and a range test of a large network takes long."""
+    """The paper's rate was not given by the user, and a range test of a large network takes long."""
     report_of(tmp_path, "mlp_1x512", pictures(60, side=28), lr="auto", epochs=1, holdout=0.0)
     assert not (tmp_path / ".rates").exists()
 
@@ -165,7 +165,7 @@ def test_without_a_checkpoint_all_other_causes_are_still_found(tmp_path: Path):
 
 
 def slow_ceiling(crops: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """By comparing every image with every other one."""
+    """Computes the ceiling by comparing every image with every other image."""
     right, contradicting = 0, 0
     for first in range(len(crops)):
         same = [other for other in range(len(crops)) if np.array_equal(crops[first], crops[other])]
@@ -182,7 +182,7 @@ def slow_ceiling(crops: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
     st.randoms(use_true_random=False),
 )
 def test_the_ceiling_equals_a_slow_count(drawn, crop, random):
-    """Images of four kinds, of which two differ outside the smaller crops alone."""
+    """There are four kinds of images; two of them differ only outside the smaller crops."""
     kinds = np.zeros((4, 1, 4, 4), dtype=np.uint8)
     kinds[1, 0, 0, 0], kinds[2, 0, 1, 1], kinds[3] = 1, 5, 9
     images, labels = kinds[[kind for kind, _ in drawn]], np.array([label for _, label in drawn])
@@ -196,13 +196,13 @@ def test_the_ceiling_equals_a_slow_count(drawn, crop, random):
 
 
 def duplicated(number: int, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Every image of one class a second time, with the next class."""
+    """Returns every image twice, the second time with the label of the next class."""
     images, labels = pictures(number, side)
     return np.concatenate([images, images]), np.concatenate([labels, (labels + 1) % 4])
 
 
 def said_ceiling(report: Report, words: str) -> tuple[int, int, float] | None:
-    """Contradicting images, all images and the share in the sentence on contradictions."""
+    """Returns the contradicting images, all images and the percentage in the sentence on contradictions."""
     for sentence in causes_of(report, words):
         if found := re.match(
             r"([\d,]+) of ([\d,]+) training images are equal .* more than ([\d.]+)% correctly", sentence
@@ -282,7 +282,7 @@ def test_a_budget_that_ended_a_run_is_what_the_next_command_raises(tmp_path: Pat
 
 
 def test_a_run_without_any_known_cause_is_reported_as_that(tmp_path: Path):
-    """A network that sees one pixel of few values: it cannot fit, and none of what is looked for is the reason."""
+    """The network sees a few binary pixels. It cannot fit, and none of the known causes is the reason."""
     report = report_of(tmp_path, one_pixel, pictures(60), epochs=120, holdout=0.0, optimizer="adamw", lr="auto")
     (sentence,) = causes_of(report)
     assert sentence.startswith("This test does not know why one_pixel does not fit random labels.")
@@ -291,7 +291,7 @@ def test_a_run_without_any_known_cause_is_reported_as_that(tmp_path: Path):
 
 
 class Binary(nn.Module):
-    """Images in which a pixel is 0 or 1."""
+    """Makes each pixel 0 or 1."""
 
     def forward(self, images: Tensor) -> Tensor:
         return (images > 0).float()
@@ -322,7 +322,7 @@ def test_all_causes_are_reported_and_shared_ones_once(tmp_path: Path):
 
 
 def edited(run: RunResult, accuracy: float) -> RunResult:
-    """The run with another exact accuracy after its last epoch."""
+    """Returns the run with another exact accuracy after its last epoch."""
     last = {**run.metrics[-1], "exact_train_accuracy": accuracy}
     return dataclasses.replace(run, metrics=[*run.metrics[:-1], last])
 

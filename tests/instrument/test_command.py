@@ -1,4 +1,4 @@
-"""`rethinking test` as a person calls it."""
+"""`rethinking test` on the command line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ask(folder: Path, *words: str, status: int = 0, file_size: int | None = None) -> str:
-    """What `rethinking test` prints; of a failure the one line on standard error."""
+    """Runs `rethinking test`, and returns what it prints; for a failure the one line on standard error."""
     done = forked.run(ROOT / "src/rethinking/__main__.py", "test", *words, cwd=folder, file_size=file_size)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -63,7 +63,7 @@ def metrics(folder: Path) -> dict[str, bytes]:
 
 
 def reported_in(folder: Path) -> Path:
-    """The only folder of a report there."""
+    """Returns the only report folder."""
     (found,) = (folder / "tested").iterdir()
     return found
 
@@ -270,7 +270,7 @@ def test_two_commands_at_once_share_the_runs_and_both_have_the_verdict(folder: P
 
 
 def test_a_run_that_another_process_trains_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """It ends when the other process does: here where the first pause is over."""
+    """The other process ends here during the first pause."""
     monkeypatch.chdir(folder)
     asked = asked_for("net.py:net", {"dataset": "quarters.npz", "lr": "0.1", "labels": "random", "epochs": 1})
     prepared = prepare(asked)
@@ -297,7 +297,7 @@ def test_a_damaged_run_and_a_full_disk_are_one_line_errors(folder: Path):
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A process of its own that trains, and has finished some epochs of its first run."""
+    """Starts a process that trains, and returns it after some epochs of its first run."""
     process = subprocess.Popen(
         [sys.executable, "-m", "rethinking", "test", *words], cwd=folder, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-"""What a report says, and proposes, of images and networks that are given in Python."""
+"""Sentences and commands of a report on images and networks that are given in Python."""
 
 from __future__ import annotations
 

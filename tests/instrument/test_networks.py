@@ -1,4 +1,4 @@
-"""Networks that nobody here wrote, by their traits: what they are given, what they return, and what refuses them."""
+"""Networks of other libraries, by their traits: their parameters, their outputs, and their errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def configured(tmp_path: Path, **options: object) -> ExperimentConfig:
 
 
 def notes(tmp_path: Path, build: object, **options: object) -> str:
-    """What is told of a network on 28x28 grey digits."""
+    """Returns the notes on a network for 28x28 grey digits."""
     data = sources.load("digits")
     return "\n".join(
         network_notes(resolve(configured(tmp_path, model_name=catalogue.adopt(build), **options), data), data)
@@ -46,7 +46,7 @@ def notes(tmp_path: Path, build: object, **options: object) -> str:
 
 
 class Patches(nn.Module):
-    """A network with the parameters of timm's: ImageNet's by default, and images of that size and colour alone."""
+    """A network with the parameters of timm: ImageNet by default, and no other size or colour of images."""
 
     def __init__(self, img_size: int = 224, in_chans: int = 3, num_classes: int = 1000, patch_size: int = 14) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class Patches(nn.Module):
 
 
 def handed_on(pretrained: bool = False, **options: object) -> nn.Module:
-    """As most functions of torchvision and timm are: the parameters are the class's."""
+    """Passes its options to a class, as most functions of torchvision and timm do."""
     return Patches(**options)
 
 
 class Derived(Patches):
-    """As timm's distilled transformers, hands all on to the class that it is derived from."""
+    """Passes all arguments to its base class, as timm's distilled transformers do."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
@@ -76,7 +76,7 @@ def of_derived(pretrained: bool = False, **options: object) -> nn.Module:
 
 
 def with_fixed_size(**options: object) -> nn.Module:
-    """Takes any keyword, but not all that its class takes."""
+    """Takes any keyword, but sets one parameter of its class itself."""
     return Patches(28, **options)
 
 
@@ -105,7 +105,7 @@ def test_channels_side_and_classes_are_given_by_other_names_and_noted(tmp_path: 
 
 
 def test_the_network_equals_one_with_the_same_options_by_hand(tmp_path: Path):
-    """Looking at what a function builds first draws nothing of the run's."""
+    """Inspecting a network before the run uses none of the run's random draws."""
     data = sources.load("digits")
 
     def initial(**options: object) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class Outputs(NamedTuple):
 
 
 class Auxiliary(nn.Module):
-    """As GoogLeNet: another classifier in training."""
+    """Has a second classifier in training, as GoogLeNet does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Auxiliary(nn.Module):
 
 
 class Main(Auxiliary):
-    """The same without what it returns besides."""
+    """The same network without the second output."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.first(images.flatten(1)).relu())
@@ -348,7 +348,7 @@ def test_a_hint_works_when_it_is_followed(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("best", [3e-5, 3e-4, 0.003, 0.01, 0.1, 3.0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_few_rates_are_tried_and_the_best_of_all_is_found(tmp_path: Path, monkeypatch, best, optimizer):
-    """Of losses with one minimum, that are not finite far above it."""
+    """The losses have one minimum, and are not finite far above it."""
 
     def loss(config: ExperimentConfig, data: object, batches: object, rate: float, steps: int) -> float | None:
         return None if rate > 10 * best else abs(math.log(rate / best))

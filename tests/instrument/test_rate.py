@@ -118,7 +118,7 @@ def test_another_network_or_other_images_have_a_rate_of_their_own(config, tmp_pa
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_rate_trains_as_well_as_nearly_any_other(optimizer: str, config):
-    """Against whole runs at every rate: no rate reaches a loss of a tenth in less than a third of the epochs."""
+    """Compares with whole runs at every rate: no rate reaches a loss of 0.1 in less than a third of the epochs."""
     config = replace(config, optimizer=optimizer, num_epochs=12)
     found = find_rate(config).rate
     epochs = {}
@@ -168,7 +168,7 @@ def test_rates_whose_loss_is_not_finite_are_not_chosen(config, monkeypatch):
 
 
 def test_a_range_test_uses_the_images_that_are_trained_on(config, monkeypatch):
-    """Of a subset its images, plain, and no more than the steps need."""
+    """It uses the images of a subset, without augmentation, and no more than the steps need."""
     seen: list[tuple[int, float, bool]] = []
 
     def watched(config, data, batches, tried, steps):
@@ -206,7 +206,7 @@ def test_the_papers_rate_goes_with_the_papers_optimizer_alone(tmp_path: Path):
 
 
 def test_there_are_more_steps_if_no_rate_is_better_than_guessing(config, monkeypatch):
-    """Of four classes, as a transformer on a plateau: the small rates are best of those that have learnt nothing."""
+    """A transformer on a plateau of four classes: before any rate has learnt, the small rates look best."""
     guess = math.log(4)
 
     def on_a_plateau(config, data, batches, tried, steps):

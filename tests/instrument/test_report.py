@@ -1,4 +1,4 @@
-"""The report of a randomization test: its numbers are its runs', and what it leaves can be read."""
+"""The report of a randomization test: its numbers come from its runs, and its files can be read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Negative(Operator):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Of four conditions and two seeds, with a test set."""
+    """A report on four conditions and two seeds, with a test set."""
     folder = tmp_path_factory.mktemp("report")
     options = {"labels": ("true", "random", 0.5), "pixels": "shuffled", "seeds": (0, 3)}
     return report_of(folder / "runs", wide, pictures(48), pictures(40, seed=1), **options)
@@ -144,7 +144,7 @@ def test_the_last_sentence_gives_the_number_of_seeds(report: Report, tmp_path: P
 
 
 def test_the_number_of_images_is_the_size_of_the_training_subset(tmp_path: Path):
-    """In every sentence, and in the bound of Equation 1."""
+    """This holds in every sentence, and in the bound of Equation 1."""
     report = report_of(tmp_path, wide, pictures(200), train_subset=40, holdout=0.0)
     everything = " ".join([*report.sentences, report.paragraph])
     assert "100.00% on 40 images" in everything
@@ -424,7 +424,7 @@ def marked_up(num_classes: int, input_shape: tuple[int, int, int]):
 
 @pytest.fixture(scope="module")
 def with_markup(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """A network and classes whose names are HTML."""
+    """A report on a network and classes whose names are HTML."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("markup")

@@ -1,4 +1,4 @@
-"""What the verdict says of numbers that are known."""
+"""The verdict on known numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUE, RANDOM, HALF, SHUFFLED = conditions(("true", "random", "0.5"), ("shuffled"
 
 
 def run(*exact: float | None, test: float | None = 0.5) -> list[Record]:
-    """Records of a run with these exact training accuracies an epoch; None where it was not measured."""
+    """Returns records with these exact training accuracies, one an epoch; None where it was not measured."""
     return [
         {"epoch": epoch, "train_accuracy": 0.4, "exact_train_accuracy": accuracy, "test_accuracy": test}
         for epoch, accuracy in enumerate(exact, 1)
@@ -137,7 +137,7 @@ def test_other_conditions_have_their_own_sentences():
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5])
 def test_the_complexity_is_a_lower_bound_on_the_correlation_with_random_signs(classes):
-    """Against all labels and predictions of three images: a network's two-class function, and the mean over a coin."""
+    """Compares with all labels and predictions of three images, and the mean over a coin."""
     for labels, predicted in itertools.product(itertools.product(range(classes), repeat=3), repeat=2):
         accuracy = sum(a == b for a, b in zip(labels, predicted, strict=True)) / 3
 

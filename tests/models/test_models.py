@@ -23,7 +23,7 @@ def test_trainable_parameters_equal_table_1_to_the_unit(name):
 
 
 def shapes_along(model: nn.Module, kinds: tuple[type, ...], side: int, channels: int = 3) -> list[tuple[int, ...]]:
-    """(channels, height, width) after each layer of these kinds at the top of `model`, in order."""
+    """Returns (channels, height, width) after each layer of these kinds at the top of `model`, in order."""
     shapes = []
     hooks = [
         layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
@@ -188,7 +188,7 @@ def test_initial_weights_are_a_function_of_the_seed_alone():
 
 
 def test_the_pytorch_scheme_draws_from_the_frameworks_distribution():
-    """Against `reset_parameters`, which draws from the global stream: the same bounds and moments."""
+    """Compares bounds and moments with `reset_parameters`, which draws from the global stream."""
     framework = nn.Linear(400, 300)
     ours = nn.Sequential(nn.Linear(400, 300))
     initialize(ours, "pytorch", generator(0, "init"))

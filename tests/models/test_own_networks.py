@@ -1,4 +1,4 @@
-"""Networks of other people: from a file, a module or Python, told apart by what they are, and reproducible."""
+"""Networks of users: from a file, a module or Python, distinguished by their content, and reproducible."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ class Block(nn.Module):
 
 
 def written(folder: Path, network: str = NETWORK, block: str = BLOCK, beside: str = "parts") -> str:
-    """The path, as of `--model`, of the network above in a file of `folder`."""
+    """Writes the network above into a file in `folder`, and returns its path as for `--model`."""
     folder.mkdir(exist_ok=True)
     (folder / f"{beside}.py").write_text(block)
     (folder / "net.py").write_text(network.format(beside=beside))
@@ -160,7 +160,7 @@ def test_a_network_that_differs_in_a_closure_is_another_run(tmp_path: Path):
 
 
 def test_the_papers_networks_keep_the_names_of_their_runs(tmp_path: Path):
-    """Written before there were other networks."""
+    """These names are older than networks of users."""
     config = ExperimentConfig(
         model_name="mlp_1x512", dataset="digits", num_epochs=2, device="cpu", precision="bf16", runs_dir=str(tmp_path)
     )
@@ -291,7 +291,7 @@ def test_dropout_without_a_layer_is_seen_too(tmp_path: Path):
 
 
 class Partly(nn.Module):
-    """Has a layer that it does not use, and two names for one weight."""
+    """Has an unused layer, and two names for one weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -586,7 +586,7 @@ class NumpyNoise(nn.Module):
 
 
 class Counting(nn.Module):
-    """Takes a note of each pass, as layers do that keep what they computed for the next."""
+    """Counts its passes, as layers do that keep values for the next pass."""
 
     def __init__(self) -> None:
         super().__init__()

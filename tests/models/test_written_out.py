@@ -1,4 +1,4 @@
-"""Each network of Table 1 against its layers written out, every constant by value; weights are taken by position."""
+"""Compares each network of Table 1 with its layers written out, constants by value and weights by position."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rethinking.seeding import generator
 
 
 def images(count: int = 6) -> Tensor:
-    """Bright enough for local response normalization to be more than the identity."""
+    """Images bright enough that local response normalization is not close to the identity."""
     return 30 * torch.randn(count, 3, 28, 28, generator=generator(0, "images"))
 
 
 def network(name: str) -> nn.Module:
-    """Every weight, shift and running statistic drawn at random, scales of batch normalization too."""
+    """Builds a network with random weights, shifts, running statistics and scales of batch normalization."""
     model, draws = build_model(name), generator(0, "weights")
     for key, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
@@ -58,7 +58,7 @@ def small_alexnet(x: Tensor, w: Iterator[Tensor], _: bool) -> Tensor:
 
 
 def small_inception(x: Tensor, w: Iterator[Tensor], training: bool) -> Tensor:
-    """Figure 3: convolution, batch normalization, ReLU. In training the running statistics are moved as well."""
+    """Figure 3: convolution, batch normalization, ReLU. In training, running statistics change too."""
 
     def module(x: Tensor, size: int, stride: int = 1) -> Tensor:
         x = F.conv2d(x, next(w), stride=stride, padding=size // 2)
@@ -109,7 +109,7 @@ WRITTEN_OUT = {
 @pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_a_network_is_the_function_that_is_written_out(name, training):
-    """In training its state after one step is that of the written one too, running statistics by a tenth."""
+    """In training, the running statistics after one step agree too."""
     model = network(name).train(training)
     copied = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     tensors = iter(copied.values())

@@ -30,7 +30,7 @@ def images(count: int, channels: int = 3, side: int = 28, seed: int = 0) -> Tens
 
 
 def network(name: str, seed: int = 0) -> nn.Module:
-    """With statistics of batch normalization that are not their initial ones."""
+    """Builds a network whose batch normalization statistics differ from their initial values."""
     model = build_model(name)
     initialize(model, "he" if name != "small_inception_no_bn" else "lecun", generator(seed, "init"))
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_margins_are_the_distance_to_the_best_other_class():
 
 @pytest.mark.parametrize("shift", [0.0, -100.0, 100.0])
 def test_margins_are_right_for_shifted_outputs(shift):
-    """Each written out as the label's output less the largest of the others, below zero too."""
+    """Each margin is the label's output minus the largest other output, and may be negative."""
     outputs = torch.randn(50, 4, generator=generator(0, "outputs"), dtype=torch.float64) + shift
     labels = torch.arange(50) % 4
     expected = [
@@ -118,7 +118,7 @@ def test_biases_do_not_count_in_the_frobenius_norm():
 
 
 def test_the_path_norm_is_the_sum_over_paths():
-    """Of a small network of linear layers, path by path, those from the biases too."""
+    """Compares with a sum over all paths of a small network, including those from biases."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
     layers = list(weighted(model))
     total = 0.0
@@ -138,7 +138,7 @@ def test_the_path_norm_is_the_sum_over_paths():
 
 @pytest.mark.parametrize("name", catalogue.PAPER)
 def test_the_path_norm_grows_with_the_weights_as_the_function_does(name):
-    """Twice the last layer, bias and all, is twice the norm."""
+    """Doubling the last layer and its bias doubles the norm."""
     model = network(name)
     norm = path_norm(model, (3, 28, 28))
     assert 0 < norm < math.inf
@@ -150,14 +150,14 @@ def test_the_path_norm_grows_with_the_weights_as_the_function_does(name):
 
 
 def test_an_average_counts_every_path_once():
-    """One channel, 3x3 places, weight 2: nine paths of (2 / 9)^2."""
+    """One channel, 3x3 places and weight 2 make nine paths of (2 / 9)^2."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     nn.init.constant_(model[0].weight, 2.0)
     assert path_norm(model, (1, 3, 3)) == pytest.approx(math.sqrt(9 * (2 / 9) ** 2))
 
 
 def test_maximum_pooling_counts_the_largest_of_its_path_sums():
-    """3x3 places and a kernel of ones as large: nine paths to the middle, four or six to the others."""
+    """With 3x3 places and a 3x3 kernel of ones, nine paths lead to the middle, and four or six to the others."""
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(1, 1))
     nn.init.ones_(model[0].weight)
     nn.init.constant_(model[3].weight, 2.0)
@@ -175,7 +175,7 @@ def test_the_distance_from_initialization_is_of_what_is_trained():
 
 
 def test_running_statistics_do_not_count_as_distance():
-    """They move in every forward pass, at a learning rate of 0 as well; the scale, which is not trained, counts not."""
+    """They change in every forward pass, even at learning rate 0. The scale is not trained and does not count."""
     model, initial = build_model("small_inception"), build_model("small_inception")
     initial.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -186,7 +186,7 @@ def test_running_statistics_do_not_count_as_distance():
 
 
 def test_sharpness_is_the_highest_loss_in_the_ball():
-    """Of two weights, against a search over the whole circle."""
+    """Compares with a search over the whole circle, for two weights."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
     model[1].weight.data = torch.tensor([[0.7], [-0.4]])
     inputs, labels = torch.tensor([1.0, -2.0, 0.5, 3.0]).view(4, 1, 1, 1), torch.tensor([0, 1, 1, 0])

@@ -45,7 +45,7 @@ def unwatched(images: int) -> None:
 
 @pytest.mark.parametrize(("size", "channels"), [(9, 3), (10, 1)])
 def test_features_equal_those_of_the_definition_place_by_place(size, channels):
-    """An odd and an even number of places; in float64, one response at a time."""
+    """Computes one response at a time in float64, for an odd and an even number of places."""
     some = images(3, channels, size)
     bank = RandomFilters.of(images(50, channels, size, seed=1), seed=0)
     filters = bank.filters(0, 4)
@@ -106,7 +106,7 @@ def test_test_features_are_standardized_by_the_training_sets_moments():
 
 
 def test_a_test_images_features_do_not_depend_on_the_others():
-    """Nor on how bright those are: of an image of both sets they are the same in each."""
+    """They do not depend on the others' brightness either. An image in both sets has the same features in each."""
     train = images(40)
     alone, _ = standardized_features(train, train[:3], 10, seed=0)
     _, among_others = standardized_features(train, torch.cat([train[:3], images(20, seed=1) // 8]), 10, seed=0)

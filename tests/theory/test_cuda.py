@@ -1,4 +1,4 @@
-"""Kernel machines on a CUDA device: the same numbers as on the CPU."""
+"""Kernel machines on a CUDA device have the same numbers as on the CPU."""
 
 from pathlib import Path
 

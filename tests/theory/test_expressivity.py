@@ -1,4 +1,4 @@
-"""Theorem 1, Lemma 1 and Corollary 1 against dense solutions, plain layers and their own counts."""
+"""Compares Theorem 1, Lemma 1 and Corollary 1 with dense solutions, plain layers and their stated counts."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ POWERS = st.integers(-100, 100)
 
 
 def problem(n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Gaussian points and targets, float64."""
+    """Draws Gaussian points and targets, float64."""
     stream = generator(seed, "problem")
     points = torch.randn(n, d, dtype=torch.float64, generator=stream)
     return points, torch.randn(n, dtype=torch.float64, generator=stream)
 
 
 def interleaved(gaps: list[float], shares: list[float]) -> tuple[Tensor, Tensor]:
-    """Points so far apart, and before each a threshold at this share of the gap."""
+    """Returns points at equal gaps, and a threshold before each at this share of the gap."""
     points = torch.tensor(gaps, dtype=torch.float64).cumsum(0)
     before = torch.cat([torch.zeros(1, dtype=torch.float64), points[:-1]])
     return points, before + torch.tensor(shares, dtype=torch.float64) * (points - before)
@@ -80,7 +80,7 @@ def test_no_weight_exceeds_the_bound(sequence, seed):
 
 
 def test_the_eigenvalue_alone_bounds_no_weight():
-    """Past the middle of the gaps the weights grow by 9 a point, with the same eigenvalues; before it they do not."""
+    """With thresholds beyond the middle of the gaps, the weights grow ninefold a point, at the same eigenvalues."""
     late = interleaved([1.0] * 12, [0.9] * 12)
     early = interleaved([0.1 / 0.9] * 12, [0.1] * 12)
     targets = torch.tensor([1.0, -1.0] * 6, dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_images_and_whole_labels_are_fitted_right_after_rounding(real_root, dtyp
 
 
 def test_as_many_images_as_cifar_10_has_are_memorized():
-    """50,000 of 3,072 values with random labels, every label right."""
+    """50,000 images of 3,072 values with random labels are all fitted."""
     stream = generator(0, "images")
     images = torch.randint(256, (50_000, 3 * 32 * 32), generator=stream, dtype=torch.uint8)
     labels = torch.randint(10, (50_000,), generator=stream)
@@ -131,7 +131,7 @@ def test_as_many_images_as_cifar_10_has_are_memorized():
 
 
 def test_many_points_take_little_memory_and_every_label_is_right():
-    """A matrix of 30,000 x 30,000 would be 7 GB; a fiftieth of that is not taken, in a process of its own."""
+    """A matrix of 30,000 x 30,000 would take 7 GB; the process takes less than a fiftieth."""
     script = (
         "import torch\n"
         "from rethinking.theory.expressivity import memorizing_network\n"
@@ -148,7 +148,7 @@ def test_many_points_take_little_memory_and_every_label_is_right():
 
 
 def test_a_point_is_projected_bit_for_bit_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch):
-    """Where points are close, the function is so steep that other rounding would be another value."""
+    """Between close points the function is so steep that other rounding would change its value."""
     points, targets = problem(300, 1003)
     network = memorizing_network(points, targets, random())
     along, values = expressivity.project(points, network.direction), network(points)
@@ -178,7 +178,7 @@ def test_a_point_is_projected_bit_for_bit_with_any_strides_and_threads():
 
 @given(st.integers(2, 8), st.integers(0, 1000))
 def test_points_that_share_projections_and_coordinates_are_fitted(side, seed):
-    """A grid: in some directions most points meet."""
+    """In some directions most points of a grid have equal projections."""
     axis = torch.arange(side, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     targets = torch.randn(side**2, dtype=torch.float64, generator=generator(seed, "grid"))
@@ -190,7 +190,7 @@ INTEGERS = st.integers(-3, 3)
 
 @given(st.lists(st.tuples(INTEGERS, INTEGERS), min_size=1, max_size=12), st.integers(0, 1000))
 def test_copies_and_points_that_meet_in_some_directions_are_fitted_or_refused_if_they_meet_in_all(drawn, seed):
-    """Directions along which grid points meet: two along its sides and two across it."""
+    """Grid points have equal projections along four directions: two along its sides and two diagonals."""
     among = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -2.0))
     values = dict(zip(set(drawn), torch.randn(len(drawn), generator=generator(seed, "targets")).tolist(), strict=False))
     points = torch.tensor(drawn, dtype=torch.float64)
@@ -264,7 +264,7 @@ def test_a_direction_in_which_points_meet_is_not_taken(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("depth", [2, 10])
 def test_close_points_are_fitted_down_to_what_float64_resolves(depth):
-    """Beside others at distances of about 1."""
+    """Other points are at distances of about 1."""
     points, targets = problem(40, 5)
     for gap, fits in ((1e-6, True), (1e-11, True), (1e-17, False)):
         beside = torch.cat([points, points[:1] + gap * torch.ones(1, 5, dtype=torch.float64)])
@@ -304,7 +304,7 @@ def test_corollary_1_fits_with_its_width_and_weights(n, depth):
 
 
 def test_corollary_1_is_an_ordinary_network_of_so_many_layers():
-    """The same function as dense `nn.Linear` layers with a ReLU between one and the next."""
+    """It is the same function as dense `nn.Linear` layers with ReLUs between them."""
     points, targets = problem(120, 7)
     network = deep_memorizing_network(points, targets, 6, random())
     assert isinstance(network, DeepMemorizingNetwork)
@@ -323,7 +323,7 @@ def test_corollary_1_is_an_ordinary_network_of_so_many_layers():
 
 
 def test_each_interval_sees_its_own_points_alone():
-    """The multiplexer: other targets in one interval change nothing of what the others' points have but rounding."""
+    """Tests the multiplexer: other targets in one interval change the outputs of other intervals only by rounding."""
     points, targets = problem(90, 3)
     first = deep_memorizing_network(points, targets, 5, random())
     along = first[0](points)[:, 0]

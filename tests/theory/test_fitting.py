@@ -1,4 +1,4 @@
-"""Kernel machines as runs, on the digits and on small real copies."""
+"""Kernel machines as runs, on the digits and on small real data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config(runs: Path, **options) -> KernelMachineConfig:
 
 
 def test_a_run_is_the_exact_solution_and_reports_its_residual(tmp_path: Path):
-    """Against float64 on the whole matrix."""
+    """Compares with float64 on the whole matrix."""
     found = fit(config(tmp_path, bandwidth=3.0))
     result = found.result
     assert result["interpolates"]
@@ -59,7 +59,7 @@ def test_a_run_is_the_exact_solution_and_reports_its_residual(tmp_path: Path):
 
 
 def test_the_bandwidth_is_chosen_by_the_true_labels_whatever_labels_are_fitted(tmp_path: Path):
-    """So that one kernel fits both; random labels would choose it by chance."""
+    """So one kernel fits both; random labels would choose a bandwidth by chance."""
     true, random = (
         fit(config(tmp_path, train_subset=200, randomization=labels)).result for labels in ("none", "random_labels")
     )
@@ -178,7 +178,7 @@ def test_the_memory_limited_path_gives_the_same_answer(tmp_path: Path, monkeypat
 
 
 def test_a_killed_run_continues_with_its_factor_to_the_same_numbers(tmp_path: Path):
-    """kill -9 in the midst of the factorization."""
+    """kill -9 interrupts the factorization."""
     script = (
         "import sys, time\n"
         "from rethinking.theory import blocks, memory\n"
@@ -280,7 +280,7 @@ def test_sums_without_their_seconds_are_continued(tmp_path: Path):
     ids=str,
 )
 def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, options):
-    """In a process of its own, whose libraries are all it had before."""
+    """A process of its own measures this, with only its libraries loaded before."""
     script = (
         "import sys, json\n"
         "from rethinking.theory.memory import peak\n"

@@ -12,7 +12,7 @@ BANK = GaborBank()
 
 
 def grating(angle: float, wavelength: float, phase: float = 0.0, size: int = 64) -> Tensor:
-    """Uint8 (1, 1, size, size): a plane wave along `angle`."""
+    """Returns a plane wave along `angle`, uint8 (1, 1, size, size)."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     wave = torch.cos(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / wavelength + phase)
     return (127.5 + 120 * wave).round().to(torch.uint8)[None, None]
@@ -49,7 +49,7 @@ def test_a_wave_that_moves_changes_the_modulus_little():
 
 
 def test_features_equal_those_of_one_image_at_a_time_by_the_definition():
-    """Moduli of two correlations, averaged over windows, in float64."""
+    """They are moduli of two correlations, averaged over windows, in float64."""
     images = torch.from_numpy(sources.load("digits").train.images[:3].copy())
     found = BANK.features(images)
     assert found.shape == (3, 3 * 8 * 10 * 10)

@@ -1,4 +1,4 @@
-"""What gives a run that is not trained another name and question: everything that can change its numbers."""
+"""Names and questions of runs that train no network: everything that can change their numbers changes them."""
 
 from __future__ import annotations
 

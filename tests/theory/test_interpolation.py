@@ -27,7 +27,7 @@ def random_labels(count: int) -> Tensor:
 
 
 def slow(interpolant: Interpolant, targets: Tensor, ridge: float = 0.0) -> np.ndarray:
-    """The coefficients by float64's general solver."""
+    """Computes the coefficients by the general solver in float64."""
     at = interpolant.points.double()
     gram = interpolant.kernel(at, at).numpy()
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), targets.numpy())
@@ -75,7 +75,7 @@ def test_a_matrix_that_float32_cannot_factorize_takes_jitter_and_says_so():
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_jitter_is_a_share_of_the_matrixs_own_diagonal(scale):
-    """Of fewer features than points, whose matrix is singular: whatever their unit, the same share is added."""
+    """Fewer features than points make a singular matrix. The added share does not depend on their unit."""
     at = points(100, 5)
     found = interpolate(LinearKernel(), scale * at, one_hot(random_labels(100), 10)).solution
     mean = float((scale * at).double().square().sum(dim=1).mean())
@@ -141,7 +141,7 @@ def test_without_convergence_the_best_solution_is_returned_after_a_kill_too(
 
 @pytest.mark.parametrize("bandwidth", [3.0, 12.0])
 def test_the_residual_in_float64_is_that_of_the_kernel_itself(bandwidth, monkeypatch: pytest.MonkeyPatch):
-    """A wide kernel's entries are near 1, and what float32 takes off them the solution does not see."""
+    """The entries of a wide kernel are near 1, and the solution does not see how float32 rounds them."""
     monkeypatch.setattr(blocks, "BLOCK", 64)
     at, targets = points(400, 20), one_hot(random_labels(400), 10)
     found = interpolate(GaussianKernel(bandwidth), at, targets)
@@ -156,7 +156,7 @@ def test_the_residual_in_float64_is_that_of_the_kernel_itself(bandwidth, monkeyp
 
 
 def test_refinement_reaches_what_a_rough_factor_does_not():
-    """Nearly singular: one substitution in float32 leaves a large residual, conjugate gradients with it do not."""
+    """For a nearly singular matrix, one substitution in float32 leaves a large residual; conjugate gradients do not."""
     at, labels = points(300, 10), random_labels(300)
     found = interpolate(GaussianKernel(7.0), at, one_hot(labels, 10))
     assert found.solution.refinements > 1

@@ -21,7 +21,7 @@ def points(count: int, features: int, scale: float = 1.0, seed: int = 0) -> Tens
 
 
 def slow(kernel, left: Tensor, right: Tensor) -> Tensor:
-    """The definition, one pair at a time, in float64."""
+    """Computes the definition one pair at a time, in float64."""
 
     def one(x: Tensor, y: Tensor) -> float:
         if isinstance(kernel, LinearKernel):

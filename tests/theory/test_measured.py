@@ -1,4 +1,4 @@
-"""Measures of other people: what they are given, and what is told where they return something else."""
+"""Measures of users: their arguments, and the errors where they return something else than numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measures of a trained network as a run: the numbers of `complexity`, of the network and images it was trained on."""
+"""Measures of a trained network as a run: they equal `complexity` on the network and its training images."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_it_trains_a_missing_network_and_answers_again(tmp_path: Path):
 
 
 def test_runs_given_by_their_folders_are_measured_each_for_itself(tmp_path: Path):
-    """Of the same configuration, trained again and in another precision."""
+    """They have the same configuration, trained again and in another precision."""
     asked = network(tmp_path, precision="fp32")
     runs = [train(asked), train(asked, force=True), train(replace(asked, precision="bf16"))]
     by_folder = [tasks.carry_out(ComplexityConfig.of_run_folder(run.path)) for run in runs]
@@ -104,7 +104,7 @@ def test_runs_given_by_their_folders_are_measured_each_for_itself(tmp_path: Path
 def test_any_finished_run_is_measured_on_what_it_was_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options
 ):
-    """By the signs of the margins; how exact norms and sharpness are is no matter here."""
+    """The signs of the margins show this; the accuracy of norms and sharpness does not matter here."""
     monkeypatch.setattr(complexity, "ITERATIONS", 2)
     monkeypatch.setattr(complexity, "ASCENTS", 1)
     fitting = {"optimizer": "adam", "learning_rate": 0.001, "num_epochs": 30, "eval_test_every": 30}
@@ -119,7 +119,7 @@ def test_any_finished_run_is_measured_on_what_it_was_trained_on(
 
 @pytest.mark.parametrize("options", [{"min_std": 0.7}, {"pixel_noise": 80.0}, {"replaced_example": 3}], ids=str)
 def test_the_loss_measured_is_that_of_the_very_images_it_was_trained_on(tmp_path: Path, options):
-    """At a rate too small to move a weight, in one batch: that of its first step."""
+    """With one batch and a rate too small to change a weight, it is the loss of the first step."""
     still = {"learning_rate": 1e-30, "train_subset": 12, "num_epochs": 1, "precision": "fp32", "device": "cpu"}
     asked = network(tmp_path, **still, **options)
     found = tasks.carry_out(ComplexityConfig.of(asked)).result
@@ -137,7 +137,7 @@ def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
 
 
 def test_a_run_of_another_device_is_measured_here(tmp_path: Path):
-    """As one trained on CUDA, its folder copied to a machine without."""
+    """A run trained on CUDA may be copied to a machine without CUDA."""
     run = train(network(tmp_path))
     here = tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
     fingerprint = run.result["provenance"]["fingerprint"]

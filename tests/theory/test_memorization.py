@@ -1,4 +1,4 @@
-"""Networks that memorize as runs, on the digits."""
+"""Memorizing networks as runs, on the digits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config(runs: Path, **options) -> MemorizationConfig:
 
 
 def test_a_run_reports_what_the_network_does(tmp_path: Path):
-    """Against the network written down here."""
+    """Compares with the network written out here."""
     result = memorize(config(tmp_path)).result
     images, labels = torch.from_numpy(DIGITS.train.images.copy()), torch.from_numpy(DIGITS.train.labels.copy())
     network = memorizing_network(images, labels, generator(0, "direction"))
@@ -42,7 +42,7 @@ def test_a_run_reports_what_the_network_does(tmp_path: Path):
 
 
 def test_it_generalizes_no_better_from_true_labels(tmp_path: Path):
-    """True labels and random ones are fitted alike and say as little of test images."""
+    """True and random labels are both fitted, and both leave the test error near chance."""
     true, random = (memorize(config(tmp_path, randomization=labels)).result for labels in ("none", "random_labels"))
     assert true["train_error"] == random["train_error"] == 0
     assert min(true["test_error"], random["test_error"]) > 0.8
@@ -79,7 +79,7 @@ def test_closer_pairs_are_fitted_less_well_and_finally_not_at_all(tmp_path: Path
 
 
 def test_bright_points_that_rounding_makes_equal_are_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """No pixel is near 0, where the smallest step would be kept."""
+    """No pixel is near 0, where float64 would keep the smallest step."""
     bright = replace(DIGITS, train=replace(DIGITS.train, images=DIGITS.train.images // 2 + 120))
     monkeypatch.setattr(sources, "load", lambda *_, **__: bright)
     for depth in (2, 5):
@@ -109,7 +109,7 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
 def test_pairs_beside_equal_images_with_different_labels_are_refused_where_both_have_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Only the first half of the images have a point beside them."""
+    """Only the first half of the images have a partner point."""
     order = torch.randperm(1442, generator=generator(0, "train_subset"))[:100].tolist()
     for second, refused in ((order[7], True), (order[70], False)):
         images, labels = DIGITS.train.images.copy(), DIGITS.train.labels.copy()

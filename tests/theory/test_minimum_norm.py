@@ -132,7 +132,7 @@ def test_a_data_set_without_test_images_has_no_wrong_test_labels():
 
 
 def test_points_that_the_kernel_cannot_tell_apart_are_reported_in_one_line():
-    """All values of so wide a kernel round to 1."""
+    """All values of a kernel this wide round to 1."""
     task = Task(**{**vars(gaussian(50)), "kernel": GaussianKernel(1e9)})
     with pytest.raises(RunError, match="the kernel matrix is singular in float64"):
         sgd(task, unwatched)

@@ -1,4 +1,4 @@
-"""Equation 1 for linear classes against enumeration and closed forms, and for networks as they are trained."""
+"""Compares Equation 1 with enumeration and closed forms for linear classes, and with the outputs of networks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_standard_error_is_that_of_a_mean():
 
 @pytest.mark.parametrize(("accuracy", "correlation"), [(1.0, 1.0), (0.75, 0.5), (0.5, 0.0), (0.25, -0.5)])
 def test_a_share_of_right_signs_is_a_correlation_of_twice_it_less_one(accuracy, correlation):
-    """Of n products of signs, h(x) times sigma, a share a is +1 and the rest is -1: their mean is 2a - 1."""
+    """If a share a of the products h(x) sigma is +1 and the rest is -1, their mean is 2a - 1."""
     record = {"epoch": 1, "train_accuracy": 0.1, "exact_train_accuracy": accuracy}
     run = RunResult(Path(), ExperimentConfig(randomization="random_signs"), [record], {})
     assert correlation_reached(run) == correlation
@@ -142,7 +142,7 @@ def test_a_run_on_random_signs_has_two_outputs_the_linear_classes_signs_and_no_t
 
 
 def test_the_correlation_is_the_mean_product_of_signs_and_what_the_network_says(tmp_path: Path):
-    """Of networks that do not fit all: weights from the folder, signs and images drawn here."""
+    """For networks that do not fit all signs, with weights from the folder, and signs and images drawn here."""
     config = replace(on_random_signs(network(tmp_path, train_subset=200), draw=1), num_epochs=3)
     result, data = train(config), sources.load("digits")
     model = untrained(result.config, data)

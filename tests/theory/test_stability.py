@@ -1,4 +1,4 @@
-"""What one replaced training example changes, against sums written out and networks looked at directly."""
+"""Compares the change by one replaced training example with explicit sums and with the networks themselves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_change_is_taken_point_by_point(losses):
 
 
 def test_nothing_changes_when_nothing_is_replaced(tmp_path: Path):
-    """Two trainings in folders of their own, so that the second is no answer of the first."""
+    """The two runs have separate folders, so that the second does not find the first."""
     first, second = (train(neighbour(network(tmp_path / name))) for name in ("one", "two"))
     found = module._between(first, second, replaced=0)
     assert all(torch.equal(values, torch.zeros(3, dtype=torch.float64)) for values in found)
@@ -63,7 +63,7 @@ def test_nothing_changes_when_nothing_is_replaced(tmp_path: Path):
 
 @pytest.mark.parametrize("randomization", ["none", "random_labels"])
 def test_stability_is_the_change_between_the_two_networks_themselves(tmp_path: Path, randomization):
-    """After the last epoch, by what each network says of the test images but the one that stood in training."""
+    """Compares the outputs after the last epoch on all test images but the one that was trained on."""
     asked = network(tmp_path, randomization=randomization)
     found = stability(asked, 2)
     assert len(found) == 2
@@ -105,7 +105,7 @@ def test_networks_of_different_lengths_are_compared_in_their_common_epochs(tmp_p
 
 
 def test_another_order_of_computation_changes_far_less_than_an_example_does(tmp_path: Path):
-    """The same network in a stack with others, whose sums are taken in another order, and so in every epoch."""
+    """A stack with others computes the sums of the same network in another order in every epoch."""
     options = {"randomization": "random_labels", "num_epochs": 25, "precision": "auto"}
     alone = train(neighbour(network(tmp_path / "alone", **options)))
     assert alone.config.precision == "fp32", "unless another is asked for"

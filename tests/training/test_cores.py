@@ -15,7 +15,7 @@ Times = namedtuple("Times", "user nice system idle")
 
 
 class Processor:
-    """speeds: images a second by the number of threads; others: cores that other processes use"""
+    """speeds: images a second by the number of threads; others: number of cores that other processes use"""
 
     def __init__(self, speeds: dict[int, float], others: float) -> None:
         self.threads = len(speeds)
@@ -28,7 +28,7 @@ class Processor:
         self.threads = threads
 
     def take_steps(self, observer: SharedCores, seconds: float) -> None:
-        """Of 128 images each; they begin with an epoch."""
+        """Begins an epoch, and takes steps of 128 images each."""
         observer.epoch({})
         end = self.now + seconds
         while self.now < end:
@@ -108,7 +108,7 @@ def test_all_threads_are_restored_at_the_end(processor: Processor):
 
 
 def test_only_other_processes_on_the_same_cores_count(monkeypatch: pytest.MonkeyPatch):
-    """Ten seconds; of two cores that may be used of four, this process took 9 of the 17 seconds at work."""
+    """In ten seconds, two of four cores may be used, and this process took 9 of their 17 busy seconds."""
     clock, own = [100.0], [5.0]
     busy = [Times(1.0, 2.0, 3.0, 50.0)] * 4
     monkeypatch.setattr(cores.time, "perf_counter", lambda: clock[0])

@@ -1,4 +1,4 @@
-"""What only a CUDA device shows: the captured step, the compiler, and that an epoch never waits for the device."""
+"""Tests that need a CUDA device: the captured step, the compiler, and epochs that never wait for the device."""
 
 import warnings
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_a_capture_that_fails_leaves_an_eager_step_that_trains(monkeypatch, capl
 @pytest.mark.parametrize("augmented", [False, True])
 @pytest.mark.parametrize("own_permutation", [False, True])
 def test_batches_read_ahead_are_whole_however_far_the_device_is_behind(augmented, own_permutation):
-    """A batch that were given to the device too early, or its memory to another, would have other images."""
+    """A batch that is copied too early, or whose memory is reused too early, would have wrong images."""
     whole = split(5000)
     if own_permutation:
         draws = generator(2, "test")

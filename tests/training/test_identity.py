@@ -1,4 +1,4 @@
-"""What gives a run another name: everything that can change its numbers, and nothing else."""
+"""Names of runs: everything that can change the numbers changes the name, and nothing else does."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ OF_THE_MACHINE = {"device", "precision"}  # of the run's name, but not of what i
 
 
 def names(**options: Any) -> tuple[str, str]:
-    """The run's name and its question, of data that is called the same and has the same content."""
+    """Returns the name and the question of a run, on data with the same name and content."""
     config = ExperimentConfig(**BASE | options).resolved()
     return run_id(config, "photos", "fingerprint"), question(config, "photos", "fingerprint")
 
 
 def test_every_option_is_listed_as_changing_numbers_or_not():
-    """`dataset` changes them by name and content of the data; a new option belongs into one of these lists."""
+    """A new option belongs into one of these lists. `dataset` changes numbers by the name and content of the data."""
     assert {spec.name for spec in fields(ExperimentConfig)} == {"dataset", *CHANGED, *UNCHANGED}
     assert not CHANGED.keys() & UNCHANGED.keys()
 
@@ -92,7 +92,7 @@ def test_an_option_that_changes_numbers_gives_the_run_another_name(option):
 
 
 def test_every_two_runs_that_differ_in_one_option_have_different_names():
-    """So that no option stands for another, such as one seed for the other."""
+    """No option can be confused with another, such as one seed with another seed."""
     alone = {option: names(**{option: value})[0] for option, (value, beside) in CHANGED.items() if not beside}
     assert len({names()[0], *alone.values()}) == 1 + len(alone) > 25
 
@@ -109,7 +109,7 @@ def config(folder: Path, **options: Any) -> ExperimentConfig:
 
 
 def trained_on(folder: Path, images: np.ndarray, labels: np.ndarray, test_labels: np.ndarray) -> RunResult:
-    """A run on a file photos.npz of this content: data sets of one name."""
+    """Returns a run on a file photos.npz with this content, so that all data sets have one name."""
     (folder / "data").mkdir(parents=True)
     arrays = {"x_train": images, "y_train": labels, "x_test": images[:4], "y_test": test_labels}
     np.savez(folder / "data" / "photos.npz", **arrays)
@@ -117,7 +117,7 @@ def trained_on(folder: Path, images: np.ndarray, labels: np.ndarray, test_labels
 
 
 def test_data_of_another_content_gives_another_run_whatever_its_name(tmp_path: Path):
-    """One pixel, one training label, one test label, or two images exchanged."""
+    """One pixel, one training label, one test label, or the order of two images differs."""
     draws = np.random.default_rng(0)
     images, labels = draws.integers(0, 256, (12, 28, 28), dtype=np.uint8), np.arange(12) % 4
     pixel, label, tested = images.copy(), labels.copy(), labels[:4].copy()
@@ -146,7 +146,7 @@ def outcome(run: RunResult) -> tuple[list[dict[str, Any]], dict[str, torch.Tenso
 
 
 def test_the_randomization_seed_changes_nothing_without_randomization(tmp_path: Path):
-    """Initial weights, order and augmentation are the seed's alone."""
+    """Initial weights, order and augmentation depend on the seed alone."""
     options = {"random_crop": True, "augment_flip_rotate": True, "num_epochs": 2}
     (records, tensors), (others, other_tensors) = (
         outcome(train(config(tmp_path, randomization_seed=seed, **options))) for seed in (0, 1)
@@ -156,7 +156,7 @@ def test_the_randomization_seed_changes_nothing_without_randomization(tmp_path: 
 
 
 def test_the_seed_changes_weights_and_order_and_no_random_label(tmp_path: Path):
-    """At a rate too small to move a weight, what is left are the initial ones."""
+    """The rate is too small to change a weight, so the final weights are the initial ones."""
     runs = [
         train(config(tmp_path, seed=seed, randomization="random_labels", learning_rate=rate))
         for seed, rate in ((0, 1e-30), (1, 1e-30))
@@ -169,7 +169,7 @@ def test_the_seed_changes_weights_and_order_and_no_random_label(tmp_path: Path):
 
 
 def test_the_random_labels_depend_on_the_randomization_seed(tmp_path: Path):
-    """The same network on other labels: with weights that do not move, no image's place or prediction changes."""
+    """The same network has other labels; because its weights do not change, order and predictions stay."""
     options = {"randomization": "random_labels", "learning_rate": 1e-30}
     first, second = (train(config(tmp_path, randomization_seed=seed, **options)) for seed in (0, 1))
     drawn = [safetensors.torch.load_file(run.path / "randomization.safetensors") for run in (first, second)]

@@ -32,7 +32,7 @@ def test_tensorboard_holds_every_metric_of_every_epoch(tmp_path: Path):
 
 
 def test_a_resumed_runs_curves_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A kill can lose what a logger had not written yet; the next sitting writes every epoch again."""
+    """A kill can lose unwritten records of a logger, so the resumed run logs every epoch again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.summary.writer import event_file_writer
 
@@ -49,7 +49,7 @@ def test_a_resumed_runs_curves_are_complete(tmp_path: Path, monkeypatch: pytest.
 
 
 class Troubled(http.server.BaseHTTPRequestHandler):
-    """A W&B server that answers its address and fails at everything else."""
+    """A W&B server that accepts connections and fails at every request."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -65,7 +65,7 @@ class Troubled(http.server.BaseHTTPRequestHandler):
 
 
 def logged(run: Path, *words: bytes, times: int = 1) -> bool:
-    """Whether W&B wrote down each of the words; its service may still be writing when the run has ended."""
+    """Says whether W&B wrote each of the words; its service may still write when the run has ended."""
     deadline = time.monotonic() + 1200
     while time.monotonic() < deadline:
         content = b"".join(file.read_bytes() for file in run.glob("wandb/offline-run-*/run-*.wandb"))
@@ -113,7 +113,7 @@ def test_wandb_without_a_server_logs_offline_and_the_run_continues(
 
 
 class FakeWandb:
-    """What of the package a logger calls; keeps what it is told."""
+    """The part of the package that a logger calls; it keeps its arguments."""
 
     Settings = dict
 
@@ -151,7 +151,7 @@ def test_wandb_gets_the_numbers_of_each_epoch_and_the_last_ones_as_final(tmp_pat
 
 
 class Broken:
-    """Fails where it is told to."""
+    """Fails in the function that is given."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -173,7 +173,7 @@ class Broken:
 
 
 class EpochsAlone:
-    """Has one of an observer's functions, and is not derived from it."""
+    """Has one function of an observer, and is not derived from `Observer`."""
 
     def epoch(self, record) -> None:
         record["seen"] = True
@@ -218,7 +218,7 @@ def test_a_missing_wandb_package_is_reported_and_stops_nothing(tmp_path: Path, c
 
 
 class Failing(Observer):
-    """Raises where it is asked to, and notes whatever it is told."""
+    """Raises in the function that is given, and keeps all arguments."""
 
     def __init__(self, where: str) -> None:
         self.where, self.told = where, []

@@ -178,7 +178,7 @@ def test_label_metrics_equal_those_computed_by_hand():
 
 
 def test_each_label_metric_is_over_its_own_images():
-    """Of ten images the first four are corrupted: three predictions follow these labels and one the true class."""
+    """The first four of ten images are corrupted: three predictions follow the labels, and one the true class."""
     true = torch.zeros(10, dtype=torch.int64)
     labels = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     predictions = torch.tensor([1, 1, 1, 0, 0, 0, 0, 2, 2, 2])
@@ -215,7 +215,7 @@ def test_exact_training_accuracy_is_measured_when_asked_for_and_at_the_end(optio
 def test_exact_training_accuracy_is_measured_where_an_epoch_may_be_the_first_to_fit(
     exact_before, wrong_online, may_fit
 ):
-    """Of 300 images the network, as it is after the epoch, gets number 7 wrong."""
+    """After the epoch, the network classifies image 7 of 300 wrongly."""
     model, data = initialized("mlp_1x512"), batches(300)
     data.labels = model(data.images(torch.arange(300))).argmax(dim=1)
     data.labels[7] = (data.labels[7] + 1) % 10
@@ -227,7 +227,7 @@ def test_exact_training_accuracy_is_measured_where_an_epoch_may_be_the_first_to_
 
 
 def test_a_fit_is_tested_in_evaluation_mode_without_changing_statistics():
-    """Of a network just trained, whose batch statistics would give other classes."""
+    """The network was just trained, and its batch statistics would give other classes."""
     model, data = initialized("small_inception"), batches(40)
     one_epoch(at_work(model, ExperimentConfig(learning_rate=0.001, batch_size=20).resolved(), data))
     rows = torch.arange(40)

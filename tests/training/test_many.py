@@ -1,4 +1,4 @@
-"""Many runs at once, on the built-in digits: what each leaves is what it would leave alone."""
+"""Many runs at once on the built-in digits: each leaves the same files as alone."""
 
 import collections
 import itertools
@@ -53,7 +53,7 @@ def trained(configs: list[ExperimentConfig], **options) -> dict[ExperimentConfig
 
 
 def files(result: RunResult) -> tuple[list[Record], dict[str, torch.Tensor]]:
-    """What the folder holds: the records, without what the clock says, and every tensor."""
+    """Returns the contents of a run folder: the records without times, and every tensor."""
     lines = (result.path / "metrics.jsonl").read_text().splitlines()
     records = [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in lines]
     return records, safetensors.torch.load_file(result.path / "checkpoint.safetensors")
@@ -101,7 +101,7 @@ APART = (  # each differs in what it sees from every other
 
 
 def test_runs_stacked_beside_each_other_see_their_own_images(tmp_path: Path):
-    """In one group each has its solo twin's losses in training and testing, and no other one's."""
+    """Each run of a group has the training and test losses of its twin alone, and of no other run."""
     options = {"train_subset": 24, "batch_size": 24, "num_epochs": 1, "learning_rate": 0.001}
     configs = [config(tmp_path / "together", **options, **own) for own in APART]
     together = trained(configs, at_once=len(configs), stacked=True)
@@ -127,7 +127,7 @@ def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
 
 
 def test_batch_normalization_continues_after_a_run_of_the_group_has_ended(tmp_path: Path):
-    """The networks come from their evaluation when the rest is stacked anew."""
+    """The remaining networks are stacked again after their evaluation."""
     options = {"model_name": "small_inception", "train_subset": 40, "learning_rate": 0.001, "batch_size": 20}
     configs = [config(tmp_path / "together", seed=seed, num_epochs=1 + seed, **options) for seed in range(3)]
     for asked, outcome in trained(configs, at_once=3, stacked=True).items():
@@ -155,7 +155,7 @@ def test_an_interrupted_group_continues_alone_and_together(tmp_path: Path):
 
 
 def test_runs_resumed_at_different_epochs_continue_with_their_own_order_rate_and_augmentation(tmp_path: Path):
-    """One of them has two epochs behind it; to the end each has the losses of its solo twin."""
+    """One run has finished two epochs before. Each run has the losses of its twin alone to the end."""
     options = {"random_crop": True, "num_epochs": 4, "lr_decay": 0.5, "train_subset": 200, "batch_size": 64}
     configs = [config(tmp_path / "together", seed=seed, **options) for seed in (0, 1)]
     with pytest.raises(KeyboardInterrupt):
@@ -381,7 +381,7 @@ def test_the_memory_decides_how_many_runs_fit(tmp_path: Path, monkeypatch):
 
 
 class Watch(Observer):
-    """Tells which epochs were finished."""
+    """Records the finished epochs."""
 
     def __init__(self, finished: Callable[[int], None]) -> None:
         self._finished = finished
@@ -391,7 +391,7 @@ class Watch(Observer):
 
 
 class InterruptAfter(Observer):
-    """Ctrl-C once an epoch is finished."""
+    """Presses Ctrl-C after an epoch."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
@@ -402,7 +402,7 @@ class InterruptAfter(Observer):
 
 
 class AtWork(Observer):
-    """How many runs were at work at the same time, at most."""
+    """Counts the largest number of runs at work at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -419,7 +419,7 @@ class AtWork(Observer):
 
 
 def test_a_run_out_of_time_ends_unfinished_but_measured_and_can_be_resumed(tmp_path: Path):
-    """Its first epoch spends them, whatever the machine. The same weights come out in the end."""
+    """Its first epoch uses up its time on any machine. The resumed run reaches the same weights."""
     asked = config(tmp_path / "limited", randomization="random_labels")
     ((_, ended),) = train_many([asked], seconds=1e-9)
     assert isinstance(ended, RunResult)

@@ -1,4 +1,4 @@
-"""What a run is expected to take, against what one takes."""
+"""Compares the expected memory of a run with its actual memory."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def test_the_expected_peak_equals_the_peak_of_a_process(tmp_path: Path):
-    """Of small AlexNet with a small batch and with one of all images, which takes several times as much."""
+    """Small AlexNet has a small batch, and a batch of all images, which takes several times as much memory."""
     data = sources.load("digits")
     expected, measured = {}, {}
     for batch_size in (128, len(data.train)):
@@ -59,7 +59,7 @@ def test_augmented_images_stay_bytes(tmp_path: Path):
 
 
 def test_the_limit_of_a_container_counts_as_the_memory(tmp_path: Path, monkeypatch):
-    """Less what it holds, but for the pages of files, which the system takes back."""
+    """Its used memory is subtracted, except for file pages, which the system can take back."""
     (tmp_path / "memory.current").write_text("3000\n")
     (tmp_path / "memory.stat").write_text("anon 1800\nfile 1200\ninactive_file 700\nactive_file 400\n")
     unlimited = free_memory("cpu")

@@ -55,7 +55,7 @@ def only_run(runs: Path) -> Path:
 
 
 def saved_epoch(runs: Path) -> int:
-    """The epoch of the checkpoint, which is written after the epoch's metrics; 0 where there is none."""
+    """Returns the epoch of the checkpoint, which is written after its metrics; 0 without a checkpoint."""
     for file in runs.glob("*/checkpoint.safetensors"):
         with safetensors.safe_open(file, framework="pt") as opened:
             return int(opened.metadata()["epoch"])
@@ -126,7 +126,7 @@ def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_with_augmentatio
 
 
 def test_a_run_survives_kills_at_any_moment(tmp_path: Path):
-    """Ten kills at times spread over start, training and writing; each costs one epoch at most."""
+    """Ten kills at different times hit start, training and writing; each costs at most one epoch."""
     assert finish(options(tmp_path / "straight", num_epochs=120)).returncode == 0
     command = options(tmp_path / "killed", num_epochs=120)
     for attempt in range(10):
@@ -228,7 +228,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def interrupted(killed: Path, tmp_path: Path) -> Path:
-    """A copy of its own for each test."""
+    """A separate copy for each test."""
     return shutil.copytree(killed, tmp_path / killed.name)
 
 
@@ -319,7 +319,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(ended: Path, tmp_path: Path) -> Path:
-    """A copy of its own for each test."""
+    """A separate copy for each test."""
     return shutil.copytree(ended, tmp_path / ended.name)
 
 

@@ -51,7 +51,7 @@ def config(tmp_path: Path, **options) -> ExperimentConfig:
 
 
 def test_random_labels_are_fitted_and_do_not_generalize(tmp_path: Path):
-    """The paper's claim in small: 100% on random labels in training, chance in testing."""
+    """This is the paper's claim at small size: 100% training accuracy on random labels, and chance on test images."""
     options = {"lr_schedule": "constant", "num_epochs": 200, "stop_when_fit": True, "model_name": "mlp_3x512"}
     random = train(config(tmp_path, randomization="random_labels", **options))
     true = train(config(tmp_path, **options))
@@ -64,7 +64,7 @@ def test_random_labels_are_fitted_and_do_not_generalize(tmp_path: Path):
 
 
 def test_the_exact_accuracy_is_measured_until_it_is_1_and_at_the_end(tmp_path: Path):
-    """What the passes cost is saved, and nothing else changes."""
+    """Fewer passes save time, and nothing else changes."""
     options = {"model_name": "mlp_3x512", "learning_rate": 0.02, "lr_schedule": "constant", "num_epochs": 80}
     options |= {"randomization": "random_labels", "train_subset": 1050}
     saving = train(config(tmp_path, **options))
@@ -192,7 +192,7 @@ def test_a_subset_is_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3}, {"randomization_seed": 3}], ids=str)
 def test_every_run_of_a_size_has_the_same_images(tmp_path: Path, options):
-    """The first 60 of the shuffle that SHA-256 of its name seeds, whatever the seeds of the run."""
+    """They are the first 60 of a shuffle seeded by SHA-256 of its name, for any seeds of the run."""
     digest = hashlib.sha256(b"0/train_subset").digest()
     stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
     rows = torch.randperm(1442, generator=stream)[:60]
@@ -277,7 +277,7 @@ def test_data_without_a_test_split_trains_without_test_metrics(tmp_path: Path):
 
 
 def test_fewer_tests_change_nothing_else(tmp_path: Path):
-    """Tested in the third epoch and the last; weights and all else as if it were tested in every one."""
+    """With tests in the third and the last epoch alone, weights and all other values stay the same."""
     often, rarely = (train(config(tmp_path, num_epochs=5, eval_test_every=every)) for every in (1, 3))
     for record, other in zip(often.metrics, rarely.metrics, strict=True):
         differing = {name for name in record if record[name] != other[name]} - {"seconds", "images_per_second"}
@@ -304,7 +304,7 @@ def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, model_name, 
 
 
 def test_batch_normalization_trains_by_batches_in_every_epoch_and_is_tested_by_its_averages(tmp_path: Path):
-    """Against the obvious loop, an evaluation between its two epochs: the same losses and the same state."""
+    """Compares losses and state with a plain loop of two epochs and an evaluation between them."""
     draws = np.random.default_rng(0)
     images, labels = draws.integers(0, 256, (22, 28, 28), dtype=np.uint8), np.arange(22) % 3
     file = tmp_path / "few.npz"
@@ -367,7 +367,7 @@ def test_pixel_noise_is_drawn_once_for_images_of_both_splits(tmp_path: Path):
 
 
 def test_kept_losses_cover_every_test_image_after_every_epoch(tmp_path: Path):
-    """Their means are the test losses; the last ones are what the network itself gives."""
+    """Their means are the test losses, and the last ones equal the network's own losses."""
     asked = config(tmp_path, num_epochs=3, keep_test_losses=True)
     result = train(asked)
     kept = RunDir(result.path).test_losses(3)

@@ -1,4 +1,4 @@
-"""A step of several runs as one computation is the step of each alone."""
+"""A step of several stacked runs equals the step of each run alone."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def autocast(precision: str = "fp32") -> torch.autocast:
 
 
 def networks(name: str, optimizer: str = "sgd", device: torch.device = CPU) -> tuple[list[nn.Module], list[Optimizer]]:
-    """Of different weights and weight decay."""
+    """Builds networks with different weights and weight decay."""
     models, optimizers = [], []
     for seed in range(RUNS):
         config = ExperimentConfig(model_name=name, weight_decay=0.01 * seed, optimizer=optimizer).resolved()
@@ -43,7 +43,7 @@ def batches(shared: bool, steps: int = 3, device: torch.device = CPU) -> list[Ba
 
 
 def state_of(models: list[nn.Module], optimizers: list[Optimizer]) -> list[Tensor]:
-    """Weights, buffers, and what the optimizers remember."""
+    """Returns weights, buffers and the states of the optimizers."""
     of_models = [tensor for model in models for tensor in model.state_dict().values()]
     return of_models + [tensor for optimizer in optimizers for tensor in optimizer.state.values()]
 
@@ -125,7 +125,7 @@ def test_without_cuda_the_step_stays_eager_unless_asked(compile):
 
 
 def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
-    """Between the backward pass and the update, where the stacked tensors hold the gradients."""
+    """It fails between the backward pass and the update, when stacked tensors hold the gradients."""
     models, optimizers = networks("small_inception")
     twins, twin_optimizers = networks("small_inception")
     step, twin = Step(models, optimizers, autocast()), Step(twins, twin_optimizers, autocast())
@@ -147,7 +147,7 @@ def test_a_step_that_fails_halfway_leaves_nothing_behind(monkeypatch, caplog):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_preparing_a_step_does_not_change_a_resumed_run(monkeypatch, optimizer):
-    """Weights and the optimizer's moments and count of steps, on which the next step builds."""
+    """Weights, and the optimizer's moments and step count, stay unchanged."""
     monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
     models, optimizers = networks("mlp_1x512", optimizer)
     step = Step(models, optimizers, autocast())

@@ -1,4 +1,4 @@
-"""Runs whose images stay on disk: the numbers of those in memory, and none of the memory."""
+"""Runs with images on disk: the numbers are those of images in memory, without their memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def readers() -> list[threading.Thread]:
 
 
 def same_run(one: RunResult, other: RunResult) -> bool:
-    """Whether name, metrics, weights and the record of what was drawn are equal, bit for bit."""
+    """Says whether name, metrics, weights and the record of the draws are equal bit for bit."""
     weights, others = one.network().state_dict(), other.network().state_dict()
     drawn = [run.result["provenance"]["randomization"] for run in (one, other)]
     equal = all(torch.equal(weights[name], others[name]) for name in weights)
@@ -70,7 +70,7 @@ RUNS = {
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_run_equals_the_run_with_its_images_in_memory_bit_for_bit(tmp_path: Path, monkeypatch, options):
-    """Batches of 64 leave one image for the last."""
+    """The last batch has one image."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(OPERATOR)
     asked = config(tmp_path / "memory", **{"num_epochs": 2, "train_subset": 129, "batch_size": 64} | options)
@@ -84,7 +84,7 @@ def test_a_run_equals_the_run_with_its_images_in_memory_bit_for_bit(tmp_path: Pa
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_several_runs_at_once_equal_those_with_images_in_memory(tmp_path: Path, stacked: bool):
-    """Two that see the same images in the same order, one in another, one with its own pixels."""
+    """Two runs see the same images in the same order, one run in another order, and one run has its own pixels."""
     several = [{}, {"randomization": "random_labels"}, {"seed": 1}, {"randomization": "random_pixels"}]
 
     def together(where: str) -> list[RunResult]:
@@ -98,7 +98,7 @@ def test_several_runs_at_once_equal_those_with_images_in_memory(tmp_path: Path, 
 
 
 class Interrupted(Observer):
-    """Ends a run at a step."""
+    """Interrupts a run at a step."""
 
     def __init__(self, step: int, error: type[BaseException]) -> None:
         self.left, self.error = step, error
@@ -177,7 +177,7 @@ def test_images_stay_on_disk_where_they_do_not_fit_and_one_line_says_so(tmp_path
     "options", [{"randomization": "gaussian_pixels"}, {"randomization": "random_pixels"}, {"pixel_noise": 2.0}]
 )
 def test_the_draws_for_the_images_must_fit_into_memory_too(tmp_path: Path, monkeypatch, options):
-    """On a GPU with room for all of them, beside a small host."""
+    """The GPU has room for all images, but the host does not."""
     data = sources.load("digits")
     asked = replace(resolve(config(tmp_path, **options), data), device="cuda")
     for host, is_on_disk in ((1e6, True), (1e9, False)):
@@ -223,7 +223,7 @@ print(max(peak.bytes, anonymous()) - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what of a process's memory is")
 @pytest.mark.parametrize("randomization", ["none", "gaussian_pixels"])
 def test_images_on_disk_take_no_memory_of_the_process(tmp_path: Path, randomization: str):
-    """In memory they take what the network sees of them, but for what was free in the process before."""
+    """In memory, images take the size of the network's inputs, minus the memory that the process had free before."""
     count = 20_000
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count) % 10
