@@ -144,5 +144,5 @@ def test_the_demo_shows_that_random_labels_are_fitted_too(tmp_path: Path):
     assert true_test > 95
     assert random_test < 20
     assert gap == pytest.approx(100 - random_test, abs=0.01)
-    assert "mlp_3x512 fits random labels. Its training accuracy is 100.00%" in " ".join(ran.stdout.split())
+    assert "mlp_3x512 fits random labels: the training accuracy is 100.00%" in " ".join(ran.stdout.split())
     assert (tmp_path / "tested/mlp_3x512-digits/test.png").stat().st_size > 10_000

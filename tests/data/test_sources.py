@@ -310,7 +310,7 @@ class Failing(http.server.BaseHTTPRequestHandler):
 
 
 class Portal(Failing):
-    """A server that accepts connections and never answers requests."""
+    """A server that answers HEAD and never answers GET, as a login page may."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)

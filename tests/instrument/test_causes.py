@@ -55,7 +55,7 @@ def test_a_linear_model_with_fewer_parameters_than_images_cannot_fit_random_labe
     images, labels = pictures(100, side=4)
     report = report_of(tmp_path, linear, (images, labels), holdout=0.0, epochs=60)
     assert not linearly_separable(whitened(images), _labels(report["random"]))
-    assert "linear does not fit random labels. Its training accuracy after 60 epochs is" in report.sentences[0]
+    assert "linear does not fit random labels: the training accuracy after 60 epochs is" in report.sentences[0]
     assert has(report, "linear has 68 trainable parameters, fewer than the 100 training images")
     assert "does not settle" in next(f.sentence for f in report.findings if f.about == "capacity")
 
@@ -65,7 +65,7 @@ def test_a_linear_model_with_more_inputs_than_images_fits_them_and_has_no_cause(
     report = report_of(tmp_path, linear, (images, labels), holdout=0.0)
     assert linearly_separable(whitened(images), _labels(report["random"]))
     assert report["random"].final["exact_train_accuracy"] == 1.0
-    assert report.sentences[0].startswith("linear fits random labels. Its training accuracy is 100.00% on 50 images.")
+    assert report.sentences[0].startswith("linear fits random labels: the training accuracy is 100.00% on 50 images,")
     assert not causes_of(report)
 
 
@@ -120,7 +120,7 @@ def test_dropout_is_a_cause_and_the_next_command_turns_its_parameter_off(tmp_pat
 
 def test_dropout_that_is_no_parameter_leads_to_advice_to_build_without_it(tmp_path: Path):
     report = report_of(tmp_path, with_dropout, pictures(100), epochs=5, holdout=0.0)
-    assert has(report, "dropout 0.9 within the network. Build with_dropout without it.")
+    assert has(report, "dropout 0.9 within the network. Build with_dropout without this regularization.")
     assert not any("model_options" in command for command in commands_of(report))
 
 
@@ -142,7 +142,7 @@ def test_without_regularization_it_is_no_cause(tmp_path: Path):
 
 def test_outputs_that_do_not_depend_on_the_image_are_a_cause(tmp_path: Path):
     report = report_of(tmp_path, constant, pictures(100), epochs=3, holdout=0.0)
-    assert has(report, "After training, the outputs of constant are the same for all of 64 training images.")
+    assert has(report, "After training, the outputs of constant are the same for all of 64 training images:")
     assert not has(report_of(tmp_path, wide, pictures(100), epochs=2, holdout=0.0), "outputs")
 
 
@@ -332,7 +332,7 @@ def test_one_failing_seed_of_several_has_its_causes_and_settles_nothing(tmp_path
     assert not causes_of(report)
     runs = {**report.outcomes, ("random", 1): edited(report.run("random", 1), 0.5)}
     one = dataclasses.replace(report, outcomes=runs)
-    assert "wide fits random labels with 1 of 2 seeds. Its training accuracy is 50.00% to 100.00%" in one.sentences[0]
+    assert "wide fits random labels with 1 of 2 seeds: the training accuracy is 50.00% to 100.00%" in one.sentences[0]
     assert causes_of(one)
     assert "does not settle" in " ".join(one.sentences)
 

@@ -102,8 +102,8 @@ def test_data_choices_and_time_are_printed_before_training_and_the_verdict_after
         "To train: 2 of 2 runs, about",
         "epoch 1/1000",
         "Randomization test of net on quarters",
-        "- net fits random labels. Its training accuracy is 100.00% on 60 images.",
-        "All numbers come from one seed.",
+        "- net fits random labels: the training accuracy is 100.00% on 60 images,",
+        "All numbers come from one seed,",
         "written to tested/net-quarters-",
     ]
     text = on_one_line(printed)
@@ -149,7 +149,7 @@ def test_epochs_seeds_labels_and_pixels_make_the_runs(folder: Path):
     assert all(len(run.metrics) == 2 and run.config.learning_rate == 0.1 for run in runs)
     for row in ("true labels", "labels random", "shuffled pixels", "Gaussian pixels"):
         assert re.search(rf"^ {row}.*±", printed, re.MULTILINE), row
-    assert "All numbers come from 2 seeds." in printed
+    assert "All numbers come from 2 seeds," in printed
     half = [RunDir(run.path).labels() for run in runs if run.config.corruption_prob == 0.5]
     assert not torch.equal(*half), "each seed has labels of its own"
 
@@ -362,9 +362,9 @@ def test_help_and_a_mistake_do_not_wait_for_pytorch(folder: Path):
 def test_the_papers_mlps_fit_random_labels_of_digits_as_in_table_1(network: str, folder: Path):
     words = (network, "--dataset", "digits", "--train_subset", "300", "--no_use_tensorboard")
     printed = on_one_line(ask(folder, *words))
-    assert f"- {network} fits random labels. Its training accuracy is 100.00% on 300 images." in printed
+    assert f"- {network} fits random labels: the training accuracy is 100.00% on 300 images," in printed
     assert "The learning rate is 0.01: the paper's rate for " + network in printed
-    assert "So its capacity does not explain" in printed
+    assert f"So the capacity of {network} does not explain" in printed
     kept = archive.read(reported_in(folder))
     assert {run.configuration["randomization"] for run in kept.values()} == {"none", "random_labels"}
 
@@ -372,7 +372,7 @@ def test_the_papers_mlps_fit_random_labels_of_digits_as_in_table_1(network: str,
 def test_a_convolutional_network_after_one_epoch_settles_nothing(folder: Path):
     words = ("small_alexnet", "--dataset", "digits", "--train_subset", "48", "--epochs", "1", "--batch_size", "16")
     printed = on_one_line(ask(folder, *words, "--eval_test_every", "1", "--no_use_tensorboard"))
-    assert "- small_alexnet does not fit random labels. Its training accuracy after 1 epoch is" in printed
+    assert "- small_alexnet does not fit random labels: the training accuracy after 1 epoch is" in printed
     assert "on 48 images (threshold 99%)." in printed
     assert "Training was short: 1 epoch." in printed
     assert "This test does not settle whether the capacity of small_alexnet explains" in printed

@@ -138,9 +138,9 @@ def test_the_curves_have_a_colour_a_condition_and_a_line_a_run(report: Report):
 
 
 def test_the_last_sentence_gives_the_number_of_seeds(report: Report, tmp_path: Path):
-    assert report.sentences[-1] == "All numbers come from 2 seeds. Each seed has its own random draws."
+    assert report.sentences[-1] == "All numbers come from 2 seeds, each with its own random draws."
     one = report_of(tmp_path, wide, pictures(48), holdout=0.0, epochs=1)
-    assert one.sentences[-1] == "All numbers come from one seed. How much they vary over seeds is not known."
+    assert one.sentences[-1] == "All numbers come from one seed, so their variation over seeds is not known."
 
 
 def test_the_number_of_images_is_the_size_of_the_training_subset(tmp_path: Path):
@@ -334,8 +334,8 @@ def test_a_choice_says_if_the_training_accuracy_is_measured_in_few_epochs(tmp_pa
         assert {*measured} >= {*range(every or 4, 5, every or 4), 4}
     assert told[1] == []
     assert told[3] == [
-        "The exact training accuracy is measured every 3 epochs and in the last epoch. The first epoch that fits may be"
-        " found late."
+        "The exact training accuracy is measured every 3 epochs and in the last epoch, so the first epoch that fits may"
+        " be found late."
     ]
     assert len(told[None]) == 1
 

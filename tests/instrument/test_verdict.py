@@ -40,8 +40,8 @@ def test_a_network_that_fits_random_labels_has_all_sentences_with_their_numbers(
     ]  # fmt: skip
     fit, time = by_about["random labels: fit"], by_about["random labels: time"]
     assert fit.sentence == (
-        "net fits random labels. Its training accuracy is 100.00% on 1,000 images. It first reached the threshold, 99%,"
-        " in epoch 4."
+        "net fits random labels: the training accuracy is 100.00% on 1,000 images, and first reached the threshold,"
+        " 99%, in epoch 4."
     )
     assert (fit.number, fit.threshold) == (1.0, 0.99)
     assert (time.number, time.threshold) == (2.0, 1.0)
@@ -49,7 +49,7 @@ def test_a_network_that_fits_random_labels_has_all_sentences_with_their_numbers(
     assert by_about["true labels: gap"].threshold is None
     assert by_about["random labels: gap"].number == by_about["random labels: gap"].threshold == pytest.approx(0.9)
     assert "Guessing has a test accuracy of 10.00%." in by_about["random labels: gap"].sentence
-    assert "does not explain its test accuracy of 80.00%." in by_about["capacity"].sentence
+    assert "does not explain the test accuracy of 80.00%." in by_about["capacity"].sentence
     assert "this bound says nothing" in by_about["capacity"].sentence
     assert by_about["capacity"].number == pytest.approx(1 + 3 * math.sqrt(math.log(40) / 2000))
     assert "one seed" in by_about["seeds"].sentence
@@ -58,7 +58,7 @@ def test_a_network_that_fits_random_labels_has_all_sentences_with_their_numbers(
 def test_a_network_that_does_not_fit_leaves_capacity_unsettled():
     found = said(Shown(TRUE, (run(1.0),)), Shown(RANDOM, (run(None, 0.3),)))
     assert found["random labels: fit"] == (
-        "net does not fit random labels. Its training accuracy after 2 epochs is 30.00% on 1,000 images"
+        "net does not fit random labels: the training accuracy after 2 epochs is 30.00% on 1,000 images"
         " (threshold 99%)."
     )
     assert "random labels: time" not in found
@@ -92,7 +92,7 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
     true = Shown(TRUE, (run(0.99), run(None, 1.0)))
     random = Shown(RANDOM, (run(*[None] * 5, 0.995, test=0.1), run(*[None] * 7, 1.0, test=0.2)))
     found = said(true, random)
-    assert "with each of 2 seeds. Its training accuracy is 99.50% to 100.00%" in found["random labels: fit"]
+    assert "with each of 2 seeds: the training accuracy is 99.50% to 100.00%" in found["random labels: fit"]
     assert "in epochs 6 to 8." in found["random labels: fit"]
     time = "4.67 times as many epochs as true labels to reach 99%: 6 to 8 against 1 to 2"
     assert time in found["random labels: time"]
@@ -105,7 +105,7 @@ def test_several_seeds_are_counted_and_their_range_is_shown():
 def test_the_sentence_for_seeds_of_which_none_fits_has_one_meaning():
     found = said(Shown(RANDOM, (run(0.3), run(None, 0.4))))["random labels: fit"]
     assert found == (
-        "net fits random labels with none of 2 seeds. Its training accuracy after 1 to 2 epochs is 30.00% to 40.00% on"
+        "net fits random labels with none of 2 seeds: the training accuracy after 1 to 2 epochs is 30.00% to 40.00% on"
         " 1,000 images (threshold 99%)."
     )
     assert "after 1 epoch is" in said(Shown(RANDOM, (run(0.3),)))["random labels: fit"]
@@ -124,7 +124,7 @@ def test_seeds_that_diverged_are_among_those_that_do_not_fit():
 def test_without_a_test_set_there_is_no_gap_sentence():
     found = said(Shown(TRUE, (run(1.0, test=None),)), Shown(RANDOM, (run(1.0, test=None),)))
     assert not [about for about in found if "gap" in about]
-    assert "does not explain how it generalizes" in found["capacity"]
+    assert "So the capacity of net does not explain its generalization." in found["capacity"]
 
 
 def test_other_conditions_have_their_own_sentences():

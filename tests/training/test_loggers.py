@@ -151,7 +151,7 @@ def test_wandb_gets_the_numbers_of_each_epoch_and_the_last_ones_as_final(tmp_pat
 
 
 class Broken:
-    """Fails in the function that is given."""
+    """Fails in the function `where`."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -218,7 +218,7 @@ def test_a_missing_wandb_package_is_reported_and_stops_nothing(tmp_path: Path, c
 
 
 class Failing(Observer):
-    """Raises in the function that is given, and keeps all arguments."""
+    """Raises in the function `where`, and keeps the names of the functions that were called."""
 
     def __init__(self, where: str) -> None:
         self.where, self.told = where, []

@@ -96,8 +96,8 @@ class RandomizationTest:
     )
     budget: str = option(
         "10m",
-        "time for the training of all runs: 90s, 10m, 1h30m or none. Runs end unfinished when it is over; a larger"
-        " budget continues them",
+        "time for the training of all runs: 90s, 10m, 1h30m or none. When the time is over, runs end unfinished; a"
+        " larger budget continues them",
         group="test",
         metavar="TIME",
     )
@@ -119,7 +119,7 @@ class RandomizationTest:
         "measure test accuracy and loss after every K-th epoch and the last",
         group="test",
         metavar="K",
-        default_text="1; with more test images than training images, their ratio",
+        default_text="1, or with more test than training images the ratio of both",
     )
     out: str | None = option(
         None,

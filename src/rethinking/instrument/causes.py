@@ -60,7 +60,7 @@ def causes(unfit: Unfit) -> list[Finding]:
     """
     known = (wrong_rate, contradictions, regularizers, constant, not_converged, lagging, few_parameters)
     found = [finding for cause in known for finding in cause(unfit)]
-    near = " Its learning rate is near the rate that a range test finds." if unfit.rate else ""
+    near = " The learning rate is near the rate that a range test finds." if unfit.rate else ""
     other = "sgd" if unfit.test.config.optimizer != "sgd" else "adamw"
     return found or [
         Finding(
@@ -160,7 +160,7 @@ def regularizers(unfit: Unfit) -> Iterator[Finding]:
     options = {name: off[name] for name in chosen}
     if within and (off_within := without_dropout(unfit)):
         options["model_options"] = off_within
-    build = f" Build {unfit.network} without it." if within and "model_options" not in options else ""
+    build = f" Build {unfit.network} without this regularization." if within and "model_options" not in options else ""
     yield Finding(
         f"{unfit.words}: cause",
         f"Explicit regularization was on: {', '.join(words)}.{build}",
@@ -197,8 +197,8 @@ def constant(unfit: Unfit) -> Iterator[Finding]:
     if are_equal(outputs) and not are_equal(images):
         yield Finding(
             f"{unfit.words}: cause",
-            f"After training, the outputs of {unfit.network} are the same for all of {compared} training images. They"
-            " do not depend on the image.",
+            f"After training, the outputs of {unfit.network} are the same for all of {compared} training images: the"
+            " outputs do not depend on the image.",
         )
 
 
@@ -219,9 +219,10 @@ def lagging(unfit: Unfit) -> Iterator[Finding]:
     why = "The network computes something else in evaluation mode than in training mode."
     if moving:
         why = (
-            "Batch normalization uses the statistics of each batch in training mode. In evaluation mode it uses running"
-            f" averages over about {1 / max(moving):,.0f} batches, and an epoch has {steps:,}. The weights change"
-            " faster than these averages, or the batches differ much. Try more epochs or a smaller learning rate."
+            "Batch normalization uses the statistics of each batch in training mode. In evaluation mode, batch"
+            f" normalization uses running averages over about {1 / max(moving):,.0f} batches, and an epoch has"
+            f" {steps:,}. The weights change faster than these averages, or the batches differ much. Try more epochs or"
+            " a smaller learning rate."
         )
     assert config.learning_rate is not None, "a resolved configuration"
     yield Finding(

@@ -108,7 +108,7 @@ class Prepared:
     """A test with its data and its learning rate.
 
     config: the options that all runs share
-    rate: the result of a range test, None where the rate was given or is the paper's
+    rate: the result of a range test, None where the rate is given or the paper's
     choices: what was chosen and why, in sentences
     """
 
@@ -200,8 +200,8 @@ def choices(test: RandomizationTest, config: ExperimentConfig, images: int, rate
         every = config.eval_train_every
         when = f"every {every} epochs" if every else "from an online accuracy of 99% on"
         sentences.append(
-            f"The exact training accuracy is measured {when} and in the last epoch. The first"
-            " epoch that fits may be found late."
+            f"The exact training accuracy is measured {when} and in the last epoch, so the first epoch that fits may be"
+            " found late."
         )
     if config.eval_test_every > 1:
         sentences.append(f"The test accuracy is measured every {config.eval_test_every} epochs and in the last epoch.")

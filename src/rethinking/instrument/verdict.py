@@ -86,8 +86,9 @@ def train_accuracy(record: Record) -> float:
 
     An interrupted run may lack the exact accuracy; then this is the online accuracy of its last epoch.
     """
-    exact = record["exact_train_accuracy"]
-    return record["train_accuracy"] if exact is None else exact
+    exact: float | None = record["exact_train_accuracy"]
+    online: float = record["train_accuracy"]
+    return online if exact is None else exact
 
 
 def epoch_to_fit(records: Sequence[Record]) -> int | None:
@@ -123,18 +124,18 @@ def fitting(network: str, shown: Shown, images: int) -> Finding:
     words, seeds, reached = shown.condition.words, shown.seeds, shown.train_accuracies
     fitted = sum(accuracy >= FITS for accuracy in reached)
     if seeds == 1:
-        whether = f"{network} {'fits' if fitted else 'does not fit'} {words}."
+        whether = f"{network} {'fits' if fitted else 'does not fit'} {words}"
     else:
         count = {0: "none", seeds: "each"}.get(fitted, str(fitted))
-        whether = f"{network} fits {words} with {count} of {seeds} seeds."
+        whether = f"{network} fits {words} with {count} of {seeds} seeds"
     first = [epoch for epoch in shown.epochs_to_fit if epoch is not None]
     threshold = f" (threshold {FITS:.0%})."
     if fitted == len(first) == seeds:
         epoch = "epoch" if min(first) == max(first) else "epochs"
-        threshold = f". It first reached the threshold, {FITS:.0%}, in {epoch} {span(first, whole)}."
+        threshold = f", and first reached the threshold, {FITS:.0%}, in {epoch} {span(first, whole)}."
     after = "" if fitted else f" after {span(shown.epochs, whole)} {'epoch' if max(shown.epochs) == 1 else 'epochs'}"
     sentence = (
-        f"{whether} Its training accuracy{after} is {span(reached, strict_percent)} on {images:,} images{threshold}"
+        f"{whether}: the training accuracy{after} is {span(reached, strict_percent)} on {images:,} images{threshold}"
     )
     return Finding(f"{words}: fit", sentence, min(reached), FITS, causes_of=words)
 
@@ -189,29 +190,29 @@ def capacity(network: str, random: Shown, true: Shown | None, images: int, class
     bound = gap_bound(complexity, images)
     draws = "one draw" if len(random.metrics) == 1 else f"the mean of {len(random.metrics)} draws"
     equation = (
-        " The empirical Rademacher complexity (Equation 1) of its two-class functions on these images is at least"
-        f" {complexity:.3f}, from {draws} of labels. So the bound on their generalization gap with probability"
-        f" {1 - DELTA:.0%} is at least {bound:.2f}."
+        f" The empirical Rademacher complexity (Equation 1) of the two-class functions of {network} on these images is"
+        f" at least {complexity:.3f}, from {draws} of labels. So the bound that holds with probability {1 - DELTA:.0%}"
+        f" for the generalization gap of these functions is at least {bound:.2f}."
     )
     if not random.fits:
         sentence = (
-            f"This test does not settle whether the capacity of {network} explains how it generalizes, because"
+            f"This test does not settle whether the capacity of {network} explains its generalization, because"
             f" {network} did not fit random labels."
         )
         if complexity > 0:
             sentence += f"{equation} Both numbers may be larger, because training finds only a lower bound."
         return Finding("capacity", sentence, bound, 1.0)
     tested = true.test_accuracies if true else []
-    explained = f"its test accuracy of {span(tested, strict_percent)}." if tested else "how it generalizes."
+    explained = f"the test accuracy of {span(tested, strict_percent)}." if tested else "its generalization."
     if tested and statistics.mean(tested) < GUESS / classes:
         explained = (
-            f"how it generalizes. Its test accuracy of {span(tested, strict_percent)} is close to guessing and shows"
+            f"its generalization. The test accuracy of {span(tested, strict_percent)} is close to guessing and shows"
             " little generalization."
         )
     vacuous = " No gap is larger than 1, so this bound says nothing." if bound >= 1 else ""
     sentence = (
-        "The same network, trained in the same way, fits labels that say nothing about its images. So its capacity"
-        f" does not explain {explained}{equation}{vacuous}"
+        "The same network, trained in the same way, fits labels that say nothing about the images. So the capacity"
+        f" of {network} does not explain {explained}{equation}{vacuous}"
     )
     return Finding("capacity", sentence, bound, 1.0)
 
@@ -232,9 +233,9 @@ def spread(shown: Sequence[Shown]) -> Finding:
     """States the number of seeds, the smallest of all conditions."""
     seeds = min(one.seeds for one in shown)
     if seeds == 1:
-        sentence = "All numbers come from one seed. How much they vary over seeds is not known."
+        sentence = "All numbers come from one seed, so their variation over seeds is not known."
     else:
-        sentence = f"All numbers come from {seeds} seeds. Each seed has its own random draws."
+        sentence = f"All numbers come from {seeds} seeds, each with its own random draws."
     return Finding("seeds", sentence, float(seeds))
 
 
