@@ -40,8 +40,8 @@ def test_a_network_that_fits_random_labels_has_all_sentences_with_their_numbers(
     ]  # fmt: skip
     fit, time = by_about["random labels: fit"], by_about["random labels: time"]
     assert fit.sentence == (
-        "net fits random labels: the training accuracy is 100.00% on 1,000 images, and first reached the threshold,"
-        " 99%, in epoch 4."
+        "net fits random labels: the training accuracy is 100.00% on 1,000 images, and first reached the threshold"
+        " of 99% in epoch 4."
     )
     assert (fit.number, fit.threshold) == (1.0, 0.99)
     assert (time.number, time.threshold) == (2.0, 1.0)

@@ -132,7 +132,7 @@ def fitting(network: str, shown: Shown, images: int) -> Finding:
     threshold = f" (threshold {FITS:.0%})."
     if fitted == len(first) == seeds:
         epoch = "epoch" if min(first) == max(first) else "epochs"
-        threshold = f", and first reached the threshold, {FITS:.0%}, in {epoch} {span(first, whole)}."
+        threshold = f", and first reached the threshold of {FITS:.0%} in {epoch} {span(first, whole)}."
     after = "" if fitted else f" after {span(shown.epochs, whole)} {'epoch' if max(shown.epochs) == 1 else 'epochs'}"
     sentence = (
         f"{whether}: the training accuracy{after} is {span(reached, strict_percent)} on {images:,} images{threshold}"
@@ -191,8 +191,8 @@ def capacity(network: str, random: Shown, true: Shown | None, images: int, class
     draws = "one draw" if len(random.metrics) == 1 else f"the mean of {len(random.metrics)} draws"
     equation = (
         f" The empirical Rademacher complexity (Equation 1) of the two-class functions of {network} on these images is"
-        f" at least {complexity:.3f}, from {draws} of labels. So the bound that holds with probability {1 - DELTA:.0%}"
-        f" for the generalization gap of these functions is at least {bound:.2f}."
+        f" at least {complexity:.3f}, from {draws} of labels. So the bound on the generalization gap of these functions,"
+        f" at a confidence of {1 - DELTA:.0%}, is at least {bound:.2f}."
     )
     if not random.fits:
         sentence = (
