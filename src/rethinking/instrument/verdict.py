@@ -191,8 +191,8 @@ def capacity(network: str, random: Shown, true: Shown | None, images: int, class
     draws = "one draw" if len(random.metrics) == 1 else f"the mean of {len(random.metrics)} draws"
     equation = (
         f" The empirical Rademacher complexity (Equation 1) of the two-class functions of {network} on these images is"
-        f" at least {complexity:.3f}, from {draws} of labels. So the bound on the generalization gap of these functions,"
-        f" at a confidence of {1 - DELTA:.0%}, is at least {bound:.2f}."
+        f" at least {complexity:.3f}, from {draws} of labels. So the bound on the generalization gap of these"
+        f" functions, at a confidence of {1 - DELTA:.0%}, is at least {bound:.2f}."
     )
     if not random.fits:
         sentence = (
