@@ -111,7 +111,7 @@ def test_the_python_of_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pyt
     assert list(report) == list(names["table"]["condition"]) == ["true", "random", "0.5", "shuffled_pixels"]
     assert report["random"].final["exact_train_accuracy"] == report.run("random", 0).final["exact_train_accuracy"]
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left - {".lock"} == set(re.findall(r"`([a-z]+\.[a-z]+)`", TESTING.partition("## What is left")[2]))
+    assert left - {".lock"} == set(re.findall(r"`([a-z]+\.[a-z]+)`", TESTING.partition("## Files it writes")[2]))
 
 
 @pytest.mark.parametrize("command", re.findall(r"^rethinking test (.+)$", README + TESTING, flags=re.MULTILINE))
