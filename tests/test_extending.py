@@ -1,4 +1,4 @@
-"""The additions of docs/extending.md, each one file in a folder outside the package."""
+"""The additions of docs/extending.md, as written there, in a folder outside the package: one file each."""
 
 import json
 import os
@@ -32,19 +32,21 @@ def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
 
 
 def follow(folder: Path) -> str:
-    """Writes the files of the document and runs its scripts and commands in order; returns what they print."""
+    """Every block of the document in order: files are written, commands run. Returns what was printed."""
     printed = ""
     for language, text in BLOCK.findall(DOCUMENT):
         if language == "python":
             name = re.match(r"# (\w+\.py)\n", text)
             assert name is not None, text
             (folder / name[1]).write_text(text)
-            if name[1] in ("back.py", "logger.py"):
-                printed += command(folder, sys.executable, name[1])
-        elif not language:
+        elif language == "bash":
             for line in text.strip().splitlines():
-                _, script, *words = shlex.split(line)
-                printed += command(folder, sys.executable, str(ROOT / script), *words)
+                python, script, *words = shlex.split(line)
+                assert python == "python"
+                place = folder / script if (folder / script).exists() else ROOT / script
+                printed += command(folder, sys.executable, str(place), *words)
+        else:
+            assert language == "toml", "the entry points, which a test below has"
     return printed
 
 
@@ -66,10 +68,24 @@ def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str])
 def test_each_addition_is_one_file(followed: tuple[Path, str]):
     folder, _ = followed
     additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
-    assert additions == {"net.py", "dimmed.py", "width_sweep.py", "largest_weight.py", "logger.py"}
+    assert additions == {"net.py", "shapes.py", "dimmed.py", "width_sweep.py", "largest_weight.py", "logger.py"}
 
 
-def test_a_measure_uses_the_trained_network(followed: tuple[Path, str]):
+def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(followed: tuple[Path, str], tmp_path: Path):
+    folder, printed = followed
+    (run,) = [load_run(run) for run in (folder / "runs").glob("mlp_1x512-shapes-*")]
+    assert run.final["exact_train_accuracy"] > 0.9
+    assert run.final["test_accuracy"] > 0.55, "discs and squares are told apart better than by a guess"
+    assert f"{run.config.dataset} {run.final['exact_train_accuracy']} {run.final['test_accuracy']}" in printed
+    command(
+        folder,
+        *(sys.executable, str(ROOT / "train.py"), "--dataset", run.config.dataset),
+        *("--model", "net.py:net", "--num_epochs", "1", "--runs_dir", str(tmp_path)),
+    )
+    assert load_run(next(tmp_path.glob("net-shapes-*"))).result["train_images"] == 400
+
+
+def test_a_measure_is_of_the_network_that_was_trained(followed: tuple[Path, str]):
     folder, _ = followed
     kept = archive.read(folder / "weights")
     measured = [run for run in kept.values() if run.task == "own_measures"]
@@ -105,7 +121,7 @@ def test_the_figure_has_each_width_and_seed_once(followed: tuple[Path, str]):
     assert (folder / "sweep/width_sweep.png").exists()
 
 
-def test_earlier_runs_are_found_and_read(followed: tuple[Path, str]):
+def test_runs_from_before_are_found_and_read(followed: tuple[Path, str]):
     folder, _ = followed
     again = command(
         folder,
@@ -136,7 +152,7 @@ sweep = width_sweep:EXPERIMENT
 """
 
 
-def test_an_installed_package_gives_its_additions_names(followed: tuple[Path, str], tmp_path: Path):
+def test_an_installed_package_has_names_for_what_it_adds(followed: tuple[Path, str], tmp_path: Path):
     folder, _ = followed
     (folder / "packaged.py").write_text(PACKAGE)
     metadata = folder / "packaged-1.0.dist-info"
@@ -189,7 +205,7 @@ def test_one_run_is_never_shown_as_two_seeds(tmp_path: Path):
         (None, "there is no file figure.py"),
     ],
 )
-def test_a_file_without_an_experiment_is_a_one_line_error(tmp_path: Path, content, said):
+def test_a_file_that_is_no_experiment_is_one_line(tmp_path: Path, content, said):
     if content is not None:
         (tmp_path / "figure.py").write_text(content)
     refused = command(tmp_path, sys.executable, str(ROOT / "reproduce.py"), "figure.py", status=2)
@@ -203,7 +219,7 @@ def test_the_record_of_an_epoch_is_json(followed: tuple[Path, str]):
     assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
-def test_the_page_keeps_experiments_that_another_process_does_not_know(followed: tuple[Path, str]):
+def test_the_page_keeps_what_another_process_does_not_know(followed: tuple[Path, str]):
     folder, _ = followed
     before = (folder / "sweep/report.html").read_text()
     command(
@@ -232,7 +248,7 @@ EXPERIMENT = Experiment(title="Any", about="Any.", models=("mlp_1x512",), rows=r
 """
 
 
-def test_an_own_network_stays_in_a_table_when_others_are_added(followed: tuple[Path, str], tmp_path: Path):
+def test_a_network_of_ones_own_stays_in_a_table_that_others_are_added_to(followed: tuple[Path, str], tmp_path: Path):
     folder, _ = followed
     (tmp_path / "net.py").write_text((folder / "net.py").read_text())
     (tmp_path / "any.py").write_text(ANY)
