@@ -420,7 +420,7 @@ def test_classes_may_be_missing_from_the_test_set(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["cat/0.png", "train/cat/0.png"])
 def test_one_class_alone_is_refused(tmp_path: Path, name):
-    assert "one class alone, 'cat'" in refusal(tree(tmp_path / "pets", name))
+    assert "only one class, 'cat'" in refusal(tree(tmp_path / "pets", name))
 
 
 def test_empty_class_folders_are_reported(tmp_path: Path):

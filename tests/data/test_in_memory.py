@@ -187,7 +187,7 @@ def test_a_dataset_dict_is_a_mapping():
     assert loaded.class_names == ("cat", "dog", "bus")
     assert loaded.test is not None
     assert len(loaded.test) == 6
-    assert "the test set is the split 'val', since there is no other with labels" in loaded.notes
+    assert "the test set is the split 'val', since no test split has labels" in loaded.notes
 
 
 def test_image_files_named_by_a_datasets_dataset_are_read(tmp_path: Path):
@@ -410,7 +410,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "an empty data set": (lambda: Pictures(PIXELS[:0], []), "the split 'train' is empty"),
     "an empty stream": (lambda: Stream([]), "the split 'train' is empty"),
     "an empty list": (list, "the split 'train' is empty"),
-    "one class": (lambda: (FEW, [1, 1, 1, 1]), "one class alone, '1'"),
+    "one class": (lambda: (FEW, [1, 1, 1, 1]), "only one class, '1'"),
     "no labels": (lambda: PIXELS, "has no labels"),
     "None for labels": (lambda: (PIXELS, None), "has no labels"),
     "items without labels": (lambda: list(PIXELS), "not a pair"),

@@ -107,7 +107,7 @@ def test_folders_of_torchvision_and_files_of_keras_are_known_by_their_names():
 def test_a_note_says_that_a_folder_of_that_name_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
-    assert "./digits here is not used: --dataset ./digits means that folder" in sources.load("digits").notes
+    assert "the folder digits here is not used; --dataset ./digits reads it" in sources.load("digits").notes
 
 
 def test_the_coarse_classes_of_cifar100_have_five_fine_ones_each():

@@ -1,1 +1,1 @@
-"""From image files to batches on the device: sources, randomization, preprocessing, batches, in that order."""
+"""The path from image files to batches on the device: sources, randomization, preprocessing, batches."""

@@ -1,7 +1,7 @@
-"""Decoded data sets on disk: a folder of `.npy` files each, which later runs memory-map.
+"""The cache of decoded data sets: one folder of `.npy` files per data set, which later runs memory-map.
 
-An entry is built under another name and renamed when it is complete, so two processes may build it at once. Its name
-has a hash of the files that it was read from, by their content: neither a copied folder nor `touch` makes a second one.
+An entry is built under a temporary name and renamed when it is complete, so two processes may build it at once. Its
+name holds a hash of the contents of its source files. So a copied folder or a `touch` makes no second entry.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from rethinking.errors import InputError, RunError
 from rethinking.steps import Steps
 
 FORMAT = 2
-INDEX = "files-"  # begins the name of what is known of a data set's files
+INDEX = "files-"  # prefix of the files that hold the sizes, times and hashes of a data set's files
 UNFINISHED = ".unfinished"
-DELETE_IT = "delete that folder, it is built again"
+DELETE_IT = "delete that folder, and the next run builds it again"
 INFO = "info.json"
 
-Stamps = tuple[tuple[str, int, int], ...]  # of files: name, size, time of the last change
+Stamps = tuple[tuple[str, int, int], ...]  # name, size and modification time of each file
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A decoded data set: its folder, the content of `info.json`, and its splits, memory-mapped."""
+    """A decoded data set: its folder, the content of `info.json`, and its memory-mapped splits."""
 
     path: Path
     info: dict[str, Any]
@@ -47,27 +47,30 @@ class Entry:
 
 
 def folder() -> Path:
-    """Where decoded data sets are kept: `RETHINKING_CACHE`, else the user's cache folder."""
+    """Returns the cache's folder: `RETHINKING_CACHE`, else one in the user's cache folder."""
     return Path(os.environ.get("RETHINKING_CACHE") or platformdirs.user_cache_dir("rethinking"))
 
 
 def entry_path(name: str, content: list[Any]) -> Path:
-    """The entry of a data set called `name`; content: all that decides what is in it."""
+    """Returns the path of the entry for a data set called `name`.
+
+    `content` holds everything that decides the entry's content.
+    """
     digest = hashlib.sha256(json.dumps([FORMAT, *content]).encode()).hexdigest()[:12]
     return folder() / f"{name}-{digest}"
 
 
 def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tuple[str, str]]:
-    """Name and SHA-256 of each file.
+    """Returns the name and SHA-256 of each file, sorted by name.
 
-    Files that are as they were, by size, times and place on the disk, are not read again: what is known of those at
-    `place` is kept.
+    A file is not read again if its size, times and inode are unchanged. An index in the cache holds the last hashes;
+    its name comes from `place`. Raises `InputError` if a file cannot be read.
     """
     if not files:
         return []
     index = folder() / f"{INDEX}{hashlib.sha256(place.encode()).hexdigest()[:12]}.json"
     try:
-        known = files_on_disk.read_json(index, "it is made anew") or {}
+        known = files_on_disk.read_json(index, "it is rebuilt") or {}
     except RunError:
         known = {}
     advanced: Callable[[float], None] | None = None
@@ -87,16 +90,18 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
     if stamps != known:
-        with contextlib.suppress(OSError, RunError):  # it only saves time
+        with contextlib.suppress(OSError, RunError):  # the index only saves time
             index.parent.mkdir(parents=True, exist_ok=True)
             files_on_disk.write_json(index, stamps, durable=False)
     return sorted((name, stamp[-1]) for name, stamp in stamps.items())
 
 
 def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the entry: `write` puts the arrays into the folder that it is given, and returns the rest of `info.json`.
+    """Builds the entry at `path`.
 
-    Raises what `unfinished` raises.
+    `write` puts the arrays into the folder it is given, and returns the rest of `info.json`.
+
+    Raises the errors of `unfinished`.
     """
     with unfinished(path.name) as made:
         finish(made, write(made), lambda _: path)
@@ -104,9 +109,9 @@ def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def unfinished(name: str) -> Iterator[Path]:
-    """An empty folder in the cache for an entry called `name`, removed at the end where `finish` did not rename it.
+    """Yields an empty folder in the cache for an entry called `name`. Removes it at the end unless `finish` renamed it.
 
-    Raises `InputError` where the cache cannot be written at all, `RunError` where the disk is full.
+    Raises `InputError` if the cache cannot be written at all, and `RunError` if the disk is full.
     """
     cache = folder()
     try:
@@ -116,7 +121,9 @@ def unfinished(name: str) -> Iterator[Path]:
         lock = filelock.FileLock(cache / f"{name}.lock", mode=0o666)
         lock.acquire()
     except OSError as error:
-        raise InputError(f"cannot write the cache {cache}: {error.strerror}; set RETHINKING_CACHE") from None
+        raise InputError(
+            f"cannot write the cache {cache}: {error.strerror}; set RETHINKING_CACHE to another folder"
+        ) from None
     made = cache / f"{name}{UNFINISHED}"
     try:
         made.mkdir()
@@ -130,20 +137,20 @@ def unfinished(name: str) -> Iterator[Path]:
 
 
 def finish(made: Path, info: dict[str, Any], place: Callable[[str], Path]) -> Path:
-    """Add the fingerprint to `info`, and rename the folder to the `place` of that fingerprint, which is returned."""
+    """Adds the fingerprint to `info`, renames the folder `made` to `place(fingerprint)`, and returns that path."""
     info["fingerprint"] = fingerprint(_read_splits(made), info["class_names"])
     files_on_disk.write_json(made / INFO, info)
     path = place(info["fingerprint"])
     try:
         made.rename(path)
     except OSError:
-        if not path.exists():  # where it does another process was first, and its entry is as good as ours
+        if not path.exists():  # else another process was first, and its entry is equal
             raise
     return path
 
 
 def remove_unfinished() -> None:
-    """Remove what killed builds left: those whose lock no process holds."""
+    """Removes the folders that killed builds left: those whose lock no process holds."""
     for left in folder().glob(f"*{UNFINISHED}"):
         lock = filelock.FileLock(left.with_name(f"{left.name.removesuffix(UNFINISHED)}.lock"), mode=0o666)
         with contextlib.suppress(OSError, filelock.Timeout), lock.acquire(timeout=0):
@@ -152,7 +159,7 @@ def remove_unfinished() -> None:
 
 
 def exists(path: Path) -> bool:
-    """Raises `RunError` where that cannot be seen."""
+    """Whether `path` exists. Raises `RunError` if the file system does not say."""
     try:
         return path.exists()
     except OSError as error:
@@ -160,18 +167,18 @@ def exists(path: Path) -> bool:
 
 
 def read(path: Path) -> Entry:
-    """An entry, checked against its fingerprint. Raises `RunError`: it cannot be read, or it is damaged."""
+    """Reads an entry and checks its fingerprint. Raises `RunError` if it is damaged or cannot be read."""
     try:
         info = files_on_disk.read_json(path / INFO, DELETE_IT) or {}
         splits = _read_splits(path)
         intact = info["fingerprint"] == _fingerprint_on_disk(path, _stamps(path))
     except OSError as error:
-        if error.errno not in (errno.ENOENT, None):  # a missing or cut file is damage, all else is not
+        if error.errno not in (errno.ENOENT, None):  # a missing or truncated file is damage; other errors are not
             raise _cannot_read(path, error) from None
         intact = False
     except RunError:
         raise
-    except Exception:  # whatever NumPy makes of other bytes
+    except Exception:  # NumPy raises many types for damaged bytes
         intact = False
     if not intact:
         raise RunError(f"the cached data set {path} is damaged: {DELETE_IT}")
@@ -196,16 +203,19 @@ def _stamps(path: Path) -> Stamps:
 
 @functools.lru_cache(maxsize=8)
 def _fingerprint_on_disk(path: Path, stamps: Stamps) -> str:
-    """Computed once a process while the files' `stamps` stay: a reproduction asks for every run."""
+    """Computes the fingerprint, once per process while `stamps` stay: a reproduction needs it for every run."""
     info = files_on_disk.read_json(path / INFO, DELETE_IT) or {}
     return fingerprint(_read_splits(path), info["class_names"])
 
 
-# What `rethinking cache` shows and removes
+# The entries that `rethinking cache` shows and removes
 
 
 def entries() -> dict[str, int]:
-    """Every finished entry by name, with its size in bytes. Raises `RunError` for a folder out of reach."""
+    """Returns the name of every finished entry with its size in bytes.
+
+    Raises `RunError` if the cache cannot be read.
+    """
     try:
         inner = sorted(folder().iterdir()) if folder().is_dir() else []
         found = [path for path in inner if (path / INFO).is_file() and not path.name.endswith(UNFINISHED)]
@@ -215,7 +225,7 @@ def entries() -> dict[str, int]:
 
 
 def remove_all() -> int:
-    """Remove every entry and what killed builds left, nothing else; returns how many entries there were."""
+    """Removes every entry and what killed builds left, and nothing else. Returns the number of entries."""
     names = list(entries())
     for name in names:
         remove(name)
@@ -226,10 +236,10 @@ def remove_all() -> int:
 
 
 def remove(name: str) -> None:
-    """Remove an entry. Raises `InputError` where there is none of that name."""
+    """Removes the entry called `name`. Raises `InputError` if there is none, and `RunError` if it cannot be removed."""
     path = folder() / name
     if name not in entries():
-        raise InputError(f"{folder()} has no entry '{name}'; rethinking cache lists them")
+        raise InputError(f"{folder()} has no entry '{name}'; `rethinking cache` lists the entries")
     try:
         shutil.rmtree(path)
     except OSError as error:

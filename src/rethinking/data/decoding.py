@@ -1,6 +1,6 @@
-"""From stored images to uint8 arrays in a file: one size and mode, on all cores.
+"""Decoding: turns stored images into uint8 arrays of one size and mode, in one file, on all cores.
 
-Worker processes import this module, so it needs neither PyTorch nor a reader's libraries.
+Worker processes import this module, so it imports neither PyTorch nor a reader's libraries.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from rethinking.errors import InputError, RefusedImagesError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CHUNK = 1000  # images a task at most
-TASK_BYTES = 32 << 20  # of decoded images a task at most
-MANY = 20  # tasks from which on processes are started at once
-WORTH_PROCESSES = 2.0  # seconds of decoding from which on starting them pays
+CHUNK = 1000  # images per task, at most
+TASK_BYTES = 32 << 20  # decoded bytes per task, at most
+MANY = 20  # from this number of tasks on, processes start at once
+WORTH_PROCESSES = 2.0  # starting processes pays if this many seconds of decoding are left
 ORIENTATION = 0x0112  # EXIF's tag
-TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 SHIFT_16_BIT = 257  # 65535 / 255
 MENDED = {"resize": "--resize N", "colour": "--colour rgb or grey"}
 
-Advanced = Callable[[float], None]  # told the share that is done
+Advanced = Callable[[float], None]  # is called with the completed fraction
 
 
 class DecodingError(InputError):
@@ -40,7 +40,10 @@ class DecodingError(InputError):
 
 
 class Failure(NamedTuple):
-    """An image that cannot be decoded; converted: whether an option for colours mends it"""
+    """An image that cannot be decoded, with the reason.
+
+    converted: whether a colour option would make it readable
+    """
 
     described: str
     reason: str
@@ -48,7 +51,7 @@ class Failure(NamedTuple):
 
 
 class OtherShape(NamedTuple):
-    """The first image of a part whose size or mode is not that of the others."""
+    """The first image of a part that differs from the others in size or mode."""
 
     described: str
     shape: tuple[int, ...]
@@ -58,7 +61,7 @@ Outcome = tuple[list[Failure], OtherShape | None]
 
 
 class _Task(NamedTuple):
-    """Images at `rows`, to be decoded into a file from the byte `begin` on."""
+    """The images at `rows` and the file to decode them into, from byte `begin` on."""
 
     images: Images
     rows: np.ndarray
@@ -68,12 +71,15 @@ class _Task(NamedTuple):
     begin: int
 
     def to_send(self) -> tuple[Images, ReadOptions, tuple[int, int, int], Path, int]:
-        """The arguments of `_decode_part`, no larger than its images."""
+        """Returns the arguments of `_decode_part`, which hold this task's images alone."""
         return self.images.part(self.rows), self.options, self.shape, self.file, self.begin
 
 
 def shape_of(stored: Stored, options: ReadOptions) -> tuple[int, int, int]:
-    """(channels, height, width) that `decode` gives, from the header alone. Raises `InputError`."""
+    """Returns the shape (channels, height, width) of `decode`'s result, from the image's header alone.
+
+    Raises `DecodingError` if the header cannot be read, and `InputError` for a mode that the options do not allow.
+    """
     if isinstance(stored.content, np.ndarray):
         return _with_options((_channels(stored.content), *stored.content.shape[:2]), options)
     try:
@@ -84,7 +90,7 @@ def shape_of(stored: Stored, options: ReadOptions) -> tuple[int, int, int]:
                 width, height = height, width
     except InputError:
         raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, ValueError
         raise DecodingError(_cannot_decode(stored.described, error)) from None
     return _with_options((channels, height, width), options)
 
@@ -97,9 +103,9 @@ def _with_options(shape: tuple[int, int, int], options: ReadOptions) -> tuple[in
 
 
 def decode(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """An image upright, in its colours and size after `options`: uint8 (channels, height, width).
+    """Returns an upright image in the size and colours of `options`: uint8 (channels, height, width).
 
-    Raises `InputError` for a mode that the options do not admit, and what decoders raise.
+    Raises `InputError` for a mode that the options do not allow, and whatever Pillow's decoders raise.
     """
     if isinstance(stored.content, np.ndarray) and _is_ready(stored.content, options):
         return _channels_first(stored.content)
@@ -108,7 +114,7 @@ def decode(stored: Stored, options: ReadOptions) -> np.ndarray:
     with _opened(stored) as image:
         mode = _mode(image, stored.described, options)
         upright: Any = image
-        if image.getexif().get(ORIENTATION, 1) != 1:  # as the library `datasets` does
+        if image.getexif().get(ORIENTATION, 1) != 1:  # the library `datasets` applies it too
             upright = ImageOps.exif_transpose(image)
         converted = upright if options.colour is None else _converted(upright, mode)
         if options.resize is not None:
@@ -135,26 +141,26 @@ def _opened(stored: Stored) -> Image:
     if isinstance(stored.content, np.ndarray):
         return Image.fromarray(stored.content[..., 0] if stored.content.shape[2:] == (1,) else stored.content)
     if isinstance(stored.content, Image.Image):
-        return stored.content.copy()  # which is closed in its place
+        return stored.content.copy()  # the caller closes the copy, not the user's image
     return Image.open(io.BytesIO(stored.content) if isinstance(stored.content, bytes) else stored.content)
 
 
 def _mode(image: Image, described: str, options: ReadOptions) -> str:
-    """'L' or 'RGB', which the image has or is converted to."""
+    """Returns 'L' or 'RGB': the mode that the image has, or that it is converted to."""
     if options.colour is not None:
-        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # which is scaled to 16 bits
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # PPM is scaled to 16 bits
             raise InputError(
-                f"{described} has mode {image.mode}, numbers without a known range; convert the images to 8 bits"
+                f"{described} has mode {image.mode}, whose values have no known range; convert the images to 8 bits"
             )
         return {"grey": "L", "rgb": "RGB"}[options.colour]
     if image.mode not in ("L", "RGB"):
-        told = f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images"
-        raise RefusedImagesError(told, ["colour"])
+        message = f"{described} has mode {image.mode}; --colour rgb or --colour grey converts the images"
+        raise RefusedImagesError(message, ["colour"])
     return image.mode
 
 
 def _converted(image: Image, mode: str) -> Image:
-    """In 8-bit grey or RGB: transparent pixels over white, 16 bits scaled to 8, grey as luma (ITU-R 601)."""
+    """Converts to 8-bit grey or RGB: transparent pixels over white, 16 bits scaled to 8, grey as luma (ITU-R 601)."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -162,18 +168,18 @@ def _converted(image: Image, mode: str) -> Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode not in ("L", "RGB"):  # a palette has no luma of its own
+    if image.mode not in ("L", "RGB"):  # palettes become RGB before they become grey
         image = image.convert("L" if image.mode == "1" else "RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit grey, 0-65535, as 0-255, rounded."""
+    """Scales 16-bit grey, 0-65535, to 0-255, rounded."""
     return ((values.clip(0, 65535).astype(np.uint32) + SHIFT_16_BIT // 2) // SHIFT_16_BIT).astype(np.uint8)
 
 
 def _resized(image: Image, side: int) -> Image:
-    """The shorter side to `side`, bilinear and antialiased, then the centre square."""
+    """Scales the shorter side to `side` pixels, bilinear and antialiased, and takes the centre square."""
     from PIL import Image
 
     width, height = image.size
@@ -186,7 +192,10 @@ def _resized(image: Image, side: int) -> Image:
 
 
 def first_shape(images: Images, options: ReadOptions) -> tuple[Stored, tuple[int, int, int]]:
-    """The first image that has a readable header, and the shape that all must have. Raises `InputError`."""
+    """Returns the first image with a readable header, and the shape that all images must have.
+
+    Raises `InputError` if no header can be read, or the image has no pixels.
+    """
     failure: InputError | None = None
     for stored in images.stored():
         try:
@@ -205,11 +214,13 @@ def first_shape(images: Images, options: ReadOptions) -> tuple[Stored, tuple[int
 def decode_to_files(
     files: Mapping[Path, Images], options: ReadOptions, first: Stored, shape: tuple[int, int, int], advanced: Advanced
 ) -> None:
-    """Write images as `.npy` files, each of one uint8 array (n, channels, height, width).
+    """Decodes images into `.npy` files, one uint8 array (n, channels, height, width) per file.
 
-    first: the image whose shape all must have; advanced: told the share that is done.
-    Raises `InputError` that names an image of another size or mode, or the first that cannot be decoded with the number
-    of the others.
+    first: the image whose shape all images must have
+    advanced: is called with the completed fraction
+
+    Raises `InputError` for an image of another size or mode. If images cannot be decoded, the error names the first and
+    counts the others.
     """
     tasks = [task for file, images in files.items() for task in _tasks(file, images, options, shape)]
     total, done, failed = sum(map(len, files.values())), 0, dict[int, list[Failure]]()
@@ -221,12 +232,12 @@ def decode_to_files(
         advanced(done / total)
     if refused := [failure for number in sorted(failed) for failure in failed[number]]:
         more = f" ({len(refused) - 1:,} others of {total:,} images are refused too)" if len(refused) > 1 else ""
-        told = f"{refused[0].reason}{more}"
-        raise RefusedImagesError(told, ["colour"]) if refused[0].converted else InputError(told)
+        message = f"{refused[0].reason}{more}"
+        raise RefusedImagesError(message, ["colour"]) if refused[0].converted else InputError(message)
 
 
 def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, int, int]) -> Iterator[_Task]:
-    """Write the file's header; gives what has to be decoded into it."""
+    """Writes the file's header, and yields the tasks that decode images into the file."""
     with file.open("wb") as header:
         described = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape)}
         np.lib.format.write_array_header_1_0(header, described)
@@ -239,7 +250,7 @@ def _tasks(file: Path, images: Images, options: ReadOptions, shape: tuple[int, i
 
 
 def not_alike(other: OtherShape, first: OtherShape) -> RefusedImagesError:
-    """The error for two images of different sizes or modes."""
+    """Returns the error for two images of different sizes or modes."""
     mended_by = ["resize"] * (other.shape[1:] != first.shape[1:]) + ["colour"] * (other.shape[0] != first.shape[0])
     return RefusedImagesError(
         f"images must have one size and mode: {other.described} is {shape_in_words(other.shape)}, but"
@@ -250,7 +261,10 @@ def not_alike(other: OtherShape, first: OtherShape) -> RefusedImagesError:
 
 
 def _carried_out(tasks: Sequence[_Task]) -> Iterator[tuple[int, Outcome]]:
-    """Every task's number and outcome: here while that is quick, else also by a process for each other core."""
+    """Yields the number and outcome of every task.
+
+    Other cores get a process each if this process alone would be slow.
+    """
     began, waiting = time.perf_counter(), deque(enumerate(tasks))
     while 0 < len(waiting) < MANY:
         number, task = waiting.popleft()
@@ -262,7 +276,7 @@ def _carried_out(tasks: Sequence[_Task]) -> Iterator[tuple[int, Outcome]]:
 
 
 def _with_processes(waiting: deque[tuple[int, _Task]]) -> Iterator[tuple[int, Outcome]]:
-    """The same with as many processes as there are cores, this one among them."""
+    """Yields the same from as many processes as there are cores; this process is one of them."""
     from joblib import cpu_count
     from joblib.externals.loky import get_reusable_executor
 
@@ -271,7 +285,7 @@ def _with_processes(waiting: deque[tuple[int, _Task]]) -> Iterator[tuple[int, Ou
     at_work: dict[Future[Outcome], int] = {}
     try:
         while waiting or at_work:
-            # One each, and one in reserve. At the end there is no reserve.
+            # Each process has one task and one in reserve; near the end there is no reserve.
             while executor is not None and waiting and len(at_work) < others * (1 + (len(waiting) > others)):
                 number, task = waiting.popleft()
                 at_work[executor.submit(_decode_part, *task.to_send())] = number
@@ -287,7 +301,7 @@ def _with_processes(waiting: deque[tuple[int, _Task]]) -> Iterator[tuple[int, Ou
 
 
 def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], file: Path, begin: int) -> Outcome:
-    """Decode a few images into their place in the file: those that cannot be decoded, or one of another shape."""
+    """Decodes images into their place in the file. Returns the failures, and the first image of another shape."""
     pixels = np.zeros((len(images), *shape), dtype=np.uint8)
     failures = []
     for row, stored in enumerate(images.stored()):
@@ -296,7 +310,7 @@ def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], f
         except InputError as error:
             failures.append(Failure(stored.described, str(error), isinstance(error, RefusedImagesError)))
             continue
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
+        except Exception as error:  # decoders raise many types: OSError, SyntaxError, ValueError
             failures.append(Failure(stored.described, _cannot_decode(stored.described, error)))
             continue
         if image.shape != shape:
@@ -309,7 +323,7 @@ def _decode_part(images: Images, options: ReadOptions, shape: tuple[int, ...], f
 
 
 def _cannot_decode(described: str, error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno is not None:  # the file's fault, not its content's
+    if isinstance(error, OSError) and error.errno is not None:  # the file cannot be read at all
         return f"cannot read {described}: {error.strerror}"
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"cannot decode {described}: {text}"

@@ -1,4 +1,4 @@
-"""What the randomization operators draw (Section 2.1), and a split of the data with what was drawn for it.
+"""The random draws of the randomization operators (Section 2.1), and the split of the data that holds them.
 
 Every draw comes from `randomization_seed` on the CPU, so it depends neither on the order of batches nor on the device.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from rethinking.data import cache, mapped
 from rethinking.seeding import generator
 
-CHUNK = 1024  # images at a time, which bounds the memory of the temporaries
+CHUNK = 1024  # images that are processed at once, which bounds the memory of the temporaries
 
-Empty = Callable[[Sequence[int], torch.dtype], Tensor]  # makes a tensor to be filled
+Empty = Callable[[Sequence[int], torch.dtype], Tensor]  # returns an uninitialized tensor
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class RandomizedSplit:
 
     images: uint8 (n, channels, height, width), or float32 on the same 0-255 scale for Gaussian noise
     labels, true_labels: int64 (n,)
-    permutation: int32 (positions,) for all images or (n, positions) for each its own, over the positions of the
-        cropped image in row-major order, applied last; None where pixels stay in place
-    redrawn: whether the images are an operator's own
-    rows: int64 (n,), places in `images` of the images that are meant; None for all, in order. An operator sees None
-    on_disk: whether the images stay in mapped files, since memory does not hold them: what is as large as they are is
-        then made by `empty`
+    permutation: int32 (positions,) if all images share it, or (n, positions) if each image has its own. It permutes the
+        positions of the cropped image, in row-major order, after all other steps. None if pixels keep their places
+    redrawn: whether an operator made the images
+    rows: int64 (n,), the rows of `images` that belong to the split; None for all, in order. An operator always sees
+        None
+    on_disk: whether the images stay in memory-mapped files, because memory cannot hold them. Then `empty` also makes
+        tensors of their size in files
     """
 
     images: Tensor
@@ -47,25 +48,31 @@ class RandomizedSplit:
 
     @property
     def shape(self) -> torch.Size:
-        """Number of images, channels, height, width."""
+        """The number of images, channels, height and width."""
         return torch.Size((len(self), *self.images.shape[1:]))
 
     def places(self, rows: Tensor) -> Tensor:
-        """Where in `images` the images at `rows` are, both int64."""
+        """Returns the rows of `images` that hold the images at `rows`; both int64."""
         return rows if self.rows is None else self.rows[rows]
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
-        """All images in order, `size` at a time, and which these are."""
+        """Yields (slice, images) for all images in order, `size` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield part, self.images[part if self.rows is None else self.rows[part]]
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor to be filled. Where the images stay on disk so does it; raises `RunError` for a full one."""
+        """Returns an uninitialized tensor: in a file if the images stay on disk, else in memory.
+
+        Raises `RunError` if the disk is full.
+        """
         return mapped.empty(shape, dtype, cache.folder()) if self.on_disk else in_memory(shape, dtype)
 
     def copied(self, dtype: torch.dtype | None = None) -> RandomizedSplit:
-        """With images of its own, which can be written to; those in the cache are not to be."""
+        """Returns the split with its own copy of the images, which may be written to.
+
+        Images in the cache must not be.
+        """
         images = self.empty(self.shape, dtype or self.images.dtype)
         for part, chunk in self.chunks():
             images[part] = chunk
@@ -77,11 +84,11 @@ class RandomizedSplit:
         return self.labels != self.true_labels
 
     def permuted(self, permutation: Tensor) -> RandomizedSplit:
-        """The same images with their pixels permuted, last."""
+        """Returns the same images with `permutation`, which is applied after all other steps."""
         return replace(self, permutation=permutation)
 
     def fingerprint(self) -> str:
-        """SHA-256 of what the draws made: labels, permutation, images."""
+        """Returns the SHA-256 of what was drawn: labels, permutation and images."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         if self.permutation is not None:
             for part in self.permutation.split(CHUNK):
@@ -93,9 +100,9 @@ class RandomizedSplit:
 
 
 def subset_rows(images: int, subset: int | None) -> Tensor:
-    """Places of the first `subset` of so many images in a shuffle that is the same for every seed: int64, in its order.
+    """Returns the rows of the first `subset` of `images` images in a shuffle that is the same for every seed: int64.
 
-    Without `subset` all places, in order.
+    Without `subset` it returns all rows, in order.
     """
     if subset is None:
         return torch.arange(images)
@@ -103,11 +110,14 @@ def subset_rows(images: int, subset: int | None) -> Tensor:
 
 
 def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int, *of: str) -> Tensor:
-    """Each label, independently with `probability`, replaced by a uniform draw over all classes (Section 2.1).
+    """Replaces each label, independently with `probability`, by a uniform draw over all classes (Section 2.1).
 
-    The true class is among the draws, so a fraction probability * (1 - 1/num_classes) really changes. An image keeps
-    its draws at every probability: raising it replaces more labels and leaves those already replaced as they were.
-    `of` names labels that are not the training set's and have draws of their own.
+    labels: int64 (n,), class indices; the result has the same shape
+    of: words that give other labels than the training set's their own draws
+
+    The draw may give the true class, so an expected fraction probability * (1 - 1/num_classes) of the labels changes.
+    Each image has the same draws at every probability. So a higher probability replaces more labels, and those that a
+    lower one replaces stay the same.
     """
     which, value = generator(seed, "labels", "which", *of), generator(seed, "labels", "value", *of)
     chosen = torch.rand(len(labels), generator=which, dtype=torch.float64) < probability
@@ -116,21 +126,22 @@ def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: i
 
 
 def random_signs(count: int, seed: int) -> Tensor:
-    """The signs of Equation 1 as two classes, 0 for -1 and 1 for +1, equally likely: int64 (count,)."""
+    """Draws the signs of Equation 1 as two equally likely classes, 0 for -1 and 1 for +1: int64 (count,)."""
     return torch.randint(2, (count,), generator=generator(seed, "labels", "sign"))
 
 
 def shuffled_pixels(positions: int, seed: int) -> Tensor:
-    """One permutation of positions for all images, training and test: int32 (positions,)."""
+    """Draws one permutation of positions for all training and test images (Section 2.1): int32 (positions,)."""
     return torch.randperm(positions, generator=generator(seed, "pixels", "shuffled")).to(torch.int32)
 
 
 def in_memory(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Returns an uninitialized tensor in memory."""
     return torch.empty(tuple(shape), dtype=dtype)
 
 
 def random_pixels(images: int, positions: int, seed: int, split: str, empty: Empty = in_memory) -> Tensor:
-    """A permutation of positions for each image: int32 (images, positions)."""
+    """Draws a permutation of positions for each image (Section 2.1): int32 (images, positions)."""
     draws = generator(seed, "pixels", "random", split)
     permutation = empty((images, positions), torch.int32)
     for rows in permutation.split(CHUNK):
@@ -141,13 +152,13 @@ def random_pixels(images: int, positions: int, seed: int, split: str, empty: Emp
 def gaussian_pixels(
     shape: torch.Size, mean: float, std: float, seed: int, split: str, empty: Empty = in_memory
 ) -> Tensor:
-    """Noise in place of images, every value from N(mean, std^2) on the 0-255 scale, unclipped: float32 `shape`."""
+    """Draws noise in place of images: each value from N(mean, std^2) on the 0-255 scale, unclipped; float32 `shape`."""
     draws = generator(seed, "pixels", "gaussian", split)
     return empty(shape, torch.float32).normal_(mean, std, generator=draws)
 
 
 def pixel_moments(chunks: Iterable[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation over all values of uint8 images, some at a time, on the 0-255 scale."""
+    """Returns the mean and standard deviation over all values of uint8 images, given in chunks, on the 0-255 scale."""
     counts = torch.zeros(256, dtype=torch.float64)
     for chunk in chunks:
         counts += torch.bincount(chunk.flatten(), minlength=256)

@@ -1,4 +1,4 @@
-"""What every reader ends in and every run begins with: images and labels as arrays, class names, a fingerprint."""
+"""The form in which every reader returns data: images and labels as arrays, class names and a fingerprint."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 SHOWN_CLASSES = 10
-CHUNK = 64  # images at a time
+CHUNK = 64  # images that are hashed at once
 NO_TEST_SET = (
-    "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 takes a fifth of the training"
-    " images for it"
+    "no test set: test accuracy and generalization gap are not measured; --holdout 0.2 makes a test set from a fifth of"
+    " the training images"
 )
 
 
@@ -30,10 +30,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: its splits (`test` is None where the source has none), class names and SHA-256 fingerprint.
+    """A data set: its splits, class names and SHA-256 fingerprint.
 
-    origin: where it was read from, in words
-    notes: what was decided or left out on the way, a sentence each
+    test: None if the source has no test set
+    origin: where the data set was read from, in words
+    notes: what the reader decided or left out, one sentence each
     """
 
     name: str
@@ -46,11 +47,12 @@ class ImageData:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
     def described(self) -> list[str]:
-        """What a person should know of it before anything is trained on it, a line each."""
+        """Returns what a person should know about the data before training, one line each."""
         test = f"{len(self.test):,} test images" if self.test else "no test images"
         names = ", ".join(self.class_names[:SHOWN_CLASSES])
         more = ", ..." if len(self.class_names) > SHOWN_CLASSES else ""
@@ -65,17 +67,17 @@ class ImageData:
 
 
 def fingerprint(splits: Mapping[str, ImageSet], class_names: Sequence[str]) -> str:
-    """SHA-256 of class names, images and labels."""
+    """Returns the SHA-256 of class names, images and labels."""
     digest = hashlib.sha256(json.dumps(list(class_names)).encode())
     for name, split in splits.items():
         digest.update(f"{name} {split.images.shape}".encode())
-        for start in range(0, len(split), CHUNK):  # copied where the array has another layout
+        for start in range(0, len(split), CHUNK):  # an array of another layout is copied chunk by chunk
             digest.update(np.ascontiguousarray(split.images[start : start + CHUNK]).data)
         digest.update(split.labels.data)
     return digest.hexdigest()
 
 
 def shape_in_words(shape: tuple[int, ...]) -> str:
-    """Of an image, (channels, height, width): '32x32 RGB'."""
+    """Returns the shape (channels, height, width) of an image in words, such as '32x32 RGB'."""
     channels, height, width = shape
     return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"

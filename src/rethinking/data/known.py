@@ -1,8 +1,8 @@
-"""The data sets that go by name: what they are called, where the Hub has them, and the sums of their decoded data.
+"""The data sets that have names: their titles, their repositories on the Hub, and the checksums of their decoded data.
 
-The sums are MD5 of the files in which their authors publish them, unpacked, as public build scripts check them; any
-copy of the same images and labels in the same order can be written in that form. Those of CIFAR-100 stand in one public
-source alone.
+The checksums are the MD5 sums of the unpacked files that the authors publish. Public build scripts check the same sums.
+Any copy of the same images and labels in the same order can be written in the published form. The sums of CIFAR-100
+come from one public source alone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from rethinking.data.images import ImageSet
 
-Files = Iterator[tuple[str, bytes]]  # a published file's name and content
+Files = Iterator[tuple[str, bytes]]  # name and content of a published file, piece by piece
 
-# The coarse class of each fine class of CIFAR-100, which its binary version has beside it.
+# The coarse class of each fine class of CIFAR-100. The binary version stores both.
 COARSE = (
     "4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5"
     " 19 8 8 15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15"
@@ -40,14 +40,16 @@ CIFAR100_CLASSES = (  # 'cra' is the Hub's spelling
 
 @dataclass(frozen=True)
 class KnownData:
-    """A data set that goes by name.
+    """A data set that has a name.
 
-    title: as people write it
-    repository: on the Hub
-    folders: other names of its folder, once letters are small and all else is left out
-    shape: of its images, (channels, height, width); sizes: numbers of training and test images
-    class_names: as the Hub has them
-    files: its decoded data as the published files; sums: the MD5 of each
+    title: the name as people write it
+    repository: the repository on the Hub
+    folders: other names of its folder, reduced by `plain`
+    shape: (channels, height, width) of an image
+    sizes: numbers of training and test images
+    class_names: the class names that the Hub has
+    files: writes decoded data in the form of the published files
+    sums: the MD5 of each published file
     """
 
     title: str
@@ -60,7 +62,7 @@ class KnownData:
     sums: Mapping[str, str]
 
     def is_in(self, splits: Mapping[str, ImageSet]) -> bool:
-        """Whether these are its images and labels, bit for bit and in its order."""
+        """Whether `splits` are its images and labels, bit for bit and in its order."""
         if tuple(len(splits[name]) for name in ("train", "test") if name in splits) != self.sizes:
             return False
         if splits["train"].images.shape[1:] != self.shape:
@@ -77,7 +79,7 @@ class KnownData:
 
 
 def _cifar10_files(splits: Mapping[str, ImageSet]) -> Files:
-    """A byte for the label, then an image's 3,072."""
+    """Yields the binary version: per image one byte for the label and 3,072 for the pixels."""
     for split, name in (("train", "data_batch_{}.bin"), ("test", "test_batch.bin")):
         for start in range(0, len(splits[split]), 10_000):
             rows = slice(start, start + 10_000)
@@ -85,7 +87,7 @@ def _cifar10_files(splits: Mapping[str, ImageSet]) -> Files:
 
 
 def _cifar100_files(splits: Mapping[str, ImageSet]) -> Files:
-    """A byte for the coarse label, one for the fine one, then an image's 3,072."""
+    """Yields the binary version: per image a byte each for the coarse and the fine label, and 3,072 for the pixels."""
     for split in ("train", "test"):
         for start in range(0, len(splits[split]), 10_000):
             fine = splits[split].labels[start : start + 10_000]
@@ -98,7 +100,7 @@ def _rows(labels: list[np.ndarray], images: np.ndarray) -> bytes:
 
 
 def _idx_files(splits: Mapping[str, ImageSet]) -> Files:
-    """IDX: a magic number, the dimensions, then the bytes."""
+    """Yields the IDX files: a magic number, the dimensions, then the bytes."""
     for split, name in (("train", "train"), ("test", "t10k")):
         images, labels = splits[split].images, splits[split].labels
         yield f"{name}-images-idx3-ubyte", struct.pack(">4I", 2051, len(images), *images.shape[2:]) + images.tobytes()
@@ -171,16 +173,16 @@ NAMES = ("digits", *KNOWN)
 
 
 def plain(name: str) -> str:
-    """Small letters and digits alone: 'CIFAR-10' and 'cifar_10' are both 'cifar10'."""
+    """Reduces a name to lower-case letters and digits: 'CIFAR-10' and 'cifar_10' both give 'cifar10'."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def named(name: str) -> str | None:
-    """The name in `NAMES` that a spelling means, such as 'cifar10' for 'CIFAR-10'; else None."""
+    """Returns the name in `NAMES` that `name` is a spelling of, such as 'cifar10' for 'CIFAR-10'; else None."""
     return next((known for known in NAMES if plain(known) == plain(name)), None)
 
 
 def folder_of(file_or_folder: str) -> str | None:
-    """The known data set that a folder or an `.npz` file of this name should hold, by its name; else None."""
+    """Returns the known data set that a folder or `.npz` file of this name should hold, else None."""
     stem = plain(file_or_folder.removesuffix(".npz"))
     return next((name for name, known in KNOWN.items() if stem in (plain(name), *known.folders)), None)

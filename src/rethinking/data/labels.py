@@ -1,4 +1,4 @@
-"""From labels as they are stored to class indices: by name, the same in every split, and none where there is none."""
+"""Turns stored labels into class indices. Splits are matched by class name; missing labels are found."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ Value = int | str | None  # a label; None is "no label"
 
 @dataclass(frozen=True)
 class Classes:
-    """Of a split: the rows that have a label, int64 ascending, and their class indices, int64."""
+    """The labelled images of a split: their rows, int64 ascending, and their class indices, int64."""
 
     rows: np.ndarray
     labels: np.ndarray
 
 
 def classify(splits: dict[str, Split], skip_unlabelled: bool) -> tuple[list[str], dict[str, Classes], list[str]]:
-    """Class names, the labelled rows of each split, and what was left out, a sentence each.
+    """Returns the class names, the labelled rows of each split, and notes on what was left out, one sentence each.
 
-    Class names are those that the training set declares, else its labels in order. Other splits are matched by name.
-    A split without any label has no rows. Raises `InputError` for images without a label unless `skip_unlabelled`, for
-    labels that are no classes, and for a class that the training set lacks.
+    Class names are those that the training set declares, else its sorted labels. Labels of other splits are matched by
+    name. A split without any label has no rows.
+
+    Raises `InputError` for images without a label unless `skip_unlabelled`, for labels that are no classes, and for a
+    class that the training set lacks.
     """
     train = splits["train"]
     values = {name: _values(split) for name, split in splits.items()}
     names = _class_names(train, values["train"])
     index = {name: position for position, name in enumerate(names)}
     if len(index) < len(names):
-        raise InputError(f"two classes of {train.where} have one name: {_listed(sorted(names))}")
+        raise InputError(f"two classes of {train.where} have the same name: {_listed(sorted(names))}")
     classes, notes = {}, []
     for name, split in splits.items():
         rows = np.array([row for row, value in enumerate(values[name]) if value is not None], dtype=np.int64)
@@ -57,14 +59,14 @@ def classify(splits: dict[str, Split], skip_unlabelled: bool) -> tuple[list[str]
             )
         classes[name] = Classes(rows, np.array([index[value] for value in present], dtype=np.int64))
         if untrained := sorted({*present} - {names[label] for label in classes["train"].labels}):
-            notes.append(f"no training images: {_listed(untrained)}, among the classes of {split.where}")
+            notes.append(f"classes of {split.where} without training images: {_listed(untrained)}")
     if len(names) < 2:
-        raise InputError(f"{train.where} has one class alone, '{names[0]}'; two are needed at least")
+        raise InputError(f"{train.where} has only one class, '{names[0]}'; at least two are needed")
     return names, classes, notes
 
 
 def has_labels(split: Split) -> bool:
-    """Whether any image of it has one."""
+    """Whether any image of the split has a label."""
     return any(value is not None for value in _values(split))
 
 
@@ -78,28 +80,30 @@ def _class_names(split: Split, values: Sequence[Value]) -> list[str]:
 
 
 def _values(split: Split) -> list[Value]:
-    """Every label as the number or name it means."""
+    """Returns every label as the number or name that it stands for."""
     labels = split.labels
     if labels is None:
         return [None] * len(split.images)
     if len(labels) != len(split.images):
         raise InputError(f"{split.where} has {len(split.images):,} images, but {len(labels):,} labels")
     stored = labels.values.tolist() if isinstance(labels.values, np.ndarray) else labels.values
-    meant = [_meant(value, split.where, row) for row, value in enumerate(stored)]
+    values = [_value(value, split.where, row) for row, value in enumerate(stored)]
     if labels.names is None:
-        return meant
-    return [_named(value, labels, split.where, row) for row, value in enumerate(meant)]
+        return values
+    return [_named(value, labels, split.where, row) for row, value in enumerate(values)]
 
 
-def _meant(value: Any, where: str, row: int) -> Value:
-    """A stored label as a number or a text; None where it is missing or -1."""
+def _value(value: Any, where: str, row: int) -> Value:
+    """Returns a stored label as a number or a text; None if it is missing or -1."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
         if not value.is_integer():
-            raise InputError(f"the label {value!r} of image {row} of {where} is no class: whole numbers or texts are")
+            raise InputError(
+                f"the label {value!r} of image {row} of {where} is no class; labels must be whole numbers or texts"
+            )
         value = int(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -109,7 +113,7 @@ def _meant(value: Any, where: str, row: int) -> Value:
 
 
 def _named(value: Value, labels: Labels, where: str, row: int) -> Value:
-    """The class that an index stands for."""
+    """Returns the name of the class whose index `value` is."""
     assert labels.names is not None, "checked by the caller"
     if value is None or isinstance(value, str):
         return value

@@ -1,6 +1,6 @@
-"""Arrays in files that are mapped into memory: the system reads what is used, and drops it where memory is short.
+"""Arrays in memory-mapped files, which may be larger than the machine's memory.
 
-They may be larger than the machine's memory.
+The operating system reads the parts that are used, and drops them if memory is short.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rethinking.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" else 0  # Python has it from 3.13 on
+NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" else 0  # in Python from 3.13 on
 
 
 def read(path: Path) -> np.ndarray:
-    """The array of a `.npy` file. It can be written to, as PyTorch wants it; the file stays as it is.
+    """Maps the array of a `.npy` file. The array is writable, as PyTorch expects; the file never changes.
 
-    NumPy's own way of mapping, "c", is refused by Linux where the file is larger than the memory of the machine.
+    NumPy's mode "c" would map it too, but Linux refuses that mode if the file is larger than the machine's memory.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
         writable: np.ndarray = np.load(path, mmap_mode="c")
@@ -41,12 +41,12 @@ def read(path: Path) -> np.ndarray:
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, folder: Path) -> torch.Tensor:
-    """A tensor to be filled, in a file of `folder` that has no name and is gone with the tensor.
+    """Returns an uninitialized tensor in an unnamed file in `folder`.
 
-    Raises `RunError` where the disk has no room for all of it. It is reserved here: to write into the mapping of a full
-    disk would end the process.
+    Raises `RunError` if the disk has no room for all of it. The room is reserved here, because a write into the mapping
+    of a full disk would end the process.
     """
-    import torch  # which reading does without
+    import torch  # `read` does not need it
 
     size = math.prod(shape) * dtype.itemsize
     if not size:

@@ -1,6 +1,6 @@
-"""The randomization operators of Section 2.1, one class each. This is the door for further ones.
+"""The randomization operators of Section 2.1, one class each. Your own operators are classes of the same kind.
 
-An operator is drawn once, before training, and fixed from then on. A new one is a class in any file:
+An operator is drawn once, before training, and then stays fixed. A new one is a class in any file:
 
     from rethinking.data.operators import Operator, register
 
@@ -9,12 +9,14 @@ An operator is drawn once, before training, and fixed from then on. A new one is
         def change_labels(self, labels, num_classes, random):
             return num_classes - 1 - labels
 
-`--randomization FILE.py:ReversedLabels` takes it from its file. A package that is installed gives it a name of its own
-through the entry point `rethinking.operators`. What an operator overrides decides what the package does: where it has
-`change_labels`, metrics tell changed labels from untouched ones; where it has `change_pixels`, runs that are trained
-together share their images only with the same operator, options and seed.
+`--randomization FILE.py:ReversedLabels` loads it from its file. An installed package gives it a name through the entry
+point `rethinking.operators`.
 
-PyTorch is imported where it is used: the command line asks for names and options alone.
+The methods that an operator overrides decide what the package does. With `change_labels`, metrics are split into
+changed and untouched labels. With `change_pixels`, runs that train together share images only if operator, options and
+seed are equal.
+
+PyTorch is imported inside functions, because the command line needs only names and options.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operator:
-    """What is randomized. The fields of a subclass, a frozen dataclass, are its options, with their defaults.
+    """Base class of the randomization operators. A subclass is a frozen dataclass whose fields are its options.
 
     A subclass checks its options in `__post_init__` and raises `InputError`.
 
-    own_classes: number of classes of the labels it makes, where they stand in place of the data's; there is no test set
-        then, of which no such label is right
+    own_classes: number of classes of the operator's labels, if they replace the data's classes. Such a run has no test
+        set, because no label of a test image would be right
     independent: whether each label is drawn by itself, so that one example can be replaced by another
     """
 
@@ -50,31 +52,41 @@ class Operator:
     independent: ClassVar[bool] = False
 
     def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
-        """Returns the labels to train on, int64 (n,), of the true ones; test labels stay as they are."""
+        """Returns the labels to train on. Test labels stay as they are.
+
+        labels: the true labels, int64 (n,); the result has the same dtype and shape
+        random: the streams of the randomization's seed
+        """
         return labels
 
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-        """Returns both splits with other images or a permutation of the `positions` of the cropped image."""
+        """Returns both splits with other images or with a permutation of positions.
+
+        positions: number of positions of the cropped image, height times width
+        random: the streams of the randomization's seed
+        """
         return train, test
 
     @property
     def changes_labels(self) -> bool:
+        """Whether the operator changes labels."""
         return type(self).change_labels is not Operator.change_labels
 
     @property
     def changes_pixels(self) -> bool:
+        """Whether the operator changes pixels."""
         return type(self).change_pixels is not Operator.change_pixels
 
     @property
     def permutes_alone(self) -> bool:
-        """Whether it draws permutations of positions, whatever the images are."""
+        """Whether the operator only draws permutations of positions, independent of the images."""
         return type(self).change_pixels in (ShuffledPixels.change_pixels, RandomPixels.change_pixels)
 
     @property
     def corrupts_labels(self) -> bool:
-        """Whether labels of the data's classes differ from the true ones, so that metrics tell them apart."""
+        """Whether the labels are still of the data's own classes, so that metrics can tell changed from true labels."""
         return self.changes_labels and self.own_classes is None
 
     def num_outputs(self, num_classes: int) -> int:
@@ -87,14 +99,14 @@ Kind = TypeVar("Kind", bound=type[Operator])
 
 
 def register(name: str) -> Callable[[Kind], Kind]:
-    """Makes the operator below it known by `name`. Raises `ValueError` for a name of the package's own."""
+    """Registers the decorated operator under `name`. Raises `ValueError` for a name that the package itself uses."""
     return OPERATORS.register(name)
 
 
 def create(name: str, corruption_prob: float | None, options: Mapping[str, Any]) -> Operator:
     """Returns the operator of that name, with its options.
 
-    Raises `InputError` for an unknown name, an option that it lacks, or values that it refuses.
+    Raises `InputError` for an unknown name, for an unknown option, and for a value that the operator refuses.
     """
     kind = OPERATORS.find(name)
     if not (isinstance(kind, type) and issubclass(kind, Operator)):
@@ -106,7 +118,8 @@ def create(name: str, corruption_prob: float | None, options: Mapping[str, Any])
         if "corruption_prob" not in known:
             takes = ", ".join(other for other, one in OPERATORS.registered() if hasattr(one, "corruption_prob"))
             raise InputError(
-                f"corruption_prob goes with randomization {takes}, not {name}; leave one out or change the other"
+                f"corruption_prob goes with randomization {takes}, not {name}; leave corruption_prob out, or change the"
+                " randomization"
             )
         options = {**options, "corruption_prob": corruption_prob}
     for option in options:
@@ -119,19 +132,19 @@ def create(name: str, corruption_prob: float | None, options: Mapping[str, Any])
 
 
 def digest(operator: Operator) -> str | None:
-    """SHA-256 of the source of an operator that is not the package's own."""
+    """Returns the SHA-256 of an operator's source; None for the package's own operators."""
     return digest_of_source(type(operator)) if is_own(operator) else None
 
 
 def is_own(operator: Operator) -> bool:
-    """Whether it is somebody's own, not the package's."""
+    """Whether the operator is a user's own, not the package's."""
     return type(operator).__module__ != __name__
 
 
 @register("none")
 @dataclass(frozen=True)
 class TrueLabels(Operator):
-    """Nothing is randomized."""
+    """Changes nothing: the true labels and the original images (Section 2.1)."""
 
     independent = True
 
@@ -139,16 +152,17 @@ class TrueLabels(Operator):
 @register("random_labels")
 @dataclass(frozen=True)
 class RandomLabels(Operator):
-    """Every training label is a uniform draw over all classes."""
+    """Replaces every training label by a uniform draw over all classes (Section 2.1)."""
 
     independent = True
 
     @property
     def probability(self) -> float:
-        """That a label is replaced."""
+        """The probability that a label is replaced."""
         return 1.0
 
     def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
+        """Returns the labels after `corrupt_labels`, int64 (n,)."""
         from rethinking.data.draws import corrupt_labels
 
         return corrupt_labels(labels, num_classes, self.probability, random.seed, *random.purpose)
@@ -157,7 +171,7 @@ class RandomLabels(Operator):
 @register("partial_corrupt")
 @dataclass(frozen=True)
 class PartialCorrupt(RandomLabels):
-    """Each training label, with probability `corruption_prob`, is replaced by a uniform draw over all classes."""
+    """Replaces each training label with probability `corruption_prob` by a uniform draw over all classes."""
 
     corruption_prob: float | None = None
 
@@ -169,6 +183,7 @@ class PartialCorrupt(RandomLabels):
 
     @property
     def probability(self) -> float:
+        """The probability that a label is replaced: `corruption_prob`."""
         assert self.corruption_prob is not None
         return self.corruption_prob
 
@@ -176,11 +191,12 @@ class PartialCorrupt(RandomLabels):
 @register("shuffled_pixels")
 @dataclass(frozen=True)
 class ShuffledPixels(Operator):
-    """One permutation of positions for all images, training and test."""
+    """Permutes the pixels of all training and test images by one permutation (Section 2.1)."""
 
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
+        """Returns both splits with the one permutation."""
         from rethinking.data.draws import shuffled_pixels
 
         permutation = shuffled_pixels(positions, random.seed)
@@ -190,11 +206,12 @@ class ShuffledPixels(Operator):
 @register("random_pixels")
 @dataclass(frozen=True)
 class RandomPixels(Operator):
-    """A permutation of positions for each image, training and test."""
+    """Permutes the pixels of each training and test image by a permutation of its own (Section 2.1)."""
 
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
+        """Returns both splits with a permutation for each image."""
         from rethinking.data.draws import random_pixels
 
         def permuted(split: RandomizedSplit, name: str) -> RandomizedSplit:
@@ -206,11 +223,12 @@ class RandomPixels(Operator):
 @register("gaussian_pixels")
 @dataclass(frozen=True)
 class GaussianPixels(Operator):
-    """Noise in place of images, training and test, with mean and variance of the training images."""
+    """Replaces all images by Gaussian noise with the mean and variance of the training images (Section 2.1)."""
 
     def change_pixels(
         self, train: RandomizedSplit, test: RandomizedSplit | None, positions: int, random: Streams
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
+        """Returns both splits with float32 noise on the 0-255 scale in place of the images."""
         from rethinking.data.draws import gaussian_pixels, pixel_moments
 
         moments = pixel_moments(chunk for _, chunk in train.chunks())
@@ -225,11 +243,12 @@ class GaussianPixels(Operator):
 @register("random_signs")
 @dataclass(frozen=True)
 class RandomSigns(Operator):
-    """The signs of Equation 1 in place of labels: two classes, equally likely."""
+    """Replaces the labels by the signs of Equation 1: two equally likely classes."""
 
     own_classes = 2
 
     def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
+        """Returns the signs as classes 0 and 1, int64 (n,)."""
         from rethinking.data.draws import random_signs
 
         return random_signs(len(labels), random.seed)

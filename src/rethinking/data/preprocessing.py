@@ -1,7 +1,7 @@
-"""What happens to an image between the data set and the network (Appendix A), on whole batches, on the device.
+"""The steps between the data set and the network (Appendix A), on whole batches, on the device.
 
-Scale to 0-1, crop, augment, whiten, permute, in this order: whitening takes mean and standard deviation, which a
-permutation of positions does not change, so permutations come last and compose with everything.
+The order is: scale to 0-1, crop, augment, whiten, permute. Whitening uses the mean and standard deviation, which a
+permutation of positions does not change. So permutations come last and combine with every other step.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from rethinking.seeding import generator
 
 MAX_ROTATION = 25.0  # degrees, Section 3
-ZERO_PADDING = 4  # pixels a side, for a random crop of images that are no larger than the crop
+ZERO_PADDING = 4  # pixels per side, before a random crop of images that are no larger than the crop
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps of one run.
+    """The preprocessing steps of one run.
 
-    crop_size: side of the square cut out, or height and width, pixels
+    crop_size: side of the square crop, or its height and width, in pixels
     min_std: floor of the standard deviation in whitening, or 'tensorflow' for 1/sqrt(number of values)
     random_crop, flip_rotate: the augmentations, which act on training batches only
     """
@@ -35,19 +35,24 @@ class Preprocessing:
 
     @property
     def augments(self) -> bool:
+        """Whether training batches are augmented."""
         return self.random_crop or self.flip_rotate
 
     def plain(self, images: Tensor, permutation: Tensor | None = None) -> Tensor:
-        """Without augmentation: (n, channels, height, width) on 0-255 to float32 (n, channels, crop, crop)."""
+        """Preprocesses without augmentation.
+
+        images: (n, channels, height, width) on the 0-255 scale; the result is float32 (n, channels, crop, crop)
+        permutation: as in `RandomizedSplit`, for these images
+        """
         return permute_pixels(whiten(scale(centre_crop(images, self.crop_size)), self.min_std), permutation)
 
     def augmented(self, images: Tensor, draws: AugmentationDraws, permutation: Tensor | None = None) -> Tensor:
-        """With this epoch's draws for these images; shapes as `plain`."""
+        """Preprocesses with the augmentation `draws` of these images; shapes as in `plain`."""
         size = sides(self.crop_size)
         if self.random_crop and any(side <= cropped for side, cropped in zip(images.shape[-2:], size, strict=True)):
             images = F.pad(images, [ZERO_PADDING] * 4)
         margins = [side - cropped for side, cropped in zip(images.shape[-2:], size, strict=True)]
-        # Side by side, since a tensor of the margins would have to be sent to the device for every batch.
+        # Margins stay Python numbers: a tensor of margins would be copied to the device for every batch.
         down, across = (
             drawn * (margin + 1) if self.random_crop else torch.full_like(drawn, margin // 2)
             for margin, drawn in zip(margins, draws.corner.unbind(dim=1), strict=True)
@@ -62,7 +67,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class AugmentationDraws:
-    """One epoch's draws, a row an image: corner in [0, 1), float32 (n, 2); flip, bool (n,); angle in degrees, (n,)."""
+    """One epoch's augmentation draws, one row per image.
+
+    corner: position of the crop in [0, 1), float32 (n, 2)
+    flip: whether the image is mirrored, bool (n,)
+    angle: rotation in degrees, float32 (n,)
+    """
 
     corner: Tensor
     flip: Tensor
@@ -70,7 +80,7 @@ class AugmentationDraws:
 
     @classmethod
     def of_epoch(cls, images: int, seed: int, epoch: int, device: torch.device) -> AugmentationDraws:
-        """Every image's own draws for `epoch`, whatever the order of the batches."""
+        """Draws for each of `images` images in `epoch`. The draws do not depend on the order of batches."""
         uniform = torch.rand(4, images, generator=generator(seed, "augmentation", epoch)).to(device)
         return cls(uniform[:2].T.contiguous(), uniform[2] < 0.5, (uniform[3] * 2 - 1) * MAX_ROTATION)
 
@@ -79,23 +89,27 @@ class AugmentationDraws:
 
 
 def scale(images: Tensor) -> Tensor:
-    """From 0-255 to 0-1, float32."""
+    """Scales 0-255 to 0-1, float32."""
     return images.float() / 255.0
 
 
 def sides(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a crop, a square where one side is given."""
+    """Returns the height and width of a crop: a square if one side is given."""
     return (size, size) if isinstance(size, int) else size
 
 
 def centre_crop(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Cuts out the centre: (..., h, w) to (..., height, width), for `size` a side or (height, width)."""
     height, width = sides(size)
     top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
     return images[..., top : top + height, left : left + width]
 
 
 def crop(images: Tensor, corners: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Windows of `size` whose (top, left) are `corners`, int64 (n, 2): (n, c, h, w) to (n, c, height, width)."""
+    """Cuts out windows of `size` at `corners`: (n, c, h, w) to (n, c, height, width).
+
+    corners: (top, left) of each window, int64 (n, 2)
+    """
     down, across = (torch.arange(side, device=images.device) for side in sides(size))
     image = torch.arange(len(images), device=images.device)[:, None, None]
     rows, columns = corners[:, 0, None] + down, corners[:, 1, None] + across
@@ -105,20 +119,20 @@ def crop(images: Tensor, corners: Tensor, size: int | tuple[int, int]) -> Tensor
 def crop_flip_rotate(
     images: Tensor, corners: Tensor, size: int | tuple[int, int], flip: Tensor, angle: Tensor
 ) -> Tensor:
-    """The window at `corners`, mirrored where `flip`, then turned counter-clockwise by `angle` degrees.
+    """Cuts out the window at `corners`, mirrors it where `flip`, and rotates it counter-clockwise by `angle` degrees.
 
-    It turns about its centre, in one bilinear look-up, so pixels just outside the window fill its
-    turned corners where the image has them; beyond the image there is black. Shapes as `crop`; float32.
+    The rotation is about the window's centre, in one bilinear look-up. Pixels just outside the window fill its rotated
+    corners; beyond the image it is black. Shapes as in `crop`; the result is float32.
     """
     height, width = sides(size)
     down, across = (torch.arange(side, device=images.device) - (side - 1) / 2 for side in (height, width))
     y, x = torch.meshgrid(down, across, indexing="ij")
     radians = angle[:, None, None] * (math.pi / 180)
     cos, sin = radians.cos(), radians.sin()
-    # Where in the mirrored window the value at (y, x) comes from, with rows counted downwards; then in the window.
+    # The source of the value at (y, x), first in the mirrored window, rows counted downwards, then in the window.
     source_y = cos * y + sin * x
     source_x = (cos * x - sin * y) * torch.where(flip, -1.0, 1.0)[:, None, None]
-    # In the units of `grid_sample`: -1 and 1 are the first and last pixel.
+    # `grid_sample` takes coordinates in which -1 and 1 are the first and last pixel.
     grid_x = (corners[:, 1, None, None] + (width - 1) / 2 + source_x) * (2 / (images.shape[-1] - 1)) - 1
     grid_y = (corners[:, 0, None, None] + (height - 1) / 2 + source_y) * (2 / (images.shape[-2] - 1)) - 1
     grid = torch.stack([grid_x, grid_y], dim=-1)
@@ -126,10 +140,11 @@ def crop_flip_rotate(
 
 
 def whiten(images: Tensor, min_std: float | str) -> Tensor:
-    """(x - mean) / max(std, min_std) for each image, over all its values (Appendix A); population std.
+    """Computes (x - mean) / max(std, min_std) over all values of each image (Appendix A); `std` is the population's.
 
-    Each image's first value is taken off first, which changes nothing but the rounding: a flat image gives zeros.
-    An image has the same result in every batch: where a large one is alone, PyTorch would share its sum among threads.
+    The first value of each image is subtracted beforehand. This changes only the rounding, and gives zeros for a flat
+    image. An image has the same result in every batch. PyTorch would share the sum of a large image among threads if it
+    were alone, so a single image is computed as two.
     """
     if len(images) == 1:
         return whiten(images.expand(2, -1, -1, -1), min_std)[:1]
@@ -141,7 +156,11 @@ def whiten(images: Tensor, min_std: float | str) -> Tensor:
 
 
 def permute_pixels(images: Tensor, permutation: Tensor | None) -> Tensor:
-    """Output position p of every channel takes the value of input position permutation[p]; see `RandomizedSplit`."""
+    """Permutes positions: output position p of every channel takes the value at input position permutation[p].
+
+    images: (n, channels, height, width)
+    permutation: as in `RandomizedSplit`; None changes nothing
+    """
     if permutation is None:
         return images
     flat = images.flatten(2)

@@ -1,6 +1,6 @@
-"""A split of the data after its randomization (Section 2.1): an operator, a replaced example, noise.
+"""Changes a split of the data (Section 2.1): applies an operator, replaces an example, or adds noise.
 
-Labels are replaced in the training set only. Pixel operators act on the test images too.
+Label operators change the training set only. Pixel operators change the test images too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from rethinking.seeding import Streams, generator, global_streams
 def replace_example(
     train: RandomizedSplit, test: RandomizedSplit, index: int, operator: Operator, *, num_classes: int, seed: int
 ) -> RandomizedSplit:
-    """`train` with its image and label at `index` replaced by those of `test`: neighbours in Section 2.2's stability.
+    """Returns `train` with the image and label at `index` replaced by those of `test`.
 
-    The new label is changed as the others were, by a draw of its own.
+    Both training sets are neighbours, as uniform stability compares them (Section 2.2). The new label is changed by the
+    same operator, with a draw of its own.
     """
     labels = operator.change_labels(test.true_labels.clone(), num_classes, Streams(seed, ("replacements",)))
 
@@ -43,9 +44,12 @@ def replace_example(
 
 
 def add_noise(split: RandomizedSplit, std: float, seed: int, name: str) -> RandomizedSplit:
-    """`split` with white noise of `std`, on the 0-255 scale, added to its images once and unclipped: float32.
+    """Returns `split` with white noise added to its images once: float32, unclipped.
 
-    Not an operator of the paper: it gives back some of the fine detail that JPEG compression takes from images.
+    std: standard deviation of the noise on the 0-255 scale
+    name: word of the split, so that each split has its own draws
+
+    This is no operator of the paper. It restores some of the fine detail that JPEG compression removes from images.
     """
     noisy = split.copied(torch.float32)
     draws = generator(seed, "pixels", "noise", name)
@@ -63,9 +67,11 @@ def apply(
     positions: int,
     seed: int,
 ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Returns both splits after `operator`; `positions` are those of the cropped image.
+    """Returns both splits after `operator`.
 
-    Raises `InputError` where the operator makes labels or images that are none.
+    positions: number of positions of the cropped image
+
+    Raises `InputError` if the operator fails, or returns invalid labels or images.
     """
     random = Streams(seed)
     if operator.changes_labels:
@@ -79,7 +85,7 @@ def apply(
     if operator.changes_pixels:
         with _failing_in_one_line(operator, seed):
             given = train, test
-            if operators.is_own(operator):  # it may write into the images
+            if operators.is_own(operator):  # a user's operator may write into the images
                 given = train.copied(), test.copied() if test else None
             changed_train, changed_test = operator.change_pixels(*given, positions, random)
         train = _checked(operator, train, changed_train, positions)
@@ -89,13 +95,13 @@ def apply(
 
 @contextlib.contextmanager
 def _failing_in_one_line(operator: Operator, seed: int) -> Iterator[None]:
-    """What somebody's own operator raises is an `InputError`; what it draws from global generators is the seed's."""
+    """Turns what a user's operator raises into an `InputError`. Its draws from global generators follow the seed."""
     try:
         with global_streams(seed, "operator") if operators.is_own(operator) else contextlib.nullcontext():
             yield
     except (InputError, RunError):
         raise
-    except Exception as error:  # whatever it is
+    except Exception as error:  # a user's operator may raise any type
         if not operators.is_own(operator):
             raise
         raise InputError(f"{type(operator).__name__} fails: {in_one_line(error)}") from error
@@ -104,29 +110,30 @@ def _failing_in_one_line(operator: Operator, seed: int) -> Iterator[None]:
 def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) -> None:
     name = type(operator).__name__
     if not isinstance(labels, Tensor):
-        raise InputError(f"{name} must make a tensor of labels, not {type(labels).__name__}")
+        raise InputError(f"{name} must return a tensor of labels, not {type(labels).__name__}")
     if labels.dtype != torch.int64 or labels.shape != (count,):
         raise InputError(
-            f"{name} must make int64 labels of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}"
+            f"{name} must return int64 labels of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}"
         )
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise InputError(f"{name} must make labels from 0 to {classes - 1}, not {labels.min()} to {labels.max()}")
+        raise InputError(f"{name} must return labels from 0 to {classes - 1}, not {labels.min()} to {labels.max()}")
 
 
 def _checked(operator: Operator, old: RandomizedSplit, new: RandomizedSplit | None, positions: int) -> RandomizedSplit:
-    """Returns `new` with what is known of its images. Raises `InputError` where they are none."""
+    """Returns `new`, which records whether its images are new. Raises `InputError` if it is no valid split."""
     name = type(operator).__name__
     if not isinstance(new, RandomizedSplit) or not torch.equal(new.labels, old.labels):
-        raise InputError(f"{name} changes pixels and must leave the labels of both splits")
+        raise InputError(f"{name} changes pixels, so it must leave the labels of both splits as they are")
     shape = tuple(new.images.shape) if new.rows is None else tuple(new.shape)
     if shape != tuple(old.shape) or new.images.dtype not in (torch.uint8, torch.float32):
         raise InputError(
-            f"{name} must make uint8 or float32 images of shape {tuple(old.shape)}, not {new.images.dtype} of {shape}"
+            f"{name} must return uint8 or float32 images of shape {tuple(old.shape)}, not {new.images.dtype} of {shape}"
         )
     permutation = new.permutation
     if permutation is not None and permutation.shape not in ((positions,), (len(new), positions)):
         raise InputError(
-            f"{name} must permute {positions} positions, for all images or each, not {tuple(permutation.shape)}"
+            f"{name} must return a permutation of shape ({positions},) or ({len(new)}, {positions}), not"
+            f" {tuple(permutation.shape)}"
         )
     if new.images is old.images or _show_the_same(old, new):
         return replace(new, images=old.images, rows=old.rows, redrawn=False)

@@ -1,7 +1,7 @@
-"""`randomize`: the operators of Section 2.1 on the data of a training loop that is not ours.
+"""`randomize`: applies the operators of Section 2.1 to the data of your own training loop.
 
-The draws are those of a run with the same seed on the same data. So labels are those of the run's
-`randomization.safetensors`, image for image, and a permutation moves the same positions.
+The draws are those of a run with the same seed on the same data. So the labels equal those in the run's
+`randomization.safetensors`, image by image, and a permutation moves the same positions.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from rethinking.data.readers import in_memory, tables
 from rethinking.data.readers.contents import Labels, ReadOptions, Split, Stored
 from rethinking.errors import InputError
 
-CHECKED = 3  # items whose labels are compared with a data set's list of labels
-LISTS = ("targets", "labels")  # attributes with all labels, as data sets like torchvision's have them
+CHECKED = 3  # number of items whose labels are compared with a data set's list of labels
+LISTS = ("targets", "labels")  # attributes that hold all labels, in data sets like torchvision's
 KEPT = ("classes", "class_to_idx")
 
-Change = Callable[[Any, int], Any]  # of an image and its row to the image that stands in its place
+Change = Callable[[Any, int], Any]  # (image, row) -> the image that replaces it
 
 
 @dataclass(frozen=True, eq=False)
 class RandomizationRecord:
-    """What was randomized, and what of it is small enough to keep.
+    """The record of a randomization: what was applied, and its labels and shared permutation.
 
-    operator, options, seed: as given, the options as text; class_names: those of the labels
-    labels, true_labels: of the training set, class indices int64 (n,)
-    permutation: int32 (positions,), the one for all images; None where there is none, or where each image has its own
-    fingerprint, test_fingerprint: SHA-256 of what was drawn for each set, as in a run's `randomization.safetensors`
+    operator, options, seed: as given; the options as text
+    class_names: names of the classes of `labels`
+    labels, true_labels: of the training set, class indices, int64 (n,)
+    permutation: int32 (positions,), shared by all images; None without one, or if each image has its own
+    fingerprint, test_fingerprint: SHA-256 of the draws for each set, as in a run's `randomization.safetensors`
     """
 
     operator: str
@@ -64,7 +65,7 @@ class RandomizationRecord:
         return self.labels != self.true_labels
 
     def write(self, path: str | Path) -> None:
-        """Writes it as a safetensors file. Raises `RunError` where the file cannot be written."""
+        """Writes the record as a safetensors file. Raises `RunError` if the file cannot be written."""
         tensors = {"labels": self.labels, "true_labels": self.true_labels}
         if self.permutation is not None:
             tensors["permutation"] = self.permutation
@@ -82,7 +83,10 @@ class RandomizationRecord:
 
     @classmethod
     def read(cls, path: str | Path) -> RandomizationRecord:
-        """Reads what `write` wrote. Raises `InputError` where it is none, `RunError` where it is out of reach."""
+        """Reads a record that `write` wrote.
+
+        Raises `InputError` if the file is missing, damaged or no record, and `RunError` if it cannot be read.
+        """
         content = files.read(Path(path))
         if content is None:
             raise InputError(f"there is no file {path}")
@@ -102,15 +106,17 @@ class RandomizationRecord:
                 details.get("test"),
             )
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
-            raise InputError(f"{path} is no record that RandomizationRecord.write wrote, or is damaged") from None
+            raise InputError(f"{path} is damaged, or is no record that RandomizationRecord.write wrote") from None
 
 
 @dataclass(frozen=True, eq=False)
 class Randomized:
-    """Data after an operator, of the kind that was given.
+    """Data after an operator, in the form in which it was given.
 
-    data: to train on; test: images to test on, None where none were given, or where the operator's labels are not the
-    data's, so that no label of a test image is right
+    data: the training set
+    test: the test set; None if none was given, or if the operator's labels replace the data's classes, so that no label
+        of a test image would be right
+    record: what was drawn
     """
 
     data: Any
@@ -130,39 +136,42 @@ def randomize(
     label_column: str | None = None,
     **options: Any,
 ) -> Randomized:
-    """Applies a randomization operator to data for a training loop of one's own.
+    """Applies a randomization operator (Section 2.1) to data for your own training loop.
 
     dataset, test: each a torch `Dataset` with a length, a `datasets.Dataset`, or a pair (images, labels) of arrays,
-        tensors or lists. The same kind comes back. A torch `Dataset` is wrapped, and its items are changed as they are
-        read; the others are changed at once
-    operator: a name, or somebody's own by `FILE.py:CLASS`; options: those of the operator
-    seed: the draws are those of a run with this `randomization_seed`
-    num_classes: of whole-number labels that are not all in the training set; else the classes are those of a run on
-        the data
-    image_column, label_column: of a `datasets.Dataset`
+        tensors or lists. The result has the same form. A torch `Dataset` is wrapped and its items change when they are
+        read; the other forms change at once
+    operator: a name, or your own operator as `FILE.py:CLASS`
+    options: options of the operator
+    seed: a run with this `randomization_seed` has the same draws
+    num_classes: number of classes, for whole-number labels if not every class has a training image. Without it the
+        classes are those of a run on the data
+    image_column, label_column: columns of a `datasets.Dataset`
 
-    Test images keep their labels; their pixels change as in a run. A permutation acts on all positions of an image, as
-    in a run that does not crop. Noise, and an own operator's images, are on the scale of the image that they replace:
-    divided by 255 for floats, and rounded and cut to 0-255 for 8 bits. For them all images are read into the cache and
-    must be 8-bit or floats from 0 to 1; other operators do not look at the images.
+    Test images keep their labels; their pixels change as in a run. A permutation moves all positions of an image, as in
+    a run that does not crop.
 
-    Raises `InputError` for an unknown operator or option, and for data that is in none of the forms.
+    Noise and the images of your own operators take the scale of the image that they replace. For floats they are
+    divided by 255; for 8 bits they are rounded and clipped to 0-255. These operators read all images into the cache, so
+    images must be 8-bit or floats from 0 to 1. Other operators do not look at the images.
+
+    Raises `InputError` for an unknown operator or option, and for data in none of these forms.
     """
     _check(operator, seed, num_classes)
-    drawn_by = operators.create(operator, corruption_prob, options)
+    chosen = operators.create(operator, corruption_prob, options)
     reading = ReadOptions(image_column=image_column, label_column=label_column)
     forms = {"train": _form(dataset, "the training set", reading)}
     if test is not None:
         forms["test"] = _form(test, "the test set", reading)
     class_names, labels = _classes(forms, num_classes)
-    shape = forms["train"].shape() if drawn_by.changes_pixels else (1, 0, 0)
-    if drawn_by.changes_pixels and not drawn_by.permutes_alone:
+    shape = forms["train"].shape() if chosen.changes_pixels else (1, 0, 0)
+    if chosen.changes_pixels and not chosen.permutes_alone:
         images = _images(sources.load(sources.adopt(dataset, test, options=reading)))
     else:
         images = {name: torch.empty(len(form), 1, 0, 0, dtype=torch.uint8) for name, form in forms.items()}
     splits = {name: RandomizedSplit(images[name], labels[name], labels[name]) for name in forms}
     train_split, test_split = randomization.apply(
-        drawn_by,
+        chosen,
         splits["train"],
         splits.get("test"),
         num_classes=len(class_names),
@@ -171,8 +180,8 @@ def randomize(
     )
     if corruption_prob is not None:
         options["corruption_prob"] = corruption_prob
-    if drawn_by.own_classes is not None:
-        class_names = list(map(str, range(drawn_by.own_classes)))
+    if chosen.own_classes is not None:
+        class_names = list(map(str, range(chosen.own_classes)))
     one_for_all = train_split.permutation is not None and train_split.permutation.dim() == 1
     record = RandomizationRecord(
         registry.without_folder(operator),
@@ -186,12 +195,12 @@ def randomize(
         test_split.fingerprint() if test_split else None,
     )
     values = None
-    if drawn_by.changes_labels:
-        known = None if drawn_by.own_classes else labels["train"].tolist()
+    if chosen.changes_labels:
+        known = None if chosen.own_classes else labels["train"].tolist()
         stored = _stored_labels(forms["train"].labels, known, class_names)
         values = [stored[label] for label in train_split.labels.tolist()]
     made = forms["train"].changed(values, _change(train_split, shape), record.fingerprint)
-    if drawn_by.own_classes is not None and isinstance(made, RandomizedDataset):
+    if chosen.own_classes is not None and isinstance(made, RandomizedDataset):
         made.forget_classes()
     made_test = None
     if test_split is not None:
@@ -201,9 +210,7 @@ def randomize(
 
 def _check(operator: Any, seed: Any, num_classes: Any) -> None:
     if not isinstance(operator, str):
-        raise InputError(
-            f"operator must be a name, or FILE.py:CLASS of your own, not of type {type(operator).__name__}"
-        )
+        raise InputError(f"operator must be a name or FILE.py:CLASS, not of type {type(operator).__name__}")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be a whole number from 0 on, not {seed!r}")
     if num_classes is not None and (not isinstance(num_classes, int | np.integer) or num_classes < 2):
@@ -215,7 +222,7 @@ def _check(operator: Any, seed: Any, num_classes: Any) -> None:
 
 @dataclass(frozen=True)
 class _Counted:
-    """Images that are not looked at."""
+    """A number of images whose content is not read."""
 
     count: int
 
@@ -230,13 +237,15 @@ class _Counted:
 
 
 def _classes(forms: Mapping[str, Form], num_classes: int | None) -> tuple[list[str], dict[str, Tensor]]:
-    """Class names and the class indices of each set, as a run on the data has them."""
+    """Returns the class names and each set's class indices, int64 (n,), as in a run on the data."""
     splits = {name: Split(_Counted(len(form)), form.labels, form.where) for name, form in forms.items()}
     splits = in_memory.with_class_names(splits)
     if num_classes is not None:
         named = next((split.labels.names for split in splits.values() if split.labels and split.labels.names), None)
         if named is not None and len(named) != num_classes:
-            raise InputError(f"num_classes is {num_classes}, but the data names {len(named)} classes; leave it out")
+            raise InputError(
+                f"num_classes is {num_classes}, but the data names {len(named)} classes; leave num_classes out"
+            )
         if named is None:
             names = tuple(map(str, range(num_classes)))
             splits = {
@@ -253,7 +262,10 @@ def _classes(forms: Mapping[str, Form], num_classes: int | None) -> tuple[list[s
 
 
 def _stored_labels(labels: Labels, indices: list[int] | None, class_names: list[str]) -> list[Any]:
-    """For each class the label that stands for it in the data; indices: the classes of `labels`, None for others."""
+    """Returns for each class the label that the data uses for it.
+
+    indices: class indices of `labels`; None if the operator has classes of its own
+    """
     texts = isinstance(labels.values[0], str)
     first = {} if indices is None else dict(reversed(list(zip(indices, labels.values, strict=True))))
     return [first.get(index, name if texts else index) for index, name in enumerate(class_names)]
@@ -263,7 +275,7 @@ def _stored_labels(labels: Labels, indices: list[int] | None, class_names: list[
 
 
 def _images(data: sources.ImageData) -> dict[str, Tensor]:
-    """Of each set, uint8 (n, channels, height, width)."""
+    """Returns the images of each set, uint8 (n, channels, height, width)."""
     splits = {"train": data.train, "test": data.test}
     return {name: torch.from_numpy(split.images) for name, split in splits.items() if split is not None}
 
@@ -277,11 +289,11 @@ def _change(split: RandomizedSplit, shape: tuple[int, int, int]) -> Change | Non
 
 @dataclass(frozen=True, eq=False)
 class _PixelChange:
-    """Puts other pixels into an image, which keeps its type, shape and order of axes.
+    """Replaces the pixels of an image, which keeps its type, shape and order of axes.
 
     shape: (channels, height, width) that every image must have
-    images: what stands in their places, (n, channels, height, width) on the 0-255 scale; None for themselves
-    permutation: of positions, for all images or for each
+    images: the images to show instead, (n, channels, height, width) on the 0-255 scale; None keeps each image
+    permutation: permutation of positions, for all images or for each
     """
 
     shape: tuple[int, int, int]
@@ -294,7 +306,7 @@ class _PixelChange:
             raise InputError(f"{described} is {shape}, but the first image of the training set is {self.shape}")
         if in_memory.is_tensor(image):
             plain = image.detach().cpu()
-            plain = plain.float() if plain.dtype == torch.bfloat16 else plain  # which NumPy lacks
+            plain = plain.float() if plain.dtype == torch.bfloat16 else plain  # NumPy has no bfloat16
             return torch.from_numpy(self._pixels(plain.numpy(), row, True)).to(image)
         pixels = self._pixels(np.asarray(image), row, False)
         if not hasattr(image, "getexif"):
@@ -323,14 +335,14 @@ class _PixelChange:
 
 
 def _on_scale(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Pixels on the 0-255 scale as images of a type have them."""
+    """Converts pixels from the 0-255 scale to the scale of images of type `dtype`."""
     if dtype.kind == "f":
         return (pixels / 255).astype(dtype)
     return pixels if pixels.dtype == dtype else np.rint(pixels).clip(0, 255).astype(dtype)
 
 
 def _shape(image: Any, described: str) -> tuple[int, int, int]:
-    """(channels, height, width) of an image of any type. Raises `InputError` for what is none."""
+    """Returns (channels, height, width) of an image of any type. Raises `InputError` if it is no image."""
     is_tensor = in_memory.is_tensor(image)
     shape = tuple(image.shape) if is_tensor else np.shape(image)
     if len(shape) not in (2, 3):
@@ -346,7 +358,11 @@ def _shape(image: Any, described: str) -> tuple[int, int, int]:
 
 
 class Form(Protocol):
-    """Data as it was given. labels: as read; where: in words, for messages."""
+    """Data in the form in which it was given.
+
+    labels: the labels as stored
+    where: the set's name in messages
+    """
 
     labels: Labels
     where: str
@@ -354,29 +370,32 @@ class Form(Protocol):
     def __len__(self) -> int: ...
 
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the first image."""
+        """Returns (channels, height, width) of the first image."""
 
     def changed(self, labels: list[Any] | None, change: Change | None, fingerprint: str) -> Any:
-        """The same kind of data with other labels and images; None for those that stay. Its content has a name."""
+        """Returns the same form of data with other labels and images; None keeps them.
+
+        fingerprint: SHA-256 of the draws, which identifies the new content
+        """
 
 
 def _form(given: Any, where: str, options: ReadOptions) -> Form:
     if isinstance(given, Mapping):
-        raise InputError(f"{where} is a mapping: give the training set, and the test set as test=")
+        raise InputError(f"{where} is a mapping; give the training set alone, and the test set as test=")
     if in_memory.is_table(given):
         return _Table(given, where, options)
     if options.image_column or options.label_column:
-        raise InputError(f"{where} has no columns to choose: leave image_column and label_column out")
+        raise InputError(f"{where} has no columns to choose; leave image_column and label_column out")
     if in_memory.is_pair(given):
         return _Arrays(given, where)
     data = in_memory.as_dataset(given, where)
     if in_memory.is_iterable(data):
-        raise InputError(f"{where} has no length, so that labels have no places; give a Dataset with one, or a list")
+        raise InputError(f"{where} has no length; give a Dataset that has one, or a list")
     return _Items(data, where)
 
 
 class _Arrays:
-    """Images and labels apart."""
+    """A pair (images, labels)."""
 
     def __init__(self, given: Any, where: str) -> None:
         _, labels = in_memory.pair(given, where)
@@ -404,7 +423,7 @@ class _Arrays:
 
 
 def _same_kind(given: Any, values: list[Any]) -> Any:
-    """All labels in the kind of array, series or list that they were given in."""
+    """Returns all labels as the same kind of array, series or list as `given`."""
     if in_memory.is_tensor(given):
         return torch.tensor(values, dtype=given.dtype, device=given.device).reshape(given.shape)
     if isinstance(given, np.ndarray):
@@ -415,7 +434,7 @@ def _same_kind(given: Any, values: list[Any]) -> Any:
 
 
 class _Items:
-    """A torch `Dataset`, or what has a length and items like one."""
+    """A torch `Dataset`, or another object with a length and items."""
 
     def __init__(self, data: Any, where: str) -> None:
         self.data, self.where = data, where
@@ -432,7 +451,7 @@ class _Items:
 
 
 def _labels_of(data: Any, where: str) -> list[Any]:
-    """Every label, from a list that the data set has of them, else from its items."""
+    """Returns every label: from the data set's own list if its sampled items agree, else from the items."""
     listed = _listed(data)
     if listed is not None and len(listed) == len(data):
         rows = np.unique(np.linspace(0, len(data) - 1, CHECKED).astype(int)).tolist() if len(data) else []
@@ -446,7 +465,7 @@ def _label_at(data: Any, row: int, where: str) -> Any:
 
 
 def _listed(data: Any) -> list[Any] | None:
-    """The labels that a data set has beside its items, through subsets and concatenations; else None."""
+    """Returns the labels that a data set lists, through subsets and concatenations; None if it lists none."""
     if getattr(data, "target_transform", None) is not None:
         return None
     if isinstance(data, Subset):
@@ -459,10 +478,10 @@ def _listed(data: Any) -> list[Any] | None:
 
 
 def _lists(data: Any) -> dict[str, list[Any]]:
-    """The attributes of a data set that hold a label for each image, by name."""
+    """Returns the attributes of a data set that hold a label for each image, by name."""
     found = {}
     for name in LISTS:
-        with contextlib.suppress(Exception):  # such as several numbers an image, or what somebody's property raises
+        with contextlib.suppress(Exception):  # several numbers per image, or an error of a user's property
             labels = getattr(data, name)
             found[name] = [in_memory.label_of(label, f"label {row}") for row, label in enumerate(labels)]
     return found
@@ -471,9 +490,11 @@ def _lists(data: Any) -> dict[str, list[Any]]:
 class RandomizedDataset(Dataset[Any]):
     """A torch `Dataset` whose items have other labels or pixels.
 
-    It has `classes` and `class_to_idx` where the data set within has them, and `targets` or `labels` where they are the
-    labels of its items. Raises `InputError` for an item whose label is not the one that it had when the labels were
-    drawn: then items have changed places.
+    It has `classes` and `class_to_idx` if the wrapped data set has them. It has `targets` or `labels` if they are the
+    labels of the wrapped items.
+
+    An item must have the label that it had when the labels were drawn, else reading the item raises `InputError`. So
+    the wrapped data set must keep its order.
     """
 
     def __init__(self, data: Any, true_labels: list[Any], labels: list[Any] | None, change: Change | None) -> None:
@@ -488,7 +509,7 @@ class RandomizedDataset(Dataset[Any]):
                 setattr(self, name, given if labels is None else _same_kind(given, labels))
 
     def forget_classes(self) -> None:
-        """The labels are no longer those of `classes`."""
+        """Removes `classes` and `class_to_idx`, because the labels are no longer of these classes."""
         for name in KEPT:
             vars(self).pop(name, None)
 
@@ -496,7 +517,7 @@ class RandomizedDataset(Dataset[Any]):
         return len(self._true_labels)
 
     def __getitem__(self, index: int) -> Any:
-        row = range(len(self))[index]  # counts from the end below 0; raises IndexError
+        row = range(len(self))[index]  # a negative index counts from the end; raises IndexError
         item = self.dataset[row]
         image, label = in_memory.as_item(item, row, "the data set")
         if in_memory.label_of(label, f"the label of item {row}") != self._true_labels[row]:
@@ -514,7 +535,7 @@ class RandomizedDataset(Dataset[Any]):
 
 
 def _like(label: Any, value: Any) -> Any:
-    """A label in the type that an item's label has."""
+    """Returns `value` in the type of an item's `label`."""
     if in_memory.is_tensor(label):
         return torch.full_like(label, value)
     if isinstance(label, np.ndarray):
@@ -523,14 +544,14 @@ def _like(label: Any, value: Any) -> Any:
 
 
 class _Table:
-    """A `datasets.Dataset`."""
+    """A `datasets.Dataset`, with the names of its image and label columns."""
 
     def __init__(self, given: Any, where: str, options: ReadOptions) -> None:
         self.given, self.where = given, where
         self.image, self.label = tables.columns(tables.DatasetRows(given), Path(where), options, [])
         contents = tables.read_loaded(given, where, options, any_file=True)
         labels = contents.splits["train"].labels
-        assert labels is not None, "its column was found"
+        assert labels is not None, "the label column was found"
         self.labels = labels
 
     def __len__(self) -> int:
@@ -538,12 +559,15 @@ class _Table:
 
     @property
     def _plain(self) -> Any:
-        """Whose items have images of Pillow's, whatever format and transform are set."""
+        """The data set without format and transform; its items have Pillow's images."""
         from datasets import Image
 
         plain = self.given.with_format(None)
         if not isinstance(plain.features[self.image], Image):
-            raise InputError(f"{self.where}: cast_column('{self.image}', datasets.Image()) makes images of that column")
+            raise InputError(
+                f"the column '{self.image}' of {self.where} holds no images; cast_column('{self.image}',"
+                " datasets.Image()) decodes them"
+            )
         return plain.cast_column(self.image, Image())
 
     def shape(self) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
-"""`load`: a data set by name, by path or from the Hub, decoded once into the cache and memory-mapped from then on.
+"""`load`: loads a data set by name, by path or from the Hub. It is decoded once into the cache, then memory-mapped.
 
-`adopt` puts images that are given in Python into the same cache, where `load` finds them by what `adopt` returns.
+`adopt` puts images given in Python into the same cache. `load` finds them by the string that `adopt` returns.
 """
 
 from __future__ import annotations
@@ -29,33 +29,39 @@ from rethinking.steps import Steps, unwatched
 
 __all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "adopt", "load", "load_for"]
 
-LONGEST_NAME = 80  # of a data set, which is in the names of folders
-GIVEN = re.compile(r"python:([\w.-]+-[0-9a-f]{12})")  # images that were given in Python, by their entry in the cache
+LONGEST_NAME = 80  # characters of a data set's name, which is part of folder names
+GIVEN = re.compile(r"python:([\w.-]+-[0-9a-f]{12})")  # images given in Python: the name of their cache entry
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Shape = tuple[int, int, int]
-Content = list[tuple[str, str]]  # of files: name and SHA-256
-Accept = Callable[[Shape], None]  # raises `InputError` for images of a shape that is of no use
+Content = list[tuple[str, str]]  # name and SHA-256 of each file
+Accept = Callable[[Shape], None]  # raises `InputError` for a shape that cannot be used
 
 log = logging.getLogger(__name__)
 
 
 class Configuration(Protocol):
-    """A configuration that names a data set, and has the options of `ReadOptions` too."""
+    """A configuration that names a data set. It also has every option of `ReadOptions`."""
 
     @property
-    def dataset(self) -> str: ...
+    def dataset(self) -> str:
+        """The data set's name, path or repository."""
+
     @property
-    def data_root(self) -> str | None: ...
+    def data_root(self) -> str | None:
+        """The folder in which named data sets are looked for."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is.
+    """The place from which a data set is read.
 
-    name: in results; origin: in words; place: the key of its files in the cache's index
-    known: the data set in `KNOWN` that it should be; renamed: whether it goes by another name where it is not
-    is_derived: whether it is made of a data set that is decoded already
+    name: the data set's name in results
+    origin: the place in words
+    place: key of its files in the cache's index
+    known: the data set in `KNOWN` that it should be
+    renamed: whether it gets another name if it is not `known`
+    is_derived: whether it is made from a data set that is already decoded
     """
 
     name: str
@@ -74,7 +80,7 @@ def accept_any(shape: Shape) -> None:
 
 
 def load_for(config: Configuration, accept: Accept = accept_any, begin: Steps = unwatched) -> ImageData:
-    """Loads the data set of a configuration with the options that it has."""
+    """Loads the data set of a configuration with the configuration's reading options; see `load`."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
     return load(config.dataset, config.data_root, ReadOptions(**options), accept, begin)
 
@@ -86,27 +92,28 @@ def load(
     accept: Accept = accept_any,
     begin: Steps = unwatched,
 ) -> ImageData:
-    """The data set named `dataset` (one of `NAMES`), at that path, of that repository of the Hub, or given to `adopt`.
+    """Loads a data set, memory-mapped from the cache. The cache is filled first if it lacks the data set.
 
-    A named data set is taken from `data_root` where it lies there, else from the Hub. A path may end in
-    `:configuration`, as may `owner/name`. The images are memory-mapped from the cache, which is filled where it lacks
-    them.
+    dataset: a name of `NAMES`, a path, `owner/name` on the Hub, or a string that `adopt` returned. A path and
+        `owner/name` may end in `:configuration`
+    data_root: the folder in which a named data set is looked for before the Hub
+    accept: raises `InputError` for a shape (channels, height, width) that cannot be used
 
-    Raises `InputError` for an unknown name, for files that are no image data, images that `accept` refuses or a Hub out
-    of reach, and `RunError` for a damaged or unreadable cache.
+    Raises `InputError` for an unknown name, for files that are no image data, for images that `accept` refuses, and if
+    the Hub cannot be reached. Raises `RunError` if the cache is damaged or cannot be read.
     """
     if GIVEN.fullmatch(dataset):
         return _load_adopted(dataset, options, accept, begin)
     source = _source(dataset, data_root)
     if source.known and options != options.plain():
-        with contextlib.suppress(InputError):  # images that the options alone make alike are not the known ones
+        with contextlib.suppress(InputError):  # images that need the options to be alike are not the known ones
             source = _derived(load(dataset, data_root, options.plain(), begin=begin), source.configuration)
     return _load(source, options, accept, begin)
 
 
 def _load(source: Source, options: ReadOptions, accept: Accept, begin: Steps) -> ImageData:
     if (options.image_column or options.label_column) and not source.found.has_columns:
-        raise InputError(f"{source.origin} has no columns to choose: leave --image_column and --label_column out")
+        raise InputError(f"{source.origin} has no columns to choose; leave --image_column and --label_column out")
     name = source.name + (options.changes if source.is_derived else options).suffix
     files = cache.content_of(source.found.files, source.place, begin)
     path = cache.entry_path(name, [dataclasses.astuple(options), files or source.place, source.configuration])
@@ -118,7 +125,7 @@ def _load(source: Source, options: ReadOptions, accept: Accept, begin: Steps) ->
 
 
 def _read(path: Path, name: str, source: Source) -> ImageData:
-    """The data set in an entry of the cache, called `name` unless its content asks for another name."""
+    """Reads a cache entry as a data set called `name`, unless its content requires another name."""
     entry = cache.read(path)
     data = ImageData(
         name,
@@ -133,10 +140,10 @@ def _read(path: Path, name: str, source: Source) -> ImageData:
 
 
 def _checked(data: ImageData, source: Source, known: str | None) -> ImageData:
-    """With what is to be said of a data set that is, or should be, one of `KNOWN`."""
+    """Returns the data with a note on whether it is the data set in `KNOWN` that it should be."""
     if known is not None:
         note = f"{KNOWN[known].title} itself, bit for bit"
-        data = dataclasses.replace(data, name=source.name)  # whatever options it was read with
+        data = dataclasses.replace(data, name=source.name)  # without the suffix of the options
     elif source.known is not None:
         note = f"not {KNOWN[source.known].title}: other images, labels or order"
         if source.renamed:
@@ -154,7 +161,7 @@ def _checked(data: ImageData, source: Source, known: str | None) -> ImageData:
 def _source(dataset: str, data_root: str | Path | None) -> Source:
     if data_root is not None and not Path(data_root).is_dir():
         raise InputError(f"data_root {data_root} is no folder")
-    name, path, configuration = _asked(dataset)
+    name, path, configuration = _parsed(dataset)
     if name is not None:
         return _named_source(name, data_root)
     if Path(path).exists():
@@ -162,7 +169,7 @@ def _source(dataset: str, data_root: str | Path | None) -> Source:
     if HUB_NAME.fullmatch(path):
         tried = [f"the folder {path}"]
         found = hub.find(path, configuration or None, tried)
-        place = f"{path}@{hub.cached_commit(path)}"  # so that another revision is another data set
+        place = f"{path}@{hub.cached_commit(path)}"  # another revision is another data set
         return Source(_plain_name(dataset), f"the Hub, {dataset}", place, found, configuration=configuration or None)
     raise InputError(
         f"dataset must be one of {', '.join(NAMES)}, the path of an existing folder or .npz file, or owner/name on the"
@@ -170,24 +177,24 @@ def _source(dataset: str, data_root: str | Path | None) -> Source:
     )
 
 
-def _asked(dataset: str) -> tuple[str | None, str, str]:
-    """The name that is meant, or none; else the path or repository, and its configuration or ''."""
+def _parsed(dataset: str) -> tuple[str | None, str, str]:
+    """Returns the known name or None, the path or repository, and its configuration or ''."""
     path, _, configuration = (dataset, "", "") if Path(dataset).exists() else dataset.partition(":")
     name = dataset if dataset in NAMES else None if Path(path).exists() else named(dataset)
     return name, path, configuration
 
 
 def absolute(dataset: str) -> str:
-    """The same data set from whatever folder: its name, its path from the root, or what `adopt` calls it."""
-    name, path, configuration = _asked(dataset)
+    """Returns `dataset` in a form that does not depend on the current folder, such as an absolute path."""
+    name, path, configuration = _parsed(dataset)
     if name is not None or not Path(path).exists() or GIVEN.fullmatch(dataset):
         return name or dataset
     return f"{Path(path).resolve()}:{configuration}" if configuration else str(Path(path).resolve())
 
 
 def _named_source(name: str, data_root: str | Path | None) -> Source:
-    beside = f"./{name} here is not used: --dataset ./{name} means that folder"
-    notes = (beside,) if Path(name).is_dir() else ()
+    ignored = f"the folder {name} here is not used; --dataset ./{name} reads it"
+    notes = (ignored,) if Path(name).is_dir() else ()
     if name == "digits":
         return Source(name, "scikit-learn", name, digits.find(), notes=notes)
     folder = None if data_root is None else _folder_under(Path(data_root), name)
@@ -201,7 +208,7 @@ def _named_source(name: str, data_root: str | Path | None) -> Source:
 
 
 def _folder_under(root: Path, name: str) -> Path | None:
-    """Where a known data set lies in a folder, under any of its usual names; or that folder itself."""
+    """Returns the path of a known data set in a folder or of that folder itself, under any usual name; else None."""
     if (root / name).is_dir():
         return root / name
     try:
@@ -227,7 +234,7 @@ def _plain_name(name: str) -> str:
 
 
 def _derived(base: ImageData, configuration: str | None = None) -> Source:
-    """The images of a data set that is decoded already, to be read again with other options."""
+    """Returns a source that reads decoded images again, with other options."""
     splits = {"train": base.train} | ({"test": base.test} if base.test else {})
 
     def read(_: ReadOptions) -> Contents:
@@ -242,7 +249,7 @@ def _derived(base: ImageData, configuration: str | None = None) -> Source:
             }
         )
 
-    found = Found({}, read, has_columns=True)  # which were chosen where it was decoded
+    found = Found({}, read, has_columns=True)  # the columns were chosen when it was decoded
     return Source(
         base.name,
         base.origin,
@@ -264,21 +271,23 @@ def adopt(
     options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     begin: Steps = unwatched,
 ) -> str:
-    """Puts images that are given in Python into the cache; returns the `dataset` of an `ExperimentConfig` for them.
+    """Puts images given in Python into the cache. Returns the `dataset` of an `ExperimentConfig` for them.
 
-    images, test_images: each a pair (images, labels) of arrays, tensors or lists; a torch `Dataset`, or one that has
-        only an iterator and ends; a `datasets.Dataset`. `images` may also be a mapping of these by 'train' and 'test',
-        such as a `datasets.DatasetDict`
-    name: what results call the data set
-    options: how the images are read, as of a file. Images of different sizes or modes need `resize` or `colour` here;
-        the configuration of a run leaves out what is given here
+    images, test_images: each a pair (images, labels) of arrays, tensors or lists; a torch `Dataset`, also an iterable
+        one that ends; or a `datasets.Dataset`. `images` may also be a mapping of these by 'train' and 'test', such as a
+        `datasets.DatasetDict`
+    name: the data set's name in results
+    options: reading options, as for files. Images of different sizes or modes need `resize` or `colour` here. The
+        configuration of a run leaves out the options that are given here
 
-    An image is an array or tensor, uint8 or float from 0 to 1, (height, width), (height, width, channels) or (channels,
-    height, width); or Pillow's. The string that is returned names the content: the same images give the same string in
-    every process and every form, and find the same runs. Nothing is written for images that the cache has.
+    An image is an array or tensor, uint8 or float from 0 to 1, of shape (height, width), (height, width, channels) or
+    (channels, height, width), or a Pillow image.
 
-    Raises `InputError` for what has none of the forms, images or labels that are none, and a data set that gives other
-    images at each reading; `RunError` where the disk is full.
+    The returned string names the content. The same images give the same string in every process and every form, and
+    find the same runs. Nothing is written if the cache has the images.
+
+    Raises `InputError` for data in none of these forms, for invalid images or labels, and for a data set that returns
+    other images at each reading. Raises `RunError` if the disk is full.
     """
     name = _name_for(name, options)
     source = _adopted_source(name)
@@ -299,13 +308,16 @@ def adopt(
 
 
 def _name_for(name: str, options: ReadOptions) -> str:
-    """What results call images that are given: plain characters, and what the options add."""
+    """Returns the name of given images in results: plain characters, and the suffix of the options."""
     if not isinstance(name, str) or not re.search(r"\w", name):
         raise InputError(f"the name of images must have letters or digits, not {name!r}")
     if named(name) == "digits":
         raise InputError("digits is the name of the built-in data set; give the images another name")
-    if (known := folder_of(name)) and options.changes.suffix:  # which are not compared with the known ones
-        raise InputError(f"give images called {known} without options, and the options to each run; or rename them")
+    if (known := folder_of(name)) and options.changes.suffix:  # changed images cannot be compared with the known ones
+        raise InputError(
+            f"images called {known} must be given without options, so that they can be checked; give the options to"
+            " each run, or the images another name"
+        )
     return _plain_name(name) + options.suffix
 
 
@@ -320,7 +332,7 @@ def _adopted_source(name: str) -> Source:
 
 
 def _found_by_content(chosen: Chosen, name: str, options: ReadOptions) -> Path | None:
-    """The entry in the cache that already has these images, where they are arrays and need no decoding."""
+    """Returns the cache entry that already holds these images; None if there is none, or they need decoding."""
     splits = {}
     for split, images in chosen.images.items():
         if not isinstance(images, ArrayImages) or (pixels := images.ready(options)) is None:
@@ -333,16 +345,16 @@ def _found_by_content(chosen: Chosen, name: str, options: ReadOptions) -> Path |
 
 
 def _load_adopted(dataset: str, options: ReadOptions, accept: Accept, begin: Steps) -> ImageData:
-    """Raises `InputError` where the cache lacks them."""
+    """Loads images that were given to `adopt`. Raises `InputError` if the cache lacks them."""
     entry = dataset.removeprefix("python:")
     path = cache.folder() / entry
     if not cache.exists(path):
         raise InputError(
-            f"the images given in Python as {entry} are no longer in the cache {cache.folder()}; give them again, with"
+            f"the images given in Python as {entry} are no longer in the cache {cache.folder()}; give them again to"
             " rethinking.data.sources.adopt"
         )
     if options.image_column or options.label_column:
-        raise InputError(f"{dataset} has no columns to choose: leave --image_column and --label_column out")
+        raise InputError(f"{dataset} has no columns to choose; leave --image_column and --label_column out")
     name = entry.rpartition("-")[0]
     data = _read(path, name, _adopted_source(name))
     if options.changes.suffix:
@@ -356,9 +368,9 @@ def _load_adopted(dataset: str, options: ReadOptions, accept: Accept, begin: Ste
 
 @dataclass(frozen=True)
 class Chosen:
-    """What of a data set is used: by split its images, not decoded, and their classes.
+    """The parts of a data set that are used: by split the images, not decoded, and their classes.
 
-    notes: what was decided and left out, a sentence each
+    notes: what was decided or left out, one sentence each
     """
 
     class_names: list[str]
@@ -370,7 +382,7 @@ class Chosen:
 def _write(
     folder: Path, source: Source, files: Content, options: ReadOptions, accept: Accept, begin: Steps
 ) -> dict[str, Any]:
-    """Decode a data set into `folder`: what `info.json` says of it, but for the fingerprint."""
+    """Decodes a data set into `folder`. Returns the content of `info.json` without the fingerprint."""
     try:
         chosen = _chosen(source.found.read(options), source, options)
         info = _decoded(folder, chosen, options, accept, begin)
@@ -379,10 +391,10 @@ def _write(
         return info
     except InputError as error:
         is_named = source.place in str(error) or not source.found.files
-        told = str(error) if is_named else f"{source.origin}: {error}"
+        message = str(error) if is_named else f"{source.origin}: {error}"
         if isinstance(error, RefusedImagesError):
-            raise RefusedImagesError(told, error.mended_by) from None
-        raise InputError(told) from None
+            raise RefusedImagesError(message, error.mended_by) from None
+        raise InputError(message) from None
 
 
 def _chosen(contents: Contents, source: Source, options: ReadOptions) -> Chosen:
@@ -417,7 +429,7 @@ def _decoded(folder: Path, chosen: Chosen, options: ReadOptions, accept: Accept,
 
 
 def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, accept: Accept, begin: Steps) -> None:
-    """Decode every split into its file. Raises `InputError` for images that are refused."""
+    """Decodes every split into its file. Raises `InputError` for images that are refused."""
     first, shape = first_shape(images["train"], options)
     accept(shape)
     log.info("decoding %s images into the cache, once", f"{sum(map(len, images.values())):,}")
@@ -426,7 +438,7 @@ def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, a
 
 
 def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
-    """The training split and the one to test on, called 'test' whichever it is, and notes on the others."""
+    """Returns the training split and the split to test on, which is always called 'test', and notes on the others."""
     if "train" not in contents.splits:
         raise InputError(f"there are no training images, only {' and '.join(sorted(contents.splits))}")
     splits, notes = {"train": contents.splits["train"]}, list(contents.notes)
@@ -439,18 +451,18 @@ def _used(contents: Contents) -> tuple[dict[str, Split], list[str]]:
         if not has_labels(split):
             notes.append(f"not used: {len(split.images):,} images of {split.where}, which have no labels")
         elif "test" in splits:
-            notes.append(f"not used: {len(split.images):,} images of {split.where}, beside the test set")
+            notes.append(f"not used: {len(split.images):,} images of {split.where}, since there is a test set")
         else:
             splits["test"] = split
             if name == "val":
-                notes.append(f"the test set is {split.where}, since there is no other with labels")
+                notes.append(f"the test set is {split.where}, since no test split has labels")
     if not len(splits["train"].images):
         raise InputError(f"{splits['train'].where} is empty")
     return splits, notes
 
 
 def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict[str, Classes]:
-    """Of every class that share as the test set, in a fixed shuffle; rows stay in their order."""
+    """Moves `share` of every class to the test set, by a fixed shuffle. Rows stay in order."""
     import torch
 
     from rethinking.seeding import generator
@@ -472,5 +484,5 @@ def _held_out(classes: dict[str, Classes], share: float, source: Source) -> dict
 
 
 def _known_content(splits: Mapping[str, ImageSet]) -> str | None:
-    """The data set in `KNOWN` that these are, whatever it is called."""
+    """Returns the name of the data set in `KNOWN` that these splits are, whatever its given name; else None."""
     return next((name for name, known in KNOWN.items() if known.is_in(splits)), None)
