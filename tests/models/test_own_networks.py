@@ -333,7 +333,7 @@ class Auxiliary(nn.Module):
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), "fails in evaluation on 1 image of 1x28x28"),
         (
             lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10)),
-            "batch normalization takes no batch of one image: choose another batch_size or train_subset",
+            "batch normalization takes no batch of one image; choose another batch_size or train_subset",
         ),
         (lambda: nn.Flatten(), "has no trainable parameter"),
         (lambda: "network", "must return a torch.nn.Module, not str"),
@@ -625,7 +625,7 @@ def test_a_moved_network_comes_back_by_its_new_path_or_its_function(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [("num_classes=3", "num_classes is the data's, and no option of"), ("width=3, width=4", "width is given twice")],
+    [("num_classes=3", "num_classes is the data's, not an option of"), ("width=3, width=4", "width is given twice")],
 )
 def test_conflicting_options_are_a_one_line_error(tmp_path: Path, options, said):
     with pytest.raises(InputError, match=said):

@@ -140,7 +140,7 @@ class Batches:
     def _batches(
         self, order: Tensor, batch_size: int, draws: AugmentationDraws | None = None
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yields (rows, images) of every batch of `order`. `order` is on the CPU; what is yielded is on the device."""
+        """Yields (rows, images) of every batch of `order`, on the device. `order` itself is on the CPU."""
         for rows in order.to(self._device).split(batch_size):
             yield rows, self.images(rows, draws)
 

@@ -159,7 +159,7 @@ def remove_unfinished() -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` exists. Raises `RunError` if the file system does not say."""
+    """Whether `path` exists. Raises `RunError` if that cannot be checked."""
     try:
         return path.exists()
     except OSError as error:

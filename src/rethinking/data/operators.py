@@ -86,7 +86,7 @@ class Operator:
 
     @property
     def corrupts_labels(self) -> bool:
-        """Whether the labels are still of the data's own classes, so that metrics can tell changed from true labels."""
+        """Whether labels change but keep the data's classes, so that metrics can tell changed from true labels."""
         return self.changes_labels and self.own_classes is None
 
     def num_outputs(self, num_classes: int) -> int:

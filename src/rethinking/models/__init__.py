@@ -1,6 +1,6 @@
-"""The networks: the paper's five, what any network is to the package, and initial weights.
+"""The paper's five networks, the catalogue of all networks, and initial weights.
 
-Everything but `catalogue` needs PyTorch and is imported when first asked for.
+Everything except `catalogue` needs PyTorch and is imported at first use.
 """
 
 import importlib
@@ -14,7 +14,8 @@ __all__ = ["build_model", "count_parameters", "initialize", "is_convolutional", 
 
 
 def __getattr__(name: str) -> Any:
+    """Imports a public name at first use."""
     if name not in __all__:
         raise AttributeError(f"module 'rethinking.models' has no attribute '{name}'")
-    room = "initialization" if name == "initialize" else "construction"
-    return getattr(importlib.import_module(f"rethinking.models.{room}"), name)
+    module = "initialization" if name == "initialize" else "construction"
+    return getattr(importlib.import_module(f"rethinking.models.{module}"), name)

@@ -1,8 +1,8 @@
-"""Small AlexNet (Appendix A): two (conv 5x5, ReLU, max-pool 3x3, local response normalization), three linear layers.
+"""Small AlexNet (Appendix A): twice (conv 5x5, ReLU, max-pool 3x3, local response normalization), three linear layers.
 
-The paper gives neither the channels nor the normalization's constants. Its parameter count, 1,387,786, pins 64
+The paper gives neither the channels nor the normalization's constants. Its parameter count, 1,387,786, requires 64
 channels in both convolutions, "same" padding and pools that halve (28 -> 14 -> 7). The constants are those of the
-TensorFlow tutorial of the time that has the same layers.
+TensorFlow tutorial of that time with the same layers.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ from rethinking.linear import Linear
 
 
 class LocalResponseNorm(nn.Module):
-    """x / (1 + 0.001/9 * sum of x^2 over the 9 nearest channels)^0.75 (Krizhevsky et al. 2012, Section 3.3).
+    """Computes x / (1 + 0.001/9 * sum of x^2 over the 9 nearest channels)^0.75 (Krizhevsky et al. 2012, Section 3.3).
 
-    Equals `nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)`. Computed in float32 at least, since powers lose too
-    much in bfloat16.
+    Equals `nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)`. It computes in float32 or wider, since powers lose
+    too much precision in bfloat16.
 
-    Shape: (batch, channels, height, width) to the same, in the same dtype.
+    The shape (batch, channels, height, width) and the dtype stay the same.
     """
 
     band: Tensor
@@ -35,6 +35,7 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("ones", torch.ones(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalizes `x`, (batch, channels, height, width)."""
         with torch.autocast(x.device.type, enabled=False):
             normalized: Tensor
             normalized, _, _ = _LocalResponse.apply(x, self.band, self.ones)  # type: ignore[no-untyped-call]
@@ -42,17 +43,17 @@ class LocalResponseNorm(nn.Module):
 
 
 class _LocalResponse(torch.autograd.Function):
-    """y = x d^-0.75 with d = 1 + band * x^2, a 1x1 convolution with a fixed symmetric band matrix.
+    """Computes y = x d^-0.75 with d = 1 + band * x^2, a 1x1 convolution with a fixed symmetric band matrix.
 
-    With dL/dy = g the gradient is dL/dx = g d^-0.75 - 1.5 x band * (g x d^-1.75). By hand it takes half of the passes
-    over memory that autograd's takes, and these are what the time goes into.
+    With dL/dy = g the gradient is dL/dx = g d^-0.75 - 1.5 x band * (g x d^-1.75). This gradient takes half as many
+    passes over memory as autograd's, and the passes take most of the time.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, band: Tensor, ones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """y, d^-0.5 and d^-0.75; powers by roots, which are fast."""
+        """Returns y, d^-0.5 and d^-0.75. The powers are computed by roots, which are fast."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         root = F.conv2d(wide.square(), band, ones).rsqrt()
         scale = root.sqrt() * root
@@ -78,7 +79,10 @@ class _LocalResponse(torch.autograd.Function):
 
 
 def small_alexnet(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
-    """1,387,786 parameters at the defaults (Table 1)."""
+    """Returns Small AlexNet: 1,387,786 parameters at the defaults (Table 1).
+
+    It maps (batch, channels, side, side) to logits (batch, num_classes); `input_shape` is (channels, side, side).
+    """
     channels, side, _ = input_shape
     for _ in range(2):
         side = (side + 1) // 2  # a 3x3 pool of stride 2, padded by 1, rounds up
@@ -98,6 +102,6 @@ def _block(channels: int) -> list[nn.Module]:
     return [
         nn.Conv2d(channels, 64, kernel_size=5, padding=2),
         nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
-        nn.ReLU(inplace=True),  # of a maximum it is the maximum of ReLUs, on a quarter of the values
+        nn.ReLU(inplace=True),  # after the pool, where it gives the same result on a quarter of the values
         LocalResponseNorm(64),
     ]

@@ -1,16 +1,16 @@
-"""What a network is to the package: how to build it, its defaults, the images it takes. This is the door for others.
+"""The catalogue of networks: how to build each, its defaults, and the images it takes. Your own networks join it here.
 
-`--model` takes a name from here, `FILE.py:FUNCTION` or `package.module:FUNCTION`. The function returns an `nn.Module`
-that turns float images (batch, channels, height, width) into logits (batch, classes). It is given `num_classes` and
-`input_shape`, (channels, height, width), where it has such parameters. Nothing has to be registered; `register` gives a
-network a name and defaults of its own:
+`--model` takes a name from the catalogue, `FILE.py:FUNCTION` or `package.module:FUNCTION`. The function returns an
+`nn.Module` that maps float images (batch, channels, height, width) to logits (batch, classes). It gets `num_classes`
+and `input_shape`, (channels, height, width), if it has these parameters. No network has to be registered; `register`
+gives it a name and its own defaults:
 
     from rethinking.models.catalogue import register
 
     @register("resnet9", learning_rate=0.1)
     def resnet9(num_classes, input_shape): ...
 
-PyTorch is imported when a network is built: the command line asks for names and defaults alone.
+PyTorch is imported when a network is built, because the command line needs only names and defaults.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Network:
-    """A network by its function, with the defaults that go with it.
+    """A network by its function, with its defaults.
 
-    function: what builds it, or its path `package.module:FUNCTION`
-    learning_rate, weight_decay, init: what `ExperimentConfig` leaves to the network
-    sides: smallest and largest side in pixels of the square images that it takes; None where it takes any images
-    stackable: whether several can be trained as one computation, or side by side in threads; else they go one by one
-    faster_together: the devices on which several at once are faster than one by one
+    function: the function that builds it, or its path `package.module:FUNCTION`
+    learning_rate, weight_decay, init: the defaults that `ExperimentConfig` leaves to the network
+    sides: smallest and largest side of the square images it takes, in pixels; None if it takes any images
+    stackable: whether several copies can train as one computation, or side by side in threads; else they train one by
+        one
+    faster_together: the devices on which several copies train faster together than one by one
     """
 
     name: str
@@ -57,16 +58,16 @@ class Network:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is somebody's own, so that a run's identity has its source and initial values too."""
+        """Whether it is a user's own, so that its source and initial values are part of a run's identity."""
         return self.name not in PAPER
 
     @property
     def loaded(self) -> Callable[..., Any]:
-        """The function. Raises `InputError` where it cannot be imported."""
+        """The function. Raises `InputError` if it cannot be imported."""
         return registry.load(self.function) if isinstance(self.function, str) else self.function
 
     def build(self, num_classes: int, input_shape: signature.Shape, options: Mapping[str, Any]) -> nn.Module:
-        """Returns a new network. Raises `InputError` where its function fails or returns none."""
+        """Returns a new network. Raises `InputError` if its function fails or returns no network."""
         from torch import nn
 
         arguments = self.arguments(num_classes, input_shape, options)
@@ -76,22 +77,23 @@ class Network:
         return model
 
     def arguments(self, num_classes: int, input_shape: signature.Shape, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What of the data its function is given, by name. Raises `InputError` where an option is the data's.
+        """Returns the arguments that its function gets from the data, by name.
 
-        A function that takes any keyword hands them on to the class of what it builds, whose parameters count too.
+        A function that takes any keyword passes them to the class it builds, so parameters of the class count too.
+        Raises `InputError` if an option is the name of such an argument.
         """
         from torch import nn
 
         function = self.loaded
         if isinstance(function, nn.Module):
             raise InputError(
-                f"{self.name} is a network, not a function that builds one, which every run does anew;"
-                " a function that returns copy.deepcopy of it will do"
+                f"{self.name} is a network, but every run builds a new one; give a function that builds the network, or"
+                " that returns copy.deepcopy of it"
             )
         parameters = signature.parameters_of(function)
         arguments = signature.by_our_names(parameters, num_classes, input_shape)
         if twice := arguments.keys() & options.keys():
-            raise InputError(f"{min(twice)} is the data's, and no option of {self.name}; leave it out")
+            raise InputError(f"{min(twice)} is the data's, not an option of {self.name}; leave it out")
         arguments |= signature.by_other_names(parameters, num_classes, input_shape, (*arguments, *options))
         if signature.takes_any_keyword(parameters):
             arguments |= self._arguments_of_class(num_classes, input_shape, arguments, options)
@@ -100,28 +102,28 @@ class Network:
     def _arguments_of_class(
         self, num_classes: int, input_shape: signature.Shape, arguments: Mapping[str, Any], options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Those of the class that its function builds; none where the function does not take them."""
+        """Returns the arguments for the class that its function builds; none if the function refuses them."""
         from rethinking.seeding import global_streams
 
         key = (self, num_classes, input_shape, repr(options))
         if key not in _of_class:
             _of_class[key] = {}
-            with global_streams(0, "first built"), contextlib.suppress(InputError):  # which draws nothing of the run's
+            with global_streams(0, "first built"), contextlib.suppress(InputError):  # the run's draws stay the same
                 parameters = signature.parameters_of_class(type(self._call({**arguments, **options})))
-                said = (*arguments, *options)
-                if more := signature.by_other_names(parameters, num_classes, input_shape, said):
+                given = (*arguments, *options)
+                if more := signature.by_other_names(parameters, num_classes, input_shape, given):
                     self._call({**arguments, **options, **more})
                     _of_class[key] = more
         return _of_class[key]
 
     def _call(self, arguments: Mapping[str, Any]) -> Any:
-        """What its function returns. Raises `InputError` where it fails."""
+        """Returns what its function returns. Raises `InputError` if the function fails."""
         function = self.loaded
         folder = registry.folder_of(function)
         try:
             with registry.beside(folder) if folder else contextlib.nullcontext():
                 return function(**arguments)
-        except Exception as error:  # whatever somebody else's function raises
+        except Exception as error:  # a user's function may raise any type
             if self.name in PAPER:
                 raise
             raise InputError(f"{self.name} cannot be built: {in_one_line(error)}{place_of(error)}") from error
@@ -134,20 +136,20 @@ NETWORKS: Registry[Network] = Registry("model_name", "rethinking.networks")
 
 
 def register(name: str, **defaults: Any) -> Callable[[Function], Function]:
-    """Makes the function below it known by `name`, with defaults as of `Network`.
+    """Registers the decorated function under `name`, with defaults as in `Network`.
 
-    Raises `ValueError` for a name of the package's own.
+    Raises `ValueError` for a name that the package itself uses.
     """
 
-    def known_as(function: Function) -> Function:
+    def add(function: Function) -> Function:
         NETWORKS.register(name)(Network(name, function, **defaults))
         return function
 
-    return known_as
+    return add
 
 
 def find(name: str) -> Network:
-    """Returns the network of that name or path. Raises `InputError` where there is none."""
+    """Returns the network of that name or path. Raises `InputError` if there is none."""
     found: Any = _adopted.get(name) or NETWORKS.find(name)
     if isinstance(found, Network):
         return found
@@ -158,15 +160,17 @@ def find(name: str) -> Network:
 
 
 def adopt(function: Callable[..., Any]) -> str:
-    """Makes a function or network that was given in Python known in this process; returns its name as of `--model`.
+    """Makes a function or network given in Python known in this process. Returns its name, as `--model` takes it.
 
-    Of a network, an `nn.Module`, every run trains a copy: its weights as they are now are the initial ones.
+    If it is a network, an `nn.Module`, every run trains a copy: the current weights are the initial ones.
     """
-    nn = sys.modules.get("torch.nn")  # without which there is no network yet
+    nn = sys.modules.get("torch.nn")  # without PyTorch there is no network yet
     if nn is not None and isinstance(function, nn.Module):
         return _adopt_copies_of(function)
     if not callable(function):
-        raise InputError(f"a network is a function that builds one, or an nn.Module, not {type(function).__name__}")
+        raise InputError(
+            f"a network must be a function that builds one, or an nn.Module, not {type(function).__name__}"
+        )
     inner = function
     while hasattr(inner, "func"):  # functools.partial
         inner = inner.func
@@ -180,15 +184,15 @@ def adopt(function: Callable[..., Any]) -> str:
 
 
 def has_bound_arguments(name: str) -> bool:
-    """Whether that is a function that was given in Python with some of its arguments, a `functools.partial`."""
+    """Whether the name is that of a `functools.partial` given in Python, so that some arguments are already bound."""
     return name in _adopted and hasattr(_adopted[name].function, "func")
 
 
 def _adopt_copies_of(network: nn.Module) -> str:
-    """Named by class and content, so that two networks of one class stay apart."""
+    """Names the network by class and content, so that two networks of one class stay apart."""
     from rethinking.models.inspection import digest
 
-    original = copy.deepcopy(network).cpu()  # as it is now, whatever becomes of the one that was given
+    original = copy.deepcopy(network).cpu()  # later changes of the given network do not count
 
     def build() -> nn.Module:
         return copy.deepcopy(original)
@@ -201,13 +205,13 @@ def _adopt_copies_of(network: nn.Module) -> str:
 
 _adopted: dict[str, Network] = {}
 
-# The five networks of Table 1. Appendix A has the rates. The paper gives no numbers for weight decay, "the default
-# coefficient for each model", and none for initial weights.
+# The five networks of Table 1. Appendix A gives the learning rates. The paper gives no numbers for weight decay, "the
+# default coefficient for each model", and no initial weights.
 for _name, _module, _learning_rate, _weight_decay, _init, _faster_together in (
     ("small_inception", "inception", 0.1, 0.0005, "he", ()),
-    # From He's weights the loss of this one is not finite within an epoch at the paper's rate.
+    # With He's initialization and the paper's learning rate this network's loss is not finite within an epoch.
     ("small_inception_no_bn", "inception", 0.1, 0.0005, "lecun", ()),
-    # From He's weights this one's test accuracy is five points below Table 1's (docs/differences.md).
+    # With He's initialization this network's test accuracy is five points below Table 1's (docs/differences.md).
     ("small_alexnet", "alexnet", 0.01, 0.0005, "pytorch", ("cuda",)),
     ("mlp_1x512", "mlp", 0.01, 0.0001, "he", ("cpu", "cuda")),
     ("mlp_3x512", "mlp", 0.01, 0.0001, "he", ("cpu", "cuda")),

@@ -1,7 +1,7 @@
 """Small Inception (Appendix A, Figure 3), with and without batch normalization.
 
-Table 1 counts 1,649,402 parameters in both: a convolution contributes its weights and one vector per channel, its
-bias without batch normalization, the normalization's shift with it (which has no learned scale).
+Table 1 counts 1,649,402 parameters for both. A convolution has its weights and one vector per channel: its bias without
+batch normalization, and the shift of batch normalization with it. There is no learned scale.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ConvModule(nn.Sequential):
-    """Convolution, batch normalization where asked for, ReLU ("conv module" of Figure 3)."""
+    """Convolution, optional batch normalization, ReLU ("conv module" of Figure 3)."""
 
     def __init__(self, channels: int, filters: int, kernel_size: int, stride: int, batch_norm: bool) -> None:
         layers: list[nn.Module] = [
@@ -17,13 +17,13 @@ class ConvModule(nn.Sequential):
         ]
         if batch_norm:
             norm = nn.BatchNorm2d(filters)
-            norm.weight.requires_grad_(False)  # stays 1: the shift alone is learned
+            norm.weight.requires_grad_(False)  # stays 1: only the shift is learned
             layers.append(norm)
         super().__init__(*layers, nn.ReLU(inplace=True))
 
 
 class InceptionModule(nn.Module):
-    """1x1 and 3x3 convolutions side by side, their channels concatenated ("inception module" of Figure 3)."""
+    """1x1 and 3x3 convolutions side by side, with concatenated channels ("inception module" of Figure 3)."""
 
     def __init__(self, channels: int, filters_1x1: int, filters_3x3: int, batch_norm: bool) -> None:
         super().__init__()
@@ -31,11 +31,12 @@ class InceptionModule(nn.Module):
         self.conv_3x3 = ConvModule(channels, filters_3x3, 3, 1, batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (batch, channels, h, w) to (batch, filters_1x1 + filters_3x3, h, w)."""
         return torch.cat([self.conv_1x1(x), self.conv_3x3(x)], dim=1)
 
 
 class DownsampleModule(nn.Module):
-    """A 3x3 convolution and a 3x3 max-pool of stride 2 side by side ("downsample module" of Figure 3)."""
+    """3x3 convolution and 3x3 max-pool of stride 2, with concatenated channels ("downsample module" of Figure 3)."""
 
     def __init__(self, channels: int, filters: int, batch_norm: bool) -> None:
         super().__init__()
@@ -43,16 +44,17 @@ class DownsampleModule(nn.Module):
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (batch, channels, h, w) to (batch, channels + filters, h / 2, w / 2), rounded up."""
         return torch.cat([self.conv(x), self.pool(x)], dim=1)
 
 
 def small_inception(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
-    """With batch normalization; 1,649,402 parameters at the defaults (Table 1)."""
+    """Returns Small Inception with batch normalization: 1,649,402 parameters at the defaults (Table 1)."""
     return _small_inception(num_classes, input_shape, batch_norm=True)
 
 
 def small_inception_no_bn(num_classes: int = 10, input_shape: tuple[int, int, int] = (3, 28, 28)) -> nn.Module:
-    """Without; 1,649,402 parameters at the defaults (Table 1)."""
+    """Returns Small Inception without batch normalization: 1,649,402 parameters at the defaults (Table 1)."""
     return _small_inception(num_classes, input_shape, batch_norm=False)
 
 

@@ -1,4 +1,4 @@
-"""Initial weights. The paper does not state its own, so they are a knob (`--init`)."""
+"""Initial weights. The paper does not state its own, so they are an option (`--init`)."""
 
 import math
 
@@ -11,14 +11,16 @@ Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> None:
-    """Draw every weight and bias of `model` anew, in place, in the order of its layers.
+    """Draws every weight and bias of `model` anew, in place, in the order of its layers.
 
-    - `he`: normal with variance 2 / fan_in (He et al. 2015), 1 / fan_in in the last layer, which no ReLU follows
+    - `he`: normal with variance 2 / fan_in (He et al. 2015), but 1 / fan_in in the last layer, which has no ReLU after
+      it
     - `lecun`: normal with variance 1 / fan_in (LeCun et al. 1998)
     - `xavier`: uniform with variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
-    - `pytorch`: weights and biases uniform in +-1/sqrt(fan_in), the framework's default
+    - `pytorch`: weights and biases uniform in +-1/sqrt(fan_in), PyTorch's default
 
-    Biases are 0 in the first three. They act on linear layers and convolutions; `untouched` has the weights of others.
+    The first three set biases to 0. All act on linear layers and convolutions; `untouched` names other weights. Raises
+    `InputError` for an unknown scheme.
     """
     layers = _layers(model)
     with torch.no_grad():
@@ -44,7 +46,7 @@ def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> Non
 
 
 def untouched(model: nn.Module) -> list[str]:
-    """Names of the trainable weights, of two dimensions or more, that `initialize` leaves as they are."""
+    """Returns the names of trainable weights, of two or more dimensions, that `initialize` leaves as they are."""
     drawn = {id(layer.weight) for layer in _layers(model)}
     return [
         name
@@ -54,6 +56,6 @@ def untouched(model: nn.Module) -> list[str]:
 
 
 def _layers(model: nn.Module) -> list[Layer]:
-    """Those with a weight of shape (outputs, inputs, ...) that is a parameter, not computed from others."""
+    """Returns the layers whose weight (outputs, inputs, ...) is a parameter, not computed from other parameters."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     return [module for module in model.modules() if isinstance(module, kinds) and "weight" in module._parameters]

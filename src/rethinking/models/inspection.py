@@ -1,4 +1,4 @@
-"""What is found out about somebody's own network before it is trained: what it is, and whether it can be trained."""
+"""Inspects a user's own network before training: its identity, its regularizers, and whether it can be trained."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rethinking.errors import InputError, in_one_line, too_little_memory
 from rethinking.models.outputs import named_outputs, which_are_logits
 from rethinking.source import place_of, source_of
 
-INTERNAL = {*vars(nn.Module())}  # of what every module holds
-REGULARIZERS = ("dropout", "droppath", "drop_path", "stochasticdepth", "dropblock")  # in names of classes of layers
-LARGER = (32, 64, 128, 224, 299)  # pixels a side that networks are made for
+INTERNAL = {*vars(nn.Module())}  # attributes that every module has
+REGULARIZERS = ("dropout", "droppath", "drop_path", "stochasticdepth", "dropblock")  # words in names of layer classes
+LARGER = (32, 64, 128, 224, 299)  # usual image sides in pixels
 NORMS_OF_WEIGHTS = {"_WeightNorm": "weight norm", "WeightNorm": "weight norm", "_SpectralNorm": "spectral norm"}
 NORMS_OF_WEIGHTS |= {"SpectralNorm": "spectral norm", "_Orthogonal": "orthogonal weights"}
 
 
-# What it is
+# Identity
 
 
 def digest(function: Callable[..., Any], model: nn.Module) -> str:
-    """SHA-256 of a network: its function, the classes of its layers, what layers hold, and its initial state.
+    """Returns the SHA-256 of a network: its function, its layers' classes and attributes, and its initial state.
 
-    Of functions and classes `source_of` has what counts. Of layers it is their options, such as a dropout's
-    probability, and other attributes. The state is the names, shapes, types and values of all parameters and buffers.
+    `source_of` decides what counts of functions and classes. A layer's attributes include its options, such as the
+    probability of dropout. The state is the name, shape, type and values of every parameter and buffer.
     """
     kinds = {type(module) for module in model.modules()} - {
         kind for kind in vars(nn).values() if isinstance(kind, type)
@@ -46,13 +46,13 @@ def digest(function: Callable[..., Any], model: nn.Module) -> str:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, those that a state dictionary leaves out too."""
+    """Returns parameters and buffers by name, including those that a state dictionary leaves out."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def regularizers(model: nn.Module) -> str | None:
-    """Explicit regularizers that are layers of a network, such as "dropout 0.5", in words; None for none."""
-    found: dict[str, set[float]] = {}  # probabilities by name, none where there are none
+    """Returns the explicit regularizers among a network's layers in words, such as "dropout 0.5"; None for none."""
+    found: dict[str, set[float]] = {}  # probabilities by name; may be empty
     for module in model.modules():
         name = type(module).__name__
         probability = getattr(module, "p", getattr(module, "drop_prob", None))
@@ -66,16 +66,16 @@ def regularizers(model: nn.Module) -> str | None:
 
 
 def _least_to_largest(values: set[float]) -> list[str]:
-    """One value, or 'LEAST to LARGEST', in a list; nothing of none."""
+    """Returns one value, or 'LEAST to LARGEST', as a list of one text; an empty list for no values."""
     return [" to ".join(dict.fromkeys((f"{min(values):g}", f"{max(values):g}")))] if values else []
 
 
-# Whether it can be trained
+# Trial before training
 
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Leaves parameters, buffers and mode as they were before."""
+    """Restores parameters, buffers and mode at the end of the block."""
     before = {name: tensor.detach().clone() for name, tensor in _state(model).items()}
     training = model.training
     try:
@@ -88,7 +88,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def materialize(model: nn.Module, images: Tensor) -> None:
-    """Gives lazy layers their shapes, by one pass over `images`."""
+    """Gives lazy layers their shapes, by one forward pass over `images`."""
     if any(nn.parameter.is_lazy(tensor) for tensor in _state(model).values()):
         with torch.no_grad():
             forward(model.eval(), images, None)
@@ -96,10 +96,11 @@ def materialize(model: nn.Module, images: Tensor) -> None:
 
 
 class Trial(NamedTuple):
-    """What a trial showed.
+    """The findings of a trial.
 
-    draws: whether training draws at random; unused: names of the parameters that took no part in it
-    outputs: what is to be said of several outputs, in a sentence, else nothing
+    draws: whether training draws random numbers
+    unused: names of the parameters that got no gradient
+    outputs: a sentence on several outputs, if the network has more than logits; else ''
     """
 
     draws: bool
@@ -108,13 +109,16 @@ class Trial(NamedTuple):
 
 
 def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequence[int]) -> Trial:
-    """Sends `images` through the network, as evaluation and, in batches of these sizes, as training does.
+    """Sends `images` through the network in evaluation, and in training in batches of `batch_sizes`.
 
-    Leaves the network as it was. Raises `InputError` in one line where the network does not take such images or
-    batches, or does not give one row of `outputs` logits an image.
+    images: float32 (n, channels, height, width)
+    outputs: number of logits per image
+
+    The network stays as it was. Raises `InputError` in one line if the network fails on these images or batches, or
+    returns other shapes than (batch, outputs).
     """
     before = _drawn()
-    returned: list[Any] = []  # in evaluation, then in training, before the logits are taken from it
+    returned: list[Any] = []  # outputs in evaluation, then in training, before the logits are taken from them
     seen = model.register_forward_hook(lambda model, images, output: returned.append(output), prepend=True)
     with unchanged(model):
         with torch.no_grad():
@@ -129,7 +133,7 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
             raise InputError("no output of the network depends on a trainable parameter")
         try:
             logits.float().square().sum().backward()
-        except Exception as error:  # whatever somebody else's layers do
+        except Exception as error:  # a user's layers may raise any type
             raise InputError(f"the network has no gradient: {in_one_line(error)}{place_of(error)}") from None
         trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
         unused = tuple(name for name, parameter in trainable if parameter.grad is None)
@@ -137,7 +141,7 @@ def try_out(model: nn.Module, images: Tensor, outputs: int, batch_sizes: Sequenc
 
 
 def several_outputs(evaluated: Any, trained: Any, outputs: int) -> str:
-    """What is said of a network that returns more than logits, in evaluation or in training; nothing of another."""
+    """Describes what a network returns besides logits, in evaluation or in training; '' if it returns only logits."""
     if isinstance(trained, Tensor) and isinstance(evaluated, Tensor):
         return ""
     returned = evaluated if isinstance(trained, Tensor) else trained
@@ -150,49 +154,49 @@ def several_outputs(evaluated: Any, trained: Any, outputs: int) -> str:
 
 
 def shortened(names: Sequence[str], most: int = 6) -> str:
-    """The first names and the number of the others."""
+    """Returns the first `most` names and the number of the others."""
     more = len(names) - most
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:most])} and {more} more"
 
 
 def _drawn() -> tuple[object, ...]:
-    """The state of all global generators on the CPU."""
+    """Returns the state of all global generators on the CPU."""
     numpy = np.random.get_state(legacy=False)["state"]
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy["key"].tobytes(), numpy["pos"]
 
 
 def forward(model: nn.Module, images: Tensor, outputs: int | None) -> Tensor:
-    """Logits (batch, outputs). Raises `InputError` where the network gives something else, or fails."""
+    """Returns the logits (batch, outputs). Raises `InputError` if the network fails or returns something else."""
     shape = "x".join(map(str, images.shape[1:]))
     mode = "in training" if model.training else "in evaluation"
     number = f"{len(images)} image{'s' * (len(images) > 1)}"
     try:
         logits = model(images)
-    except Exception as error:  # whatever somebody else's network makes of images that it does not take
+    except Exception as error:  # a user's network may raise any type
         if too_little_memory(error):
             raise
         hint = mended_by(model, images)
         if len(images) == 1 and "more than 1 value per channel" in str(error):
-            hint = "; batch normalization takes no batch of one image: choose another batch_size or train_subset"
+            hint = "; batch normalization takes no batch of one image; choose another batch_size or train_subset"
         raise InputError(
             f"the network fails {mode} on {number} of {shape}: {in_one_line(error)}{place_of(error)}{hint}"
         ) from None
     if not isinstance(logits, Tensor):
         raise InputError(
             f"the network returns a {type(logits).__name__} {mode}, not one tensor of logits; turn auxiliary outputs"
-            " off, or wrap it in one that returns the logits alone"
+            " off, or wrap the network in one that returns only the logits"
         )
     if logits.dim() != 2 or len(logits) != len(images) or (outputs is not None and logits.shape[1] != outputs):
         wanted = f"({len(images)}, {'classes' if outputs is None else outputs})"
         raise InputError(
-            f"the network returns logits of shape {tuple(logits.shape)} for {number}, not {wanted}; a"
-            " parameter num_classes of its function is given the number of classes"
+            f"the network returns logits of shape {tuple(logits.shape)} for {number}, not {wanted}; its function can"
+            " take the number of classes as a parameter num_classes"
         )
     return logits
 
 
 def mended_by(model: nn.Module, images: Tensor) -> str:
-    """The options that make images the network takes of images that it does not, after "; "; nothing where none do."""
+    """Returns a hint with options that make the network take the images, after "; "; '' if no options do."""
     channels, *sides = images.shape[1:]
     training = model.training
     colours = [("", channels), (" --colour rgb", 3) if channels == 1 else (" --colour grey", 1)]
@@ -200,7 +204,7 @@ def mended_by(model: nn.Module, images: Tensor) -> str:
     try:
         for resize, size in sizes:
             for colour, number in colours:
-                with torch.no_grad(), contextlib.suppress(Exception):  # it does not take those either
+                with torch.no_grad(), contextlib.suppress(Exception):  # the network refuses these images too
                     model.eval()(torch.randn(1, number, *size))
                     return f"; the network takes {number}x{size[0]}x{size[1]}:{resize}{colour}"
     finally:

@@ -1,6 +1,6 @@
-"""Which of a network's outputs are its logits, where it returns more than one tensor.
+"""Finds the logits among the outputs of a network that returns more than one tensor.
 
-Networks with auxiliary classifiers and those of Hugging Face return objects that have `logits` among others.
+Networks with auxiliary classifiers, and those of Hugging Face, return objects that contain `logits`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 
 def take_logits(model: nn.Module, outputs: int) -> None:
-    """Makes a network return its logits (batch, outputs) alone, where `which_are_logits` finds them."""
+    """Makes a network return only its logits (batch, outputs), if `which_are_logits` finds them."""
     model.register_forward_hook(functools.partial(_logits_alone, outputs))
 
 
 def _logits_alone(outputs: int, model: nn.Module, images: tuple[Any, ...], returned: Any) -> Any:
     if isinstance(returned, Tensor):
-        return None  # it stays
+        return None  # the output stays as it is
     name = which_are_logits(returned, outputs)
     return None if name is None else named_outputs(returned)[name]
 
 
 def which_are_logits(returned: Any, outputs: int) -> str | None:
-    """The name, as of `named_outputs`, of the output `logits`, else of the only tensor (batch, outputs); else None.
+    """Returns the name of the output `logits`, else of the only tensor (batch, outputs), else None.
 
-    Of several tensors of that shape nobody knows how they make one decision.
+    With several tensors of that shape it is unknown how they form one decision. Names are as in `named_outputs`.
     """
     by_name = {name: output for name, output in named_outputs(returned).items() if isinstance(output, Tensor)}
     if "logits" in by_name:
@@ -38,7 +38,10 @@ def which_are_logits(returned: Any, outputs: int) -> str | None:
 
 
 def named_outputs(returned: Any) -> dict[str, Any]:
-    """What a network returned, but for None, by name; of a tuple or list by number, from 'output 1' on."""
+    """Returns a network's outputs by name, without those that are None.
+
+    Items of a tuple or list are named by number, from 'output 1' on.
+    """
     if isinstance(returned, Mapping):
         by_name = {str(name): output for name, output in returned.items()}
     elif hasattr(returned, "_asdict"):  # a named tuple

@@ -1,4 +1,4 @@
-"""Where images are read from, a file a form of data; `find` tells which form a folder or file has by what is in it."""
+"""The readers of image data, one file per form. `find` recognizes the form of a folder or file by its content."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from rethinking.data.readers.contents import Found
 from rethinking.errors import InputError
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-MOST_INNER = 50  # folders in which a data set of the field's usual files is looked for, one level below
+MOST_INNER = 50  # with more inner folders, `find` does not look for published files in them
 
 
 def find(path: Path, configuration: str | None = None) -> Found:
-    """The data set in a folder or file. `configuration` is that of a folder of tables, as on the Hub.
+    """Finds the data set in a folder or file.
 
-    Raises `InputError` for what has none of the known forms, or more than one.
+    configuration: the configuration of a folder of tables, as on the Hub
+
+    Raises `InputError` if the content has none of the known forms, or more than one.
     """
     if path.is_file():
         return _find_file(path)
@@ -27,11 +29,11 @@ def find(path: Path, configuration: str | None = None) -> Found:
     found = tables.find(path, configuration, only_named=True) if published is None else None
     published = published if published or found else _published_below(path)
     if published is not None and configuration is not None:
-        raise InputError(f"{path} has no configurations, and '{configuration}' was asked for")
+        raise InputError(f"{path} has no configurations; leave ':{configuration}' out")
     if published or found:
         return published or found  # type: ignore[return-value]
     tree = image_folder.listed(path)
-    if configuration is None and tree.has_class_folders:  # beside which arrays and tables are of something else
+    if configuration is None and tree.has_class_folders:  # class folders come before arrays and tables
         found = image_folder.found_in(tree)
     else:
         found = _arrays(path, names) or tables.find(path, configuration)
@@ -51,8 +53,8 @@ def _find_file(file: Path) -> Found:
     if ending in tables.ENDINGS:
         return tables.find_file(file)
     if ending in ARCHIVES and not idx.NAMED.fullmatch(file.name):
-        raise InputError(f"{file} is an archive: unpack it, and give the folder")
-    raise InputError(f"{file} is no data set; give the folder that it lies in, an .npz, a .parquet or an .arrow file")
+        raise InputError(f"{file} is an archive; unpack it, and give the folder")
+    raise InputError(f"{file} is no data set; give its folder, or an .npz, .parquet or .arrow file")
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -63,12 +65,12 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def _published(folder: Path, names: frozenset[str]) -> Found | None:
-    """A data set in the files in which CIFAR's and MNIST's authors and `datasets` leave one."""
+    """Finds a data set in files as the authors of CIFAR and MNIST publish them, or as `datasets` saves them."""
     return cifar.find(folder, names) or tables.find_saved(folder, names) or idx.find(folder, names)
 
 
 def _arrays(folder: Path, names: frozenset[str]) -> Found | None:
-    """The one `.npz` file of a folder, or its `.npy` files."""
+    """Finds the one `.npz` file of a folder, or its `.npy` files."""
     archives = sorted(name for name in names if name.lower().endswith(".npz"))
     if len(archives) > 1:
         raise InputError(f"{folder} has {len(archives)} .npz files; name one, such as --dataset {folder / archives[0]}")
@@ -76,7 +78,7 @@ def _arrays(folder: Path, names: frozenset[str]) -> Found | None:
 
 
 def _published_below(folder: Path) -> Found | None:
-    """The one such data set in a folder's folders, as torchvision's root has them (`MNIST/raw`)."""
+    """Finds the one published data set in the inner folders, as in torchvision's root (`MNIST/raw`)."""
     found = []
     for inner in _inner_folders(folder):
         published = _published(inner, _names(inner))
@@ -84,7 +86,7 @@ def _published_below(folder: Path) -> Found | None:
             found.append((inner, published))
     if len(found) > 1:
         listing = ", ".join(str(inner) for inner, _ in found)
-        raise InputError(f"{folder} holds {len(found)} data sets; name one as --dataset: {listing}")
+        raise InputError(f"{folder} holds {len(found)} data sets; give one as --dataset: {listing}")
     if not found:
         return None
     inner, published = found[0]
@@ -92,7 +94,7 @@ def _published_below(folder: Path) -> Found | None:
 
 
 def _inner_folders(folder: Path) -> Iterator[Path]:
-    """Visible folders of a folder, and `raw` in each; none where there are many, which are classes."""
+    """Yields the visible inner folders, and `raw` in each. Yields none if there are many: those are classes."""
     inner = sorted(folder / name for name in _names(folder) if not name.startswith("."))
     inner = [path for path in inner[: 10 * MOST_INNER] if os.path.isdir(path)]
     if len(inner) > MOST_INNER:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them: the Python version (pickles) and the binary version."""
+"""CIFAR-10 and CIFAR-100 as published, in the Python version (pickles) or the binary version."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from rethinking.data.readers.contents import ArrayImages, Contents, Found, Label
 from rethinking.errors import InputError
 
 SHAPE = (3, 32, 32)
-VALUES = 3072  # of an image: 32x32 red, then green, then blue
+VALUES = 3072  # bytes of an image: 32x32 red, then green, then blue
 PROTOCOL = b"\x80"  # a pickle's first byte, from protocol 2 on
 
 
 def find(folder: Path, names: frozenset[str]) -> Found | None:
-    """The data set in a folder with files of these names, or None. Raises `InputError` where a batch is missing."""
+    """Finds the data set in a folder whose files have these names; else returns None.
+
+    Raises `InputError` if a batch is missing.
+    """
     if batches := [name for name in names if re.fullmatch(r"data_batch_\d+", name)]:
         return _found(folder, names, _in_order(folder, batches, ""), "test_batch", "batches.meta", _read_pickles)
     if {"train", "meta"} <= names and _is_pickle(folder / "train"):
@@ -33,7 +36,7 @@ def find(folder: Path, names: frozenset[str]) -> Found | None:
 
 
 def _in_order(folder: Path, batches: list[str], ending: str) -> list[str]:
-    """data_batch_1, data_batch_2, ..., of which none may be missing."""
+    """Returns data_batch_1, data_batch_2, ... in order. Raises `InputError` if one is missing."""
     numbers = {int(re.findall(r"\d+", name)[0]) for name in batches}
     missing = sorted({*range(1, max(5, *numbers) + 1)} - numbers)
     if missing:
@@ -82,7 +85,7 @@ def _read_pickles(folder: Path, splits: dict[str, list[str]], meta: Path | None,
         if isinstance(labels, np.ndarray):
             labels = labels.tolist()
         if not isinstance(labels, list) or len(labels) != len(pixels) or {*map(type, labels)} - {int}:
-            raise InputError(f"{file} has not one whole number as the label of each of its {len(pixels):,} images")
+            raise InputError(f"{file} must have one whole number as the label of each of its {len(pixels):,} images")
         return pixels, labels
 
     return _contents({split: [read(folder / name) for name in files] for split, files in splits.items()}, names)
@@ -92,12 +95,12 @@ def _read_binary(folder: Path, splits: dict[str, list[str]], meta: Path | None, 
     try:
         lines = [] if meta is None else meta.read_text(encoding="utf-8", errors="replace").splitlines()
         fine = splits["train"] == ["train.bin"]
-        labels = 2 if fine else 1  # CIFAR-100 has the coarse one before the fine one
+        labels = 2 if fine else 1  # CIFAR-100 has a coarse label before the fine one
 
         def read(file: Path) -> tuple[np.ndarray, list[Any]]:
             content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
             if not len(content) or len(content) % (labels + VALUES):
-                raise InputError(f"{file} is cut short: {len(content):,} bytes are not rows of {labels + VALUES:,}")
+                raise InputError(f"{file} is truncated: {len(content):,} bytes are not rows of {labels + VALUES:,}")
             rows = content.reshape(-1, labels + VALUES)
             return rows[:, labels:], rows[:, labels - 1].tolist()
 

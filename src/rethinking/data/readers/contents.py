@@ -1,7 +1,7 @@
-"""What a reader finds: the files that decide it, then images that are not decoded yet, and their labels.
+"""What a reader returns: the files that decide the content, then the undecoded images and their labels.
 
 A reader works in two steps. Listing opens no file and imports no decoder, so that a data set in the cache is found at
-once. Reading is done where the cache has nothing.
+once. Reading happens only if the cache lacks the data set.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ SPLIT_WORDS = {
 
 
 def split_of(word: str) -> str | None:
-    """The split that a folder or file name stands for: 'train', 'test' or 'val', without regard to case."""
+    """Returns the split that a folder or file name stands for, 'train', 'test' or 'val', in any case; else None."""
     return SPLIT_WORDS.get(word.lower())
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How images are read, of `ExperimentConfig`'s options of the same names.
+    """Options of reading images. `ExperimentConfig` has options of the same names.
 
-    resize: the shorter side in pixels, then the centre square; None leaves sizes as they are
-    colour: 'rgb' or 'grey'; None takes 8-bit grey and RGB alone
+    resize: length of the shorter side in pixels, before the centre square is cut out; None keeps all sizes
+    colour: 'rgb' or 'grey'; None accepts only 8-bit grey and RGB
     holdout: share of the training images that becomes the test set; 0 for none
+    skip_unlabelled: whether images without a label are left out
+    image_column, label_column: columns of a table; None chooses by name and type
     """
 
     resize: int | None = None
@@ -47,17 +49,17 @@ class ReadOptions:
     label_column: str | None = None
 
     def plain(self) -> ReadOptions:
-        """The same without what makes other images or splits of a data set."""
+        """Returns the options without those that change images or splits."""
         return dataclasses.replace(self, resize=None, colour=None, holdout=0.0)
 
     @property
     def changes(self) -> ReadOptions:
-        """What makes other images or splits of a data set alone."""
+        """The options that change images or splits, and no others."""
         return ReadOptions(self.resize, self.colour, self.holdout)
 
     @property
     def suffix(self) -> str:
-        """What they add to the data set's name, since its images or labels are others then."""
+        """The words that the options add to the data set's name, since they change its images or labels."""
         parts = [re.sub(r"\W+", "_", column) for column in (self.image_column, self.label_column) if column]
         parts += ["labelled"] if self.skip_unlabelled else []
         parts += [f"resize{self.resize}"] if self.resize else []
@@ -67,8 +69,10 @@ class ReadOptions:
 
 
 class Stored(NamedTuple):
-    """An image as it is stored: encoded in bytes, a file, an array (height, width) or (height, width, channels), or
-    Pillow's.
+    """An image as it is stored.
+
+    described: its name in messages
+    content: encoded bytes, a file, an array (height, width) or (height, width, channels), or a Pillow image
     """
 
     described: str
@@ -76,20 +80,20 @@ class Stored(NamedTuple):
 
 
 class Images(Protocol):
-    """A split's images in their order, not decoded."""
+    """The images of a split in order, not decoded."""
 
     def __len__(self) -> int: ...
 
     def part(self, rows: np.ndarray) -> Images:
-        """Those of `rows`, int64 ascending, as something small to send to another process."""
+        """Returns the images at `rows`, int64 ascending, in a form that is cheap to send to another process."""
 
     def stored(self) -> Iterator[Stored]:
-        """One after the other. Raises `InputError` where one is missing."""
+        """Yields the images in order. Raises `InputError` if one is missing."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A split's labels as read: numbers, texts, booleans or None; indices into `names` where there are any."""
+    """The labels of a split as stored: numbers, texts, booleans or None; indices into `names` if there are names."""
 
     values: Sequence[Any] | np.ndarray
     names: tuple[str, ...] | None = None
@@ -100,7 +104,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Split:
-    """labels: None where the source has none at all; where: in words"""
+    """The images and labels of one split.
+
+    labels: None if the source has no labels at all
+    where: the split's name in messages
+    """
 
     images: Images
     labels: Labels | None
@@ -109,7 +117,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Contents:
-    """splits: by 'train', 'test' and 'val'; notes: what reading decided and left out, a sentence each"""
+    """The splits of a data set.
+
+    splits: by 'train', 'test' and 'val'
+    notes: what reading decided or left out, one sentence each
+    """
 
     splits: dict[str, Split]
     notes: list[str] = field(default_factory=list)
@@ -117,12 +129,12 @@ class Contents:
 
 @dataclass(frozen=True)
 class Found:
-    """A data set where it was found.
+    """A data set that listing found.
 
-    files: those that decide what is read, by the names that tell them apart; empty for what has no files here
-    read: opens them
-    notes: what listing decided and left out
-    has_columns: whether a column can be chosen
+    files: the files that decide the content, by relative name; empty if the source has no files here
+    read: reads the contents
+    notes: what listing decided or left out, one sentence each
+    has_columns: whether the options may choose columns
     """
 
     files: dict[str, Path]
@@ -132,9 +144,9 @@ class Found:
 
 
 def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:
-    """Labels of splits whose classes are the numbers in any of them; -1 stays "no label".
+    """Returns labels whose classes are the numbers in any split; -1 stays "no label".
 
-    Text, fractions and the like are left to be told apart by name.
+    Labels that are not integers are returned as they are.
     """
     if any(values.dtype.kind not in "iu" for values in labels.values()):
         return {split: Labels(values) for split, values in labels.items()}
@@ -148,7 +160,7 @@ def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files, and how each is named in messages."""
+    """Images in files. Their paths name them in messages."""
 
     files: Sequence[Path]
 
@@ -156,9 +168,11 @@ class FileImages:
         return len(self.files)
 
     def part(self, rows: np.ndarray) -> FileImages:
+        """Returns the images at `rows`."""
         return FileImages([self.files[row] for row in rows])
 
     def stored(self) -> Iterator[Stored]:
+        """Yields each file."""
         return (Stored(str(file), file) for file in self.files)
 
 
@@ -166,8 +180,8 @@ class FileImages:
 class ArrayImages:
     """The images at `rows` of an array (n, height, width) or (n, height, width, channels), uint8 or uint16.
 
-    rows: None for all of them
-    numbers: of the array's images in the split, where they are not their rows
+    rows: int64; None for all images
+    numbers: numbers of the array's images in the whole split, if they are not 0, 1, 2, ...
     """
 
     array: np.ndarray
@@ -179,10 +193,11 @@ class ArrayImages:
         return len(self.array) if self.rows is None else len(self.rows)
 
     def part(self, rows: np.ndarray) -> ArrayImages:
+        """Returns the images at `rows`; the array is shared."""
         return ArrayImages(self.array, self.split, rows if self.rows is None else self.rows[rows], self.numbers)
 
     def ready(self, options: ReadOptions) -> np.ndarray | None:
-        """All of them as (n, channels, height, width), a view, where nothing is to be decoded; else None."""
+        """Returns all images as a view (n, channels, height, width), if none must be decoded; else None."""
         pixels = self.array[..., None] if self.array.ndim == 3 else self.array
         plain = options.resize is None and options.colour is None and self.rows is None
         return (
@@ -190,13 +205,14 @@ class ArrayImages:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To another process go these images alone."""
+        """Pickles only the images at `rows`, not the whole array."""
         if self.rows is None:
             return ArrayImages, (self.array, self.split, None, self.numbers)
         numbers = self.rows if self.numbers is None else self.numbers[self.rows]
         return ArrayImages, (self.array[self.rows], self.split, np.arange(len(self.rows)), numbers)
 
     def stored(self) -> Iterator[Stored]:
+        """Yields each image as an array."""
         for row in range(len(self.array)) if self.rows is None else self.rows:
             number = row if self.numbers is None else self.numbers[row]
             yield Stored(f"image {number} of the split '{self.split}'", self.array[row])

@@ -1,5 +1,7 @@
-"""The built-in digits: scikit-learn's 1,797 handwritten ones, 8x8, enlarged to 28x28; every fifth of a class is for
-testing."""
+"""The built-in digits: scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged to 28x28.
+
+Every fifth image of each class is a test image.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from rethinking.data.readers.contents import ArrayImages, Contents, Found, Label
 
 
 def find() -> Found:
+    """Returns the built-in data set."""
     return Found({}, _read)
 
 
@@ -19,7 +22,7 @@ def _read(_: ReadOptions) -> Contents:
     pixels, labels = _stored()
     enlarge = _bilinear(8, 28)
     images = np.rint(enlarge @ (pixels * (255 / 16)) @ enlarge.T).astype(np.uint8)
-    rank = np.empty_like(labels)  # a digit's position among those of its class
+    rank = np.empty_like(labels)  # position of an image among those of its class
     for digit in range(10):
         members = np.flatnonzero(labels == digit)
         rank[members] = np.arange(len(members))
@@ -30,11 +33,14 @@ def _read(_: ReadOptions) -> Contents:
 
 
 def _stored() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels 0-16, float64 (1797, 8, 8), and labels, int64; from a file, since the import takes a second."""
+    """Returns pixels 0-16, float64 (1797, 8, 8), and labels, int64.
+
+    They are read from scikit-learn's file, since importing scikit-learn takes a second.
+    """
     spec = find_spec("sklearn")
     folders = (spec.submodule_search_locations if spec else None) or ()
     files = [file for folder in folders if (file := Path(folder, "datasets", "data", "digits.csv.gz")).is_file()]
-    if not files:  # it may lie elsewhere in another version
+    if not files:  # another version may keep the file elsewhere
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
@@ -44,6 +50,6 @@ def _stored() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bilinear(size: int, enlarged: int) -> np.ndarray:
-    """The (enlarged, size) matrix of bilinear interpolation along one axis, edges repeated."""
+    """Returns the (enlarged, size) matrix of bilinear interpolation along one axis, with repeated edges."""
     position = np.clip((np.arange(enlarged) + 0.5) * size / enlarged - 0.5, 0, size - 1)
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))

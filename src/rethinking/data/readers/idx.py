@@ -1,4 +1,4 @@
-"""MNIST's IDX files, plain or compressed with gzip: images of three dimensions beside labels of one."""
+"""MNIST's IDX files, plain or gzip-compressed: images with three dimensions, labels with one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rethinking.data.readers.contents import ArrayImages, Contents, Found, ReadO
 from rethinking.errors import InputError
 
 NAMED = re.compile(r"(?P<words>.*?)[-_.]?(?P<what>images|labels)[-_.]idx[13][-_.]ubyte(?P<gz>\.gz)?", re.IGNORECASE)
-BYTES = 0x08  # the type of the values
-MOST_COMPRESSED = 1032  # what deflate makes of a byte at most
+BYTES = 0x08  # type code of unsigned bytes
+MOST_COMPRESSED = 1032  # deflate's largest ratio of unpacked to packed bytes
 
 
 def find(folder: Path, names: frozenset[str]) -> Found | None:
-    """The pairs of image and label files in a folder with files of these names, or None.
+    """Finds the pairs of image and label files in a folder whose files have these names; else returns None.
 
-    Raises `InputError` for images without labels, and for more than one pair of a split.
+    Raises `InputError` for images without labels, and for two pairs of one split.
     """
     files: dict[tuple[str, str], Path] = {}
-    for name in sorted(names):  # a plain file stands before its compressed copy and is taken
+    for name in sorted(names):  # a plain file sorts before its compressed copy, and is used
         match = NAMED.fullmatch(name)
         if not match or not (folder / name).is_file():
             continue
@@ -34,7 +34,9 @@ def find(folder: Path, names: frozenset[str]) -> Found | None:
         if key not in files:
             files[key] = folder / name
         elif f"{files[key].name}.gz" != name:
-            raise InputError(f"{folder} has {files[key].name} and {name}, both {key[1]} of the split '{key[0]}'")
+            raise InputError(
+                f"{folder} has {files[key].name} and {name}, which are both {key[1]} of the split '{key[0]}'"
+            )
     if not files:
         return None
     pairs = {}
@@ -47,7 +49,7 @@ def find(folder: Path, names: frozenset[str]) -> Found | None:
 
 
 def _split(words: str) -> str:
-    """Of a name's words before 'images' or 'labels': t10k is MNIST's word for the test set."""
+    """Returns the split by the words before 'images' or 'labels' in a file name; MNIST calls its test set t10k."""
     parts = re.split(r"[-_.]", words.lower())
     known = (("test" if part == "t10k" else split_of(part)) for part in reversed(parts))
     return next((split for split in known if split), "train")
@@ -62,7 +64,7 @@ def _read(pairs: dict[str, tuple[Path, Path]], _: ReadOptions) -> Contents:
 
 
 def _array(file: Path, dimensions: int) -> np.ndarray:
-    """An IDX file's uint8 array. No more is unpacked than its header declares."""
+    """Returns an IDX file's uint8 array. It unpacks no more bytes than the header declares."""
     try:
         with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as opened:
             header = opened.read(4 + 4 * dimensions)
@@ -71,12 +73,12 @@ def _array(file: Path, dimensions: int) -> np.ndarray:
             shape = struct.unpack(f">{dimensions}I", header[4:])
             values, on_disk = math.prod(shape), file.stat().st_size
             if values > on_disk * (MOST_COMPRESSED if file.suffix.lower() == ".gz" else 1):
-                raise InputError(f"{file} is cut short: it declares {shape}, more than its {on_disk:,} bytes hold")
+                raise InputError(f"{file} is truncated: it declares {shape}, more than its {on_disk:,} bytes hold")
             content = opened.read(values + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{file} is damaged: {error}") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from None
     if len(content) != values:
-        raise InputError(f"{file} holds {'more' if len(content) > values else 'fewer'} bytes than its {shape} declare")
+        raise InputError(f"{file} holds {'more' if len(content) > values else 'fewer'} bytes than its shape {shape}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

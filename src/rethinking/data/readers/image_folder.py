@@ -1,19 +1,19 @@
-"""Folders of image files. Which folder is a split and which a class is decided by these rules and no others:
+"""Folders of image files. These rules alone decide which folder is a split and which is a class:
 
-1. A split folder stands on the first level and is named train, training or trainset; test, testing or testset; val,
-   valid, validation, dev or eval, in any case. Everywhere else a folder of such a name is a class, or an error.
-2. With a training folder among them the first level is splits, if that has classes of its own (two folders, or
-   metadata) or all others are splits too. Else, and without a training folder, the first level is classes, and what
-   else could have been meant is said. Where two of the split folders hold folders of one name, it is an error.
-3. Below a split, or on the first level where that is classes, a folder is a class; its images lie at any depth.
+1. A split folder stands on the first level and is named train, training or trainset; test, testing or testset; or val,
+   valid, validation, dev or eval, in any case. Elsewhere a folder with such a name is a class, or an error.
+2. The first level is splits if one of its folders is a training folder, and either that folder has classes of its own
+   (two folders, or metadata) or all other folders are splits too. Else the first level is classes, and a note names the
+   folders that could have been splits. Two folders of the same split are an error. So are folders that look like splits
+   because they hold folders with the same names.
+3. Below a split, or on the first level if it is classes, a folder is a class. Its images lie at any depth.
 4. Split folders below all classes (cat/train, cat/test) are splits. Anywhere else below a class they are an error.
-5. Labels come from a `metadata.csv`, `.jsonl` or `.parquet` where it has labels of a split's images, by their path from
-   there in its column `file_name`; for a split without class folders from an annotations file (`val_annotations.txt`:
-   file name, class).
-6. Symbolic links are followed. One that leads nowhere, or back to a folder above it, and an image of two sets are
-   errors.
+5. Labels come from a `metadata.csv`, `.jsonl` or `.parquet` that has labels for a split's images. Its column
+   `file_name` holds paths relative to the metadata file. A split without class folders takes labels from an annotations
+   file (`val_annotations.txt`: file name, class).
+6. Symbolic links are followed. A broken link, a link back to a folder above it, and an image in two sets are errors.
 
-Hidden files are not looked at.
+Hidden files are ignored.
 """
 
 from __future__ import annotations
@@ -40,21 +40,23 @@ ENDINGS = frozenset(
     )
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SKIPPED = ("__MACOSX",)  # what macOS packs beside the files
-UNLABELLED = ("images", "image", "imgs", "img")  # a folder that is no class, where a test set has no other
-MOST_OTHER = 20_000  # files that are no images, and folders, before a folder is taken for one of something else
-OTHERS_AN_IMAGE = 10  # of those, which images may have beside them
-DEEPEST = 100  # folders in one another
+SKIPPED = ("__MACOSX",)  # macOS adds this folder to archives
+UNLABELLED = ("images", "image", "imgs", "img")  # a test set's only folder, if it has such a name, is no class
+MOST_OTHER = 20_000  # other files and folders before a folder is refused as no folder of images
+OTHERS_PER_IMAGE = 10  # other files and folders that are allowed per image
+DEEPEST = 100  # levels of folders
 
 Parts = tuple[str, ...]  # a path below the folder
 
 
 @dataclass
 class Tree:
-    """What lies in a folder, at any depth.
+    """The content of a folder, at any depth.
 
-    images: relative paths in the order of their text; identities: of each, what two links to one file share
-    tables: relative paths of metadata and annotation files; others: of files that are no images, by ending
+    images: relative paths, sorted as text
+    identities: device and inode of each image, which two links to one file share
+    tables: relative paths of metadata and annotation files
+    others: counts of all other files, by ending
     folders: relative paths
     """
 
@@ -66,16 +68,18 @@ class Tree:
     folders: list[Parts] = field(default_factory=list)
 
     def path(self, parts: Parts) -> Path:
+        """Returns the full path of a relative one."""
         return self.folder.joinpath(*parts)
 
     @property
     def has_class_folders(self) -> bool:
+        """Whether any image lies in an inner folder."""
         return any(len(parts) > 1 for parts in self.images)
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The split and the class folder of every image; the class is None for one outside of class folders."""
+    """The split and the class folder of every image. The class is None for an image outside of class folders."""
 
     splits: dict[Parts, str]
     classes: dict[Parts, str | None]
@@ -83,12 +87,15 @@ class Arrangement:
 
 
 def find(folder: Path) -> Found | None:
-    """The images of a folder, or None where it has none. Raises `InputError` for what the rules do not decide."""
+    """Finds the images in a folder; returns None if it has none.
+
+    Raises `InputError` for a folder that breaks the rules.
+    """
     return found_in(listed(folder))
 
 
 def found_in(tree: Tree) -> Found | None:
-    """The same of a folder that was listed already."""
+    """Finds the images in a folder that is already listed; see `find`."""
     if not tree.images:
         return None
     arrangement = arranged(tree)
@@ -96,10 +103,12 @@ def found_in(tree: Tree) -> Found | None:
     files = {"/".join(parts): tree.path(parts) for parts in (*tree.images, *tree.tables)}
     notes = [*arrangement.notes]
     if others := sum(tree.others.values()):
-        kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in tree.others.most_common(4))
-        notes.append(f"left out: {others:,} files that are no images ({kinds})")
+        endings = ", ".join(
+            f"{count:,} {ending or 'without an ending'}" for ending, count in tree.others.most_common(4)
+        )
+        notes.append(f"left out: {others:,} files that are no images ({endings})")
     if empty := _empty_classes(tree, arrangement):
-        notes.append(f"without images: {', '.join(empty)}")
+        notes.append(f"classes without images: {', '.join(empty)}")
     return Found(files, functools.partial(_read, tree, arrangement), tuple(notes), has_columns=True)
 
 
@@ -107,7 +116,10 @@ def found_in(tree: Tree) -> Found | None:
 
 
 def listed(folder: Path) -> Tree:
-    """Walk a folder. Raises `InputError` for what cannot be read, for links in a circle, and for far too much else."""
+    """Lists a folder at any depth.
+
+    Raises `InputError` if it cannot be read, has links in a circle, or holds far more other files than images.
+    """
     tree = Tree(folder)
     _walk(tree, (), {_identity(os.stat(folder))})
     tree.images.sort(key="/".join)
@@ -133,13 +145,13 @@ def _walk(tree: Tree, parts: Parts, above: set[tuple[int, int]]) -> None:
             raise InputError(f"cannot read {entry.path}: {error.strerror}") from None
         if is_folder:
             if identity in above:
-                raise InputError(f"{entry.path} links back to a folder that it lies in; no folder of images may do so")
+                raise InputError(f"{entry.path} links back to a folder above it; remove the link")
             if len(inner) > DEEPEST:
                 raise InputError(f"{entry.path} lies more than {DEEPEST} folders deep")
             tree.folders.append(inner)
             _walk(tree, inner, above | {identity})
         elif entry.is_symlink() and not is_file:
-            raise InputError(f"{entry.path} is a link to what is not there; remove or mend it")
+            raise InputError(f"{entry.path} is a broken link; remove or repair it")
         elif ending in ENDINGS and is_file:
             tree.images.append(inner)
             tree.identities[inner] = identity
@@ -148,10 +160,10 @@ def _walk(tree: Tree, parts: Parts, above: set[tuple[int, int]]) -> None:
         else:
             tree.others[ending] += 1
     others = sum(tree.others.values()) + len(tree.folders)
-    if others > max(MOST_OTHER, OTHERS_AN_IMAGE * len(tree.images)):
+    if others > max(MOST_OTHER, OTHERS_PER_IMAGE * len(tree.images)):
         raise InputError(
-            f"{tree.folder} is no folder of images: as far as it was looked at, it has {len(tree.images):,} images"
-            f" beside {others:,} other files and folders"
+            f"{tree.folder} is no folder of images: the search stopped after {others:,} other files and folders and"
+            f" {len(tree.images):,} images"
         )
 
 
@@ -159,11 +171,11 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-# Which folder is what
+# Splits and classes
 
 
 def arranged(tree: Tree) -> Arrangement:
-    """Split and class of every image, by the rules above."""
+    """Returns the split and class of every image, by the rules of this module."""
     first = list(dict.fromkeys(parts[0] for parts in tree.images if len(parts) > 1))
     named = {name: split for name in first if (split := split_of(name))}
     others = [name for name in first if name not in named]
@@ -177,35 +189,37 @@ def arranged(tree: Tree) -> Arrangement:
         for name in named:
             if shared := _folders_in(tree, name) & set(others):
                 raise InputError(
-                    f"{tree.folder / name} has folders named as those beside it ({', '.join(sorted(shared))}): move"
-                    f" those beside it into {tree.folder / 'train'}"
+                    f"{tree.folder / name} has folders with the same names as its neighbours"
+                    f" ({', '.join(sorted(shared))}); move the neighbours into {tree.folder / 'train'}"
                 )
         return _of_classes(tree, [f"read as classes: {listing}, since there is no training folder"])
     if others and not any(_has_classes(tree, name) for name in training):
         return _of_classes(
             tree,
-            [f"read as classes: {listing}, since {others[0]}/ stands beside and {training[0]}/ lacks class folders"],
+            [f"read as classes: {listing}, since {others[0]}/ is no split and {training[0]}/ has no class folders"],
         )
     for split in dict.fromkeys(named.values()):
         if len(same := [name for name, of in named.items() if of == split]) > 1:
-            raise InputError(f"{tree.folder} has {' and '.join(f'{name}/' for name in same)}, which mean one split")
+            raise InputError(
+                f"{tree.folder} has {' and '.join(f'{name}/' for name in same)}, which mean the same split"
+            )
     return _of_splits(tree, named, others)
 
 
 def _all_have_splits(tree: Tree) -> bool:
-    """Whether below every folder of the first level all images lie in folders named as splits."""
+    """Whether all images below the folders of the first level lie in split folders."""
     inside = [parts for parts in tree.images if len(parts) > 1]
     return bool(inside) and all(len(parts) > 2 and split_of(parts[1]) for parts in inside)
 
 
 def _has_classes(tree: Tree, name: str) -> bool:
-    """Whether a folder of the first level has class folders, or metadata says the classes of its images."""
+    """Whether a folder of the first level has class folders, or metadata for its images."""
     with_metadata = any(parts[-1].lower() in METADATA and parts[:1] in ((name,), parts) for parts in tree.tables)
     return with_metadata or len(_folders_in(tree, name)) > 1
 
 
 def _folders_in(tree: Tree, name: str) -> set[str]:
-    """The second level below a first one, as far as it has images."""
+    """Returns the folders in a folder of the first level that hold images."""
     return {parts[1] for parts in tree.images if len(parts) > 2 and parts[0] == name}
 
 
@@ -217,16 +231,17 @@ def _of_splits(tree: Tree, named: Mapping[str, str], others: list[str]) -> Arran
         _refuse_splits_below(tree, parts, 2)
         splits[parts] = named[parts[0]]
         classes[parts] = parts[1] if len(parts) > 2 else None
-    if beside := sum(len(parts) == 1 for parts in tree.images):
-        notes.append(f"left out: {beside:,} images beside the split folders")
+    if outside := sum(len(parts) == 1 for parts in tree.images):
+        notes.append(f"left out: {outside:,} images outside of the split folders")
     if others:
         count = sum(parts[0] in others for parts in tree.images if len(parts) > 1)
-        notes.append(f"left out: {count:,} images of {', '.join(f'{name}/' for name in others)}, which is no split")
+        which = "which is no split" if len(others) == 1 else "which are no splits"
+        notes.append(f"left out: {count:,} images of {', '.join(f'{name}/' for name in others)}, {which}")
     return Arrangement(splits, classes, notes)
 
 
 def _of_classes(tree: Tree, notes: list[str]) -> Arrangement:
-    """The first level is classes, below which all or none may have split folders."""
+    """Arranges a folder whose first level is classes. Either all classes or none have split folders."""
     all_split = _all_have_splits(tree)
     _refuse_other_levels(tree, all_split)
     splits, classes = {}, {}
@@ -237,28 +252,29 @@ def _of_classes(tree: Tree, notes: list[str]) -> Arrangement:
         classes[parts] = parts[0] if len(parts) > 1 else None
         if all_split and len(parts) > 1 and names.setdefault((parts[0], splits[parts]), parts[1]) != parts[1]:
             raise InputError(
-                f"{tree.folder / parts[0]} has {names[parts[0], splits[parts]]}/ and {parts[1]}/, which mean one split"
+                f"{tree.folder / parts[0]} has {names[parts[0], splits[parts]]}/ and {parts[1]}/, which mean the same"
+                " split"
             )
     if all_split:
         if "train" not in splits.values():
             raise InputError(f"{tree.folder} has no training images below its classes")
-        notes = [*notes, "the split folders below the classes are the splits"]
+        notes = [*notes, "the splits are the split folders below the classes"]
     return Arrangement(splits, classes, notes)
 
 
 def _refuse_other_levels(tree: Tree, all_split: bool) -> None:
-    """Raises `InputError` where the first level is not the classes by all appearance."""
+    """Raises `InputError` if the first level does not look like classes."""
     first = list(dict.fromkeys(parts[0] for parts in tree.images if len(parts) > 1))
     inner = {name: _folders_in(tree, name) for name in first}
     if len(first) == 1 and len(inner[first[0]]) > 1 and not any(len(parts) == 1 for parts in tree.tables):
-        raise InputError(f"{tree.folder} has all images in one folder: give that, --dataset {tree.folder / first[0]}")
-    meant = {name: {split_of(word) for word in re.split(r"[^a-zA-Z]+", name)} - {None} for name in first}
+        raise InputError(f"{tree.folder} has all images in one folder; use --dataset {tree.folder / first[0]}")
+    words = {name: {split_of(word) for word in re.split(r"[^a-zA-Z]+", name)} - {None} for name in first}
     deepest = [{parts[-2] for parts in tree.images if len(parts) > 2 and parts[0] == name} for name in first]
     alike = len(first) > 1 and len(set.intersection(*deepest)) > 1
-    if not all_split and alike and all(meant.values()) and len(set[str | None]().union(*meant.values())) > 1:
+    if not all_split and alike and all(words.values()) and len(set[str | None]().union(*words.values())) > 1:
         raise InputError(
-            f"{tree.folder}: {', '.join(first)} look like splits, since they hold folders of the same names; call them"
-            " train and test"
+            f"{tree.folder}: {', '.join(first)} look like splits, since they hold folders with the same names; call"
+            " them train and test"
         )
 
 
@@ -266,13 +282,13 @@ def _refuse_splits_below(tree: Tree, parts: Parts, level: int) -> None:
     for depth in range(level, len(parts) - 1):
         if split_of(parts[depth]):
             raise InputError(
-                f"{tree.path(parts[: depth + 1])} is named as a split but lies below a class; move split folders to the"
-                " first level, or rename it"
+                f"{tree.path(parts[: depth + 1])} is named like a split but lies below a class; move split folders to"
+                " the first level, or rename this one"
             )
 
 
 def _refuse_shared_images(tree: Tree, arrangement: Arrangement) -> None:
-    """Raises `InputError` for a file that links put into the training set and into another."""
+    """Raises `InputError` for a file that links put into the training set and another set."""
     training = {tree.identities[parts]: parts for parts, split in arrangement.splits.items() if split == "train"}
     for parts, split in arrangement.splits.items():
         if split != "train" and (other := training.get(tree.identities[parts])):
@@ -280,7 +296,7 @@ def _refuse_shared_images(tree: Tree, arrangement: Arrangement) -> None:
 
 
 def _refuse_linked_twice(tree: Tree, images: Iterable[Parts]) -> None:
-    """Raises `InputError` for a file that stands twice among images of which a part becomes the test set."""
+    """Raises `InputError` for a file that is listed twice among images that will be split."""
     seen: dict[tuple[int, int], Parts] = {}
     for parts in images:
         if (other := seen.setdefault(tree.identities[parts], parts)) != parts:
@@ -288,11 +304,14 @@ def _refuse_linked_twice(tree: Tree, images: Iterable[Parts]) -> None:
 
 
 def _one_file(tree: Tree, one: Parts, other: Parts) -> str:
-    return f"{tree.path(one)} and {tree.path(other)} are one file; it would be in both the training and the test set"
+    return (
+        f"{tree.path(one)} and {tree.path(other)} are the same file, which would be in both the training and the test"
+        " set"
+    )
 
 
 def _empty_classes(tree: Tree, arrangement: Arrangement) -> list[str]:
-    """Folders that stand where classes do and have no image."""
+    """Returns the folders that stand in the place of classes but hold no image."""
     filled = {parts[:depth] for parts in tree.images for depth in range(1, len(parts))}
     levels = {
         depth
@@ -329,7 +348,7 @@ def _read(tree: Tree, arrangement: Arrangement, options: ReadOptions) -> Content
 
 
 def _labelled(tree: Tree, split: str, images: list[Parts], labels: Mapping[Parts, Any], notes: list[str]) -> Split:
-    """Those of `images` that have a label, but for a split without any, which has them all."""
+    """Returns the split with its labelled images; a split without any label keeps all images."""
     where = f"the split '{split}'"
     labelled = [parts for parts in images if parts in labels]
     if not labelled:
@@ -348,7 +367,10 @@ def _labelled(tree: Tree, split: str, images: list[Parts], labels: Mapping[Parts
 def _folder_labels(
     tree: Tree, arrangement: Arrangement, images: list[Parts], training: set[str | None], notes: list[str]
 ) -> dict[Parts, Any]:
-    """Classes by folder. Of a split whose folder is none of the `training` classes, labels by annotations, or none."""
+    """Returns labels by class folder.
+
+    If no folder is one of the `training` classes, annotations give the labels, if any.
+    """
     labels = {parts: name for parts in images if (name := arrangement.classes[parts]) is not None}
     folders = set(labels.values())
     if not training or folders & training or not all(name.lower() in UNLABELLED for name in folders):
@@ -357,12 +379,12 @@ def _folder_labels(
     for table in tree.tables:
         if images and table[0] == images[0][0] and table[-1].lower() not in METADATA:
             _annotate(tree, table, images, annotations)
-            notes.append(f"labels of {table[0]}/ are those of {'/'.join(table)}")
+            notes.append(f"labels of {table[0]}/ come from {'/'.join(table)}")
     return annotations
 
 
 def _annotate(tree: Tree, table: Parts, images: list[Parts], labels: dict[Parts, Any]) -> None:
-    """Lines of file name and class, and of what is not needed, with tabs between them."""
+    """Reads lines of file name, class, and further words that are ignored, separated by tabs or spaces."""
     file = tree.path(table)
     by_name: dict[str, list[Parts]] = {}
     for parts in images:
@@ -372,17 +394,17 @@ def _annotate(tree: Tree, table: Parts, images: list[Parts], labels: dict[Parts,
         if not line.strip():
             continue
         words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
-        meant = by_name.get(words[0], [])
-        if len(words) < 2 or len(meant) != 1:
-            why = f"is the name of {len(meant)} images" if len(meant) > 1 else "is no image beside it, or has no class"
+        named = by_name.get(words[0], [])
+        if len(words) < 2 or len(named) != 1:
+            why = f"names {len(named)} images" if len(named) > 1 else "names no image here, or has no class"
             raise InputError(f"{file}, line {number}: '{words[0]}' {why}")
-        if labels.setdefault(meant[0], words[1]) != words[1]:
-            raise InputError(f"{file}, line {number}: '{words[0]}' has two classes, {labels[meant[0]]} and {words[1]}")
+        if labels.setdefault(named[0], words[1]) != words[1]:
+            raise InputError(f"{file}, line {number}: '{words[0]}' has two classes, {labels[named[0]]} and {words[1]}")
 
 
 @dataclass(frozen=True)
 class _Metadata:
-    """Rows of metadata files by image, and the file that each image's row stands in."""
+    """The metadata row of each image, and the file that holds it."""
 
     tree: Tree
     rows: dict[Parts, Mapping[str, Any]]
@@ -390,7 +412,10 @@ class _Metadata:
 
     @classmethod
     def of(cls, tree: Tree) -> _Metadata:
-        """Raises `InputError` for rows that name no image below the file, or one image twice."""
+        """Reads all metadata files.
+
+        Raises `InputError` for a row that names no image, and for two different rows of an image.
+        """
         made, known = cls(tree, {}, {}), set(tree.images)
         for table in tree.tables:
             if table[-1].lower() not in METADATA:
@@ -402,45 +427,49 @@ class _Metadata:
                     raise InputError(f"{file} has rows without a 'file_name'")
                 image = _below(table[:-1], name, known)
                 if image is None:
-                    raise InputError(f"{file} names {name}, which is no image beside or below it")
+                    raise InputError(f"{file} names {name}, which is no image in its folder or below")
                 if dict(made.rows.setdefault(image, row)) != dict(row):
-                    raise InputError(f"{file} names {name}, of which another row says something else")
+                    raise InputError(f"{file} names {name}, for which another row has other values")
                 made.tables[image] = table
         return made
 
     def labels(
-        self, images: list[Parts], arrangement: Arrangement, asked: str | None, notes: list[str]
+        self, images: list[Parts], arrangement: Arrangement, label_column: str | None, notes: list[str]
     ) -> dict[Parts, Any]:
-        """Labels of a split's images that have a row; -1 where it is empty. None at all where class folders say them.
+        """Returns the labels of a split's images that have a row; -1 for an empty value.
 
-        asked: the column, else it is 'label', or the only one.
+        Returns nothing if class folders are the labels.
+
+        label_column: the column to use; None for 'label', or the only column
         """
         rows = {image: self.rows[image] for image in images if image in self.rows}
         if not rows:
-            if asked is not None:
-                raise InputError(f"{self.tree.folder} has no metadata file for the column '{asked}'")
+            if label_column is not None:
+                raise InputError(f"{self.tree.folder} has no metadata file for the column '{label_column}'")
             return {}
         table = "/".join(next(self.tables[image] for image in rows))
         columns = list(dict.fromkeys(name for row in rows.values() for name in row if name and name != "file_name"))
-        column = asked or ("label" if "label" in columns else None)
+        column = label_column or ("label" if "label" in columns else None)
         if column is None and len({name for image in images if (name := arrangement.classes[image])}) > 1:
-            notes.append(f"{table} has no column 'label': class folders are the labels; --label_column chooses")
+            notes.append(
+                f"{table} has no column 'label', so class folders are the labels; --label_column chooses a column"
+            )
             return {}
         if column is None and len(columns) == 1:
             column = columns[0]
         if column is None or column not in columns:
             raise InputError(
-                f"{self.tree.folder / table} has no column '{asked or 'label'}'; --label_column chooses:"
-                f" {', '.join(columns) or 'it has file_name alone'}"
+                f"{self.tree.folder / table} has no column '{label_column or 'label'}'; "
+                + (f"--label_column chooses one of {', '.join(columns)}" if columns else "it has only file_name")
             )
-        notes.append(f"labels are those of the column '{column}' of {table}")
+        notes.append(f"labels come from the column '{column}' of {table}")
         values = _numbers([row.get(column) for row in rows.values()], table.lower().endswith(".csv"))
         return {image: -1 if value is None else value for image, value in zip(rows, values, strict=True)}
 
 
 def _below(folder: Parts, name: str, known: set[Parts]) -> Parts | None:
-    """The image that a file in `folder` names by its path from there; None where there is none below the folder."""
-    for written in (name, name.replace("\\", "/")):  # as Windows writes it
+    """Returns the image that a metadata file in `folder` names by its relative path; None if there is no such image."""
+    for written in (name, name.replace("\\", "/")):  # Windows writes backslashes
         inner = tuple(part for part in written.split("/") if part != ".")
         if "" not in inner and ".." not in inner and (*folder, *inner) in known:
             return (*folder, *inner)
@@ -482,13 +511,13 @@ def _text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not in UTF-8; save it so") from None
+        raise InputError(f"{file} is not in UTF-8; save it in UTF-8") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
 
 
 def _numbers(values: list[Any], of_text: bool) -> list[Any]:
-    """Empty ones as None; of a file of texts alone, numbers where all are written as whole numbers are."""
+    """Returns empty values as None. Values of a text file become numbers if all are written as whole numbers."""
     given = [None if value == "" else value for value in values]
     written = [value for value in given if value is not None]
     if of_text and all(re.fullmatch(r"0|-?[1-9][0-9]*", value) for value in written):

@@ -1,7 +1,7 @@
-"""Images that are given in Python: arrays, lists, a torch `Dataset`, a `datasets.Dataset`, or a mapping of these.
+"""Images given in Python: arrays, lists, a torch `Dataset`, a `datasets.Dataset`, or a mapping of these.
 
-A torch `Dataset` is read once, item by item, into a file, so that memory holds one image at a time. Arrays are used as
-they are, and a `datasets.Dataset` is read as its files are.
+A torch `Dataset` is read once into a file, item by item, so that memory holds one image at a time. Arrays are used as
+they are. A `datasets.Dataset` is read like its files.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ from rethinking.data.readers.contents import ArrayImages, Contents, Labels, Read
 from rethinking.errors import InputError, in_one_line
 from rethinking.steps import Steps
 
-READ_TWICE = 16  # items of a data set that are compared with themselves
-IMAGE_KEYS = ("image", "img", "pixel_values")  # of items that are mappings
+READ_TWICE = 16  # items that are read twice, to find random transforms
+IMAGE_KEYS = ("image", "img", "pixel_values")  # keys of items that are mappings
 LABEL_KEYS = ("label", "labels", "fine_label")
 CHANNELS = (1, 3, 4)
 LAYOUTS = "(n, height, width), (n, height, width, channels) or (n, channels, height, width)"
 FORMS = "a pair (images, labels), a torch Dataset, a datasets.Dataset, or a mapping of these by train and test"
 
-Signature = tuple[Any, ...]  # of an item, equal for equal ones
+Signature = tuple[Any, ...]  # equal for equal items
 
 
 class Item(NamedTuple):
-    """An image and its label, as a data set gives them."""
+    """An image and its label, as a data set returns them."""
 
     image: Any
     label: Any
 
 
 class Pixels(NamedTuple):
-    """An image as it can be decoded; change: the largest change of a value in 0..1 that was turned back to 8 bits."""
+    """An image that can be decoded.
+
+    change: the largest change of a value in 0-1 by the conversion to 8 bits; None for an image that was not float
+    """
 
     stored: Stored
     change: float | None = None
 
 
 def read(images: Any, test_images: Any, options: ReadOptions, folder: Path, begin: Steps) -> Contents:
-    """The splits that are given; images that are in no array are written to `folder`, after `resize` and `colour`.
+    """Reads the given splits. Images outside of arrays are written to `folder`, after `resize` and `colour`.
 
-    Raises `InputError` for what has none of the forms, for images or labels that are none, and for a data set that
-    gives other images at each reading.
+    Raises `InputError` for data in none of the forms, for invalid images or labels, and for a data set that returns
+    other images at each reading.
     """
     given = by_split(images, test_images)
     if all(is_table(one) for one in given.values()):
@@ -58,7 +61,7 @@ def read(images: Any, test_images: Any, options: ReadOptions, folder: Path, begi
         return Contents(contents.splits, [*contents.notes, *_not_applied(given.values())])
     if (options.image_column or options.label_column) and not any(map(is_table, given.values())):
         raise InputError(
-            "images that are no datasets.Dataset have no columns to choose; leave image and label_column out"
+            "images that are no datasets.Dataset have no columns to choose; leave image_column and label_column out"
         )
     notes = list(_not_applied(one for one in given.values() if is_table(one)))
     splits = {split: _split(one, split, options, folder, notes, begin) for split, one in given.items()}
@@ -66,7 +69,7 @@ def read(images: Any, test_images: Any, options: ReadOptions, folder: Path, begi
 
 
 def by_split(images: Any, test_images: Any) -> dict[str, Any]:
-    """What is given, by 'train', 'test' and 'val'."""
+    """Returns what is given, by 'train', 'test' and 'val'."""
     given = {"train": images}
     if isinstance(images, Mapping):
         given = {}
@@ -81,19 +84,19 @@ def by_split(images: Any, test_images: Any) -> dict[str, Any]:
             raise InputError(f"the mapping of images has no key 'train', only {', '.join(map(str, images)) or 'none'}")
     if test_images is not None:
         if "test" in given:
-            raise InputError("test images are given twice, in the mapping and beside it; leave one out")
+            raise InputError("test images are given twice, in the mapping and as an argument; leave one out")
         given["test"] = test_images
     return given
 
 
 def is_table(given: Any) -> bool:
-    """Whether it is a `datasets.Dataset`."""
+    """Whether `given` is a `datasets.Dataset`."""
     datasets = sys.modules.get("datasets")
     return datasets is not None and isinstance(given, datasets.Dataset)
 
 
 def is_pair(given: Any) -> bool:
-    """Whether it is images and labels apart, not items."""
+    """Whether `given` is a pair (images, labels), not a data set of items."""
     return isinstance(given, tuple) or (isinstance(given, list) and len(given) == 2 and not _is_item(given[0]))
 
 
@@ -103,7 +106,7 @@ def _is_item(value: Any) -> bool:
 
 def _not_applied(tables_given: Iterable[Any]) -> Iterator[str]:
     if any((table.format or {}).get("type") == "custom" for table in tables_given):
-        yield "the images are those that the data set stores; its transform is not applied"
+        yield "the images are read as the data set stores them; its transform is not applied"
 
 
 def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: list[str], begin: Steps) -> Split:
@@ -125,7 +128,7 @@ def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: li
         writing.write(_noted(items_of(data, where), first), None)
         with _seeded(0):
             again = [_signature(item) for item in itertools.islice(items_of(data, where), READ_TWICE)]
-        _compare(first, again or first, where)  # none again: it can be read once alone
+        _compare(first, again or first, where)  # a data set that can be read only once gives none again
     else:
         _refuse_random(data, where)
         writing.write(items_of(data, where), len(data))
@@ -133,7 +136,7 @@ def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: li
 
 
 def with_class_names(splits: dict[str, Split]) -> dict[str, Split]:
-    """With the class names of the first split that has them for the labels of every split."""
+    """Gives every split the class names of the first split that has names."""
     labels = [split.labels for split in splits.values() if split.labels is not None]
     names = next((each.names for each in labels if each.names is not None), None)
     return {
@@ -144,11 +147,14 @@ def with_class_names(splits: dict[str, Split]) -> dict[str, Split]:
     }
 
 
-# Images and labels apart
+# Pairs of images and labels
 
 
 def pair(given: Any, where: str) -> tuple[Any, list[Any]]:
-    """Images, an array (n, height, width) or (n, height, width, channels) or a list; and a label for each."""
+    """Returns the images, an array (n, height, width) or (n, height, width, channels) or a list, and a label for each.
+
+    Raises `InputError` if `given` is no pair of images and labels.
+    """
     if len(given) != 2:
         raise InputError(f"{where} is a tuple of {len(given)}; give {FORMS}")
     images, labels = given
@@ -156,7 +162,7 @@ def pair(given: Any, where: str) -> tuple[Any, list[Any]]:
         if value is None:
             raise InputError(f"{where} has no {name}: the pair is ({', '.join(_kind(each) for each in given)})")
         if isinstance(value, str | bytes | Path):
-            raise InputError(f"the {name} of {where} are a text, {str(value)!r}; a path is given as dataset=PATH")
+            raise InputError(f"the {name} of {where} are a text, {str(value)!r}; a path must be given as dataset=PATH")
         if not hasattr(value, "__len__") or isinstance(value, Mapping):
             raise InputError(f"the {name} of {where} are of type {_kind(value)}; give an array, a tensor or a list")
     of_tensor = is_tensor(images)
@@ -173,12 +179,12 @@ def pair(given: Any, where: str) -> tuple[Any, list[Any]]:
 
 
 def _checked(images: np.ndarray, described: str, is_tensor: bool) -> np.ndarray:
-    """With channels last."""
+    """Returns the images with channels last. Raises `InputError` for a type or shape that is no image's."""
     if images.dtype.kind == "O":
         raise InputError(f"{described} holds Python objects; give a list, or numbers of one size")
     grey16 = images.dtype == np.uint16 and images.ndim == 3
     if images.dtype != np.uint8 and images.dtype.kind != "f" and not grey16:
-        raise InputError(f"{described} is of {images.dtype}; images must be uint8, from 0 to 255")
+        raise InputError(f"{described} is {images.dtype}; images must be uint8, from 0 to 255")
     if images.ndim not in (3, 4):
         raise InputError(f"{described} is {images.shape}; images must be {LAYOUTS}")
     if images.ndim == 4 and has_channels_first(images.shape[1:], described, is_tensor):
@@ -187,9 +193,9 @@ def _checked(images: np.ndarray, described: str, is_tensor: bool) -> np.ndarray:
 
 
 def has_channels_first(shape: tuple[int, ...], described: str, is_tensor: bool) -> bool:
-    """Whether an image of three axes has its channels first, not last. Where both are possible, a tensor has.
+    """Whether an image with three axes has its channels first, not last. If both are possible, a tensor has them first.
 
-    Raises `InputError` where neither is possible, or where that is open.
+    Raises `InputError` if neither is possible, or if both are possible for an array.
     """
     first, last = shape[0] in (CHANNELS if is_tensor else CHANNELS[:2]), shape[2] in CHANNELS
     if not first and not last:
@@ -198,12 +204,13 @@ def has_channels_first(shape: tuple[int, ...], described: str, is_tensor: bool) 
         )
     if first and last and not is_tensor:
         raise InputError(
-            f"{described} has the shape {tuple(shape)}, of which two numbers could be the channels; give a tensor"
+            f"{described} has the shape {tuple(shape)}, in which two numbers could be the channels; give a tensor"
         )
     return first
 
 
 def is_tensor(value: Any) -> bool:
+    """Whether `value` is a torch tensor; does not import PyTorch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -211,7 +218,7 @@ def is_tensor(value: Any) -> bool:
 def _array(value: Any) -> np.ndarray:
     if is_tensor(value):
         if value.layout != sys.modules["torch"].strided:
-            raise InputError(f"a tensor has the layout {value.layout}; its .to_dense() can be read")
+            raise InputError(f"a tensor has the layout {value.layout}; give its .to_dense()")
         value = value.detach().cpu()
         return np.asarray(value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value)
     return np.asarray(value)
@@ -222,12 +229,13 @@ def _kind(value: Any) -> str:
 
 
 def label_of(value: Any, described: str) -> Any:
-    """A label as Python has it, for `classify`. Raises `InputError` for more than one number."""
+    """Returns a label as a Python value, for `classify`. Raises `InputError` if it holds more than one number."""
     if is_tensor(value) or isinstance(value, np.ndarray | np.generic | list | tuple):
         array = _array(value)
         if array.size != 1:
             raise InputError(
-                f"{described} is {array.size} numbers; give one number or text an image, of one-hot labels their argmax"
+                f"{described} is {array.size} numbers; give one number or text per image, and the argmax of one-hot"
+                " labels"
             )
         return array.reshape(()).item()
     return value
@@ -237,14 +245,14 @@ def label_of(value: Any, described: str) -> Any:
 
 
 def as_dataset(given: Any, where: str) -> Any:
-    """What is given, if it has items. Raises `InputError` that says what to give in its place."""
+    """Returns `given` if it has items. Otherwise raises `InputError`, which says what to give instead."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(given, torch.utils.data.DataLoader):
         raise InputError(f"{where} is a DataLoader, which makes batches; give its .dataset")
     if isinstance(given, str | bytes | Path):
-        raise InputError(f"{where} is a text, {str(given)!r}; a path or name is given as dataset=..., without pairs")
+        raise InputError(f"{where} is a text, {str(given)!r}; a path or name must be given as dataset=...")
     if hasattr(given, "__next__"):
-        raise InputError(f"{where} is a {_kind(given)}, which can be read once alone; give a list or a torch Dataset")
+        raise InputError(f"{where} is a {_kind(given)}, which can be read only once; give a list or a torch Dataset")
     if isinstance(given, np.ndarray) or is_tensor(given) or given is None:
         raise InputError(f"{where} has no labels: it is of type {_kind(given)}; give {FORMS}")
     if is_iterable(given) or (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
@@ -253,12 +261,13 @@ def as_dataset(given: Any, where: str) -> Any:
 
 
 def is_iterable(data: Any) -> bool:
+    """Whether `data` is a torch `IterableDataset`."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(data, torch.utils.data.IterableDataset)
 
 
 def items_of(data: Any, where: str) -> Iterator[Item]:
-    """Every item, one after the other. Raises `InputError` where one cannot be read, or is no pair."""
+    """Yields every item in order. Raises `InputError` if an item cannot be read or is no pair."""
     if not is_iterable(data):
         yield from (item_at(data, row, where) for row in range(len(data)))
         return
@@ -274,7 +283,7 @@ def items_of(data: Any, where: str) -> Iterator[Item]:
 
 
 def item_at(data: Any, row: int, where: str) -> Item:
-    """One item of a data set that has a length. Raises `InputError` where it cannot be read, or is no pair."""
+    """Returns one item of a data set that has a length. Raises `InputError` if it cannot be read or is no pair."""
     with _failing_in_one_line(row, where):
         item = data[row]
     return as_item(item, row, where)
@@ -286,12 +295,12 @@ def _failing_in_one_line(row: int, where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # whatever somebody's own data set raises
+    except Exception as error:  # a user's data set may raise any type
         raise InputError(f"item {row} of {where} cannot be read: {in_one_line(error)}") from error
 
 
 def as_item(item: Any, row: int, where: str) -> Item:
-    """Image and label of what a data set gives: a pair, or a mapping with their names."""
+    """Returns the image and label of an item, which is a pair or a mapping. Raises `InputError` for other items."""
     if isinstance(item, Mapping):
         image, label = keys_of(item, row, where)
         return Item(item[image], item[label])
@@ -302,7 +311,7 @@ def as_item(item: Any, row: int, where: str) -> Item:
 
 
 def keys_of(item: Mapping[str, Any], row: int, where: str) -> tuple[str, str]:
-    """The keys of an item's image and label. Raises `InputError` where it has none."""
+    """Returns the keys of an item's image and label. Raises `InputError` if it has none."""
     image = next((key for key in IMAGE_KEYS if key in item), None)
     label = next((key for key in LABEL_KEYS if key in item), None)
     if image is None or label is None:
@@ -311,8 +320,8 @@ def keys_of(item: Mapping[str, Any], row: int, where: str) -> tuple[str, str]:
 
 
 def class_names(data: Any) -> tuple[str, ...] | None:
-    """Those that a data set like torchvision's has as `classes`, through subsets and concatenations."""
-    if getattr(data, "target_transform", None) is not None:  # labels are others than those of `classes`
+    """Returns the `classes` of a data set like torchvision's, through subsets and concatenations; else None."""
+    if getattr(data, "target_transform", None) is not None:  # its labels are not those of `classes`
         return None
     names = getattr(data, "classes", None)
     if names is None and hasattr(data, "features"):  # an `IterableDataset` of the library `datasets`
@@ -328,7 +337,7 @@ def class_names(data: Any) -> tuple[str, ...] | None:
 
 
 def _refuse_random(data: Any, where: str) -> None:
-    """Read some items twice, with other global seeds. Raises `InputError` where they differ."""
+    """Reads some items twice, with different global seeds. Raises `InputError` if they differ."""
     count = len(data)
     rows = np.unique(np.linspace(0, count - 1, READ_TWICE).astype(int)).tolist() if count else []
 
@@ -346,7 +355,7 @@ def _seeded(seed: int) -> contextlib.AbstractContextManager[None]:
 
 
 def _noted(items: Iterator[Item], first: list[Signature]) -> Iterator[Item]:
-    """The same items; first: gets the first of them."""
+    """Yields the same items, and collects the signatures of the first ones in `first`."""
     for item in items:
         if len(first) < READ_TWICE:
             first.append(_signature(item))
@@ -370,8 +379,11 @@ def _signature(item: Item) -> Signature:
 
 
 def pixels_of(image: Any, described: str) -> Pixels:
-    """An image of an item: Pillow's, or an array or tensor of one of the layouts. Raises `InputError` for others."""
-    if hasattr(image, "getexif"):  # Pillow's, whose pixels are meant as they are, whatever its file says of their sides
+    """Returns the image of an item: Pillow's, or an array or tensor in one of the layouts.
+
+    Raises `InputError` for others.
+    """
+    if hasattr(image, "getexif"):  # a Pillow image; its pixels are used as they are, without EXIF's orientation
         if image.mode in ("L", "RGB") and "transparency" not in image.info:
             return Pixels(Stored(described, np.asarray(image)))
         image = image.copy()
@@ -381,15 +393,15 @@ def pixels_of(image: Any, described: str) -> Pixels:
         raise InputError(f"{described} is of type {_kind(image)}; images must be arrays, tensors or Pillow's")
     array = _array(image)
     if array.ndim not in (2, 3):
-        raise InputError(f"{described} is {array.shape}; an image is (height, width) or has 1 or 3 channels beside")
+        raise InputError(f"{described} is {array.shape}; an image is (height, width), with or without 1 or 3 channels")
     array = _checked(array[None], described, is_tensor(image))[0]
     if array.dtype.kind != "f":
         return Pixels(Stored(described, array))
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if not 0 <= low <= high <= 1:  # nan is not
+    if not 0 <= low <= high <= 1:  # also true for nan
         raise InputError(
-            f"{described} holds numbers from {low:.3g} to {high:.3g}; images must be uint8, or floats from 0 to 1: give"
-            " the data set without its Normalize and augmentations"
+            f"{described} holds numbers from {low:.3g} to {high:.3g}; images must be uint8, or floats from 0 to 1, so"
+            " give the data set without its Normalize and augmentations"
         )
     eight_bits = np.rint(array.astype(np.float64) * 255)
     change = float(np.abs(eight_bits / 255 - array).max()) if array.size else 0.0
@@ -397,7 +409,7 @@ def pixels_of(image: Any, described: str) -> Pixels:
 
 
 class _Writing:
-    """The images of a split, decoded into a file one after the other, and their labels."""
+    """The images of a split, which are decoded into a file one by one, and their labels."""
 
     def __init__(self, split: str, options: ReadOptions, file: Path, begin: Steps) -> None:
         self.split, self.options, self.file, self.begin = split, options, file, begin
@@ -406,7 +418,7 @@ class _Writing:
         self.change: float | None = None
 
     def write(self, items: Iterable[Item], count: int | None) -> None:
-        """Raises `InputError` for an image that is none, or is of another size than the first."""
+        """Writes all items. Raises `InputError` for an invalid image, or one of another size than the first."""
         advanced = self.begin("reading the images")
         with self.file.open("wb") as out:
             for row, item in enumerate(items):
@@ -428,17 +440,17 @@ class _Writing:
             pixels = decode(stored, self.options)
         except InputError:
             raise
-        except Exception as error:  # Pillow raises OSError, ValueError, ...
+        except Exception as error:  # Pillow raises many types
             raise InputError(f"cannot read {described}: {in_one_line(error)}") from None
         if 0 in pixels.shape:
             raise InputError(f"{described} has no pixels: it is {pixels.shape}")
         return pixels
 
     def images(self, notes: list[str]) -> ArrayImages:
-        """What was written, memory-mapped; notes: gets what was done to it."""
+        """Returns the written images, memory-mapped. Adds what was done to them to `notes`."""
         if self.change is not None:
             notes.append(
-                "images in floats from 0 to 1 were turned back to 8 bits; no value changed by more than"
+                "float images from 0 to 1 were converted back to 8 bits; no value changed by more than"
                 f" {self.change:.3g}"
             )
         if self.first is None:

@@ -1,4 +1,4 @@
-"""NumPy's files: one `.npz`, as Keras and MedMNIST have them, or a folder of `.npy` files of the same names."""
+"""NumPy's files: one `.npz`, as Keras and MedMNIST publish it, or a folder of `.npy` files with the same names."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ Shape = tuple[int, ...]
 
 
 class NoPairsError(InputError):
-    """Arrays that are not named as images and labels are."""
+    """The names of the arrays do not say which are images and which are labels."""
 
 
 def find_npz(file: Path) -> Found:
+    """Returns the data set in an `.npz` file."""
     return Found({file.name: file}, functools.partial(_read_npz, file))
 
 
 def find_npy(folder: Path, names: frozenset[str]) -> Found | None:
-    """Pairs of image and label arrays among a folder's files of these names, or None."""
+    """Finds pairs of image and label arrays among a folder's files of these names; else returns None."""
     files = {name[:-4]: folder / name for name in names if name.lower().endswith(".npy")}
     if not files:
         return None
@@ -46,7 +47,7 @@ def find_npy(folder: Path, names: frozenset[str]) -> Found | None:
 
 
 def _pairs(names: dict[str, Path] | list[str], where: str) -> dict[str, tuple[str, str]]:
-    """By split the names of its images and labels. Raises `InputError` where there are none for training."""
+    """Returns by split the names of its images and labels. Raises `InputError` if the training set has none."""
     found: dict[tuple[str, str], str] = {}
     for name in sorted(names):
         words = re.split(r"[-_. ]", name.lower())
@@ -56,7 +57,7 @@ def _pairs(names: dict[str, Path] | list[str], where: str) -> dict[str, tuple[st
             continue
         key = next(iter(splits), "train"), kinds.pop()
         if key in found:
-            raise InputError(f"{where} has {found[key]} and {name}, both {key[1]} of the split '{key[0]}'")
+            raise InputError(f"{where} has {found[key]} and {name}, which are both {key[1]} of the split '{key[0]}'")
         found[key] = name
     pairs = {}
     for split, _ in found:
@@ -93,7 +94,7 @@ def _read_npz(file: Path, _: ReadOptions) -> Contents:
 
 
 def _memory() -> int:
-    """Bytes that the machine has."""
+    """Returns the machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -111,7 +112,7 @@ def _read_npy(folder: Path, files: dict[str, Path], pairs: dict[str, tuple[str, 
 
 
 def _header(file: IO[bytes], where: str) -> tuple[Shape, np.dtype]:
-    """Shape and type, read before anything is unpacked. Raises `InputError` for objects, which are pickled."""
+    """Returns shape and type before anything is unpacked. Raises `InputError` for objects, which would be pickled."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
@@ -138,11 +139,11 @@ def _contents(
 
 
 def _pixels(array: np.ndarray, name: str, where: str) -> np.ndarray:
-    """As (n, height, width) or (n, height, width, channels)."""
+    """Returns the images as (n, height, width) or (n, height, width, channels)."""
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.dtype != np.uint8 and (array.dtype != np.uint16 or array.ndim != 3):  # 16-bit images are grey
-        raise InputError(f"{where}: {name} is of {array.dtype}; images must be uint8, from 0 to 255")
+        raise InputError(f"{where}: {name} is {array.dtype}; images must be uint8, from 0 to 255")
     if array.ndim == 4 and array.shape[3] not in (1, 3, 4) and array.shape[1] in (1, 3):
         array = array.transpose(0, 2, 3, 1)
     if array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3, 4)):
@@ -157,19 +158,19 @@ def _labels(array: np.ndarray, name: str, where: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "biufSU":
-        raise InputError(f"{where}: {name} is {array.dtype} {array.shape}; labels must be one number or text an image")
+        raise InputError(f"{where}: {name} is {array.dtype} {array.shape}; labels must be one number or text per image")
     return array
 
 
 @contextlib.contextmanager
 def _errors_of(file: Path) -> Iterator[None]:
-    """What NumPy and zipfile raise for a damaged file, as one line."""
+    """Turns what NumPy and zipfile raise for a damaged file into an `InputError` of one line."""
     try:
         yield
     except InputError:
         raise
     except MemoryError:
-        raise InputError(f"{file} is larger than the memory") from None
+        raise InputError(f"{file} does not fit into memory") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from None
     except Exception as error:  # a header is parsed as Python, so nearly every type

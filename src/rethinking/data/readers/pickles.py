@@ -1,8 +1,8 @@
-"""Pickles of plain data: NumPy arrays, bytes, text, numbers, lists, tuples and dicts, and nothing else.
+"""Pickles of plain data: NumPy arrays, bytes, texts, numbers, lists, tuples and dicts, and nothing else.
 
-CIFAR's Python version is pickled. A pickle can name any function of any module and have it called, so none is: the few
-names that NumPy's arrays are pickled with stand for functions of this file, which only note what they are given. Before
-anything is unpickled all its operations are looked through, and only those that plain data needs are admitted.
+CIFAR's Python version is pickled. A pickle can name any function of any module and call it, so this reader calls none.
+The few names that pickled NumPy arrays need stand for functions of this file, which only record their arguments. Before
+anything is unpickled, all operations are checked: only those that plain data needs are allowed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 
 from rethinking.errors import InputError
 
-KINDS = "biufSU"  # of an array's values: booleans, numbers, bytes, text; never objects
-DEEPEST = 20  # lists and dicts in one another
+KINDS = "biufSU"  # allowed types of array values: booleans, numbers, bytes, text; never objects
+DEEPEST = 20  # levels of nested lists and dicts
 MOST_CONTAINERS = 100_000  # lists, tuples and dicts
-MOST_VALUES = 100_000_000  # where lists stand in several places, counted in each
-MOST_SIDES = 32  # of an array
+MOST_VALUES = 100_000_000  # a list that occurs in several places counts in each
+MOST_SIDES = 32  # dimensions of an array
 OPERATIONS = frozenset(
     (
         *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE"),
@@ -37,14 +37,14 @@ OPERATIONS = frozenset(
     )
 )
 CONTAINERS = ("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
-PLACES = ("PUT", "BINPUT", "LONG_BINPUT")  # operations that name a place in the memo
+PLACES = ("PUT", "BINPUT", "LONG_BINPUT")  # operations that write to a place in the memo
 
 
 def load(path: Path) -> Any:
-    """The content of a pickle, with text for bytes keys. Raises `InputError` where it holds anything else."""
+    """Returns the content of a pickle; bytes that are keys become text. Raises `InputError` if it is not plain data."""
     try:
         content = path.read_bytes()
-        _look_through(content)
+        _check_operations(content)
         return _Plain().of(_Unpickler(io.BytesIO(content), encoding="bytes").load(), DEEPEST)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
@@ -52,37 +52,37 @@ def load(path: Path) -> Any:
         raise InputError(f"{path} is refused: {error}") from None
     except Exception as error:  # damaged pickles raise nearly every type
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is no whole pickle of plain data: {reason}") from None
+        raise InputError(f"{path} is no complete pickle of plain data: {reason}") from None
 
 
 class _NotPlainError(Exception):
-    """What the pickle holds that is no plain data."""
+    """Content of the pickle that is not plain data."""
 
 
-def _look_through(content: bytes) -> None:
-    """Raises `_NotPlainError` for an operation that plain data does not need, or far too many."""
+def _check_operations(content: bytes) -> None:
+    """Raises `_NotPlainError` for an operation that plain data does not need, and for far too many containers."""
     containers = 0
     for operations, (operation, argument, _) in enumerate(pickletools.genops(content), start=1):
         containers += operation.name in CONTAINERS
         if operation.name not in OPERATIONS:
             raise _NotPlainError(f"it has the operation {operation.name}, which plain data does not need")
         if operation.name in PLACES and int(argument or 0) > operations:
-            raise _NotPlainError(f"it names the place {argument} of its memo, which nothing needs")
+            raise _NotPlainError(f"it writes to place {argument} of its memo, more than it has operations")
         if containers > MOST_CONTAINERS:
             raise _NotPlainError(f"it has more than {MOST_CONTAINERS:,} lists, tuples and dicts")
 
 
 class _Noted:
-    """What stands for an object while a pickle is read. No state is put into it, unless a subclass takes it."""
+    """Base class of what stands for an object while a pickle is read. Only some subclasses accept a state."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise _NotPlainError("it sets the state of what has none")
+        raise _NotPlainError("it sets the state of an object that has none")
 
 
 class _Name(_Noted):
-    """A name that the pickle may call, as the function that notes it."""
+    """Stands for a name that the pickle may call; a call runs the recording function."""
 
     __slots__ = ("_note",)
 
@@ -94,7 +94,7 @@ class _Name(_Noted):
 
 
 class _DType(_Noted):
-    """`numpy.dtype(name, align, copy)`, and the byte order that follows."""
+    """Stands for `numpy.dtype(name, align, copy)`, and the byte order that follows."""
 
     __slots__ = ("dtype",)
 
@@ -112,7 +112,7 @@ class _DType(_Noted):
 
 
 class _Array(_Noted):
-    """`numpy.core.multiarray._reconstruct(...)`, and the state that follows."""
+    """Stands for `numpy.core.multiarray._reconstruct(...)`, and the state that follows."""
 
     __slots__ = ("array",)
 
@@ -125,7 +125,7 @@ class _Array(_Noted):
 
 
 class _Value(_Noted):
-    """Bytes or a number that a call stands for."""
+    """Stands for bytes or a number that a call would return."""
 
     __slots__ = ("value",)
 
@@ -134,7 +134,10 @@ class _Value(_Noted):
 
 
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None) -> _Array:
-    """`numpy._core.numeric._frombuffer`; axes: their places in memory, where the order is neither C nor F."""
+    """Stands for `numpy._core.numeric._frombuffer`.
+
+    axes: the order of the axes in memory, if it is neither C nor F
+    """
     if not isinstance(buffer, bytes | bytearray):
         raise _NotPlainError("it has a NumPy array without bytes")
     made = _Array()
@@ -149,21 +152,21 @@ def _scalar(dtype: Any, raw: Any = b"") -> _Value:
 
 
 def _latin1(text: Any, encoding: Any = "latin1") -> _Value:
-    """`_codecs.encode(text, 'latin1')`, which bytes are pickled as for Python 2."""
+    """Stands for `_codecs.encode(text, 'latin1')`, the form of bytes in pickles for Python 2."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1", b"latin-1"):
         raise _NotPlainError("it asks for an encoding other than latin1")
     return _Value(text.encode("latin-1"))
 
 
 def _no_bytes(*arguments: Any) -> _Value:
-    """`bytes()`, which empty bytes are pickled as for Python 2."""
+    """Stands for `bytes()`, the form of empty bytes in pickles for Python 2."""
     if arguments:
         raise _NotPlainError("it calls bytes with arguments")
     return _Value(b"")
 
 
 def _never(*_: Any) -> Any:
-    raise _NotPlainError("it calls numpy.ndarray")  # a name that is an argument alone
+    raise _NotPlainError("it calls numpy.ndarray")  # plain data passes this name only as an argument
 
 
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
@@ -182,8 +185,8 @@ for _core in ("numpy.core", "numpy._core"):
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> _Name:
         if (module, name) not in _NAMES:
-            asked = f"{module}.{name}"
-            raise _NotPlainError(f"it asks for {asked!r}, and only arrays, texts and numbers are taken")
+            unknown = f"{module}.{name}"
+            raise _NotPlainError(f"it names {unknown!r}, but only arrays, texts and numbers are allowed")
         return _Name(_NAMES[module, name])
 
     def persistent_load(self, pid: Any) -> Any:
@@ -191,25 +194,26 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _array(raw: Any, dtype: Any, shape: Any) -> np.ndarray:
-    """The values of an array, flat, of which it is sure that they fill the shape."""
+    """Returns the values of an array, flat. Raises `_NotPlainError` unless their bytes exactly fill the shape."""
     raw = raw.value if isinstance(raw, _Value) else raw
     if not isinstance(raw, bytes) or not isinstance(dtype, _DType) or not isinstance(shape, tuple):
         raise _NotPlainError("it has a NumPy array whose values are not numbers or texts")
     if len(shape) > MOST_SIDES or any(type(side) is not int or not 0 <= side < 2**40 for side in shape):
         raise _NotPlainError("it has a NumPy array of an impossible shape")
     if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-        raise _NotPlainError(f"it has a NumPy array whose {len(raw):,} bytes are not its shape {shape}")
+        raise _NotPlainError(f"it has a NumPy array whose {len(raw):,} bytes do not fill its shape {shape}")
     return np.frombuffer(raw, dtype.dtype)
 
 
 class _Plain:
-    """Makes plain data of what was unpickled: arrays in place of what stands for them, text in place of bytes keys."""
+    """Turns unpickled content into plain data: stand-ins become arrays and values, and bytes keys become text."""
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[Any, int]] = {}  # lists, tuples and dicts, which may stand in several places
-        self._size = 0  # values of the one at work, those of inner ones as often as these stand in it
+        self._made: dict[int, tuple[Any, int]] = {}  # lists, tuples and dicts by id, which may occur in several places
+        self._size = 0  # values of the current container; an inner one counts as often as it occurs
 
     def of(self, value: Any, deepest: int) -> Any:
+        """Returns `value` as plain data. Raises `_NotPlainError` if it is nested more than `deepest` levels."""
         self._size += 1
         if deepest == 0:
             raise _NotPlainError("its lists and dicts are nested too deeply")
@@ -236,7 +240,7 @@ class _Plain:
         made, size = self._made[id(value)]
         self._size += size
         if self._size > MOST_VALUES:
-            raise _NotPlainError(f"written out it has more than {MOST_VALUES:,} values")
+            raise _NotPlainError(f"expanded, it has more than {MOST_VALUES:,} values")
         return made
 
     def _key(self, key: Any) -> Any:

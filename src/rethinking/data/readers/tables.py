@@ -1,7 +1,7 @@
 """Tables of images: Parquet and Arrow files, `save_to_disk` folders and the Hub.
 
-Parquet and Arrow are read with PyArrow, a batch at a time. Which file is which split is decided here by its name, or by
-the folder's README as on the Hub; the guesses of the library `datasets` are not asked.
+PyArrow reads Parquet and Arrow, one batch at a time. This module decides which file belongs to which split: by the
+file's name, or by the folder's README as on the Hub. It does not use the guesses of the library `datasets`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rethinking.data.readers.contents import Contents, Found, Images, Labels, Re
 from rethinking.errors import InputError
 
 ENDINGS = (".parquet", ".arrow")
-METADATA = ("metadata.parquet", "metadata.arrow")  # of image files
-DEPTH = 2  # folders below which tables are looked for: a configuration's, and a split's
-BATCH = 500  # rows of a `Dataset` read at a time
-ROWS = 5_000  # of a Parquet file
+METADATA = ("metadata.parquet", "metadata.arrow")  # they describe image files, so they are no tables of images
+DEPTH = 2  # levels of folders that are searched: a configuration's, and a split's
+BATCH = 500  # rows of a `Dataset` that are read at once
+ROWS = 5_000  # rows of a Parquet file that are read at once
 FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
@@ -39,31 +39,33 @@ TEXTS = ("string", "large_string", "string_view")
 
 
 class Rows(Protocol):
-    """A split's rows as Arrow has them. Small to send to another process."""
+    """The rows of a split as Arrow stores them. Cheap to send to another process."""
 
     @property
     def schema(self) -> Any:
-        """A `pyarrow.Schema`."""
+        """The columns' names and types, a `pyarrow.Schema`."""
 
     def __len__(self) -> int: ...
 
     def batches(self, column: str) -> Iterator[Any]:
-        """The column's values as `pyarrow.Array`s, in order."""
+        """Yields the column's values as `pyarrow.Array`s, in order."""
 
     def pieces(self) -> Iterator[Rows]:
-        """The rows of each file, whose class names may be in another order than the first one's."""
+        """Yields the rows of each file; each file may list its class names in another order."""
 
-    def part(self, rows: np.ndarray) -> Rows: ...
+    def part(self, rows: np.ndarray) -> Rows:
+        """Returns the rows at `rows`, int64 ascending."""
 
 
 # Local files
 
 
 def find(folder: Path, configuration: str | None, only_named: bool = False) -> Found | None:
-    """The Parquet or Arrow files of a folder, in it or two levels below, by split; None where there are none.
+    """Finds the Parquet or Arrow files in a folder or up to two levels below; returns None if there are none.
 
-    only_named: none either where neither a file's name nor the folder's README says which split it is.
-    Raises `InputError` where the files' splits or configurations are not plain, or a part of a split is missing.
+    only_named: whether to return None unless a file's name or the folder's README names a split
+
+    Raises `InputError` if the splits or configurations are ambiguous, or a part of a split is missing.
     """
     found = sorted(_files(folder, DEPTH))
     files = [file for file in found if file.suffix in ENDINGS]
@@ -78,14 +80,14 @@ def find(folder: Path, configuration: str | None, only_named: bool = False) -> F
     _refuse_missing_shards(used)
     if unused := len(files) - len(used):
         notes.append(f"left out: {unused} files of other configurations or splits")
-    # What decides the splits, and images that a table may name by their path, belong to the content too.
-    beside = [file for file in (*found, folder / "README.md") if file.suffix not in ENDINGS and file.is_file()]
-    deciding = {str(file.relative_to(folder)): file for file in (*used, *beside)}
+    # The README, and image files that a table may name by path, are part of the content too.
+    others = [file for file in (*found, folder / "README.md") if file.suffix not in ENDINGS and file.is_file()]
+    deciding = {str(file.relative_to(folder)): file for file in (*used, *others)}
     return Found(deciding, functools.partial(_read_files, folder, splits), tuple(notes), has_columns=True)
 
 
 def _refuse_missing_shards(files: list[Path]) -> None:
-    """Raises `InputError` where of train-00000-of-00002 the other part is not there."""
+    """Raises `InputError` if another part of a file such as train-00000-of-00002 is missing."""
     there = {file.name for file in files}
     for file in files:
         if shard := SHARD.fullmatch(file.name):
@@ -97,7 +99,7 @@ def _refuse_missing_shards(files: list[Path]) -> None:
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Parquet, Arrow and image files, but for metadata, not more than `depth` folders down."""
+    """Yields Parquet, Arrow and image files, but no metadata, up to `depth` levels below."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
@@ -113,12 +115,12 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def find_file(file: Path) -> Found:
-    """One Parquet or Arrow file, all of it training images."""
+    """Returns the data set in one Parquet or Arrow file; all rows are training images."""
     return Found({file.name: file}, functools.partial(_read_files, file.parent, {"train": [file]}), has_columns=True)
 
 
 def _declared_splits(folder: Path, configuration: str | None, notes: list[str]) -> dict[str, list[Path]]:
-    """By the `configs` of the folder's README.md, as on the Hub; none where it declares none."""
+    """Returns the splits that the `configs` of the folder's README.md declare, as on the Hub; may be empty."""
     readme = folder / "README.md"
     if not readme.is_file():
         return {}
@@ -137,23 +139,23 @@ def _declared_splits(folder: Path, configuration: str | None, notes: list[str]) 
         raise
     except OSError as error:
         raise InputError(f"cannot read {readme}: {error.strerror}") from None
-    except Exception as error:  # people write it by hand, and YAML raises nearly every type
+    except Exception as error:  # the README is written by hand, and YAML raises nearly every type
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"the configs of {readme} are not as on the Hub: {reason}") from None
+        raise InputError(f"the configs of {readme} are not in the Hub's form: {reason}") from None
 
 
-def _configuration(folder: Path, known: dict[str, Any], asked: str | None) -> dict[str, Any]:
-    """The one asked for, else the default, else the only one."""
+def _configuration(folder: Path, known: dict[str, Any], configuration: str | None) -> dict[str, Any]:
+    """Returns the configuration of that name, else the only one, else the default."""
     default = next((name for name, one in known.items() if one.get("default")), "default")
-    name = asked or (next(iter(known)) if len(known) == 1 else default)
+    name = configuration or (next(iter(known)) if len(known) == 1 else default)
     if name not in known:
-        raise InputError(_choose(folder, sorted(known), asked))
+        raise InputError(_choose(folder, sorted(known), configuration))
     whole = {"data_files": known[name].get("data_dir", "").rstrip("/") + "/**"}
     return {**whole, **known[name]}
 
 
 def _splits_of(folder: Path, files: Any, notes: list[str]) -> dict[str, list[Path]]:
-    """Of `data_files`: patterns, which are training images, or such of each split."""
+    """Returns the splits that `data_files` declares: patterns of training images, or patterns for each split."""
     if isinstance(files, str) or all(isinstance(one, str) for one in files):
         matching = _matching(folder, files)
         named = _named_splits(folder, matching, None) if any(map(_names_a_split, matching)) else {}
@@ -171,7 +173,10 @@ def _splits_of(folder: Path, files: Any, notes: list[str]) -> dict[str, list[Pat
 
 
 def _matching(folder: Path, patterns: str | list[str]) -> list[Path]:
-    """Files of the folder that match. Raises `InputError` for patterns that lead out of it, or match nothing."""
+    """Returns the folder's files that match.
+
+    Raises `InputError` for a pattern that leaves the folder or matches nothing.
+    """
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         written = pattern.lstrip("/") if pattern.endswith("/**") else pattern
@@ -180,13 +185,16 @@ def _matching(folder: Path, patterns: str | list[str]) -> list[Path]:
         matching = (folder / name for name in sorted(glob.glob(written, root_dir=folder, recursive=True)))
         matched = [file for file in matching if file.is_file() and file.suffix in ENDINGS]
         if not matched:
-            raise InputError(f"{folder / 'README.md'} names {pattern!r}, and there is no such Parquet or Arrow file")
+            raise InputError(f"{folder / 'README.md'} names {pattern!r}, which matches no Parquet or Arrow file")
         files += matched
     return files
 
 
 def _named_splits(folder: Path, files: list[Path], configuration: str | None) -> dict[str, list[Path]]:
-    """By the word in each file's name, else by the name of its folder; without any, all are training images."""
+    """Returns the splits by the word in each file's name, else in its folder's name.
+
+    Without such words all files are training images.
+    """
     by_configuration: dict[str, dict[str, list[Path]]] = {}
     for file in files:
         folders = file.relative_to(folder).parts[:-1]
@@ -201,8 +209,8 @@ def _named_splits(folder: Path, files: list[Path], configuration: str | None) ->
         raise InputError(_choose(folder, sorted(name for name in by_configuration if name), configuration))
     if "" in splits and len(splits) > 1:
         raise InputError(
-            f"{splits[''][0]} has no word for its split in its name, such as train, but"
-            f" {next(files[0] for split, files in splits.items() if split)} has; rename or move it"
+            f"the name of {splits[''][0]} has no word for its split, such as train, but the name of"
+            f" {next(files[0] for split, files in splits.items() if split)} has one; rename or move the first"
         )
     return {"train": splits[""]} if "" in splits else splits
 
@@ -212,22 +220,25 @@ def _names_a_split(file: Path) -> bool:
 
 
 def _words(stem: str) -> list[str]:
-    """Of a file name, such as 'train' of train-00000-of-00005 and of train1."""
+    """Returns the words of a file name, such as 'train' of train-00000-of-00005 and of train1."""
     return re.split(r"[^a-zA-Z]+", stem)
 
 
 def _split_in(stem: str) -> str | None:
-    """The split whose word a file name has, as in train-00000-of-00005. Raises `InputError` for two of them."""
+    """Returns the split that a file name has a word for, as in train-00000-of-00005.
+
+    Raises `InputError` for two splits.
+    """
     splits = {split for word in _words(stem) if (split := split_of(word))}
     if len(splits) > 1:
         raise InputError(f"the file name {stem} has words for {' and '.join(sorted(splits))}; keep one")
     return splits.pop() if splits else None
 
 
-def _choose(folder: Path, known: list[str], asked: str | None) -> str:
-    which = f"no configuration '{asked}'" if asked else f"{len(known)} configurations"
+def _choose(folder: Path, known: list[str], configuration: str | None) -> str:
+    which = f"no configuration '{configuration}'" if configuration else f"{len(known)} configurations"
     return (
-        f"{folder} has {which}: choose one of {', '.join(known) or 'none'}, as in --dataset PATH:{(known or ['x'])[0]}"
+        f"{folder} has {which}; choose one of {', '.join(known) or 'none'}, as in --dataset PATH:{(known or ['x'])[0]}"
     )
 
 
@@ -237,34 +248,39 @@ def _read_files(folder: Path, splits: dict[str, list[Path]], options: ReadOption
 
 @dataclass(frozen=True)
 class FileRows:
-    """Parquet or Arrow files one after the other, `rows` of them where only those are wanted."""
+    """The rows of Parquet or Arrow files, one file after the other.
+
+    rows: int64 ascending; None for all rows
+    """
 
     files: tuple[Path, ...]
     rows: np.ndarray | None = None
 
     @functools.cached_property
     def schema(self) -> Any:
+        """The first file's `pyarrow.Schema`. Raises `InputError` if another file has other columns."""
         schemas = [_opened(file).schema for file in self.files]
         for file, schema in zip(self.files, schemas, strict=True):
             if schema.names != schemas[0].names:
                 raise InputError(f"{file} has the columns {', '.join(schema.names)}, unlike {self.files[0]}")
         if len({*schemas[0].names}) < len(schemas[0].names):
-            raise InputError(f"{self.files[0]} has two columns of one name: {', '.join(schemas[0].names)}")
+            raise InputError(f"{self.files[0]} has two columns of the same name: {', '.join(schemas[0].names)}")
         return schemas[0]
 
     def pieces(self) -> Iterator[FileRows]:
+        """Yields the rows of each file."""
         return (FileRows((file,)) for file in self.files)
 
     @functools.cached_property
     def _ends(self) -> np.ndarray:
-        """Of every file, the number of rows in it and in those before it."""
+        """For each file the number of rows in it and in all files before it."""
         return np.cumsum([_opened(file).rows for file in self.files], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.rows is None else len(self.rows)
 
     def part(self, rows: np.ndarray) -> FileRows:
-        """With the files alone that hold those rows."""
+        """Returns the rows at `rows`, with only the files that hold them."""
         rows = rows if self.rows is None else self.rows[rows]
         if not len(rows):
             return FileRows(self.files[:1], rows)
@@ -272,7 +288,8 @@ class FileRows:
         return FileRows(self.files[first : last + 1], rows - (self._ends[first - 1] if first else 0))
 
     def batches(self, column: str) -> Iterator[Any]:
-        before = 0  # rows of the files and batches so far
+        """Yields the column's values as `pyarrow.Array`s, in order."""
+        before = 0  # rows of the files so far
         for file in self.files:
             opened = _opened(file)
             for start, count, read in opened.batches(column):
@@ -287,18 +304,18 @@ class FileRows:
 
 
 def _taken(column: Any, rows: np.ndarray) -> Any:
-    """The column's values at `rows`, int64 strictly ascending."""
+    """Returns the column's values at `rows`, int64 strictly ascending."""
     import pyarrow as pa
 
     if rows[-1] - rows[0] + 1 == len(rows):
         return column.slice(rows[0], len(rows))
-    if pa.types.is_binary_view(column.type):  # of which PyArrow takes none
+    if pa.types.is_binary_view(column.type):  # PyArrow cannot take rows of this type
         column = column.cast(pa.large_binary())
     return column.take(rows)
 
 
 class _Opened:
-    """A Parquet or Arrow file: its schema, its number of rows, and its batches, read when they are asked for."""
+    """An open Parquet or Arrow file: its schema, its number of rows, and its batches, which are read on demand."""
 
     def __init__(self, file: Path) -> None:
         import pyarrow as pa
@@ -323,19 +340,19 @@ class _Opened:
         except OSError as error:
             raise InputError(_cannot_read(file, error)) from None
         except pa.ArrowException as error:
-            raise InputError(f"{file} is no whole {file.suffix[1:]} file: {_line(error)}") from None
+            raise InputError(f"{file} is no complete {file.suffix[1:]} file: {_line(error)}") from None
         self.rows = sum(count for _, _, count in self._parts)
-        self._at: tuple[Any, ...] = ()  # the part that was read last, and what reads those after it
+        self._at: tuple[Any, ...] = ()  # the part that was read last, and the iterator over the next parts
 
     def batches(self, column: str) -> Iterator[tuple[int, int, Any]]:
-        """(first row, rows, function that reads them as one `pyarrow.Array`) of every batch."""
+        """Yields (first row, number of rows, function that reads them as one `pyarrow.Array`) of every batch."""
         start = 0
         for group, index, count in self._parts:
             yield start, count, functools.partial(self._read, group, index, count, column)
             start += count
 
     def _read(self, group: int, index: int, count: int, column: str) -> Any:
-        """The values of a part. Parts are asked for one after the other, so a row group is read once."""
+        """Returns the values of a part. Callers read parts in order, so a row group is read once."""
         import pyarrow as pa
 
         if self._parquet is None:
@@ -355,7 +372,7 @@ class _Opened:
 
 
 def _opened(file: Path) -> _Opened:
-    """The file as it is now; opened once while it stays."""
+    """Returns the open file. It is opened again only if it has changed."""
     try:
         status = file.stat()
     except OSError as error:
@@ -369,7 +386,7 @@ def _opened_once(file: Path, *stamp: int) -> _Opened:
 
 
 def _arrow_batches(file: Path) -> list[Any]:
-    """Of a stream, as `datasets` writes, or of a file."""
+    """Returns the batches of an Arrow stream, as `datasets` writes it, or of an Arrow file."""
     import pyarrow as pa
 
     source = pa.memory_map(str(file))
@@ -379,9 +396,9 @@ def _arrow_batches(file: Path) -> list[Any]:
     else:
         batches = list(pa.ipc.open_stream(source))
         if source.read_at(len(END_OF_STREAM), source.size() - len(END_OF_STREAM)) != END_OF_STREAM:
-            raise pa.ArrowInvalid("it is cut short")
+            raise pa.ArrowInvalid("it is truncated")
     for batch in batches:
-        batch.validate(full=True)  # what it points to may lie anywhere
+        batch.validate(full=True)  # the offsets of a damaged file may point anywhere
     return batches
 
 
@@ -389,7 +406,7 @@ def _arrow_batches(file: Path) -> list[Any]:
 
 
 def find_saved(folder: Path, names: frozenset[str]) -> Found | None:
-    """A folder of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`, or None."""
+    """Finds what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; else returns None."""
     if "dataset_dict.json" in names:
         parts = [part for part in sorted(folder.iterdir()) if (part / "state.json").is_file()]
     elif "state.json" in names and "dataset_info.json" in names:
@@ -404,7 +421,7 @@ def find_saved(folder: Path, names: frozenset[str]) -> Found | None:
 
 
 def _data_files(part: Path) -> list[Path]:
-    """The files that its state names, all in the folder itself."""
+    """Returns the files that a part's state names, all of which must lie in the part's folder."""
     state_file = part / "state.json"
     try:
         state = json.loads(state_file.read_text(encoding="utf-8"))
@@ -417,7 +434,7 @@ def _data_files(part: Path) -> list[Path]:
         if not isinstance(name, str) or Path(name).name != name:
             raise InputError(f"{state_file} names {name}, which is not in its folder")
         if not (part / name).is_file():
-            raise InputError(f"{part / name} is missing, which {state_file.name} names")
+            raise InputError(f"{state_file} names {name}, which is missing")
     return [part / name for name in names]
 
 
@@ -432,7 +449,7 @@ def _read_saved(folder: Path, options: ReadOptions) -> Contents:
 
 
 def _rows_of(loaded: Any, where: str, notes: list[str]) -> dict[str, Rows]:
-    """Of a `Dataset` or `DatasetDict`, by split; notes: gets those that are not used."""
+    """Returns the rows of a `Dataset` or `DatasetDict` by split. Adds to `notes` what is not used."""
     if not hasattr(loaded, "keys"):
         return {"train": DatasetRows(loaded)}
     splits: dict[str, Rows] = {}
@@ -451,32 +468,37 @@ def _rows_of(loaded: Any, where: str, notes: list[str]) -> dict[str, Rows]:
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """A `datasets.Dataset`."""
+    """The rows of a `datasets.Dataset`."""
 
     dataset: Any
 
     @functools.cached_property
     def schema(self) -> Any:
+        """The columns' names and types, a `pyarrow.Schema`."""
         return self.dataset.features.arrow_schema
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def pieces(self) -> Iterator[DatasetRows]:
+        """Yields the rows themselves: one data set has one list of class names."""
         yield self
 
     def part(self, rows: np.ndarray) -> DatasetRows:
+        """Returns the rows at `rows`."""
         return DatasetRows(self.dataset.select(rows, keep_in_memory=True))
 
     def batches(self, column: str) -> Iterator[Any]:
+        """Yields the column's values as `pyarrow.Array`s, in order."""
         for batch in self.dataset.select_columns(column).with_format("arrow").iter(batch_size=BATCH):
             yield batch.column(column).combine_chunks()
 
 
 def read_loaded(loaded: Any, where: str, options: ReadOptions, any_file: bool = False) -> Contents:
-    """Contents of a `datasets.Dataset` or `DatasetDict`; where: in words.
+    """Returns the contents of a `datasets.Dataset` or `DatasetDict`.
 
-    any_file: whether images may be files anywhere, as of a data set that was made in this process
+    where: the data set's name in messages
+    any_file: whether images may be files in any folder, as in a data set made in this process
     """
     notes: list[str] = []
     contents = read_rows(_rows_of(loaded, where, notes), Path(where), options, any_file)
@@ -487,9 +509,11 @@ def read_loaded(loaded: Any, where: str, options: ReadOptions, any_file: bool = 
 
 
 def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_file: bool = False) -> Contents:
-    """Contents of tables: the image and the label column, which are chosen on the training table.
+    """Returns the contents of tables. The training table decides the image and the label column.
 
-    Raises `InputError` where a column is not there, is none of images or labels, or where several could be meant.
+    splits: `Rows` by split
+
+    Raises `InputError` if a column is missing, is ambiguous, or has no images or labels.
     """
     train = splits.get("train")
     if train is None:
@@ -508,47 +532,47 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_fil
 
 
 def columns(rows: Rows, where: Path, options: ReadOptions, notes: list[str]) -> tuple[str, str]:
-    """The image and the label column; notes: gets what was decided.
+    """Returns the names of the image and the label column. Adds to `notes` what was decided.
 
-    Raises `InputError` where one is not there, or where several could be meant.
+    Raises `InputError` if one is missing, or if several columns could be meant.
     """
     image = _image_column(rows, where, options.image_column, notes)
     return image, _label_column(rows.schema, where, options.label_column, image, notes)
 
 
-def _image_column(rows: Any, where: Path, asked: str | None, notes: list[str]) -> str:
+def _image_column(rows: Any, where: Path, chosen: str | None, notes: list[str]) -> str:
     schema = rows.schema
     likely = [name for name in schema.names if _is_image(schema.field(name).type)]
-    if asked is not None:
-        if asked not in schema.names:
-            raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
-        if asked not in likely and not _is_bytes(schema.field(asked).type):
-            raise InputError(f"the column '{asked}' of {where} is no image column: {_described(schema)}")
-        return asked
+    if chosen is not None:
+        if chosen not in schema.names:
+            raise InputError(f"{where} has no column '{chosen}': {_described(schema)}")
+        if chosen not in likely and not _is_bytes(schema.field(chosen).type):
+            raise InputError(f"the column '{chosen}' of {where} has no images: {_described(schema)}")
+        return chosen
     encoded = [name for name in schema.names if _is_bytes(schema.field(name).type)]
     if not likely or set(encoded) & {"image", "img"}:
         likely += [name for name in encoded if _holds_images(rows, name)]
     return _one("image", likely, ("image", "img"), where, schema, notes)
 
 
-def _label_column(schema: Any, where: Path, asked: str | None, image: str, notes: list[str]) -> str:
+def _label_column(schema: Any, where: Path, chosen: str | None, image: str, notes: list[str]) -> str:
     features = _features(schema)
     classes = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     labels = [name for name in schema.names if name != image and _is_label(schema.field(name).type)]
-    if asked is not None:
-        if asked not in schema.names:
-            raise InputError(f"{where} has no column '{asked}': {_described(schema)}")
-        if asked not in labels:
-            raise InputError(f"the column '{asked}' of {where} has no labels: {_described(schema)}")
-        notes.append(f"labels are those of the column '{asked}'")
-        return asked
+    if chosen is not None:
+        if chosen not in schema.names:
+            raise InputError(f"{where} has no column '{chosen}': {_described(schema)}")
+        if chosen not in labels:
+            raise InputError(f"the column '{chosen}' of {where} has no labels: {_described(schema)}")
+        notes.append(f"labels come from the column '{chosen}'")
+        return chosen
     return _one("label", labels if "label" in labels else classes or labels, PREFERRED_LABELS, where, schema, notes)
 
 
 def _one(
     what: str, candidates: Sequence[str], preferred: Sequence[str], where: Path, schema: Any, notes: list[str]
 ) -> str:
-    """The one candidate, else the preferred one, which is said."""
+    """Returns the only candidate, else the preferred one with a note. Raises `InputError` if neither exists."""
     if len(candidates) == 1:
         return candidates[0]
     for name in preferred:
@@ -556,13 +580,13 @@ def _one(
             others = ", ".join(other for other in candidates if other != name)
             notes.append(f"the {what} column is '{name}'; --{what}_column chooses another, such as {others}")
             return name
-    which = f"{len(candidates)} columns that could be the {what}s" if candidates else f"no {what} column"
-    mend = f"; --{what}_column chooses" if candidates else ""
-    raise InputError(f"{where} has {which}{mend}: {_described(schema)}")
+    which = f"{len(candidates)} columns that could hold the {what}s" if candidates else f"no {what} column"
+    remedy = f"; --{what}_column chooses one" if candidates else ""
+    raise InputError(f"{where} has {which}{remedy}: {_described(schema)}")
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What `datasets` wrote of each column into the schema; empty where it did not."""
+    """Returns the description of each column that `datasets` stores in the schema; empty if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -572,7 +596,7 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def _described(schema: Any) -> str:
-    """Every column with its type."""
+    """Returns every column with its type, in words."""
     features = _features(schema)
     types = [(name, features.get(name, {}).get("_type", "Value")) for name in schema.names]
     columns = ", ".join(f"{name} ({schema.field(name).type if kind == 'Value' else kind})" for name, kind in types)
@@ -580,7 +604,7 @@ def _described(schema: Any) -> str:
 
 
 def _is_image(kind: Any) -> bool:
-    """Whether it is a struct with an image's bytes, as `datasets` and pandas have it."""
+    """Whether the type is a struct with an image's bytes, as `datasets` and pandas write it."""
     import pyarrow as pa
 
     fields = [kind.field(index) for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
@@ -611,7 +635,7 @@ def _is_label(kind: Any) -> bool:
 
 
 def _labels(rows: Any, column: str) -> Labels:
-    """The column's labels; where files name their classes in different orders, as names."""
+    """Returns the column's labels. They become names if files list their classes in different orders."""
     pieces = [(_class_names(piece, column), _values(piece, column)) for piece in rows.pieces()]
     first = pieces[0][0]
     if all(names == first for names, _ in pieces):
@@ -621,7 +645,7 @@ def _labels(rows: Any, column: str) -> Labels:
 
 
 def _named(value: Any, names: tuple[str, ...] | None) -> Any:
-    """The name that an index into a file's own class names stands for."""
+    """Returns the class name that an index into a file's own class names stands for."""
     if value is None or value == -1 or names is None or isinstance(value, str):
         return value
     if not isinstance(value, int) or not 0 <= value < len(names):
@@ -642,8 +666,8 @@ def _values(rows: Any, column: str) -> list[Any]:
 class TableImages:
     """The images of a column.
 
-    folder: the one that image files must be in; None for any
-    numbers: of the rows, in the whole split
+    folder: the folder that image files must be in; None for any folder
+    numbers: numbers of the rows in the whole split; None for 0, 1, 2, ...
     """
 
     rows: Any
@@ -656,10 +680,15 @@ class TableImages:
         return len(self.rows)
 
     def part(self, rows: np.ndarray) -> Images:
+        """Returns the images at `rows`."""
         numbers = rows if self.numbers is None else self.numbers[rows]
         return TableImages(self.rows.part(rows), self.column, self.split, self.folder, numbers)
 
     def stored(self) -> Iterator[Stored]:
+        """Yields each image as bytes or as a file.
+
+        Raises `InputError` if one is missing or lies outside of `folder`.
+        """
         row = 0
         for batch in self.rows.batches(self.column):
             for value in batch:
