@@ -30,14 +30,14 @@ def replace_example(
     labels = operator.change_labels(test.true_labels.clone(), num_classes, Streams(seed, ("replacements",)))
 
     def replaced(old: Tensor, new: Tensor) -> Tensor:
-        made = old.clone()
-        made[index] = new[index]
-        return made
+        copy = old.clone()
+        copy[index] = new[index]
+        return copy
 
-    made = train.copied()
-    made.images[index] = test.images[index]
+    neighbour = train.copied()
+    neighbour.images[index] = test.images[index]
     return replace(
-        made,
+        neighbour,
         labels=replaced(train.labels, labels),
         true_labels=replaced(train.true_labels, test.true_labels),
     )

@@ -406,21 +406,21 @@ def _chosen(contents: Contents, source: Source, options: ReadOptions) -> Chosen:
         images["test"] = images["train"]
         notes.append(f"held out as the test set: {len(classes['test'].rows):,} of the training images")
     used = {
-        name: images[name] if len(of_split.rows) == len(images[name]) else images[name].part(of_split.rows)
-        for name, of_split in classes.items()
+        name: images[name] if len(labelled.rows) == len(images[name]) else images[name].part(labelled.rows)
+        for name, labelled in classes.items()
     }
     return Chosen(class_names, used, classes, notes + more)
 
 
 def _decoded(folder: Path, chosen: Chosen, options: ReadOptions, accept: Accept, begin: Steps) -> dict[str, Any]:
     _decode_all(folder, chosen.images, options, accept, begin)
-    for name, of_split in chosen.classes.items():
-        np.save(folder / f"{name}_labels.npy", of_split.labels)
+    for name, labelled in chosen.classes.items():
+        np.save(folder / f"{name}_labels.npy", labelled.labels)
     class_names, known = chosen.class_names, None
     if not options.changes.suffix:
         splits = {
-            name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), of_split.labels)
-            for name, of_split in chosen.classes.items()
+            name: ImageSet(np.load(folder / f"{name}_images.npy", mmap_mode="r"), labelled.labels)
+            for name, labelled in chosen.classes.items()
         }
         known = _known_content(splits)
     if known is not None:
@@ -433,7 +433,7 @@ def _decode_all(folder: Path, images: dict[str, Images], options: ReadOptions, a
     first, shape = first_shape(images["train"], options)
     accept(shape)
     log.info("decoding %s images into the cache, once", f"{sum(map(len, images.values())):,}")
-    files = {folder / f"{name}_images.npy": of_split for name, of_split in images.items()}
+    files = {folder / f"{name}_images.npy": split_images for name, split_images in images.items()}
     decode_to_files(files, options, first, shape, begin("decoding"))
 
 

@@ -87,8 +87,8 @@ class Network:
         function = self.loaded
         if isinstance(function, nn.Module):
             raise InputError(
-                f"{self.name} is a network, but every run builds a new one; give a function that builds the network, or"
-                " that returns copy.deepcopy of it"
+                f"{self.name} is a network, not a function that builds one; give one that every run calls, such"
+                " as one that returns copy.deepcopy of the network"
             )
         parameters = signature.parameters_of(function)
         arguments = signature.by_our_names(parameters, num_classes, input_shape)

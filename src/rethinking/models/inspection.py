@@ -35,14 +35,14 @@ def digest(function: Callable[..., Any], model: nn.Module) -> str:
     kinds = {type(module) for module in model.modules()} - {
         kind for kind in vars(nn).values() if isinstance(kind, type)
     }
-    made = hashlib.sha256("\n".join(source_of([function, *kinds])).encode())
+    content = hashlib.sha256("\n".join(source_of([function, *kinds])).encode())
     for name, module in model.named_modules():
-        held = {key: value for key, value in vars(module).items() if key not in INTERNAL}
-        made.update("\n".join((name, type(module).__qualname__, *source_of([held]))).encode())
+        attributes = {key: value for key, value in vars(module).items() if key not in INTERNAL}
+        content.update("\n".join((name, type(module).__qualname__, *source_of([attributes]))).encode())
     for name, tensor in _state(model).items():
-        made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        made.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return made.hexdigest()
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -115,8 +115,8 @@ def _contents(splits: dict[str, list[tuple[np.ndarray, list[Any]]]], names: tupl
     labels_of = (
         numbered(labels) if names is None else {split: Labels(values, names) for split, values in labels.items()}
     )
-    made = {}
+    result = {}
     for split, batches in splits.items():
         pixels = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
-        made[split] = Split(ArrayImages(pixels, split), labels_of[split], f"the split '{split}'")
-    return Contents(made)
+        result[split] = Split(ArrayImages(pixels, split), labels_of[split], f"the split '{split}'")
+    return Contents(result)

@@ -337,11 +337,11 @@ def _read(tree: Tree, arrangement: Arrangement, options: ReadOptions) -> Content
     metadata = _Metadata.of(tree)
     classes = {arrangement.classes[parts] for parts in images["train"]} - {None}
     splits = {}
-    for split, of_split in images.items():
-        labels = metadata.labels(of_split, arrangement, options.label_column, notes) or _folder_labels(
-            tree, arrangement, of_split, classes if split != "train" else set(), notes
+    for split, split_images in images.items():
+        labels = metadata.labels(split_images, arrangement, options.label_column, notes) or _folder_labels(
+            tree, arrangement, split_images, classes if split != "train" else set(), notes
         )
-        splits[split] = _labelled(tree, split, of_split, labels, notes)
+        splits[split] = _labelled(tree, split, split_images, labels, notes)
     if options.holdout:
         _refuse_linked_twice(tree, images["train"])
     return Contents(splits, notes)
@@ -416,7 +416,7 @@ class _Metadata:
 
         Raises `InputError` for a row that names no image, and for two different rows of an image.
         """
-        made, known = cls(tree, {}, {}), set(tree.images)
+        metadata, known = cls(tree, {}, {}), set(tree.images)
         for table in tree.tables:
             if table[-1].lower() not in METADATA:
                 continue
@@ -428,10 +428,10 @@ class _Metadata:
                 image = _below(table[:-1], name, known)
                 if image is None:
                     raise InputError(f"{file} names {name}, which is no image in its folder or below")
-                if dict(made.rows.setdefault(image, row)) != dict(row):
+                if dict(metadata.rows.setdefault(image, row)) != dict(row):
                     raise InputError(f"{file} names {name}, for which another row has other values")
-                made.tables[image] = table
-        return made
+                metadata.tables[image] = table
+        return metadata
 
     def labels(
         self, images: list[Parts], arrangement: Arrangement, label_column: str | None, notes: list[str]

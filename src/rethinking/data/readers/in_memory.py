@@ -128,7 +128,7 @@ def _split(given: Any, split: str, options: ReadOptions, folder: Path, notes: li
         writing.write(_noted(items_of(data, where), first), None)
         with _seeded(0):
             again = [_signature(item) for item in itertools.islice(items_of(data, where), READ_TWICE)]
-        _compare(first, again or first, where)  # a data set that can be read only once gives none again
+        _compare(first, again or first, where)  # the second reading is empty if only one is possible
     else:
         _refuse_random(data, where)
         writing.write(items_of(data, where), len(data))

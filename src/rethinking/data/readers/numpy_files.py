@@ -173,5 +173,5 @@ def _errors_of(file: Path) -> Iterator[None]:
         raise InputError(f"{file} does not fit into memory") from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from None
-    except Exception as error:  # a header is parsed as Python, so nearly every type
+    except Exception as error:  # NumPy parses headers as Python, which raises nearly every type
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())}") from None

@@ -76,7 +76,7 @@ def find(folder: Path, configuration: str | None, only_named: bool = False) -> F
     if only_named and not splits and not any(map(_names_a_split, files)):
         return None
     splits = splits or _named_splits(folder, files, configuration)
-    used = [file for of_split in splits.values() for file in of_split]
+    used = [file for split_files in splits.values() for file in split_files]
     _refuse_missing_shards(used)
     if unused := len(files) - len(used):
         notes.append(f"left out: {unused} files of other configurations or splits")
@@ -520,15 +520,15 @@ def read_rows(splits: dict[str, Any], where: Path, options: ReadOptions, any_fil
         raise InputError(f"{where} has no training images, only {' and '.join(sorted(splits))}")
     notes: list[str] = []
     image, label = columns(train, where, options, notes)
-    made = {}
+    contents = {}
     for name, rows in splits.items():
         described = f"the split '{name}'"
         for column in (image, label):
             if column not in rows.schema.names and (column == image or name == "train"):
                 raise InputError(f"{described} has no column '{column}': {_described(rows.schema)}")
         labels = _labels(rows, label) if label in rows.schema.names else None
-        made[name] = Split(TableImages(rows, image, name, None if any_file else where), labels, described)
-    return Contents(made, notes)
+        contents[name] = Split(TableImages(rows, image, name, None if any_file else where), labels, described)
+    return Contents(contents, notes)
 
 
 def columns(rows: Rows, where: Path, options: ReadOptions, notes: list[str]) -> tuple[str, str]:
