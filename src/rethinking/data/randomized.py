@@ -142,7 +142,7 @@ def randomize(
         tensors or lists. The result has the same form. A torch `Dataset` is wrapped and its items change when they are
         read; the other forms change at once
     operator: a name, or your own operator as `FILE.py:CLASS`
-    options: options of the operator
+    corruption_prob, options: options of the operator
     seed: a run with this `randomization_seed` has the same draws
     num_classes: number of classes, for whole-number labels if not every class has a training image. Without it the
         classes are those of a run on the data

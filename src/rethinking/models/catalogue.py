@@ -87,8 +87,8 @@ class Network:
         function = self.loaded
         if isinstance(function, nn.Module):
             raise InputError(
-                f"{self.name} is a network, not a function that builds one; give one that every run calls, such"
-                " as one that returns copy.deepcopy of the network"
+                f"{self.name} is a network, not a function that builds one; give a function, such as one that returns"
+                " copy.deepcopy of the network"
             )
         parameters = signature.parameters_of(function)
         arguments = signature.by_our_names(parameters, num_classes, input_shape)

@@ -13,8 +13,7 @@ Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 def initialize(model: nn.Module, scheme: str, generator: torch.Generator) -> None:
     """Draws every weight and bias of `model` anew, in place, in the order of its layers.
 
-    - `he`: normal with variance 2 / fan_in (He et al. 2015), but 1 / fan_in in the last layer, which has no ReLU after
-      it
+    - `he`: normal with variance 2 / fan_in (He et al. 2015); 1 / fan_in in the last layer, which no ReLU follows
     - `lecun`: normal with variance 1 / fan_in (LeCun et al. 1998)
     - `xavier`: uniform with variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
     - `pytorch`: weights and biases uniform in +-1/sqrt(fan_in), PyTorch's default

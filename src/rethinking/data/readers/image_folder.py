@@ -2,10 +2,10 @@
 
 1. A split folder stands on the first level and is named train, training or trainset; test, testing or testset; or val,
    valid, validation, dev or eval, in any case. Elsewhere a folder with such a name is a class, or an error.
-2. The first level is splits if one of its folders is a training folder, and either that folder has classes of its own
-   (two folders, or metadata) or all other folders are splits too. Else the first level is classes, and a note names the
-   folders that could have been splits. Two folders of the same split are an error. So are folders that look like splits
-   because they hold folders with the same names.
+2. The first level is splits if it holds a training folder and one of two conditions is met: the training folder has
+   classes of its own (two folders, or metadata), or all other folders are splits too. Else the first level is classes,
+   and a note names the folders that could have been splits. Two folders of the same split are an error. So are folders
+   that look like splits because they hold folders with the same names.
 3. Below a split, or on the first level if it is classes, a folder is a class. Its images lie at any depth.
 4. Split folders below all classes (cat/train, cat/test) are splits. Anywhere else below a class they are an error.
 5. Labels come from a `metadata.csv`, `.jsonl` or `.parquet` that has labels for a split's images. Its column
