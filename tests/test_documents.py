@@ -3,6 +3,7 @@
 import re
 import shlex
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import yaml
 from rethinking import cli
 from rethinking.config import ExperimentConfig
 from rethinking.data.draws import corrupt_labels
+from rethinking.data.readers import image_folder, numpy_files
+from rethinking.data.readers.contents import SPLIT_WORDS, ReadOptions
 from rethinking.data.sources import ImageData, ImageSet
 from rethinking.experiments import figure1c
 from rethinking.experiments.archive import read
@@ -98,6 +101,15 @@ def test_the_python_of_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest
     assert names["noisy"].data[0].dtype == np.uint8
     assert names["test_labels"].tolist() == names["labels"][1500:].tolist()
     assert 0.2 < names["partly"].record.changed.double().mean() < 0.34
+
+
+def test_the_page_on_images_has_every_word_for_a_split_and_every_option_of_reading():
+    for word in (*SPLIT_WORDS, *image_folder.METADATA, *image_folder.SKIPPED, "val_annotations.txt"):
+        assert f"`{word}`" in DATA, word
+    for option in fields(ReadOptions):
+        assert f"`--{option.name}" in DATA, option.name
+    for names in numpy_files.NAMES_TAKEN.replace("(or ", "").split(", ")[:5]:
+        assert names.partition(" ")[0] in DATA, names
 
 
 def test_the_python_of_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
