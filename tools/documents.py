@@ -1,6 +1,7 @@
-"""The documents' tables of measurements, written from `results/`: `python -m tools.documents`.
+"""What the documents show of the results and of the code: `python -m tools.documents` writes it.
 
-A line `<!-- results: bench -->` begins a table and `<!-- end -->` ends it; what stands between is replaced.
+A line `<!-- results: bench -->` begins a table from `results/`, `<!-- generated: train_options -->` one from the code.
+`<!-- end -->` ends it; what stands between is replaced. The README's picture is drawn, too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rethinking.cli import Training
+from rethinking.config import ExperimentConfig
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.options import Option, options_of, shown_default
 from rethinking.progress import duration
 from rethinking.report import tables
-from tools import differences
+from tools import differences, picture, reproduced
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "differences.md", ROOT / "docs" / "performance.md")
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
 Row = dict[str, str]
 
@@ -230,16 +235,60 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "alexnet_weights": differences.alexnet_weights,
     "corrupted_test_labels": differences.corrupted_test_labels,
     "bandwidths": differences.bandwidths,
+    "overview": reproduced.overview,
+    "loss_reached": reproduced.loss_reached,
+    "last_changes": reproduced.last_changes,
 }
 
 
-def table(name: str, results: Path) -> str:
-    """The table of a marker: one of `TABLES`, or a table or figure from what `reproduce.py` wrote.
+def train_options() -> str:
+    """Every option of `train`, a table for each group, for a page of `docs/`."""
+    return _options([*options_of(ExperimentConfig), *options_of(Training)], docs="")
 
-    That of another scale or data set is in a folder of its own, such as `cifar10_jpeg-small/rademacher`.
+
+def reproduce_options() -> str:
+    """Every option of `reproduce`, for a page of `docs/reproduce/`."""
+    return _options(options_of(Reproduction), docs="../")
+
+
+def _options(options: list[Option], docs: str) -> str:
+    """docs: the path from the page to the folder `docs/`"""
+    groups: dict[str, list[list[str]]] = {}
+    for option in options:
+        name = f"`{option.metavar}`" if option.positional else f"`--{option.flag}`"
+        takes = "" if option.positional or bool in option.kinds else _each_as_code(option.metavar)
+        default, what = (_in_markdown(text, docs) for text in (shown_default(option), option.help))
+        groups.setdefault(option.group, []).append([name, takes, default, what])
+    headings = [["option", "takes", "default", "what"], ["---"] * 4]
+    made = {group: ["| " + " | ".join(line) + " |" for line in headings + rows] for group, rows in groups.items()}
+    return "\n\n".join("\n".join([f"**{group.capitalize()}**", "", *lines]) for group, lines in made.items())
+
+
+def _each_as_code(metavar: str) -> str:
+    return ", ".join(f"`{word}`" for word in metavar.split("|"))
+
+
+def _in_markdown(text: str, docs: str) -> str:
+    """A help text with its options and quoted values as code, and its documents as links."""
+    text = text.replace("<", "&lt;").replace("|", "\\|")
+    text = re.sub(r"(?<!\w)'([^']+)'(?!\w)", r"`\1`", text)
+    text = re.sub(r"(?<!\w)(--\w+)", r"`\1`", text)
+    return re.sub(r"docs/([\w/]+)\.md", rf"[\1]({docs}\1.md)", text)
+
+
+GENERATED: dict[str, Callable[[], str]] = {"train_options": train_options, "reproduce_options": reproduce_options}
+
+
+def table(name: str, results: Path) -> str:
+    """The table of a marker: one of `TABLES`, a table or figure from what `reproduce.py` wrote, or that in short.
+
+    Another scale or data set has a folder of its own, such as `cifar10_jpeg-small/rademacher`. `short/rademacher` is
+    the sentence on its page.
     """
     if name in TABLES:
         return TABLES[name](results)
+    if name.startswith("short/"):
+        return reproduced.PAGES[name.removeprefix("short/")].found(results)
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
     experiment = EXPERIMENTS[Path(name).name]
     numbers = tables.markdown(tables.grid(experiment, cells))
@@ -249,12 +298,14 @@ def table(name: str, results: Path) -> str:
 
 
 def with_tables(text: str, results: Path) -> str:
-    """`text` with every table written anew from the files in `results`."""
+    """`text` with all that is generated written anew, from the files in `results` and from the code."""
 
     def replace(match: re.Match[str]) -> str:
-        return f"<!-- results: {match[1]} -->\n{table(match[1], results)}\n<!-- end -->"
+        kind, name = match[1], match[2]
+        made = table(name, results) if kind == "results" else GENERATED[name]()
+        return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
 
-    return re.sub(r"<!-- results: ([\w/-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (results|generated): ([\w/-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
 def _rows(path: Path) -> list[Row]:
@@ -285,5 +336,6 @@ def _machine_by_machine(rows: list[Row], columns: list[str], line: Callable[[Row
 
 
 if __name__ == "__main__":
+    picture.write(ROOT / "results", ROOT / "docs" / "images")
     for document in DOCUMENTS:
         document.write_text(with_tables(document.read_text(encoding="utf-8"), ROOT / "results"), encoding="utf-8")

@@ -199,13 +199,20 @@ class _Switch(argparse.Action):
 
 
 def _help(option: Option) -> str:
-    default = option.default
-    shown = option.default_text
-    if shown is None:
-        empty = default is None or default is dataclasses.MISSING or default == ()
-        words = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
-        shown = "" if empty else " ".join(map(str, words)) if isinstance(words, tuple) else str(words)
+    shown = shown_default(option)
     return f"{option.help} (default: {shown})" if shown else option.help
+
+
+def shown_default(option: Option) -> str:
+    """The default in words; nothing where there is none."""
+    default = option.default
+    if option.default_text is not None:
+        return option.default_text
+    if default is None or default is dataclasses.MISSING or default == ():
+        return ""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _value(option: Option, found: Any) -> Any:

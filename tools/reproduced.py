@@ -1,0 +1,256 @@
+"""What the reproduction found, in a sentence for each table and figure, and what is too long for a page in short.
+
+Every number is read from `results/`, in the form that its table has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell
+from rethinking.experiments.quantities import percent
+from rethinking.report import tables
+
+ORIGINAL, COPY, SMALL = "cifar10", "", "cifar10_jpeg-small"  # folders of the results
+
+
+class Shown:
+    """The cells of one table or figure."""
+
+    def __init__(self, results: Path, folder: str, name: str) -> None:
+        assert name in EXPERIMENTS, "it declares its quantities"
+        self.cells, _, _ = tables.read_csv(results / folder / f"{name}.csv")
+
+    def of(self, quantity: str, **labels: str) -> Iterator[Cell]:
+        """The cells with that quantity and these labels, in the order of the table."""
+        for cell in self.cells:
+            if cell.quantity == quantity and labels.items() <= dict(cell.labels).items():
+                yield cell
+
+    def one(self, quantity: str, **labels: str) -> Cell:
+        """The only cell with that quantity and these labels."""
+        (found,) = self.of(quantity, **labels)
+        return found
+
+    def ours(self, quantity: str, **labels: str) -> str:
+        return tables.shown(quantity, self.one(quantity, **labels).ours)
+
+    def beside(self, quantity: str, **labels: str) -> str:
+        """Ours with the paper's in brackets."""
+        cell = self.one(quantity, **labels)
+        return f"{tables.shown(quantity, cell.ours)} (the paper: {tables.shown(quantity, cell.paper)})"
+
+
+def table1(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "table1")
+    train, test = (
+        100 * max(abs(cell.difference or 0.0) for cell in found.of(f"{split} accuracy")) for split in ("train", "test")
+    )
+    accuracies = [cell.ours or 0.0 for cell in found.of("train accuracy")]
+    return (
+        f"Training accuracy is at least {percent(min(accuracies))} in all {len(accuracies)} rows, with true and with"
+        f" random labels. It is within {train:.2f} points of the paper's, test accuracy within {test:.2f}."
+    )
+
+
+def table3(results: Path) -> str:
+    original, copy = Shown(results, ORIGINAL, "table3"), Shown(results, COPY, "table3")
+    error, conv = "test error", "random conv, 32,000 filters"
+    without, with_l2 = (copy.beside(error, features=conv, l2=l2) for l2 in ("no", "yes"))
+    return (
+        f"The test error on MNIST is {copy.beside(error, features='pixels', data='mnist')} from pixels and"
+        f" {copy.beside(error, features='gabor')} from Gabor features. On CIFAR-10 it is"
+        f" {original.beside(error, features='pixels')} from pixels. On the JPEG copy random filters give"
+        f" {without}, and with an l2 term {with_l2}."
+    )
+
+
+def table4(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "table4")
+    each = [f"{found.beside('train accuracy', model=model)} for `{model}`" for model in ("mlp_3x512", "mlp_1x512")]
+    return f"With weight decay, the training accuracy on random labels is {' and '.join(each)}."
+
+
+def figure1a(results: Path) -> str:
+    loss = Shown(results, ORIGINAL, "figure1a")
+    true, random = (_epochs_to_loss(loss, condition, 0.1) for condition in ("true_labels", "random_labels"))
+    return (
+        f"The training loss falls to 0.1 after {true[0]} epochs on true labels (the paper: {true[1]}) and after"
+        f" {random[0]} on random labels (the paper: {random[1]})."
+    )
+
+
+def figure1b(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "figure1b")
+    each = [
+        f"{found.beside('relative time to overfit', model=model, label_corruption='1')} for `{model}`"
+        for model in ("small_inception", "mlp_1x512")
+    ]
+    return f"Random labels take longer than true ones by a factor of {' and '.join(each)}."
+
+
+def figure1c(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "figure1c")
+    inner = [
+        -100 * (cell.difference or 0.0)
+        for cell in found.of("test error", model="mlp_1x512")
+        if dict(cell.labels)["label_corruption"] not in ("0", "1")
+    ]
+    return (
+        f"The test error rises to {found.beside('test error', model='mlp_1x512', label_corruption='1')} for `mlp_1x512`"
+        f" on random labels. Between the ends it is {min(inner):.2f} to {max(inner):.2f} points below the paper's."
+    )
+
+
+def figure2b(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "figure2b")
+    best = []
+    for model in ("small_inception", "small_inception_no_bn"):
+        cells = [*found.of("test accuracy", model=model)]
+        ours, papers = (max(values) for values in ([c.ours or 0.0 for c in cells], [_number(c.paper) for c in cells]))
+        best.append(f"{percent(ours)} (the paper: {percent(papers)})")
+    return f"The best test accuracy is {best[0]} with batch normalization and {best[1]} without."
+
+
+def minimum_norm(results: Path) -> str:
+    found = Shown(results, COPY, "minimum_norm")
+    errors = [cell.ours or 0.0 for cell in found.of("test error")]
+    misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
+    least, descent = (found.ours("test error", solution=name) for name in ("least norm", "gradient descent"))
+    return (
+        f"All {len(errors)} solutions have a training error of at most {percent(misfits)}. Their test errors go from"
+        f" {percent(min(errors))} to {percent(max(errors))}. Gradient descent errs on {descent} of the test images, and"
+        f" the solution with the least norm on {least}."
+    )
+
+
+def expressivity(results: Path) -> str:
+    found = Shown(results, ORIGINAL, "expressivity")
+    random = "images, random labels"
+    weights = [found.ours("weights", data=data, points=random) for data in ("mnist", "cifar10")]
+    misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
+    return (
+        f"A network with {weights[0]} weights fits all random labels of MNIST, and one with {weights[1]} weights those"
+        f" of CIFAR-10: the training error is {percent(misfits)}."
+    )
+
+
+def rademacher(results: Path) -> str:
+    found = Shown(results, SMALL, "rademacher")
+    networks = {cell.labels for cell in found.of("gap measured")}
+    least, bound, gap = (
+        [cell.ours or 0.0 for cell in found.of(quantity) if cell.labels in networks]
+        for quantity in ("correlation", "bound on the gap, at least", "gap measured")
+    )
+    return (
+        f"The correlation is at least {min(least):.3f} for all networks on up to 1,000 examples. So the bound on the"
+        f" gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
+    )
+
+
+def stability(results: Path) -> str:
+    found = Shown(results, SMALL, "stability")
+    quantity = "mean change of loss, nats"
+    ratios = [random / true for true, random in _last_changes(found, quantity).values()]
+    shares = [random / true for true, random in _last_changes(found, "mean change of probability").values()]
+    return (
+        f"After the last epoch the replaced example changes the loss {min(ratios):.1f} to {max(ratios):.1f} times as"
+        f" much with random labels as with true ones, and the probability of the right class {min(shares):.1f} to"
+        f" {max(shares):.1f} times as much."
+    )
+
+
+def complexity(results: Path) -> str:
+    found = Shown(results, SMALL, "complexity")
+
+    def ends(quantity: str) -> str:
+        true, random = (found.ours(quantity, model="mlp_1x512", label_corruption=level) for level in "01")
+        return f"from {true} to {random}"
+
+    return (
+        f"Between true and random labels the gap of `mlp_1x512` grows {ends('generalization gap')}, its Frobenius norm"
+        f" {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
+    )
+
+
+class Page(NamedTuple):
+    """title: of the link to it; shows: what the paper's table or figure is for; found: our result in a sentence"""
+
+    title: str
+    shows: str
+    found: Callable[[Path], str]
+
+
+PAGES = {
+    "table1": Page("Table 1", "Explicit regularization is not why networks generalize", table1),
+    "table3": Page("Table 3", "Linear models fit every label and generalize", table3),
+    "table4": Page("Table 4", "Networks fit random labels in spite of explicit regularization", table4),
+    "figure1a": Page("Figure 1a", "Networks fit random labels and random pixels", figure1a),
+    "figure1b": Page("Figure 1b", "Random labels take longer by a small factor only", figure1b),
+    "figure1c": Page("Figure 1c", "The test error rises steadily with label corruption", figure1c),
+    "figure2b": Page("Figure 2b", "Networks generalize without batch normalization too", figure2b),
+    "minimum_norm": Page("Minimum norm", "Gradient descent finds the solution with the least norm", minimum_norm),
+    "expressivity": Page("Expressivity", "Two layers with 2n + d weights fit any labels", expressivity),
+    "rademacher": Page("Rademacher complexity", "Equation 1 gives no bound for networks that fit noise", rademacher),
+    "stability": Page("Uniform stability", "Stability does not tell true labels from random ones", stability),
+    "complexity": Page(
+        "Complexity measures", "Norms, margins and sharpness beside the gap; beyond the paper", complexity
+    ),
+}
+
+
+def overview(results: Path) -> str:
+    """A row for each page on the reproduction."""
+    rows = [[f"[{page.title}]({name}.md)", page.shows, page.found(results)] for name, page in PAGES.items()]
+    lines = [["page", "what it shows", "what we find"], ["---"] * 3, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def loss_reached(results: Path) -> str:
+    """Figure 1a's curves in short: the first epoch whose training loss is at most a threshold, ours and the paper's."""
+    found = Shown(results, ORIGINAL, "figure1a")
+    conditions = dict.fromkeys(dict(cell.labels)["condition"] for cell in found.cells)
+    levels = (1.0, 0.1, 0.01)
+    columns = ["condition", *(word for level in levels for word in (f"loss at most {level:g}", "paper"))]
+    rows = [
+        [condition, *(str(epoch) for level in levels for epoch in _epochs_to_loss(found, condition, level))]
+        for condition in conditions
+    ]
+    return tables.markdown_table(columns, rows)
+
+
+def _epochs_to_loss(found: Shown, condition: str, level: float) -> tuple[int, int]:
+    """The first epoch with at most that training loss, ours and the paper's."""
+    cells = [*found.of("training loss", condition=condition)]
+    ours = (cell.x for cell in cells if cell.ours is not None and cell.ours <= level)
+    papers = (cell.x for cell in cells if isinstance(cell.paper, float) and cell.paper <= level)
+    return int(next(ours) or 0), int(next(papers) or 0)
+
+
+def last_changes(results: Path) -> str:
+    """Uniform stability in short: its numbers after the last epoch."""
+    found = Shown(results, SMALL, "stability")
+    quantities = list(dict.fromkeys(cell.quantity for cell in found.cells))
+    rows = []
+    for labels, cells in groupby(found.cells, key=lambda cell: cell.labels):
+        of_row = [*cells]
+        last = {cell.quantity: cell for cell in of_row if cell.x == max(c.x or 0.0 for c in of_row)}
+        rows.append([value for _, value in labels] + [tables.ours(last[name], last[name].std) for name in quantities])
+    return tables.markdown_table(["model", "labels", *quantities], rows)
+
+
+def _last_changes(found: Shown, quantity: str) -> dict[str, tuple[float, float]]:
+    """A quantity after the last epoch, with true and with random labels, by model."""
+    last: dict[str, dict[str, float]] = {}
+    for cell in found.of(quantity):
+        labels = dict(cell.labels)
+        last.setdefault(labels["model"], {})[labels["labels"]] = cell.ours or 0.0
+    return {model: (by_labels["true"], by_labels["random"]) for model, by_labels in last.items()}
+
+
+def _number(value: float | str | None) -> float:
+    return value if isinstance(value, float) else 0.0
