@@ -159,8 +159,8 @@ def stability(results: Path) -> str:
     shares = [random / true for true, random in _last_changes(found, "mean change of probability").values()]
     return (
         f"After the last epoch the replaced example changes the loss {min(ratios):.1f} to {max(ratios):.1f} times as"
-        f" much with random labels as with true ones, and the probability of the right class {min(shares):.1f} to"
-        f" {max(shares):.1f} times as much."
+        f" much with random labels as with true ones. It changes the probability of the right class"
+        f" {min(shares):.1f} to {max(shares):.1f} times as much."
     )
 
 
