@@ -1,10 +1,14 @@
 """What the documents say is what the code does and the results hold."""
 
+import itertools
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,6 +26,7 @@ from rethinking.experiments.archive import read
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.paper import read_table
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.scale import SCALES
 from rethinking.instrument.battery import RandomizationTest, all_options, asked_for
 from rethinking.models import catalogue
 from rethinking.options import options_of, parse
@@ -30,8 +35,9 @@ from rethinking.report.tables import read_csv
 from rethinking.theory import tasks
 from tests.conftest import ROOT
 from tests.test_commands import COMMANDS
+from tools import picture, reproduced
 from tools.differences import error_on_corrupted_labels
-from tools.documents import with_tables
+from tools.documents import DOCUMENTS, with_tables
 
 OTHER_RESULTS = {
     *(f"{task}.csv" for task in tasks.columns()),
@@ -44,15 +50,106 @@ OTHER_RESULTS = {
     ".lock",
 }
 README = (ROOT / "README.md").read_text()
+REPOSITORY = "https://github.com/rethinking-generalization/rethinking-generalization"
+CONTENT = "https://raw.githubusercontent.com/rethinking-generalization/rethinking-generalization/main/"
+SITE = "https://rethinking-generalization.github.io/rethinking-generalization/"
 
 
-def test_every_table_of_measurements_in_the_readme_comes_from_results():
-    shown = {"bench", "startup_and_memory", "many_at_once", "kernel_machines"}
-    shown |= {f"cifar10/{name}" for name in ("table1", "table3", "table4", "figure1b", "figure1c", "expressivity")}
-    shown |= {"table3", "minimum_norm"}
-    shown |= {"cifar10_jpeg-small/rademacher"}
-    assert set(re.findall(r"<!-- results: ([\w/-]+) -->", README)) == shown
-    assert with_tables(README, ROOT / "results") == README, "run `make docs`"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_generated_in_a_document_is_what_results_and_code_say(document: Path):
+    text = document.read_text()
+    assert with_tables(text, ROOT / "results") == text, "run `make docs`"
+
+
+def test_the_readme_is_short():
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    unbroken = {*COMMANDS, *re.findall(r"^!\[.*\)$", README, flags=re.MULTILINE)}
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|") and line not in unbroken]
+
+
+def test_the_readme_has_one_table_of_results():
+    assert re.findall(r"<!-- (?:results|generated): ([\w/-]+) -->", README) == ["cifar10/table1"]
+
+
+def test_the_readmes_links_work_outside_of_the_repository():
+    """As on a package index: each is absolute, and those to the project lead to a file or page that is here."""
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 10
+    assert not re.findall(r"\]\[|^\[[^]]+\]:|<(?:a|img)\b", README, flags=re.MULTILINE), "other forms of links"
+    for link in links:
+        assert link.startswith("https://"), link
+        if link.startswith(CONTENT):
+            assert (ROOT / link.removeprefix(CONTENT)).is_file(), link
+        elif link.startswith(f"{REPOSITORY}/"):
+            assert (ROOT / link.removeprefix(f"{REPOSITORY}/blob/main/")).is_file(), link
+        elif link.startswith(SITE):
+            page = re.sub(r"(^|/)$", r"\1index.html", link.removeprefix(SITE))
+            assert (ROOT / "docs" / page.replace(".html", ".md")).is_file(), link
+        else:
+            assert link in (REPOSITORY, "https://arxiv.org/abs/1611.03530"), link
+
+
+def test_the_readmes_lines_print_what_it_says(tmp_path: Path):
+    """The same words; where the hardware rounds otherwise, numbers near those."""
+    (code,) = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.+?)```", README, flags=re.DOTALL)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=1200
+    )
+    number = r"\d[\d,]*(?:\.\d+)?"
+    in_words, in_readme = (re.sub(number, "N", text).split() for text in (ran.stdout, shown))
+    assert in_words == in_readme, ran.stdout
+    printed, written = (
+        [float(found.replace(",", "")) for found in re.findall(number, text)] for text in (ran.stdout, shown)
+    )
+    assert printed == pytest.approx(written, rel=0.25, abs=3), ran.stdout
+
+
+def test_the_readmes_picture_shows_the_accuracies_of_results():
+    """Each curve's points, of the file that is committed: one straight line leads from accuracies to their heights."""
+    drawn = ElementTree.parse(ROOT / "docs" / "images" / "true_and_random.svg").getroot()
+    curves = {
+        f"{labels}-{metric}": values
+        for labels, by_metric in picture.curves(ROOT / "results").items()
+        for metric, values in by_metric.items()
+    }
+    assert len(curves) == 4
+    accuracies, heights = [], []
+    for name, values in curves.items():
+        (path,) = drawn.findall(f".//*[@id='{name}']/{{http://www.w3.org/2000/svg}}path")
+        points = re.findall(r"[ML] ([\d.]+) ([\d.]+)", path.attrib["d"])
+        assert len(points) == len(values) == 70
+        steps = np.diff([float(x) for x, _ in points])
+        assert steps == pytest.approx(steps[0], rel=1e-3), "a point for each epoch, in their order"
+        accuracies += values
+        heights += [float(y) for _, y in points]
+    slope, offset = np.polyfit(accuracies, heights, 1)
+    assert slope < 0
+    assert np.polyval([slope, offset], accuracies) == pytest.approx(np.array(heights), abs=0.01)
+    last = [f"{values[-1]:.1%}" for values in curves.values()]
+    for number in last:
+        assert number.replace("100.0%", "100%") in re.findall(r"!\[(.+?)\]", README)[0]
+    texts = " ".join(text for element in drawn.iter() if (text := element.text))
+    assert all(number in texts for number in last)
+
+
+def luminance(colour: str) -> float:
+    """Of a colour as '#rrggbb', by WCAG 2."""
+    shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
+def test_the_readmes_picture_is_legible_on_white_and_dark_pages(page):
+    """Its background is transparent; large letters and lines need a contrast of 3, small letters of about 4.5."""
+    text = (ROOT / "docs" / "images" / "true_and_random.svg").read_text()
+    colours = {*re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})", text)}
+    assert colours == {picture.WORDS, *(colour for _, colour in picture.CURVES.values())}
+    for colour in colours:
+        dark, light = sorted((luminance(colour), luminance(page)))
+        assert (light + 0.05) / (dark + 0.05) > (4.2 if colour == picture.WORDS else 3), colour
 
 
 def test_the_readme_shows_every_command_line_of_the_brief():
@@ -63,23 +160,30 @@ def test_the_readme_shows_every_command_line_of_the_brief():
 DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
 DATA = (ROOT / "docs" / "data.md").read_text()
 TESTING = (ROOT / "docs" / "testing.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"^python train\.py (.+)$", README + DIFFERENCES + DATA, flags=re.MULTILINE)
+    "command", re.findall(r"^python train\.py (.+)$", README + DIFFERENCES + DATA + TRAINING, flags=re.MULTILINE)
 )
-def test_every_training_command_in_the_readme_is_understood(command):
+def test_every_training_command_in_the_documents_is_understood(command):
     if command.startswith("--help"):
         pytest.skip("prints and exits; tested with the command line")
     config, _ = cli.parse(command.split())
     assert isinstance(config, ExperimentConfig)
 
 
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    one, many, memorizing = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+def test_the_python_of_the_page_from_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    text = (ROOT / "docs" / "python.md").read_text()
+    one, again, many, memorizing = re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(one, {})
+    names: dict = {}
+    exec(one, names)
     assert "mlp_1x512-digits-random_labels-seed0" in capsys.readouterr().out
+    exec(again, names)
+    assert capsys.readouterr().out == "30\n"
     exec(many, {})
     assert sorted(line[0] for line in capsys.readouterr().out.splitlines()) == list("0123")
     exec(memorizing, names := {})
@@ -140,18 +244,25 @@ def test_the_page_on_testing_has_the_options_of_a_test():
     assert set(re.findall(r"^\| `(--\w+)` \|", TESTING, flags=re.MULTILINE)) == own
 
 
-def test_the_readmes_models_are_table_1s():
+def test_the_page_on_training_has_every_option_once():
+    flags = [f"--{option.flag}" for kind in (ExperimentConfig, cli.Training) for option in options_of(kind)]
+    options = TRAINING.partition("<!-- generated: train_options -->")[2].partition("<!-- end -->")[0]
+    assert re.findall(r"^\| `(--\w+)` \|", options, flags=re.MULTILINE) == flags
+
+
+def test_the_models_of_the_page_on_training_are_table_1s():
     for model in catalogue.PAPER:
         defaults = catalogue.find(model)
         (count,) = {int(row["parameters"]) for row in read_table("table1") if row["model"] == model}
         assert (
             f"| `{model}` | {count:,} | {defaults.weight_decay:g} | {defaults.learning_rate:g} | `{defaults.init}` |"
-            in README
+            in TRAINING
         )
 
 
-def test_every_path_the_readme_names_exists():
-    for path in re.findall(r"`((?:src|tests|benchmarks|results)/[\w./]*)`", README):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_a_document_names_exists(document: Path):
+    for path in re.findall(r"`((?:src|tests|benchmarks|results|tools)/[\w./]*)`", document.read_text()):
         assert (ROOT / path).exists(), path
 
 
@@ -171,11 +282,18 @@ def test_the_citation_file_and_the_changelog_know_the_version():
     assert f"## {version} " in (ROOT / "CHANGELOG.md").read_text()
 
 
+def markers(page: str) -> set[str]:
+    return set(re.findall(r"<!-- results: ([\w/-]+) -->", (ROOT / "docs" / page).read_text()))
+
+
 def test_the_account_of_differences_comes_from_results_too():
-    text = (ROOT / "docs" / "differences.md").read_text()
-    shown = {"differences", "alexnet_weights", "noise_levels", "corrupted_test_labels", "bandwidths"}
-    assert set(re.findall(r"<!-- results: (\w+) -->", text)) == shown
-    assert with_tables(text, ROOT / "results") == text, "run `make docs`"
+    assert markers("differences.md") == {
+        "differences",
+        "alexnet_weights",
+        "noise_levels",
+        "corrupted_test_labels",
+        "bandwidths",
+    }
 
 
 PERFORMANCE = (
@@ -192,13 +310,140 @@ PERFORMANCE = (
     "growth",
     "floor",
     "profile",
+    "bench",
+    "startup_and_memory",
+    "kernel_machines",
 )
 
 
 def test_the_account_of_performance_comes_from_results():
-    text = (ROOT / "docs" / "performance.md").read_text()
-    assert set(re.findall(r"<!-- results: (\w+) -->", text)) == set(PERFORMANCE)
-    assert with_tables(text, ROOT / "results") == text, "run `make docs`"
+    assert markers("performance.md") == set(PERFORMANCE)
+
+
+REPRODUCE = ROOT / "docs" / "reproduce"
+SHOWN_IN_FIGURES = {"figure1a", "minimum_norm_errors", "minimum_norm_sgd", "expressivity_gap", "stability"}
+SHOWN_IN_FIGURES |= {"complexity_margins"}
+
+
+def test_there_is_a_page_for_every_table_and_figure_with_its_command_and_its_results():
+    names = {name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs}
+    companions = {companion for name in names for companion in EXPERIMENTS[name].companions}
+    assert {path.stem for path in REPRODUCE.glob("*.md")} == {*reproduced.PAGES, "index"}
+    assert names - companions == {*reproduced.PAGES}
+    for name in reproduced.PAGES:
+        text = (REPRODUCE / f"{name}.md").read_text()
+        assert f"python reproduce.py {name}" in text
+        assert f"short/{name}" in markers(f"reproduce/{name}.md")
+        for shown in (name, *EXPERIMENTS[name].companions):
+            tables = {marker for marker in markers(f"reproduce/{name}.md") if marker.rpartition("/")[2] == shown}
+            assert tables - {f"short/{shown}"} or shown in SHOWN_IN_FIGURES, shown
+            assert re.search(rf"\]\(\.\./\.\./results/(?:[\w-]+/)?{shown}\.csv\)", text), shown
+            if EXPERIMENTS[shown].plot:
+                assert re.search(rf"!\[.+\]\(\.\./\.\./results/(?:[\w-]+/)?{shown}\.svg\)", text), shown
+
+
+def test_all_committed_results_of_other_scales_are_on_the_pages():
+    shown = set().union(*(markers(f"reproduce/{name}.md") for name in reproduced.PAGES))
+    for folder in ("cifar10", "cifar10_jpeg-small", "mnist-small", "digits-demo", "mnist-h200"):
+        there = {path.stem for path in (ROOT / "results" / folder).glob("*.csv")} & EXPERIMENTS.keys()
+        assert there - SHOWN_IN_FIGURES == {name.partition("/")[2] for name in shown if name.startswith(f"{folder}/")}
+
+
+def test_the_page_on_reproduction_has_the_scales_as_they_are():
+    text = (REPRODUCE / "index.md").read_text()
+    rows = [re.findall(r"[^|]+", line) for line in text.splitlines() if re.match(r"\| `(full|small|demo)` \|", line)]
+    assert [row[0].strip(" `") for row in rows] == [*SCALES]
+    for (_, images, still, models, draws, replaced), scale in zip(rows, SCALES.values(), strict=True):
+        assert (int(draws), int(replaced)) == (scale.draws, scale.replaced)
+        left_out = {*catalogue.PAPER} - {*scale.models}
+        assert models.strip() == ("without the Inceptions" if left_out else "all five")
+        assert left_out in ({"small_inception", "small_inception_no_bn"}, set())
+        numbers = {number.replace(",", "") for number in re.findall(r"[\d,]+", images + still)}
+        assert numbers == {str(n) for n in (scale.options.get("train_subset"), scale.machine_images) if n}
+
+
+def test_figure_1as_curves_in_short_are_the_papers():
+    """Against the epochs known from the paper's figure itself: loss at most 1, 0.1 and 0.01."""
+    known = {
+        "true_labels": "1 8 12",
+        "shuffled_pixels": "4 13 16",
+        "gaussian_pixels": "13 20 22",
+        "random_pixels": "14 21 24",
+        "random_labels": "26 35 37",
+    }
+    rows = [re.findall(r"[\w.]+", line) for line in reproduced.loss_reached(ROOT / "results").splitlines()[2:]]
+    assert {row[0]: " ".join(row[2::2]) for row in rows} == known
+
+
+def numbers_of(name: str, quantity: str) -> dict[tuple[str, ...], dict[float | None, float]]:
+    """A quantity of one of the results: by the row's labels, then by the place on the axis."""
+    cells, _, _ = read_csv(ROOT / "results" / f"{name}.csv")
+    found: dict[tuple[str, ...], dict[float | None, float]] = {}
+    for cell in cells:
+        if cell.quantity == quantity and cell.ours is not None:
+            found.setdefault(tuple(value for _, value in cell.labels), {})[cell.x] = cell.ours
+    return found
+
+
+def test_one_draw_of_signs_alone_is_not_fitted():
+    """The claim of docs/reproduce/rademacher.md."""
+    missed = []
+    for folder in ("cifar10_jpeg-small", "mnist-small", "digits-demo"):
+        for (model, examples), places in numbers_of(f"{folder}/rademacher", "correlation").items():
+            if model != "linear class" and min(places.values()) < 1:
+                missed.append((folder, model, examples))
+    assert missed == [("digits-demo", "small_inception_no_bn", "100")]
+    draws = [
+        run.metrics[-1]["exact_train_accuracy"]
+        for run in read(ROOT / "results" / "digits-demo").values()
+        if run.is_of_network
+        and run.configuration["randomization"] == "random_signs"
+        and (run.configuration["model_name"], run.configuration["train_subset"]) == ("small_inception_no_bn", 100)
+    ]
+    assert sorted(accuracy == 1 for accuracy in draws) == [False, True, True]
+
+
+def test_close_points_are_missed_where_the_page_on_expressivity_says():
+    errors = numbers_of("cifar10/expressivity_gap", "train error")
+    for data in ("mnist", "cifar10"):
+        of_data = {labels: next(iter(places.values())) for labels, places in errors.items() if labels[0] == data}
+        shallow, deep = (
+            {float(gap): error for (_, depth, gap), error in of_data.items() if depth == f"depth {layers}"}
+            for layers in (2, 64)
+        )
+        assert max(gap for gap, error in shallow.items() if error > 0) == 1e-10
+        assert not any(deep.values())
+        assert min(shallow) == min(deep) == 1e-10, "closer ones are refused"
+
+
+def test_measures_grow_as_the_page_on_complexity_says():
+    name = "cifar10_jpeg-small/complexity"
+    gap = numbers_of(name, "generalization gap")
+    for quantity in ("Frobenius norm", "product of spectral norms", "path norm", "distance from initialization"):
+        found = numbers_of(name, quantity)
+        for model in ("small_alexnet", "mlp_1x512"):
+            true, half, random = (found[model, level][float(level)] for level in ("0", "0.5", "1"))
+            gaps = [gap[model, level][float(level)] for level in ("0", "1")]
+            assert 1 < random / true < gaps[1] / gaps[0], quantity
+            if (model, quantity) != ("small_alexnet", "product of spectral norms"):
+                assert half - true > (random - true) / 2, quantity
+    sharpness = numbers_of(name, "sharpness")
+    levels = ["0", *(f"{tenth / 10:g}" for tenth in range(1, 11))]
+    of_alexnet = [sharpness["small_alexnet", level][float(level)] for level in levels]
+    ratio = gap["small_alexnet", "1"][1] / gap["small_alexnet", "0"][0]
+    assert of_alexnet[-1] / of_alexnet[0] == pytest.approx(ratio, rel=0.1)
+    assert any(later < sooner for sooner, later in itertools.pairwise(of_alexnet))
+
+
+def test_small_alexnet_changes_less_with_random_labels_at_first():
+    """The claims of docs/reproduce/stability.md."""
+    changes = numbers_of("cifar10_jpeg-small/stability", "mean change of loss, nats")
+    assert changes["small_alexnet", "random"][1] < changes["small_alexnet", "true"][1]
+    shallow = changes["mlp_1x512", "random"][70]
+    assert min(changes[model, "true"][70] for model in ("small_alexnet", "mlp_3x512")) > shallow
+    digits = numbers_of("digits-demo/stability", "mean change of loss, nats")
+    for model in ("mlp_1x512", "mlp_3x512"):
+        assert digits[model, "true"][70] < digits[model, "random"][70] / 5
 
 
 def test_the_papers_figure_1c_is_nearer_to_our_error_on_corrupted_test_labels():
@@ -235,10 +480,14 @@ def test_the_error_on_corrupted_labels_is_what_corrupting_them_gives():
     )
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/differences.md"])
-def test_every_reproduction_command_in_the_documents_is_understood(document):
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "README.md", ROOT / "docs" / "differences.md", *sorted(REPRODUCE.glob("*.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_reproduction_command_in_the_documents_is_understood(document: Path):
     """Parsed as the command line parses it, up to the data, which is not there."""
-    commands = re.findall(r"python reproduce\.py ([^\n`]+)", (ROOT / document).read_text())
+    commands = re.findall(r"(?:python reproduce\.py|rethinking reproduce) ([^\n`]+)", document.read_text())
     assert commands
     for command in commands:
         parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", command.split()))

@@ -147,8 +147,8 @@ def rademacher(results: Path) -> str:
         for quantity in ("correlation", "bound on the gap, at least", "gap measured")
     )
     return (
-        f"The correlation is at least {min(least):.3f} for all networks on up to 1,000 examples. So the bound on the"
-        f" gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
+        f"On the JPEG copy all networks reach a correlation of at least {min(least):.3f} with random signs. So the bound"
+        f" on the gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
     )
 
 
@@ -158,7 +158,7 @@ def stability(results: Path) -> str:
     ratios = [random / true for true, random in _last_changes(found, quantity).values()]
     shares = [random / true for true, random in _last_changes(found, "mean change of probability").values()]
     return (
-        f"After the last epoch the replaced example changes the loss {min(ratios):.1f} to {max(ratios):.1f} times as"
+        f"On the JPEG copy one replaced example changes the final loss {min(ratios):.1f} to {max(ratios):.1f} times as"
         f" much with random labels as with true ones. It changes the probability of the right class"
         f" {min(shares):.1f} to {max(shares):.1f} times as much."
     )
@@ -172,8 +172,8 @@ def complexity(results: Path) -> str:
         return f"from {true} to {random}"
 
     return (
-        f"Between true and random labels the gap of `mlp_1x512` grows {ends('generalization gap')}, its Frobenius norm"
-        f" {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
+        f"On the JPEG copy, between true and random labels, the gap of `mlp_1x512` grows {ends('generalization gap')}, its"
+        f" Frobenius norm {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
     )
 
 
