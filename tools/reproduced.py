@@ -147,8 +147,8 @@ def rademacher(results: Path) -> str:
         for quantity in ("correlation", "bound on the gap, at least", "gap measured")
     )
     return (
-        f"On the JPEG copy all networks reach a correlation of at least {min(least):.3f} with random signs. So the bound"
-        f" on the gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
+        f"On the JPEG copy all networks reach a correlation of at least {min(least):.3f} with random signs. So the"
+        f" bound on the gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
     )
 
 
@@ -172,8 +172,8 @@ def complexity(results: Path) -> str:
         return f"from {true} to {random}"
 
     return (
-        f"On the JPEG copy, between true and random labels, the gap of `mlp_1x512` grows {ends('generalization gap')}, its"
-        f" Frobenius norm {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
+        f"On the JPEG copy, between true and random labels, the gap of `mlp_1x512` grows {ends('generalization gap')},"
+        f" its Frobenius norm {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
     )
 
 
