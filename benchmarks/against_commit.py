@@ -78,7 +78,9 @@ def compared(arguments: Arguments, model: str) -> Iterator[dict[str, Any]]:
         row = {"benchmark": "against_commit", "model": model} | ours.machine
         for part, name in enumerate(("training", "evaluation")):
             ratio = median(now[part] / then[part] for then, now in rounds)
-            yield said(row | {"setting": name, "ratio": ratio, "images_per_second": median(r[1][part] for r in rounds)})
+            yield printed(
+                row | {"setting": name, "ratio": ratio, "images_per_second": median(r[1][part] for r in rounds)}
+            )
         for randomization, labels in LABELS.items():
             accuracies = accuracies_of(model, randomization)
             if accuracies is None:
@@ -90,7 +92,7 @@ def compared(arguments: Arguments, model: str) -> Iterator[dict[str, Any]]:
             ]
             ratio = median(then / now for then, now in seconds)
             setting = f"run of {EPOCHS} epochs, {labels}"
-            yield said(row | {"setting": setting, "ratio": ratio, "seconds": median(now for _, now in seconds)})
+            yield printed(row | {"setting": setting, "ratio": ratio, "seconds": median(now for _, now in seconds)})
 
 
 def beside(arguments: Arguments, model: str, others: int) -> Iterator[dict[str, Any]]:
@@ -102,7 +104,7 @@ def beside(arguments: Arguments, model: str, others: int) -> Iterator[dict[str, 
         ]
         better = max((0, 1), key=lambda side: median(one[side] for one in rounds))
         for side, name in enumerate(("all threads before", "one thread before", "now")):
-            yield said(
+            yield printed(
                 {"benchmark": "beside_others", "model": model, "setting": f"beside {others}: {name}"}
                 | ours.machine
                 | {
@@ -183,7 +185,7 @@ def seconds_of_run(
     return EPOCHS * (TRAIN / training + TEST / evaluation) + passes * TRAIN / evaluation
 
 
-def said(row: dict[str, Any]) -> dict[str, Any]:
+def printed(row: dict[str, Any]) -> dict[str, Any]:
     """Prints the ratio of a row, and returns the row."""
     show(f"{row['model']}, {row['setting']}: {row['ratio']:.2f}")
     return row
