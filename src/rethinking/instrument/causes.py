@@ -288,8 +288,8 @@ def few_parameters(unfit: Unfit) -> Iterator[Finding]:
         yield Finding(
             f"{unfit.words}: cause",
             f"{unfit.network} has {parameters:,} trainable parameters, fewer than the {images:,} training images. A"
-            " linear model of this size cannot fit arbitrary labels. A network of two layers with 2n + d weights can fit"
-            " any labels of n images with d values (Theorem 1).",
+            " linear model of this size cannot fit arbitrary labels. A network of two layers with 2n + d weights can"
+            " fit any labels of n images with d values (Theorem 1).",
             float(parameters),
             float(images),
         )
