@@ -170,7 +170,7 @@ def gap(first: Shown | None, second: Shown | None, classes: int) -> list[Finding
         words = one.condition.words
         sentence = (
             f"The generalization gap with {words} is {span(points, decimals(2))} percentage points:"
-            f" {span(train, strict_percent)} training accuracy minus {span(test, strict_percent)} test accuracy."
+            f" {span(train, strict_percent)} training minus {span(test, strict_percent)} test accuracy."
         )
         expected = None
         if one.condition.key == RANDOM:
