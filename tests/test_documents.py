@@ -50,9 +50,9 @@ OTHER_RESULTS = {
     ".lock",
 }
 README = (ROOT / "README.md").read_text()
-REPOSITORY = "https://github.com/rethinking-generalization/rethinking-generalization"
-CONTENT = "https://raw.githubusercontent.com/rethinking-generalization/rethinking-generalization/main/"
-SITE = "https://rethinking-generalization.github.io/rethinking-generalization/"
+ADDRESSES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+REPOSITORY, SITE = ADDRESSES["Repository"], ADDRESSES["Documentation"]
+CONTENT = f"{REPOSITORY.replace('github.com', 'raw.githubusercontent.com')}/main/"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
