@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,7 +289,8 @@ def table(name: str, results: Path) -> str:
     if name in TABLES:
         return TABLES[name](results)
     if name.startswith("short/"):
-        return reproduced.PAGES[name.removeprefix("short/")].found(results)
+        found = reproduced.PAGES[name.removeprefix("short/")].found(results)
+        return textwrap.fill(found, 120, break_long_words=False, break_on_hyphens=False)
     cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
     experiment = EXPERIMENTS[Path(name).name]
     numbers = tables.markdown(tables.grid(experiment, cells))

@@ -134,8 +134,8 @@ def expressivity(results: Path) -> str:
     weights = [found.ours("weights", data=data, points=random) for data in ("mnist", "cifar10")]
     misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
     return (
-        f"A network with {weights[0]} weights fits all random labels of MNIST, and one with {weights[1]} weights those"
-        f" of CIFAR-10: the training error is {percent(misfits)}."
+        f"A network with {weights[0]} weights fits random labels of all MNIST images. For CIFAR-10 {weights[1]} weights"
+        f" are enough. The training error is {percent(misfits)}."
     )
 
 
