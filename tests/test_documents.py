@@ -435,6 +435,19 @@ def test_measures_grow_as_the_page_on_complexity_says():
     assert any(later < sooner for sooner, later in itertools.pairwise(of_alexnet))
 
 
+def test_norms_order_solutions_as_the_page_on_minimum_norm_says():
+    norm, error = (
+        {solution: places[None] for (_, solution), places in numbers_of("minimum_norm", quantity).items()}
+        for quantity in ("norm", "test error")
+    )
+    for other in ("least norm, random labels", "random centres", "wrong on 4,000 test images"):
+        assert norm[other] > norm["least norm"]
+        assert error[other] > 0.8
+    pixels, gabor = (f"least norm, all images, {features}" for features in ("pixels", "gabor"))
+    assert norm[gabor] == pytest.approx(norm[pixels], rel=0.1)
+    assert error[gabor] == pytest.approx(error[pixels] / 3, rel=0.1)
+
+
 def test_small_alexnet_changes_less_with_random_labels_at_first():
     """The claims of docs/reproduce/stability.md."""
     changes = numbers_of("cifar10_jpeg-small/stability", "mean change of loss, nats")

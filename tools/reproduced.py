@@ -122,7 +122,7 @@ def minimum_norm(results: Path) -> str:
     misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
     least, descent = (found.ours("test error", solution=name) for name in ("least norm", "gradient descent"))
     return (
-        f"All {len(errors)} solutions have a training error of at most {percent(misfits)}. Their test errors go from"
+        f"The largest training error of the {len(errors)} solutions is {percent(misfits)}. Their test errors go from"
         f" {percent(min(errors))} to {percent(max(errors))}. Gradient descent errs on {descent} of the test images, and"
         f" the solution with the least norm on {least}."
     )
