@@ -6,9 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tools.sentences import documents, main, sentences, words
 
-MEDIAN = 16  # words, of the sentences of README.md and docs/
+MEDIAN, LONGEST = 16, 40  # words, of the sentences of README.md and docs/
+KINDS = ("src/**/*.py", "src/**/*.j2", "results/**/*.md", "results/**/*.html", "examples/*.ipynb", "benchmarks/*.py")
+UNCLEAR = (  # parts of sentences of version 0.1.0
+    "but for the widest distances",
+    "is not fitted within its 500 epochs, of three on",
+    "; of a given one",
+    "draws of signs and replaced examples are 5 and 5",
+    "what is not trained, the evidence of every run",
+    "in small AlexNet as much as the gap, but not at every step",
+    "what is said of each holds for one alone",
+    "spares it that and halves what is gathered",
+    "so that it closes the gap says that",
+    "For who does not want to know how far it is",
+    "What every such run is of",
+    "the step stays as it is, not compiled",
+)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +92,15 @@ def test_the_command_says_whether_the_median_is_above_the_limit(tmp_path: Path, 
 
 def test_half_of_the_documents_sentences_have_16_words_or_fewer():
     lengths = [words(sentence) for path in documents() for sentence in sentences(path.read_text(encoding="utf-8"))]
-    assert len(lengths) > 300
+    assert len(lengths) > 1000
     assert statistics.median(lengths) <= MEDIAN
+    assert max(lengths) <= LONGEST
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR)
+def test_sentences_that_readers_did_not_understand_are_gone(unclear: str):
+    texts = [*documents(), *(path for kind in KINDS for path in ROOT.glob(kind))]
+    assert len(texts) > 200
+    for path in texts:
+        text = re.sub(r"[\s#\"']+", " ", path.read_text(encoding="utf-8"))  # over line ends of comments and strings
+        assert unclear not in text, path
