@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rethinking import load_run
+from rethinking.data import sources
+from rethinking.data.preprocessing import Preprocessing
 from rethinking.experiments import archive
 from tests import forked
 from tests.conftest import ROOT, made_once
@@ -68,7 +71,7 @@ def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str])
 def test_each_addition_is_one_file(followed: tuple[Path, str]):
     folder, _ = followed
     additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
-    assert additions == {"net.py", "shapes.py", "dimmed.py", "width_sweep.py", "largest_weight.py", "logger.py"}
+    assert additions == {"net.py", "shapes.py", "dimmed.py", "width_sweep.py", "confidence.py", "logger.py"}
 
 
 def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(followed: tuple[Path, str], tmp_path: Path):
@@ -87,19 +90,22 @@ def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(followed:
 
 def test_a_measure_is_of_the_network_that_was_trained(followed: tuple[Path, str]):
     folder, _ = followed
-    kept = archive.read(folder / "weights")
+    kept = archive.read(folder / "confidences")
     measured = [run for run in kept.values() if run.task == "own_measures"]
     assert len(measured) == 2 * 2, "two kinds of labels, two seeds"
+    images = Preprocessing((28, 28)).plain(torch.tensor(sources.load("digits").train.images))
     for run in measured:
-        network = load_run(folder / "runs" / run.facts["network"]).network()
-        largest = max(parameter.detach().abs().max().item() for parameter in network.parameters())
-        assert run.facts["numbers"] == {"largest weight": pytest.approx(largest)}
+        outputs = load_run(folder / "runs" / run.facts["network"]).network()(images).detach().double()
+        largest = outputs.amax(1).exp() / outputs.exp().sum(1)
+        assert run.facts["numbers"] == {"confidence": pytest.approx(largest.mean().item(), rel=1e-4)}
         again = load_run(folder / "runs" / run.run)
         assert again.result["numbers"] == run.facts["numbers"]
-    table = (folder / "weights/largest_weight.md").read_text()
-    assert "| none |" in table
-    assert "±" in table
-    assert "largest weight" in (folder / "weights/report.html").read_text()
+    table = (folder / "confidences/confidence.md").read_text()
+    true, random = (re.search(rf"\| {labels} \| ([\d.]+) ± ", table) for labels in ("none", "random_labels"))
+    assert true is not None
+    assert random is not None
+    assert float(true[1]) > float(random[1]), "as the file says"
+    assert "confidence" in (folder / "confidences/report.html").read_text()
 
 
 def test_the_figure_has_each_width_and_seed_once(followed: tuple[Path, str]):
