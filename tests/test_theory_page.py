@@ -31,7 +31,7 @@ def equations(tokens: Sequence[Token]) -> Iterator[str]:
         yield from equations(token.children or [])
 
 
-@pytest.mark.parametrize("page", ["theory.md", "testing.md"])
+@pytest.mark.parametrize("page", ["theory.md", "testing.md", "differences.md"])
 def test_equations_have_no_command_that_cannot_be_drawn(page: str):
     found = list(equations(page_parser().parse((ROOT / "docs" / page).read_text(encoding="utf-8"))))
     assert found
