@@ -35,6 +35,7 @@ UNCLEAR = (  # parts of sentences of version 0.1.0
         ("The rate is 0.5 of 1.5. Run train.py, e.g. on digits, i.e. at once.", [6, 8]),
         ("Zhang et al. (2017) and B. Recht say so (see Fig. 2). It holds!", [12, 2]),
         ("Does it fit? Yes, it fits (as it should.) `train.py` says so.", [3, 6, 3]),
+        ("It is in docs/extending.md. docs/structure.md has the rest. mkdocs.yml is read, e.g. by mkdocs.", [4, 4, 6]),
         ("1,000 images are few. 60,000 are more.", [4, 3]),
         ("Run `python train.py --model a. --b C` now.", [8]),
         ("It takes $K \\alpha = y$ and solves it. $K$ is a matrix.", [6, 4]),

@@ -26,7 +26,7 @@ LIMIT = 16  # words in the median sentence
 LABEL = 3  # words; a text of no more, without an end mark, is a label
 ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "al.", "cf.", "vs.", "Fig.", "Eq.", "Sec.", "Dr.")
 OPENING = r"""["'(\[]*"""
-END = re.compile(rf"""(?<=[.!?])["')\]]*\s+(?={OPENING}[^\W_a-z]|{OPENING}[`$])""")
+END = re.compile(rf"""(?<=[.!?])["')\]]*\s+(?={OPENING}(?:[^\W_a-z]|[`$]|\w+[./_]\w))""")
 SPACE_IN_CODE = "\x00"  # no end mark before it ends a sentence
 
 
@@ -83,7 +83,7 @@ def _text(tokens: list[Token]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Splits at end marks that whitespace and a capital, digit, code or formula follow, but not at abbreviations."""
+    """Splits after end marks, but not after abbreviations. Sentences begin with capitals, numbers, code or files."""
     parts, start = [], 0
     for end in END.finditer(text):
         last = text[start : end.start()].split()[-1].lstrip("([\"'")
