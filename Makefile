@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test check bench bench-more docs examples clean
+.PHONY: demo test check bench bench-more docs site examples clean
 
 demo: .venv/.installed
 	$(RUN) -m rethinking demo
@@ -34,6 +34,10 @@ bench-more: .venv/.installed
 
 docs: .venv/.installed
 	$(RUN) -m tools.documents
+
+# Builds the documentation site into build/site; open build/site/index.html.
+site: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 
 # Runs the notebooks of examples/, and writes their outputs into them; a few minutes on two cores.
 examples: .venv/.installed

@@ -1,0 +1,132 @@
+"""What MkDocs does not do for the documentation site: links to the repository, notebooks as pages, equations as MathML.
+
+`mkdocs.yml` names this file as a hook. MkDocs calls the functions `on_...` while it builds.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import latex2mathml.converter
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.treeprocessors import Treeprocessor
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+BRANCH = "main"
+EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+class RepositoryLinks(Extension):
+    """Points links that leave `docs/` to the page, the picture or the repository's file that they name."""
+
+    def __init__(self, config: MkDocsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.page: Page
+        self.files: Files
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        outer = self
+
+        class Links(Treeprocessor):
+            def run(self, root: Element) -> None:
+                for element in root.iter():
+                    for attribute in ("href", "src"):
+                        if attribute in element.attrib:
+                            element.set(attribute, outer.target(element.attrib[attribute]))
+
+        md.treeprocessors.register(Links(md), "repository", 1)  # before MkDocs' own, which has priority 0
+
+    def target(self, link: str) -> str:
+        """The link itself where it stays in `docs/` or leads nowhere; the strict build then reports it."""
+        path, hash_sign, anchor = link.partition("#")
+        here = posixpath.dirname(self.page.file.src_uri)
+        place = posixpath.normpath(posixpath.join("docs", here, path))
+        if "://" in link or not path or place.startswith(("docs/", "../")) or not (ROOT / place).exists():
+            return link
+        if place.endswith(".ipynb"):
+            place = place.removesuffix(".ipynb") + ".md"
+        elif place.endswith((".svg", ".png")):
+            if self.files.get_file_from_path(place) is None:
+                self.files.append(File.generated(self.config, place, abs_src_path=str(ROOT / place)))
+        else:
+            kind = "tree" if (ROOT / place).is_dir() else "blob"
+            return f"{self.config.repo_url}/{kind}/{BRANCH}/{place}{hash_sign}{anchor}"
+        return posixpath.relpath(place, here or ".") + hash_sign + anchor
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    global links
+    links = RepositoryLinks(config)
+    config.markdown_extensions.append(links)  # type: ignore[arg-type]  # Markdown takes objects, too
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the notebooks of `examples/` as pages, with the outputs that they hold."""
+    for path in sorted((ROOT / "examples").glob("*.ipynb")):
+        text, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        page = File.generated(config, f"examples/{path.stem}.md", content=text)
+        page.edit_uri = f"../../blob/{BRANCH}/examples/{path.name}"
+        files.append(page)
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"examples/{name}", content=content))
+    return files
+
+
+def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and its pictures by the names that the page gives them."""
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = f"{name}-{len(pictures) + 1}.png"
+                pictures[picture] = base64.b64decode(data["image/png"])
+                parts.append(f"![The figure that this cell draws]({picture})")
+            elif "text/html" in data:
+                parts.append(f'<div class="output" markdown="0">{"".join(data["text/html"])}</div>')
+            else:
+                parts.append(f"```text\n{''.join(data.get('text/plain', output.get('text', [])))}\n```")
+    return "\n\n".join(parts), pictures
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    links.page, links.files = page, files
+    return markdown
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return EQUATION.sub(lambda found: mathml(found, page), content)
+
+
+def mathml(found: re.Match[str], page: Page) -> str:
+    """An equation in TeX as MathML, which browsers draw without script; a command that is unknown fails the build."""
+    tex = html.unescape(found[2]).strip()
+    made = latex2mathml.converter.convert(tex, display="block" if found[1] == "div" else "inline")
+    if "\\" in made:
+        raise PluginError(f"{page.file.src_uri}: latex2mathml does not know a command of {tex}")
+    return made
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Without the script that asks GitHub for stars."""
+    return output.replace(' data-md-component="source"', "")
