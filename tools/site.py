@@ -25,17 +25,16 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 BRANCH = "main"
+DATAFRAME = re.compile(r'<style scoped>.*?</style>| border="1" class="dataframe"', re.DOTALL)  # what pandas adds
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 class RepositoryLinks(Extension):
     """Points links that leave `docs/` to the page, the picture or the repository's file that they name."""
 
-    def __init__(self, config: MkDocsConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.page: Page
-        self.files: Files
+    config: MkDocsConfig
+    page: Page  # that is converted
+    files: Files
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
         outer = self
@@ -67,10 +66,12 @@ class RepositoryLinks(Extension):
         return posixpath.relpath(place, here or ".") + hash_sign + anchor
 
 
+links = RepositoryLinks()
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    global links
-    links = RepositoryLinks(config)
-    config.markdown_extensions.append(links)  # type: ignore[arg-type]  # Markdown takes objects, too
+    links.config = config
+    config.markdown_extensions.append(links)
     return config
 
 
@@ -93,19 +94,21 @@ def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, b
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(source.replace("<details>", '<details markdown="1">'))
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
-            data = output.get("data", {})
+            data = {kind: "".join(lines) for kind, lines in output.get("data", {}).items()}
             if "image/png" in data:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode(data["image/png"])
                 parts.append(f"![The figure that this cell draws]({picture})")
-            elif "text/html" in data:
-                parts.append(f'<div class="output" markdown="0">{"".join(data["text/html"])}</div>')
+            elif output["output_type"] == "execute_result" and "text/html" in data:
+                table = DATAFRAME.sub("", data["text/html"])
+                parts.append(f'<div class="output" markdown="0">{table}</div>')
             else:
-                parts.append(f"```text\n{''.join(data.get('text/plain', output.get('text', [])))}\n```")
+                text = data["text/plain"] if data else "".join(output["text"])
+                parts.append(f"```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts), pictures
 
 
