@@ -40,12 +40,13 @@ class Docstrings(Extension):
         calls = {name: call for name, call in calls.items() if str(call.function) == "option"}
         if not calls or cls.docstring is None:
             return
-        made = getattr(importlib.import_module(cls.module.path), cls.name)
-        for field in dataclasses.fields(made):
+        text, blank, source = cls.docstring.value.rpartition("\n\n")
+        for field in dataclasses.fields(getattr(importlib.import_module(cls.module.path), cls.name)):
             if field.name in calls:
                 default = calls[field.name].arguments[0]
                 cls.attributes[field.name].value = None if field.default is dataclasses.MISSING else default
-                cls.docstring.value += f"\n\n`{field.name}`\n:   {_escaped(field.metadata['help'])}"
+                text += f"\n\n`{field.name}`\n:   {_escaped(field.metadata['help'])}"
+        cls.docstring.value = text + blank + source
 
 
 def as_markdown(docstring: str) -> str:

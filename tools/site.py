@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 BRANCH = "main"
 DATAFRAME = re.compile(r'<style scoped>.*?</style>| border="1" class="dataframe"', re.DOTALL)  # what pandas adds
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>")  # such as log, which MathML sets without space
 
 
 class RepositoryLinks(Extension):
@@ -80,7 +81,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
         text, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
         page = File.generated(config, f"examples/{path.stem}.md", content=text)
-        page.edit_uri = f"../../blob/{BRANCH}/examples/{path.name}"
+        page.edit_uri = f"../examples/{path.name}"
         files.append(page)
         for name, content in pictures.items():
             files.append(File.generated(config, f"examples/{name}", content=content))
@@ -108,7 +109,7 @@ def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, b
                 parts.append(f'<div class="output" markdown="0">{table}</div>')
             else:
                 text = data["text/plain"] if data else "".join(output["text"])
-                parts.append(f"```text\n{text.rstrip()}\n```")
+                parts.append(f"``` {{ .text .no-copy .output }}\n{text.rstrip()}\n```")
     return "\n\n".join(parts), pictures
 
 
@@ -127,9 +128,10 @@ def mathml(found: re.Match[str], page: Page) -> str:
     made = latex2mathml.converter.convert(tex, display="block" if found[1] == "div" else "inline")
     if "\\" in made:
         raise PluginError(f"{page.file.src_uri}: latex2mathml does not know a command of {tex}")
-    return made
+    return FUNCTION.sub(r'<mo lspace="0.17em" rspace="0.17em">\1</mo>', made)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Without the script that asks GitHub for stars."""
-    return output.replace(' data-md-component="source"', "")
+    """Leaves out the script that asks GitHub for stars, and names the search for screen readers."""
+    output = output.replace(' data-md-component="source"', "")
+    return output.replace(' role="dialog"', ' role="dialog" aria-label="Search"')
