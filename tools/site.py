@@ -30,7 +30,7 @@ EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>")  # such as log, which MathML sets without space
 
 
-class RepositoryLinks(Extension):
+class RepositoryLinks(Extension):  # type: ignore[misc]  # Markdown has no types
     """Points links that leave `docs/` to the page, the picture or the repository's file that they name."""
 
     config: MkDocsConfig
@@ -40,7 +40,7 @@ class RepositoryLinks(Extension):
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
         outer = self
 
-        class Links(Treeprocessor):
+        class Links(Treeprocessor):  # type: ignore[misc]
             def run(self, root: Element) -> None:
                 for element in root.iter():
                     for attribute in ("href", "src"):
@@ -106,7 +106,7 @@ def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, b
                 parts.append(f"![The figure that this cell draws]({picture})")
             elif output["output_type"] == "execute_result" and "text/html" in data:
                 table = DATAFRAME.sub("", data["text/html"])
-                parts.append(f'<div class="output" markdown="0">{table}</div>')
+                parts.append(f'<div class="output" tabindex="0">{table}</div>')
             else:
                 text = data["text/plain"] if data else "".join(output["text"])
                 parts.append(f"``` {{ .text .no-copy .output }}\n{text.rstrip()}\n```")
