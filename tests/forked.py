@@ -74,6 +74,7 @@ def _become(
 
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
     try:
         runpy.run_path(words[0], run_name="__main__")
     finally:
