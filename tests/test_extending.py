@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -16,10 +15,8 @@ from rethinking.data import sources
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.experiments import archive
 from tests import forked
-from tests.conftest import ROOT, made_once
-
-BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
-DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+from tests.conftest import ROOT
+from tests.documents.blocks import followed_once
 
 
 def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
@@ -34,28 +31,11 @@ def command(folder: Path, *words: str, status: int = 0, **env: str) -> str:
     return ran.stdout + ran.stderr
 
 
-def follow(folder: Path) -> str:
-    """Every block of the document in order: files are written, commands run. Returns what was printed."""
-    printed = ""
-    for language, text in BLOCK.findall(DOCUMENT):
-        if language == "python":
-            name = re.match(r"# (\w+\.py)\n", text)
-            assert name is not None, text
-            (folder / name[1]).write_text(text)
-        elif language == "bash":
-            for line in text.strip().splitlines():
-                python, script, *words = shlex.split(line)
-                assert python == "python"
-                place = folder / script if (folder / script).exists() else ROOT / script
-                printed += command(folder, sys.executable, str(place), *words)
-        else:
-            assert language == "toml", "the entry points, which a test below has"
-    return printed
-
-
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    return made_once(tmp_path_factory, "extending", follow)
+    """A folder in which the page's blocks ran as written, and all that they printed."""
+    folder, printed = followed_once(tmp_path_factory, ROOT / "docs" / "extending.md")
+    return folder, "".join(printed)
 
 
 def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str]):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import tyro
 from markdown_it import MarkdownIt
 
@@ -29,7 +30,7 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.instrument.battery import all_options, asked_for
 from rethinking.options import options_of, parse
 from tests import forked
-from tests.conftest import ROOT
+from tests.conftest import ROOT, made_once
 
 SHOWN = ("text", "toml", "yaml", "json", "bibtex")  # files and outputs, which nothing runs
 NEEDY = ("make", "pip", "uv", "git", "apt", "conda", "docker", "srun", "sbatch", "ray")  # never run here
@@ -53,14 +54,16 @@ def blocks(document: Path) -> list[Block]:
     name = document.relative_to(ROOT) if document.is_relative_to(ROOT) else document.name
     found: list[Block] = []
     before = None
-    for token in MarkdownIt().parse(source):
+    tokens = MarkdownIt().parse(source)
+    for token in tokens:
         if token.type in ("fence", "code_block") and token.map is not None:
             marker = NEEDS.fullmatch(before.content.strip()) if before and before.type == "html_block" else None
             place = f"{name}:{token.map[0] + 1}"
             found.append(Block(place, token.info.strip(), token.content, marker[1] if marker else ""))
         before = token
     fences = re.findall(r"^\s*(?:```|~~~)", source, flags=re.MULTILINE)
-    assert len(fences) == 2 * len(found), f"{name}: a fence is in no block; are admonitions or indented code there?"
+    fenced = [token for token in tokens if token.type == "fence"]
+    assert len(fences) == 2 * len(fenced), f"{name}: a fence is in no block; is it indented below an admonition?"
     return found
 
 
@@ -187,7 +190,7 @@ def run_shell(text: str, folder: Path, server: Commands) -> str:
         timeout=forked.LIMIT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
     assert not server.failed, server.failed
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -219,20 +222,20 @@ def follow_block(block: Block, folder: Path, names: dict[str, Any], server: Comm
     return ""
 
 
-def follow(document: Path, folder: Path) -> tuple[dict[str, Any], str]:
-    """Runs all blocks of a document in `folder`; those that need what is not here are only parsed.
+def follow(document: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Runs all blocks of a document in `folder`; a block that needs what is not here is only parsed.
 
-    Returns the names that its Python left, and all that was printed. An error has the block's place as a note.
+    Returns the names that its Python left, and what each block printed. An error has the block's place as a note.
     """
     names: dict[str, Any] = {}
-    printed = ""
+    printed = []
     path, modules = [*sys.path], {*sys.modules}
     sys.path.insert(0, str(folder))
     try:
         with served() as server:
             for block in blocks(document):
                 try:
-                    printed += follow_block(block, folder, names, server)
+                    printed.append(follow_block(block, folder, names, server))
                 except (Exception, SystemExit) as error:
                     error.add_note(f"in the block at {block.place}")
                     raise
@@ -243,3 +246,10 @@ def follow(document: Path, folder: Path) -> tuple[dict[str, Any], str]:
             if file and Path(file).parent == folder:
                 del sys.modules[name]
     return names, printed
+
+
+def followed_once(factory: pytest.TempPathFactory, document: Path) -> tuple[Path, list[str]]:
+    """A copy of the folder in which one of the test processes followed the document, and what each block printed."""
+    name = str(document.relative_to(ROOT).with_suffix("")).replace("/", "-")
+    folder, printed = made_once(factory, name, lambda folder: json.dumps(follow(document, folder)[1]))
+    return folder, json.loads(printed)

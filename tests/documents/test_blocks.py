@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.conftest import ROOT
-from tests.documents.blocks import blocks, commands, follow
+from tests.documents.blocks import blocks, commands, follow, followed_once
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+CHECKED = (README, DOCS / "python.md", DOCS / "data.md", DOCS / "testing.md")  # by the tests that follow them below
+OTHERS = sorted({*DOCS.rglob("*.md")} - {*CHECKED})
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_of_a_document_runs(document: Path, tmp_path: Path):
-    follow(document, tmp_path)
+@pytest.mark.parametrize("document", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_of_a_document_runs(document: Path, tmp_path_factory: pytest.TempPathFactory):
+    _, printed = followed_once(tmp_path_factory, document)
+    assert len(printed) == len(blocks(document))
+
+
+def test_the_readmes_lines_print_what_it_says(tmp_path: Path):
+    """The same words; where the hardware rounds otherwise, numbers near those."""
+    _, outputs = follow(README, tmp_path)
+    (printed,) = filter(None, outputs)
+    (shown,) = [block.text for block in blocks(README) if block.language == "text"]
+    number = r"\d[\d,]*(?:\.\d+)?"
+    in_words, in_readme = (re.sub(number, "N", text).split() for text in (printed, shown))
+    assert in_words == in_readme, printed
+    measured, written = (
+        [float(found.replace(",", "")) for found in re.findall(number, text)] for text in (printed, shown)
+    )
+    assert measured == pytest.approx(written, rel=0.25, abs=3), printed
+
+
+def test_the_page_from_python_prints_what_it_says(tmp_path: Path):
+    document = DOCS / "python.md"
+    names, outputs = follow(document, tmp_path)
+    one, again, many, memorizing = outputs
+    assert "mlp_1x512-digits-random_labels-seed0" in one
+    assert again == "30\n"
+    assert sorted(line[0] for line in many.splitlines()) == list("0123")
+    assert memorizing.splitlines() == ["tensor(True)"] * 2
+    first = names["memorizing_network"](names["points"], names["targets"])
+    assert f"{sum(weights.numel() for weights in first.parameters()):,} weights" in blocks(document)[-1].text
+
+
+def test_the_page_on_data_reads_and_randomizes_what_it_says(tmp_path: Path):
+    names, _ = follow(DOCS / "data.md", tmp_path)
+    assert names["result"].result["dataset"] == "small_digits-resize28"
+    assert names["result"].final["test_accuracy"] > 0.5
+    assert torch.equal(names["record"].labels, names["made"].record.labels)
+    assert 0.85 < names["record"].changed.double().mean() < 0.95, "nine of ten draws are other classes"
+    assert names["noisy"].data[0].shape == (1500, 8, 8)
+    assert names["noisy"].data[0].dtype == np.uint8
+    assert names["test_labels"].tolist() == names["labels"][1500:].tolist()
+    assert 0.2 < names["partly"].record.changed.double().mean() < 0.34
+
+
+def test_the_page_on_testing_leaves_what_it_says(tmp_path: Path):
+    names, _ = follow(DOCS / "testing.md", tmp_path)
+    report = names["report"]
+    right = names["logits"].argmax(1).numpy() == names["y"][200:]
+    assert right.mean() == pytest.approx(report["true"].final["test_accuracy"], abs=0.011), "one image is 0.01"
+    assert list(report) == list(names["table"]["condition"]) == ["true", "random", "0.5", "shuffled_pixels"]
+    assert report["random"].final["exact_train_accuracy"] == report.run("random", 0).final["exact_train_accuracy"]
+    text = (DOCS / "testing.md").read_text(encoding="utf-8")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left - {".lock"} == set(re.findall(r"`([a-z]+\.[a-z]+)`", text.partition("## Files it writes")[2]))
 
 
 def page(folder: Path, text: str) -> Path:
@@ -79,7 +136,7 @@ print(VALUE, open("printed").read())
 def test_names_files_and_the_folder_last_for_a_whole_page(tmp_path: Path):
     names, printed = follow(page(tmp_path, WHOLE_PAGE), tmp_path)
     assert names["VALUE"] == 3
-    assert printed == "ours\nours\n3 ours\n\n"
+    assert printed == ["", "ours\n", "ours\n", "3 ours\n\n"]
 
 
 LOOP = """<!-- needs: cifar10 -->
@@ -100,15 +157,15 @@ done
         ("```python\n1 / 0\n```", "division by zero"),
         ("<!-- needs: a GPU -->\n```python\nx = = 1\n```", "invalid syntax"),
         ("```bash\npip install .\n```", "put <!-- needs: ... --> before the block"),
-        ("```bash\nfalse\n```", ""),
+        ("```bash\nfalse\n```", "exit status 1"),
         ("```bash\nrethinking train --modle x\n```", "unknown option"),
         ("```bash\nrethinking train --modle x &\nwait\n```", "unknown option"),
         ("<!-- needs: cifar10 -->\n```bash\npython train.py --modle x\n```", "unknown option"),
-        (LOOP, "--lr takes FLOAT"),,
+        (LOOP, "--lr takes FLOAT"),
         ("<!-- needs: cifar10 -->\n```bash\npython reproduce.py table9\n```", "table9"),
         ("<!-- needs: cifar10 -->\n```bash\nrethinking test mlp_1x512 --epoch 3\n```", "unknown option"),
         ("<!-- needs: cifar10 -->\n```bash\nrethinking cache --remove_al\n```", "unknown option"),
-        ("<!-- needs: time -->\n```bash\npython benchmarks/growth.py --unheard 3\n```", ""),
+        ("<!-- needs: time -->\n```bash\npython benchmarks/growth.py --unheard 3\n```", "2"),
         ("<!-- needs: make -->\n```bash\nmake dmeo\n```", "the Makefile lacks"),
         ("<!-- needs: it -->\n```bash\nunheard\n```", "unknown command"),
     ],
