@@ -42,7 +42,7 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     quantities = [name for name in plot.quantities if any(cell.quantity == name for cell in cells)]
     columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(quantities), 4)
     rows = math.ceil(len(quantities) / columns)
-    named = _series_names(plot, cells)
+    named = series_names(plot, cells)
     names = list(dict.fromkeys(named.values()))
     width = max(6.4, 3.4 * columns)
     beside = max(1, min(4, int(width * LETTERS / (8 + max(map(len, names))))))  # entries in a line of the legend
@@ -103,7 +103,7 @@ def _beside_the_paper(plot: Plot, cells: Sequence[Cell], title: str, full_scale:
     unit = plot.x_per_epoch if in_steps and plot.x_per_epoch else 1.0
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    named = _series_names(plot, cells)
+    named = series_names(plot, cells)
     curves: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         curves.setdefault((named[cell.labels], cell.quantity), []).append(cell)
@@ -167,7 +167,7 @@ def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
         axes.minorticks_off()
 
 
-def _series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
+def series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
     """The curve that each row belongs to; where several models or data sets share a figure, with its own."""
     rows = {cell.labels: dict(cell.labels) for cell in cells}
     beside = [

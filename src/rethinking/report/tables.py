@@ -36,8 +36,11 @@ class Entry(NamedTuple):
 
 
 class Grid(NamedTuple):
+    """A table; its first `factors` columns name a row, the others hold numbers."""
+
     headings: list[str]
     rows: list[list[Entry]]
+    factors: int = 0
 
 
 def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = False) -> Grid:
@@ -57,6 +60,7 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
     quantities = list(dict.fromkeys(cell.quantity for cell in cells))
     compared = {*quantities} - {*experiment.ours_only} if beside_the_paper else set()
     headings = [name.replace("_", " ") for name, _ in cells[0].labels] + ([along] if along else [])
+    factors = len(headings)
     for quantity in quantities:
         headings += [quantity, "paper", "difference"] if quantity in compared else [quantity]
     rows = []
@@ -69,7 +73,7 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
             if quantity in compared:
                 row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
-    return Grid(headings, rows)
+    return Grid(headings, rows, factors)
 
 
 def shown(quantity: str, value: float | str | None) -> str:
@@ -96,13 +100,15 @@ def difference(cell: Cell) -> str:
 
 def with_row_headings(made: Grid) -> Grid:
     """The labels of each row as its heading, in one column; 'yes' and 'no' become the label's name or nothing."""
-    labels = next((index for index, entry in enumerate(made.rows[0]) if entry.cell), 0) if made.rows else 0
-    rows = []
-    for row in made.rows:
-        named = zip(made.headings[:labels], row[:labels], strict=True)
-        words = (_in_words(heading, entry.text) for heading, entry in named if entry.text != "no")
-        rows.append([Entry(", ".join(words)), *row[labels:]])
+    labels = made.factors
+    rows = [[Entry(row_in_words(made, row)), *row[labels:]] for row in made.rows]
     return Grid([", ".join(made.headings[:labels]), *made.headings[labels:]], rows)
+
+
+def row_in_words(made: Grid, row: Sequence[Entry]) -> str:
+    """The labels of a row, such as 'mlp_3x512, random, weight decay'."""
+    named = zip(made.headings[: made.factors], row[: made.factors], strict=True)
+    return ", ".join(_in_words(heading, entry.text) for heading, entry in named if entry.text != "no")
 
 
 def _in_words(heading: str, value: str) -> str:

@@ -1,0 +1,118 @@
+"""How far our numbers agree with the paper's: how many within which tolerance, and the largest difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.quantities import percent
+from rethinking.experiments.quantities import quantity as quantity_of
+from rethinking.report import tables
+
+
+class Tolerance(NamedTuple):
+    """limit: the largest difference that counts as agreement; relative: as a share of the paper's number"""
+
+    limit: float
+    words: str
+    unit: str = ""
+    relative: bool = False
+
+
+OF_SHARES = Tolerance(0.01, "1 point", "points")
+OF_LOSSES = Tolerance(0.1, "0.1 nats", "nats")
+OF_OTHERS = Tolerance(0.1, "10%", relative=True)
+ROUNDING = 1e-9
+
+
+class Agreement(NamedTuple):
+    """The numbers of one quantity in one table beside the paper's.
+
+    agree: how many are within the tolerance; compared: how many numbers of the paper stand in the table
+    missing: how many of these have no number of ours; unfinished: how many of ours come from a run that has not ended
+    in_words: how often the paper has words in place of a number
+    largest: the cell with the largest difference, None where we have no number at all
+    """
+
+    quantity: str
+    agree: int
+    compared: int
+    tolerance: str
+    missing: int
+    unfinished: int
+    in_words: int
+    largest: Cell | None
+
+    @property
+    def largest_in_words(self) -> str:
+        """The largest difference, with its unit."""
+        return difference(self.largest) if self.largest else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know about the count."""
+        said = []
+        if self.unfinished:
+            said.append(f"{self.unfinished} from unfinished runs")
+        if self.missing:
+            said.append(f"{self.missing} without a number of ours")
+        if self.in_words:
+            said.append(f"{self.in_words} more where the paper has words")
+        return said
+
+
+def agreements(cells: Sequence[Cell], kept: Mapping[str, Evidence]) -> list[Agreement]:
+    """One `Agreement` a quantity, for the quantities that have a number of the paper's."""
+    found = []
+    for quantity in dict.fromkeys(cell.quantity for cell in cells):
+        of_quantity = [cell for cell in cells if cell.quantity == quantity and cell.paper is not None]
+        compared = [cell for cell in of_quantity if isinstance(cell.paper, float)]
+        if not compared:
+            continue
+        measured = [cell for cell in compared if cell.ours is not None]
+        found.append(
+            Agreement(
+                quantity,
+                agree=sum(deviation(cell) <= tolerance(quantity).limit + ROUNDING for cell in measured),
+                compared=len(compared),
+                tolerance=tolerance(quantity).words,
+                missing=len(compared) - len(measured),
+                unfinished=sum(bool(cell.note) and not _ended(cell, kept) for cell in measured),
+                in_words=len(of_quantity) - len(compared),
+                largest=max(measured, key=deviation, default=None),
+            )
+        )
+    return found
+
+
+def tolerance(quantity: str) -> Tolerance:
+    """The tolerance for a quantity: one for shares, one for losses, one for all others."""
+    known = quantity_of(quantity)
+    if known.written is percent:
+        return OF_SHARES
+    return OF_LOSSES if known.unit == "nats" else OF_OTHERS
+
+
+def deviation(cell: Cell) -> float:
+    """The absolute difference of a cell from the paper's number, as its tolerance measures it."""
+    assert isinstance(cell.paper, float), "a number of the paper's"
+    difference = abs(cell.difference or 0.0)
+    if not tolerance(cell.quantity).relative or difference == 0:
+        return difference
+    return difference / abs(cell.paper) if cell.paper else math.inf
+
+
+def difference(cell: Cell) -> str:
+    """The difference in words, as its tolerance measures it, with its unit."""
+    allowed = tolerance(cell.quantity)
+    if allowed.relative and isinstance(cell.paper, float) and cell.paper:
+        text = f"{(cell.difference or 0.0) / abs(cell.paper):+.0%}"
+    else:
+        text = f"{tables.difference(cell)} {allowed.unit}".strip()
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _ended(cell: Cell, kept: Mapping[str, Evidence]) -> bool:
+    return all(kept[run].finished for run in cell.runs)

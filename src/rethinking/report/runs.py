@@ -1,0 +1,108 @@
+"""What the page says about a run: where it comes from, what it found, and the command that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rethinking.experiments import complexity
+from rethinking.experiments.experiment import Evidence
+from rethinking.report.commands import command
+from rethinking.theory.stability import Change
+
+TASKS = {  # by `Evidence.task`: what ran, one and several
+    "network": ("trained network", "trained networks"),
+    "kernel_machines": ("kernel machine", "kernel machines"),
+    "memorization": ("network that memorizes by construction", "networks that memorize by construction"),
+    "linear_classes": ("linear class on random signs", "linear classes on random signs"),
+    "replacements": ("replaced training example", "replaced training examples"),
+    "measures": ("measured network", "measured networks"),
+    "own_measures": ("network under an own measure", "networks under an own measure"),
+}
+
+
+def described(run: Evidence) -> dict[str, Any]:
+    """A run as the panel of a number shows it."""
+    provenance = run.facts["provenance"]
+    return {
+        "name": run.run,
+        "status": run.progress or "finished",
+        "facts": {
+            "data": f"{run.facts['dataset']}, {run.facts['train_images']:,} training images",
+            "data's fingerprint": provenance["fingerprint"],
+            **_found(run),
+            "hardware": f"{provenance['hardware']}, {_threads(provenance['cpu_threads'])}",
+            "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+            "commit": provenance.get("commit") or "unknown",
+            **({"date": provenance["date"]} if "date" in provenance else {}),
+            "time": f"{run.facts['seconds']:,.1f} s",
+        },
+        "configuration": dict(run.configuration),
+        "command": command(run),
+    }
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _found(run: Evidence) -> dict[str, str]:
+    if run.is_of_network:
+        return _of_network(run.metrics[-1])
+    if run.task == "replacements":
+        last = {name: run.facts[name][-1] for name in Change._fields}
+        return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
+    if run.task == "measures":
+        return {
+            name: f"{run.facts[key]:.6g}"
+            for name, key in (complexity.TRAINED | complexity.QUANTITIES).items()
+            if run.facts[key] is not None
+        }
+    if run.task == "own_measures":
+        return {name: f"{value:.6g}" for name, value in run.facts["numbers"].items()}
+    if run.task == "linear_classes":
+        return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
+    return _of_machine(run.facts) if run.task == "kernel_machines" else _of_memorizing(run.facts)
+
+
+def _of_memorizing(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts about a network that was constructed, not trained."""
+    if "too_close" in facts:
+        return {"not to be had": facts["too_close"]}
+    shown = {"training error": _percent(facts["train_error"]), "test error": _percent(facts["test_error"])}
+    for name in ("points", "dimensions", "depth", "width", "weights"):
+        shown[name] = f"{facts[name]:,}"
+    for name in ("largest_difference", "largest_weight", "weight_bound", "construction_seconds"):
+        if name in facts:
+            shown[name.replace("_", " ")] = f"{facts[name]:.3g}"
+    return shown
+
+
+def _of_network(last: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "training accuracy": _percent(last["exact_train_accuracy"], last["train_accuracy"]),
+        "test accuracy": _percent(last["test_accuracy"]),
+        "training loss": f"{last['train_loss']:.4g}",
+    }
+
+
+def _of_machine(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts about a solution, each number to six digits."""
+    shown = {
+        "training error": _percent(facts["train_error"]),
+        "test error": _percent(facts["test_error"]),
+        "fits every training label": "yes" if facts["interpolates"] else "no",
+    }
+    for name in ("norm", "residual", "bandwidth", "ridge", "jitter", "refinements", "peak_gib"):
+        if facts.get(name) is not None:
+            shown[name.replace("_gib", " memory, GiB")] = f"{facts[name]:.6g}"
+    for name in ("cholesky_gflops", "product_gflops"):
+        if name in facts:
+            shown[name.replace("_gflops", ", GFLOP/s")] = f"{facts[name]:.0f}"
+    return shown | {"memory": facts["memory"]}
+
+
+def _percent(exact: float | None, online: float | None = None) -> str:
+    if exact is not None:
+        return f"{exact:.2%}"
+    return "not measured" if online is None else f"{online:.2%} (online)"
