@@ -12,7 +12,7 @@ from PIL import Image
 from rethinking import ExperimentConfig, train
 from rethinking.data import sources
 from rethinking.experiments import archive
-from rethinking.report.page import command
+from rethinking.report.commands import command
 from tests.conftest import reproduce
 
 

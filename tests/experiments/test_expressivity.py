@@ -13,7 +13,8 @@ import pytest
 from rethinking.experiments import archive
 from rethinking.experiments.expressivity_points import QUANTITIES
 from rethinking.experiments.reproduction import Reproduction
-from rethinking.report import page, tables
+from rethinking.report import tables
+from rethinking.report.commands import command
 from rethinking.reproducing import in_words
 from tests.conftest import OUT, reproduce
 
@@ -106,7 +107,7 @@ def test_the_page_describes_each_network(memorized):
     for word in ("largest difference", "weight bound", "not to be had"):
         assert word in html
     kept = archive.read(memorized[0] / OUT)
-    assert {page.command(run) for run in kept.values()} == {"python reproduce.py expressivity --scale demo"}
+    assert {command(run) for run in kept.values()} == {"python reproduce.py expressivity --scale demo"}
 
 
 def test_it_refuses_models(tmp_path: Path):

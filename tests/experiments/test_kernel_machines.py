@@ -19,7 +19,8 @@ from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES, ImageSource, Study
-from rethinking.report import page, tables
+from rethinking.report import tables
+from rethinking.report.commands import command
 from rethinking.reproducing import in_words
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -298,7 +299,7 @@ def test_the_page_describes_each_solution(solved):
     for word in ("fits every training label", "test error", "peak memory, GiB", "fingerprint"):
         assert word in html
     kept = archive.read(solved[0] / OUT)
-    commands = {page.command(run) for run in kept.values()}
+    commands = {command(run) for run in kept.values()}
     assert "python reproduce.py table3 --scale demo --filters 25 400" in commands
     assert "python reproduce.py minimum_norm --scale demo" in commands
     assert "Paper: " not in html, "the digits are not the paper's"

@@ -16,7 +16,8 @@ from rethinking.data import sources
 from rethinking.data.sources import ImageSet
 from rethinking.experiments import archive, complexity, complexity_margins, stability
 from rethinking.experiments.reproduction import Reproduction
-from rethinking.report import page, tables
+from rethinking.report import tables
+from rethinking.report.commands import command
 from rethinking.theory.measuring import ComplexityConfig
 from rethinking.theory.stability import StabilityConfig
 from tests.conftest import DEMO, OUT, reproduce
@@ -89,13 +90,13 @@ def test_each_has_a_figure(reproduced: tuple[Path, str], name):
 def test_the_page_says_what_is_behind_each_and_the_command_that_runs_it_again(reproduced: tuple[Path, str]):
     folder, _ = reproduced
     kept = archive.read(folder / OUT)
-    commands = {page.command(run) for run in kept.values() if run.task == "replacements"}
+    commands = {command(run) for run in kept.values() if run.task == "replacements"}
     assert commands == {"python reproduce.py all --models mlp_1x512 --scale demo"}, "the one that made them"
     measured = [run for run in kept.values() if run.task == "measures"]
     assert len(measured) == 3
     for run in measured:
-        assert page.command(run).endswith(f"&& python reproduce.py complexity runs/{run.facts['network']}")
-        train, _, _ = page.command(run).partition(" && ")
+        assert command(run).endswith(f"&& python reproduce.py complexity runs/{run.facts['network']}")
+        train, _, _ = command(run).partition(" && ")
         assert "radius" not in train
     html = (folder / OUT / "report.html").read_text()
     assert "Measures of complexity" in html

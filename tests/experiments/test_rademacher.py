@@ -11,7 +11,8 @@ from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive, rademacher
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.report import page, tables
+from rethinking.report import tables
+from rethinking.report.commands import command
 from rethinking.theory.rademacher import RademacherConfig, gap_bound
 from tests.conftest import DEMO, OUT, reproduce
 
@@ -55,7 +56,7 @@ def test_it_leaves_figure_and_evidence_which_answer_again(reproduced: tuple[Path
     kept = archive.read(folder / OUT)
     again = reproduce(folder, "rademacher", *DEMO)
     assert "finished:" not in again
-    commands = {page.command(run) for run in kept.values() if run.task == "linear_classes"}
+    commands = {command(run) for run in kept.values() if run.task == "linear_classes"}
     assert commands == {"python reproduce.py all --models mlp_1x512 --scale demo"}, "the one that made them"
 
 

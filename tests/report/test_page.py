@@ -1,17 +1,19 @@
-"""`report.html` in a real browser: it loads, reproduced is there, a number opens the runs behind it."""
+"""`report.html` in a real browser: summary, contents, numbers with their addresses and runs, copying and figures."""
 
 from __future__ import annotations
 
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from rethinking import cli
 from rethinking.config import ExperimentConfig
@@ -23,35 +25,84 @@ from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES
 from rethinking.options import options_of, parse
+from rethinking.report import charts, commands, results, tables
 from rethinking.report import page as report_page
-from rethinking.report import results, tables
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.stability import StabilityConfig
 from rethinking.training.preparation import resolve
-from tests.conftest import OUT
+from tests.conftest import OUT, ROOT
 
 NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
+WINDOWS = {
+    f"{width} {scheme}": {"viewport": {"width": width, "height": 850}, "color_scheme": scheme, "has_touch": width < 500}
+    for width in (1440, 390)
+    for scheme in ("light", "dark")
+}
+Opened = Callable[..., Page]
 
 
-@pytest.fixture(params=["desktop", "phone in the dark"])
-def page(browser: Browser, reproduced: tuple[Path, str], request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The report in a window; fails on any message on the console and on any request to a network."""
-    dark = request.param != "desktop"
-    context = browser.new_context(
-        viewport={"width": 390, "height": 800} if dark else {"width": 1200, "height": 900},
-        color_scheme="dark" if dark else "light",
-    )
-    opened = context.new_page()
+@pytest.fixture(params=WINDOWS)
+def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Opens a file in a window of each size and colour scheme. Any message on the console, or request, is a failure."""
     complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on(
-        "request", lambda request: None if request.url[:5] in ("file:", "data:") else complaints.append(request.url)
-    )
-    opened.goto((reproduced[0] / OUT / "report.html").as_uri())
-    yield opened
-    context.close()
+    contexts = []
+
+    def is_local(url: str) -> bool:
+        return url[:5] in ("file:", "data:")
+
+    def open_page(path: Path, fragment: str = "", script: str = "", **options: Any) -> Page:
+        contexts.append(browser.new_context(**{**WINDOWS[request.param], **options}))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: None if is_local(asked.url) else complaints.append(asked.url))
+        if script:
+            page.add_init_script(script)
+        page.goto(path.as_uri() + fragment)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def page(opened: Opened, reproduced: tuple[Path, str]) -> Page:
+    """The page of the demo reproduction."""
+    return opened(reproduced[0] / OUT / "report.html")
+
+
+@pytest.fixture(scope="module")
+def beside_the_paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the results on CIFAR-10, which has the paper's numbers, several seeds and an unfinished run."""
+    folder = ROOT / "results/cifar10"
+    path = tmp_path_factory.mktemp("cifar10") / "report.html"
+    path.write_text(report_page.as_html(folder, archive.read(folder)))
+    return path
+
+
+def panel_of(page: Page) -> Locator:
+    """The panel of a number, open."""
+    panel = page.locator("dialog[open]")
+    expect(panel).to_be_visible()
+    return panel
+
+
+def is_in_sight(page: Page, found: Locator) -> bool:
+    """Whether the middle of an element is in the window and nothing lies over it but the dialog's backdrop."""
+    return found.evaluate(
+        """found => {
+            const {x, y, width, height} = found.getBoundingClientRect();
+            const panel = document.querySelector("dialog[open]")?.getBoundingClientRect();
+            const [left, top] = [x + width / 2, y + height / 2];
+            const covered = panel && left > panel.left && left < panel.right && top > panel.top && top < panel.bottom;
+            return left > 0 && left < innerWidth && top > 0 && top < innerHeight && !covered;
+        }"""
+    )
+
+
+# The whole
 
 
 def test_every_table_and_figure_is_there(page: Page):
@@ -60,67 +111,12 @@ def test_every_table_and_figure_is_there(page: Page):
         section = page.locator(f"section#{name}")
         assert section.locator("h2").inner_text() == EXPERIMENTS[name].title
         assert "digits, 1,442 training images, demo scale" in " ".join(section.inner_text().split())
-        assert section.locator("table button").count() > 0
-        assert section.locator("figure img").count() == name.startswith("figure")
-    for image in page.query_selector_all("figure img"):
-        assert image.evaluate("image => image.complete && image.naturalWidth") > 300, "a figure does not draw"
-    assert page.locator("nav a").count() == len(NAMES) + 4, "and Rademacher complexity, stability, measures and margins"
-
-
-def test_a_number_of_a_kernel_machine_opens_its_solution(browser: Browser, solved: tuple[Path, str]):
-    opened = browser.new_page(viewport={"width": 390, "height": 800})
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.goto((solved[0] / OUT / "report.html").as_uri())
-    names = ("table3", "table3_filters", "minimum_norm", "minimum_norm_errors", "minimum_norm_sgd")
-    assert [section.get_attribute("id") for section in opened.query_selector_all("section")] == list(names)
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    for image in opened.query_selector_all("figure img"):
-        assert image.evaluate("image => image.complete && image.naturalWidth") > 300
-    opened.locator("section#table3 table button").first.click()
-    popover = opened.locator("[popover]:popover-open")
-    assert "fits every training label" in popover.inner_text()
-    assert "python reproduce.py table3 --scale demo --filters 25 400" in popover.inner_text()
-    opened.close()
-    assert complaints == []
+        assert section.locator("table button.number").count() > 0
+        assert section.locator("figure canvas").count() == name.startswith("figure")
 
 
 def test_nothing_is_wider_than_the_window(page: Page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-
-
-def test_a_click_opens_the_configuration_and_the_data_behind_a_number(page: Page, reproduced: tuple[Path, str]):
-    cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
-    run = archive.read(reproduced[0] / OUT)[cells[0].runs[0]]
-    popover = page.locator(f"#{report_page.popover_id(cells[0].runs)}")
-    assert not popover.is_visible()
-    page.locator("section#table1 table button").first.click()
-    assert popover.is_visible()
-    text = popover.inner_text()
-    assert run.run in text
-    assert run.facts["provenance"]["fingerprint"] in text
-    assert "digits, 1,442 training images" in text
-    assert "python train.py --model mlp_1x512 --dataset digits" in text
-    popover.locator("summary").click()
-    assert "randomization_seed" in popover.inner_text()
-    popover.get_by_role("button", name="Close").click()
-    assert not popover.is_visible()
-
-
-def test_it_works_by_keyboard(page: Page):
-    page.locator("section#table1 table button").first.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("[popover]:popover-open").count() == 1
-    page.keyboard.press("Escape")
-    assert page.locator("[popover]:popover-open").count() == 0
-    assert page.evaluate("document.activeElement.closest('table') !== null"), "the focus is lost"
-
-
-def test_every_number_has_its_runs(page: Page):
-    targets = page.eval_on_selector_all("table button", "all => all.map(each => each.getAttribute('popovertarget'))")
-    ids = set(page.eval_on_selector_all("[popover]", "all => all.map(each => each.id)"))
-    assert len(targets) > 200
-    assert set(targets) <= ids
 
 
 def test_text_stands_out_from_its_background_in_both_colour_schemes(page: Page):
@@ -137,13 +133,399 @@ def test_a_screenshot_is_no_empty_page(page: Page):
     assert len(picture) > 100_000
 
 
+def test_no_text_is_smaller_than_11_pixels(opened: Opened, beside_the_paper: Path):
+    """In the page and in its figures, whose text is drawn."""
+    record = """
+        const draw = CanvasRenderingContext2D.prototype.fillText;
+        window.drawn = [];
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+            drawn.push([text, parseFloat(this.font.match(/([\\d.]+)px/)[1]) / devicePixelRatio]);
+            return draw.call(this, text, ...rest);
+        };"""
+    page = opened(beside_the_paper, script=record.replace("\\\\", "\\"))
+    drawn = page.evaluate("drawn")
+    assert {"thousand steps", "label corruption"} <= {text for text, _ in drawn}
+    assert min(size for _, size in drawn) >= 11
+    sizes = page.evaluate(
+        """[...document.querySelectorAll("body *")]
+            .filter(one => [...one.childNodes].some(child => child.nodeType === 3 && child.data.trim()))
+            .filter(one => one.checkVisibility())
+            .map(one => parseFloat(getComputedStyle(one).fontSize))"""
+    )
+    assert min(sizes) >= 11
+
+
+def test_axe_finds_nothing_to_mend(opened: Opened, reproduced: tuple[Path, str], beside_the_paper: Path):
+    for path in (reproduced[0] / OUT / "report.html", beside_the_paper):
+        page = opened(path)
+        for state in ("closed", "open"):
+            if state == "open":
+                page.locator("button.number").first.click()
+                panel_of(page)
+            found = [(one["id"], one["impact"], len(one["nodes"])) for one in Axe().run(page).response["violations"]]
+            assert found == [], f"{path}, panel {state}"
+
+
+# Summary and contents
+
+
+def test_the_summary_says_what_ran_and_how_far_it_agrees(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    summary = page.locator("section#the-summary")
+    text = " ".join(summary.inner_text().split())
+    for said in ("58 trained networks", "of these 1 not finished", "cifar10, 100 to 50,000 training images"):
+        assert said in text
+    assert "9d224daab626 (58 runs)" in text
+    assert "Date" not in text, "no run there has kept one"
+    assert summary.locator("a", has_text="Where the results differ").get_attribute("href").endswith("/differences/")
+    cells, _, _ = tables.read_csv(ROOT / "results/cifar10/table1.csv")
+    tested = [cell for cell in cells if cell.quantity == "test accuracy"]
+    near = sum(abs(cell.difference) <= 0.01 for cell in tested)
+    row = summary.locator("tr", has_text="test accuracy").first
+    assert f"{near} of {len(tested)}" in row.inner_text()
+    assert "1 point" in row.inner_text()
+    largest = max(tested, key=lambda cell: abs(cell.difference))
+    link = row.locator("td a")
+    assert link.inner_text() == f"{100 * largest.difference:+.2f} points"
+    link.click()
+    assert f"{largest.ours:.2%}" in panel_of(page).inner_text()
+
+
+def test_without_the_papers_images_no_agreement_is_claimed(page: Page):
+    text = page.locator("section#the-summary").inner_text()
+    assert "agree with" not in text
+    assert "none for these images" in text
+
+
+def test_a_day_is_named_where_runs_have_kept_it(page: Page, reproduced: tuple[Path, str]):
+    days = sorted({run.facts["provenance"]["date"] for run in archive.read(reproduced[0] / OUT).values()})
+    text = page.locator("dl.glance").inner_text()
+    assert all(day in text for day in (days[0], days[-1]))
+
+
+def test_the_contents_name_every_section_apart_and_stay_at_hand(page: Page):
+    links = page.locator("nav a")
+    names = [name.strip() for name in links.all_text_contents()]
+    assert len(names) == len(set(names)) == page.locator("main section").count()
+    assert max(map(len, names)) <= report_page.LETTERS
+    assert {"Summary", "Table 1", "Figure 1a", "Rademacher complexity", "Complexity margins"} <= set(names)
+    page.locator("section").last.scroll_into_view_if_needed()
+    if page.viewport_size["width"] < 500:
+        menu = page.locator("nav button")
+        assert is_in_sight(page, menu)
+        assert not links.first.is_visible()
+        menu.click()
+    link = links.filter(has_text="Table 4")
+    assert is_in_sight(page, link)
+    link.click()
+    page.wait_for_function("document.querySelector('#table4').getBoundingClientRect().top < innerHeight / 3")
+    expect(page.locator("nav [aria-current]")).to_have_text("Table 4")
+    assert links.first.is_visible() == (page.viewport_size["width"] > 500), "the menu closes behind the reader"
+
+
+def test_the_menu_of_a_phone_closes_by_escape(opened: Opened, reproduced: tuple[Path, str]):
+    page = opened(reproduced[0] / OUT / "report.html", viewport={"width": 390, "height": 800})
+    menu = page.locator("nav button")
+    menu.focus()
+    page.keyboard.press("Enter")
+    assert menu.get_attribute("aria-expanded") == "true"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    assert menu.get_attribute("aria-expanded") == "false"
+    expect(menu).to_be_focused()
+
+
+# Tables
+
+
+def test_each_factor_has_a_column_of_its_own(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    head = page.locator("section#table1 thead")
+    assert head.locator("th.factor").all_inner_texts() == ["model", "labels", "random crop", "weight decay"]
+    row = page.locator("section#table1 tbody tr", has=page.locator("#table1-mlp_3x512-true-weight_decay-test"))
+    assert row.locator("th, td.factor").all_inner_texts() == ["mlp_3x512", "true", "no", "yes"]
+    assert page.locator("section#figure1a th.factor").all_inner_texts() == ["condition", "epoch"], "the model is common"
+    assert "model is small_inception" in page.locator("section#figure1a").inner_text()
+    for column in ("paper", "difference"):
+        assert head.locator("th", has_text=column).count() == 2
+    norm = page.locator("section#table3 thead th", has_text="norm")
+    assert norm.get_attribute("colspan") is None, "the paper has no norm on CIFAR-10: no empty columns"
+
+
+def test_seeds_and_spread_are_explained_where_they_stand(opened: Opened, page: Page, beside_the_paper: Path):
+    text = page.locator("section#rademacher").inner_text()
+    assert "Numbers with ± are the mean ± standard error over" in text
+    assert "draws." in text
+    assert "Each number comes from one seed." in page.locator("section#table1").inner_text()
+    page = opened(beside_the_paper, "#table1-mlp_3x512-random-test")
+    said = "Numbers with ± are the mean ± standard deviation over 3 seeds. Numbers without ± come from one seed."
+    assert said in page.locator("section#table1").inner_text()
+    assert "n = 3: mean ± standard deviation over seeds" in panel_of(page).inner_text()
+
+
+def test_a_long_table_is_folded_and_unfolds(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    section = page.locator("section#figure1a")
+    rows, fold = section.locator("tbody tr"), section.locator("button.unfold")
+    assert rows.count() == 5 * 70
+    assert rows.locator("visible=true").count() == 5 * 3, "the first, the tenth and the last epoch"
+    assert fold.inner_text() == "Show all 350 rows"
+    fold.click()
+    assert rows.locator("visible=true").count() == 350
+    assert fold.get_attribute("aria-expanded") == "true"
+    fold.click()
+    assert rows.locator("visible=true").count() == 5 * 3
+    assert page.locator("section#table1 button.unfold").count() == 0
+
+
+def test_a_wide_table_shows_that_it_scrolls_and_keeps_its_first_column(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper, viewport={"width": 390, "height": 800})
+    wide = page.locator("section#table1 .wide")
+    first = wide.locator("tbody th").first
+    expect(wide).to_have_class(re.compile("more-right"))
+    left = first.bounding_box()["x"]
+    wide.locator(".scroller").evaluate("found => { found.scrollLeft = 120 }")
+    expect(wide).to_have_class(re.compile("more-left"))
+    assert first.bounding_box()["x"] == left
+    wide.locator(".scroller").evaluate("found => { found.scrollLeft = 10000 }")
+    expect(wide).not_to_have_class(re.compile("more-right"))
+
+
+# Numbers, their addresses and their panels
+
+
+def test_an_address_leads_to_its_number_marks_it_and_opens_its_panel(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper, "#table1-mlp_3x512-random-test")
+    cells, _, _ = tables.read_csv(ROOT / "results/cifar10/table1.csv")
+    labels = {"model": "mlp_3x512", "labels": "random", "random_crop": "no", "weight_decay": "no"}
+    (cell,) = [cell for cell in cells if dict(cell.labels) == labels and cell.quantity == "test accuracy"]
+    number = page.locator(".number.marked")
+    assert number.inner_text() == f"{cell.ours:.2%} ± {100 * cell.std:.2f}"
+    text = panel_of(page).inner_text()
+    assert f"{cell.ours:.2%} ± {100 * cell.std:.2f}" in text
+    assert f"paper {cell.paper:.2%} · difference" in text
+    assert all(run in text for run in cell.runs)
+    assert is_in_sight(page, number), "beside the panel"
+
+
+def test_an_address_unfolds_the_table_that_hides_its_number(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper, "#figure1a-small_inception-random_pixels-33-training_loss")
+    number = page.locator(".number.marked")
+    assert is_in_sight(page, number)
+    assert "epoch 33" in panel_of(page).inner_text()
+    assert page.locator("section#figure1a button.unfold").get_attribute("aria-expanded") == "true"
+
+
+def test_a_number_that_is_opened_is_in_the_address_and_a_later_address_opens_another(page: Page):
+    page.locator("#table1-mlp_1x512-random-train").click()
+    assert page.evaluate("location.hash") == "#table1-mlp_1x512-random-train"
+    assert panel_of(page).locator("h2").inner_text() == "Table 1: train accuracy"
+    page.evaluate("location.hash = '#figure1c-mlp_1x512-0-test'")
+    expect(panel_of(page).locator("h2")).to_have_text("Figure 1c: test error")
+    assert page.locator(".number.marked").get_attribute("id") == "figure1c-mlp_1x512-0-test"
+
+
+def test_an_address_that_nothing_has_does_no_harm(opened: Opened, beside_the_paper: Path):
+    for fragment in ("#no-such-number", "#%E4", "#", "#table1"):
+        page = opened(beside_the_paper, fragment)
+        assert page.locator("dialog[open]").count() == 0
+        assert page.locator("figure canvas").count() > 0
+
+
+def test_a_click_opens_the_configuration_and_the_data_behind_a_number(page: Page, reproduced: tuple[Path, str]):
+    cells, _, _ = tables.read_csv(reproduced[0] / OUT / "table1.csv")
+    run = archive.read(reproduced[0] / OUT)[cells[0].runs[0]]
+    assert page.locator("dialog[open]").count() == 0
+    page.locator("section#table1 table button").first.click()
+    panel = panel_of(page)
+    text = panel.inner_text()
+    assert run.run in text
+    assert run.facts["provenance"]["fingerprint"] in text
+    assert "digits, 1,442 training images" in text
+    assert "python train.py --model mlp_1x512 --dataset digits" in text
+    panel.locator("summary").click()
+    assert "randomization_seed" in panel.inner_text()
+    panel.get_by_role("button", name="Close").click()
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_number_of_a_kernel_machine_opens_its_solution(opened: Opened, solved: tuple[Path, str]):
+    page = opened(solved[0] / OUT / "report.html")
+    names = ["the-summary", "table3", "table3_filters", "minimum_norm", "minimum_norm_errors", "minimum_norm_sgd"]
+    assert [section.get_attribute("id") for section in page.query_selector_all("section")] == names
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.locator("section#table3 table button").first.click()
+    text = panel_of(page).inner_text()
+    assert "fits every training label" in text
+    assert "python reproduce.py table3 --scale demo --filters 25 400" in text
+
+
+def test_it_works_by_keyboard(page: Page):
+    number = page.locator("section#table1 table button").first
+    number.focus()
+    page.keyboard.press("Enter")
+    panel = panel_of(page)
+    assert page.evaluate("document.activeElement.closest('dialog') !== null")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        outside = "!document.activeElement.closest('dialog') && document.activeElement !== document.body"
+        assert not page.evaluate(outside), "the focus leaves the panel"
+    page.keyboard.press("Escape")
+    expect(panel).to_have_count(0)
+    expect(number).to_be_focused()
+
+
+def test_a_click_beside_the_panel_closes_it_and_gives_the_focus_back(page: Page):
+    number = page.locator("section#table1 table button").last
+    number.click()
+    left = panel_of(page).bounding_box()["x"]
+    width = page.viewport_size["width"]
+    page.mouse.click(*((width / 2, 60) if width < 500 else (width - 40, 400) if left < 10 else (40, 400)))
+    assert page.locator("dialog[open]").count() == 0
+    expect(number).to_be_focused()
+
+
+def test_every_number_has_its_runs(page: Page):
+    data = json.loads(page.locator("#the-data").text_content())
+    groups = page.eval_on_selector_all("table button.number", "all => all.map(each => Number(each.dataset.runs))")
+    assert len(groups) > 200
+    assert set(groups) == set(range(len(data["groups"])))
+    assert {run for group in data["groups"] for run in group} == set(range(len(data["runs"])))
+
+
+def test_a_command_is_copied_by_a_click(page: Page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("section#table1 table button").first.click()
+    command = panel_of(page).locator(".command").first
+    command.get_by_role("button").click()
+    expect(command.get_by_role("button")).to_have_text("Copied")
+    expect(page.locator("[role=status]")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").inner_text()
+    panel_of(page).get_by_role("button", name="Copy link to this number").click()
+    expect(panel_of(page).locator(".actions button")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    expect(command.get_by_role("button")).to_have_text("Copy")
+
+
+def test_a_command_is_selected_where_the_clipboard_is_refused(opened: Opened, reproduced: tuple[Path, str]):
+    refused = "navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false"
+    page = opened(reproduced[0] / OUT / "report.html", script=refused)
+    page.locator("section#table1 table button").first.click()
+    command = panel_of(page).locator(".command").first
+    command.get_by_role("button").click()
+    expect(command.get_by_role("button")).to_have_text("Selected")
+    assert page.evaluate("getSelection().toString()").strip() == command.locator("code").inner_text()
+
+
+# Figures
+
+PLOTS = "[...document.querySelectorAll('figure .plot')].flatMap(box => box.plots)"
+
+
+def test_no_point_on_an_axis_is_cut(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    margins = page.evaluate(
+        PLOTS
+        + """.map(u => {
+            const places = u.data.slice(1).flatMap((y, series) => [...y].flatMap((value, index) =>
+                value == null || !u.series[series + 1].points.show() ? []
+                    : [[u.valToPos(u.data[0][index], "x"), u.valToPos(value, "y")]]));
+            const [x, y] = [0, 1].map(axis => places.map(place => place[axis]));
+            return x.length ? Math.min(...x, ...y, u.over.clientWidth - Math.max(...x),
+                u.over.clientHeight - Math.max(...y)) : 100;
+        })"""
+    )
+    assert len(margins) > 6
+    assert min(margins) >= 4.5, "the radius of a point"
+
+
+def test_hover_and_tap_give_the_values_with_their_names_and_units(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    cells, _, _ = tables.read_csv(ROOT / "results/cifar10/figure1c.csv")
+    (cell,) = [one for one in cells if dict(one.labels)["model"] == "mlp_1x512" and one.x == 0.5]
+    plot = page.locator("section#figure1c .u-over")
+    plot.scroll_into_view_if_needed()
+    values = page.locator("section#figure1c .values")
+    assert not values.is_visible()
+    left, top = plot.evaluate(
+        "over => { const u = over.closest('.plot').plots[0], box = over.getBoundingClientRect();"
+        " return [box.x + u.valToPos(0.5, 'x') + 3, box.y + 40] }"
+    )
+    if page.viewport_size["width"] < 500:
+        page.touchscreen.tap(left, top)
+    else:
+        page.mouse.move(left, top)
+    expect(values).to_be_visible()
+    text = " ".join(values.inner_text().split())
+    assert "label corruption 0.5" in text
+    assert f"mlp 1x512 {cell.ours:.2%}" in text
+    assert f"{cell.paper:.2%}" in text
+    box = values.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+def test_figures_follow_the_colour_scheme_when_it_changes(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    stroke = f"(() => {{ const u = ({PLOTS})[0]; return [u.series[1].stroke(u, 1), u.axes[0].stroke(u, 0)] }})()"
+    found = []
+    for scheme in ("light", "dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("scheme => matchMedia(`(prefers-color-scheme: ${scheme})`).matches", arg=scheme)
+        found.append(page.evaluate(stroke))
+    assert found[0] == found[2]
+    assert all(light != dark for light, dark in zip(*found[:2], strict=True))
+
+
+def test_curves_and_text_have_enough_contrast_in_both_colour_schemes(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    names = ["--back", "--text", "--soft", "--link", *(f"--curve-{number}" for number in range(charts.COLOURS))]
+    colours = page.evaluate(
+        "names => names.map(name => getComputedStyle(document.documentElement).getPropertyValue(name).trim())", names
+    )
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    back, *others = map(luminance, colours)
+    contrast = [(max(back, one) + 0.05) / (min(back, one) + 0.05) for one in others]
+    assert min(contrast[:3]) >= 4.5
+    assert min(contrast[3:]) >= 3
+
+
+def test_the_legend_names_every_curve_and_the_figure_says_what_it_draws(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    figure = page.locator("section#figure1b figure")
+    assert figure.locator(".legend li").all_inner_texts() == ["small inception", "mlp 1x512", "the paper, CIFAR-10"]
+    label = figure.locator("[role=img]").get_attribute("aria-label")
+    assert "relative time to overfit" in label or "time to overfit" in label
+    assert "mlp 1x512" in label
+    assert "The numbers are in the table below." in label
+    assert "Bands: one standard deviation around the mean." in figure.inner_text()
+    assert page.evaluate(PLOTS + ".some(u => u.bands.length > 0)")
+
+
+def test_without_script_the_tables_stay_and_a_line_says_what_is_missing(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper, java_script_enabled=False)
+    assert page.locator("section#figure1a tbody tr").locator("visible=true").count() == 350
+    assert page.get_by_text("The figure needs JavaScript").first.is_visible()
+    assert page.locator("figure").locator("visible=true").count() == 0
+    assert page.locator("button.unfold, button.copy").locator("visible=true").count() == 0
+
+
+# What it says about runs
+
+
 def test_the_command_of_a_run_is_the_run_again(reproduced: tuple[Path, str]):
     """Parsed back, a popover's command line gives the configuration it stands beside."""
     data = sources.load("digits")
     for run in archive.read(reproduced[0] / OUT).values():
         if not run.is_of_network:
             continue
-        words = report_page.command(run).removeprefix("python train.py ").split()
+        words = commands.command(run).removeprefix("python train.py ").split()
         config, _ = cli.parse(words)
         assert resolve(config, data).identity() == run.configuration
 
@@ -164,7 +546,7 @@ def test_the_command_of_what_is_not_trained_is_one_that_has_it(monkeypatch: pyte
         if isinstance(asked, ExperimentConfig):
             continue
         run = Evidence("run", "", True, asked.identity(), {"dataset": dataset}, (), asked.task)
-        words = report_page.command(run).removeprefix("python reproduce.py ").split()
+        words = commands.command(run).removeprefix("python reproduce.py ").split()
         parsed = Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", words))
         found = {json.dumps(config.identity(), sort_keys=True) for config in parsed.configs()}
         assert json.dumps(asked.identity(), sort_keys=True) in found, words
@@ -177,8 +559,15 @@ def shown_on_the_page(folder: Path, name: str, run: Evidence, cell: Cell) -> dic
     """What the page says of the one run that is behind its one number."""
     tables.write_csv(folder / f"{name}.csv", [cell], "digits", "demo")
     html = report_page.write(folder, {run.run: run}).read_text()
-    assert html.count("<dl>") == 2, "what was found, and the configuration"
-    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html.split("<details><summary>Configuration")[0]))
+    (shown,) = data_of(html)["runs"]
+    assert shown["configuration"] == run.configuration
+    return shown["facts"]
+
+
+def data_of(html: str) -> dict[str, Any]:
+    """What a page holds for its script."""
+    (text,) = re.findall(r'<script type="application/json" id="the-data">(.*?)</script>', html, flags=re.DOTALL)
+    return json.loads(text)
 
 
 def test_the_page_says_of_a_network_what_its_last_epoch_came_to(tmp_path: Path):
@@ -243,6 +632,18 @@ def test_markup_in_a_name_is_text(reproduced: tuple[Path, str], tmp_path: Path):
     html = report_page.write(tmp_path, archive.add(tmp_path, renamed)).read_text()
     assert "<b>digits" not in html
     assert "&lt;b&gt;digits" in html
+    assert data_of(html)["runs"][0]["facts"]["data"].startswith("<b>digits")
+
+
+def test_a_name_that_ends_a_script_is_text(reproduced: tuple[Path, str], tmp_path: Path, opened: Opened):
+    folder, name = reproduced[0] / OUT, "</script><script>alert(1)</script><!--"
+    (tmp_path / "table1.csv").write_text((folder / "table1.csv").read_text().replace(",digits,", f",{name},"))
+    runs = (run for run in archive.read(folder).values() if run.is_of_network)
+    kept = {run.run: replace(run, facts={**run.facts, "dataset": name}) for run in runs}
+    page = opened(report_page.write(tmp_path, kept))
+    page.locator("button.number").first.click()
+    assert f"{name}, 1,442 training images" in panel_of(page).inner_text()
+    assert page.locator("script").count() == 3, "the class, the data and the behaviour; a table alone has no figure"
 
 
 def test_a_table_of_runs_without_evidence_is_told_in_one_line(reproduced: tuple[Path, str], tmp_path: Path):

@@ -1,3 +1,4 @@
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,11 @@ def test_provenance_names_versions_hardware_precision_and_threads():
     assert made_on["cpu_threads"] == torch.get_num_threads()
     assert made_on["precision"] == "fp32"
     assert made_on["hardware"]
+
+
+def test_provenance_names_the_day_in_utc():
+    day = datetime.date.fromisoformat(provenance(CPU, "fp32")["date"])
+    assert abs(day - datetime.datetime.now(datetime.UTC).date()) <= datetime.timedelta(days=1)
 
 
 def test_provenance_names_the_commit_of_a_checkout_and_none_for_a_copy_inside_another_repository(tmp_path):

@@ -52,7 +52,7 @@ def of_runs(runs: Mapping[str, Sequence[Evidence]]) -> Chart | None:
                 x, y = [record["epoch"] for record in records], [_short(record[metric]) for record in records]
                 curves += [{"name": place, "x": x, "y": y}] if records else []
         if curves:
-            panels.append(_panel(title, curves, _x_axis("epoch", curves), percent=is_share))
+            panels.append(_panel(title, curves, _x_axis("epoch", curves), is_share, "" if is_share else "nats"))
     if not panels:
         return None
     return _finished({"names": [_name(name, place) for place, name in enumerate(runs)], "panels": panels}, "")
@@ -160,6 +160,7 @@ def _panel(
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     y_axis = _padded(low if log_y else min(0.0, low), high, log_y) | {"log": log_y}
     x = {name: value for name, value in x.items() if name != "places"}
+    title = title if unit in title else f"{title}, {unit}"
     return {"title": title, "percent": percent, "unit": unit, "x": x, "y": y_axis, "curves": curves}
 
 

@@ -20,7 +20,13 @@
   // Numbers and their addresses
 
   const isNumber = (found) => found !== null && found.matches("button.number");
-  const named = (hash) => document.getElementById(decodeURIComponent(hash.slice(1)));
+  function named(hash) {
+    try {
+      return document.getElementById(decodeURIComponent(hash.slice(1)));
+    } catch { // an address that somebody has cut
+      return null;
+    }
+  }
 
   function show(number) {
     document.querySelector(".number.marked")?.classList.remove("marked");
@@ -228,8 +234,9 @@
     const chart = data.charts[figure.dataset.chart];
     const box = figure.querySelector(".plot");
     box.classList.toggle("single", chart.panels.length === 1);
+    box.classList.toggle("pairs", [2, 4].includes(chart.panels.length));
     for (const old of box.plots ?? []) old.destroy();
-    const panels = chart.panels.map((one) => element("div", { className: "panel" }, element("h4", {}, one.unit ? `${one.title}, ${one.unit}` : one.title)));
+    const panels = chart.panels.map((one) => element("div", { className: "panel" }, element("p", { className: "title" }, one.title)));
     box.replaceChildren(...panels);
     box.plots = chart.panels.map((one, place) => drawPanel(panels[place], one, chart));
     const entries = chart.names.map((name) => element("li", {}, key(name, name.style), name.label));

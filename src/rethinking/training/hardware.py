@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import datetime
 import platform
 import subprocess
 from importlib.metadata import version
@@ -55,7 +56,10 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def provenance(device: torch.device, precision: str) -> dict[str, Any]:
-    """What produced a number besides its configuration: versions, commit, hardware, precision, threads."""
+    """What produced a number besides its configuration: versions, commit, hardware, precision, threads, and the day.
+
+    The day is the one in UTC on which the sitting begins, such as '2026-11-28'. Runs of version 0.1.0 have none.
+    """
     versions = {
         "python": platform.python_version(),
         "rethinking-generalization": version("rethinking-generalization"),
@@ -70,6 +74,7 @@ def provenance(device: torch.device, precision: str) -> dict[str, Any]:
         "precision": precision,
         "cpu_threads": torch.get_num_threads(),
         "platform": platform.platform(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
