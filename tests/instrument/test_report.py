@@ -9,10 +9,12 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect
 
 from rethinking import InputError, cli
 from rethinking.errors import DivergedError
@@ -443,31 +445,44 @@ def test_names_with_markup_are_shown_as_they_are(with_markup: Report, tmp_path: 
     for shown in (page, with_markup._repr_html_()):
         assert "&lt;b&gt;x&lt;/b&gt;" in shown
         assert "<b>x" not in shown
-        assert "<script" not in shown
+        assert "<script>alert" not in shown
+    assert "<script" not in with_markup._repr_html_()
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser_the_verdict_stands_before_the_table_and_a_number_opens_its_runs(
-    browser: Browser, with_markup: Report, tmp_path: Path
+    browser: Browser, with_markup: Report, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
 ):
-    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    opened = context.new_page()
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.goto(with_markup.save(tmp_path).as_uri())
     assert opened.title() == opened.locator("h1").inner_text() == with_markup.experiment.title
-    findings = opened.locator("ul.findings li")
-    assert [text.split(" Next:")[0] for text in findings.all_inner_texts()] == [
-        finding.sentence for finding in with_markup.findings
+    findings = opened.locator("ul.findings p")
+    assert findings.all_inner_texts() == [finding.sentence for finding in with_markup.findings]
+    assert opened.locator("ul.findings code").all_inner_texts() == [
+        finding.command for finding in with_markup.findings if finding.command
     ]
     assert findings.last.bounding_box()["y"] < opened.locator("table").first.bounding_box()["y"]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    assert opened.locator("figure img").evaluate("image => image.complete && image.naturalWidth") > 300
+    assert opened.locator("nav a").all_text_contents() == ["Findings", "Numbers", "What ran"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.locator("figure canvas").count() == 3, "loss, training and test accuracy"
+    assert opened.locator("figure .legend li").all_inner_texts() == ["true labels", "random labels"]
+    assert Axe().run(opened).response["violations"] == []
     buttons = opened.locator("section#test table button")
     assert buttons.count() == len(with_markup.cells)
     buttons.first.click()
-    popover = opened.locator("[popover]:popover-open")
+    panel = opened.locator("dialog[open]")
     for seed in (0, 1):
-        assert with_markup.run("true", seed).path.name in popover.inner_text()
-    assert with_markup.data.fingerprint in popover.inner_text()
-    opened.close()
+        assert with_markup.run("true", seed).path.name in panel.inner_text()
+    assert with_markup.data.fingerprint in panel.inner_text()
+    assert Axe().run(opened).response["violations"] == []
+    opened.goto(f"{opened.url.partition('#')[0]}#test-random_labels-gap")
+    opened.reload()
+    expect(opened.locator(".number.marked")).to_have_attribute("id", "test-random_labels-gap")
+    assert "trained on random labels" in opened.locator("dialog[open]").inner_text()
+    context.close()
     assert complaints == []

@@ -1,14 +1,9 @@
 """The address of a number says what the number is, stays the same, and belongs to it alone."""
 
-import re
-
 import pytest
 
-from rethinking.experiments import archive
 from rethinking.experiments.experiment import Cell
-from rethinking.report import page
 from rethinking.report.addresses import Addresses
-from tools.pages import folders
 
 OF_TABLE1 = (("model", "mlp_3x512"), ("labels", "random"), ("random_crop", "no"), ("weight_decay", "no"))
 
@@ -52,19 +47,3 @@ def test_what_would_have_the_same_address_is_counted():
     addresses = Addresses()
     pair = [cell((("class", name),), "gap") for name in ("a b", "a_b")]
     assert [addresses.of("test", one, False) for one in pair] == ["test-a_b-gap", "test-a_b-gap-2"]
-
-
-@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
-def test_every_number_of_every_page_has_an_address_of_its_own(folder):
-    html = page.as_html(folder, archive.read(folder))
-    body = html[: html.index('<script type="application/json"')]
-    found = re.findall(r' id="([^"]+)"', body)
-    assert len(found) == len(set(found))
-    numbers = re.findall(r'<button type="button" class="number" id="([^"]+)"', body)
-    assert len(numbers) == body.count('class="number"') > 5
-    assert not [
-        address for address in numbers if re.search(r"-\d+$", address) and address[: address.rindex("-")] in numbers
-    ]
-    assert all(re.fullmatch(r"[\w.+-]+", address) for address in numbers)
-    for link in re.findall(r'href="#([^"]+)"', body):
-        assert link in found

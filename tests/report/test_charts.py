@@ -1,5 +1,6 @@
 """The figures of the page hold the same curves as the figures in files."""
 
+import functools
 import json
 import math
 
@@ -21,8 +22,13 @@ FIGURES = [
 ]
 
 
+@functools.cache
+def kept_in(folder):
+    return archive.read(folder)
+
+
 def chart_of(folder, name):
-    kept = archive.read(folder)
+    kept = kept_in(folder)
     cells, _, scale = tables.read_csv(folder / f"{name}.csv")
     experiment = EXPERIMENTS[name].shown_for(cells, kept)
     full = scale == "full" and kept[cells[0].runs[0]].facts["train_images"] == 50_000

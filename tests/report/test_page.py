@@ -144,7 +144,7 @@ def test_no_text_is_smaller_than_11_pixels(opened: Opened, beside_the_paper: Pat
         };"""
     page = opened(beside_the_paper, script=record.replace("\\\\", "\\"))
     drawn = page.evaluate("drawn")
-    assert {"thousand steps", "label corruption"} <= {text for text, _ in drawn}
+    assert {"2.5", "100%"} <= {text for text, _ in drawn}
     assert min(size for _, size in drawn) >= 11
     sizes = page.evaluate(
         """[...document.querySelectorAll("body *")]

@@ -1,8 +1,10 @@
 """The committed pages follow from their folders, need no network, and are small enough to open on a phone."""
 
+import functools
 import hashlib
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +19,14 @@ UPLOT = {  # of version 1.6.32, as published
 }
 
 
+@functools.cache
+def html_of(folder: Path) -> str:
+    return page.as_html(folder, archive.read(folder))
+
+
 @pytest.mark.parametrize("folder", pages.folders(), ids=lambda folder: folder.name)
 def test_a_committed_page_is_what_its_folder_gives(folder):
-    html = page.as_html(folder, archive.read(folder))
+    html = html_of(folder)
     assert (folder / "report.html").read_text(encoding="utf-8") == html, "run `python -m tools.pages`"
     assert page.as_html(folder, archive.read(folder)) == html, "the same bytes each time"
     assert len(html.encode()) < 2_000_000
@@ -27,11 +34,27 @@ def test_a_committed_page_is_what_its_folder_gives(folder):
 
 @pytest.mark.parametrize("folder", pages.folders(), ids=lambda folder: folder.name)
 def test_a_page_loads_nothing_and_has_the_library_only_for_figures(folder):
-    html = page.as_html(folder, archive.read(folder))
+    html = html_of(folder)
     body = html[html.index("<body>") : html.index('<script type="application/json"')]
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?!data:)", html)
     assert "default-src 'none'" in html
     assert ("uPlot (v" in html) is ("<figure data-chart" in body)
+
+
+@pytest.mark.parametrize("folder", pages.folders(), ids=lambda folder: folder.name)
+def test_every_number_of_every_page_has_an_address_of_its_own(folder):
+    html = html_of(folder)
+    body = html[: html.index('<script type="application/json"')]
+    found = re.findall(r' id="([^"]+)"', body)
+    assert len(found) == len(set(found))
+    numbers = re.findall(r'<button type="button" class="number" id="([^"]+)"', body)
+    assert len(numbers) == body.count('class="number"') > 5
+    assert not [
+        address for address in numbers if re.search(r"-\d+$", address) and address[: address.rindex("-")] in numbers
+    ]
+    assert all(re.fullmatch(r"[\w.+-]+", address) for address in numbers)
+    for link in re.findall(r'href="#([^"]+)"', body):
+        assert link in found
 
 
 def test_every_folder_of_tables_in_results_has_its_page():

@@ -188,6 +188,7 @@ class Report:
 
     @property
     def grid(self) -> tables.Grid:
+        """The table, a row a condition."""
         return tables.grid(self.experiment, self.cells)
 
     def frame(self) -> Any:

@@ -236,7 +236,7 @@
     box.classList.toggle("single", chart.panels.length === 1);
     box.classList.toggle("pairs", [2, 4].includes(chart.panels.length));
     for (const old of box.plots ?? []) old.destroy();
-    const panels = chart.panels.map((one) => element("div", { className: "panel" }, element("p", { className: "title" }, one.title)));
+    const panels = chart.panels.map((one) => element("div", { className: "panel" }, element("p", { className: "title" }, one.title), element("p", { className: "along" }, one.x.label)));
     box.replaceChildren(...panels);
     box.plots = chart.panels.map((one, place) => drawPanel(panels[place], one, chart));
     const entries = chart.names.map((name) => element("li", {}, key(name, name.style), name.label));
@@ -253,7 +253,7 @@
       width, height, series, bands,
       padding: [8, 10, 0, 0],
       scales: { x: scale(one.x), y: scale(one.y) },
-      axes: [axis(one.x, { size: 28, label: one.x.label }), axis(one.y, { size: widthOf(one) })],
+      axes: [axis(one.x, { size: 28 }), axis(one.y, { size: widthOf(one) })],
       legend: { show: false },
       cursor: {
         y: false, points: { show: false }, drag: { x: false, y: false },
@@ -272,9 +272,9 @@
   function axis(of, more) {
     const lines = { stroke: style("--grid"), width: 1 };
     return {
-      font, labelFont: font, labelSize: 18, gap: 4, space: 44, stroke: style("--soft"), grid: lines, ticks: { ...lines, size: 4 },
+      font, gap: 4, space: 44, stroke: style("--soft"), grid: lines, ticks: { ...lines, size: 4 },
       splits: of.ticks || of.log ? () => of.ticks ?? powers(of.min, of.max) : undefined,
-      filter: of.ticks ? apart : undefined,
+      filter: of.ticks ? apart : of.log ? (u, places) => places : undefined,
       values: (u, places) => places.map((place) => (place === null ? "" : written(place, of))),
       ...more,
     };
@@ -300,7 +300,14 @@
     });
   }
 
-  const short = (value) => (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3) ? value.toExponential(2).replace(/\.?0+e/, "e") : Number(value.toPrecision(4)).toLocaleString("en"));
+  // A number in few digits, such as 0.25, 32,000 or 1.5×10⁻⁷.
+  function short(value) {
+    if (value === 0 || (Math.abs(value) < 1e6 && Math.abs(value) >= 1e-3)) return Number(value.toPrecision(4)).toLocaleString("en");
+    const [digits, power] = value.toExponential(2).split("e");
+    const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
+    return Number(digits) === 1 ? `10${raised}` : `${Number(digits)}×10${raised}`;
+  }
+
   const written = (value, of) => (of.percent ? `${Number((100 * value).toPrecision(4))}%` : short(value));
   const precise = (value, one) => (one.percent ? `${(100 * value).toFixed(2)}%` : `${short(value)}${one.unit ? ` ${one.unit}` : ""}`);
 
@@ -318,7 +325,7 @@
       const marked = chart.points || curve.y.filter((y) => y !== null).length === 1;
       if (name.style === "area") {
         tables.push([curve.x, curve.y]);
-        series.push({ stroke: "transparent", fill: `${stroke}26`, fillTo: () => one.y.min, points: { show: false } });
+        series.push({ stroke: "transparent", fill: `${stroke}1c`, fillTo: () => one.y.min, points: { show: false } });
         return;
       }
       if (curve.spread) {

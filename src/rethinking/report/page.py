@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -404,12 +405,13 @@ def _named_apart(sections: Iterable[Section]) -> list[Section]:
     """The sections with short names: what stands before the colon of the title, or the name of their files."""
     sections = list(sections)
     heads = [section.title.partition(":")[0] for section in sections]
-    named = []
+    named: dict[str, Section] = {}
     for section, head in zip(sections, heads, strict=True):
-        plain = section.name.replace("_", " ")
+        plain = re.sub(r"(?<=[a-z])(?=\d)", " ", section.name.replace("_", " "))
         short = head if heads.count(head) == 1 and len(head) <= LETTERS else plain[:1].upper() + plain[1:]
-        named.append(replace(section, short=short))
-    return named
+        short = section.name if short in named else short
+        named[short] = replace(section, short=short)
+    return list(named.values())
 
 
 # A table

@@ -191,6 +191,7 @@ def repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
 
 
 def markdown(made: Grid) -> str:
+    """A table in Markdown."""
     return markdown_table(made.headings, [[entry.text for entry in row] for row in made.rows])
 
 
