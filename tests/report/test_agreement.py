@@ -59,9 +59,9 @@ def test_what_is_missing_unfinished_or_in_words_is_said():
     (found,) = agreements(cells, KEPT)
     assert (found.agree, found.compared) == (1, 3), "a number that is missing does not agree"
     assert found.remarks == [
-        "1 from unfinished runs",
-        "1 without a number of ours",
-        "1 more where the paper has words",
+        "1 unfinished",
+        "1 without ours",
+        "1 more in words",
     ]
     assert found.largest == cells[1]
 

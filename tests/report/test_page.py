@@ -25,7 +25,7 @@ from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES
 from rethinking.options import options_of, parse
-from rethinking.report import charts, commands, results, tables
+from rethinking.report import charts, commands, results, sections, tables
 from rethinking.report import page as report_page
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.stability import StabilityConfig
@@ -173,7 +173,7 @@ def test_the_summary_says_what_ran_and_how_far_it_agrees(opened: Opened, beside_
     page = opened(beside_the_paper)
     summary = page.locator("section#the-summary")
     text = " ".join(summary.inner_text().split())
-    for said in ("58 trained networks", "of these 1 not finished", "cifar10, 100 to 50,000 training images"):
+    for said in ("58 trained networks", "1 of these is not finished", "cifar10, 100 to 50,000 training images"):
         assert said in text
     assert "9d224daab626 (58 runs)" in text
     assert "Date" not in text, "no run there has kept one"
@@ -207,7 +207,7 @@ def test_the_contents_name_every_section_apart_and_stay_at_hand(page: Page):
     links = page.locator("nav a")
     names = [name.strip() for name in links.all_text_contents()]
     assert len(names) == len(set(names)) == page.locator("main section").count()
-    assert max(map(len, names)) <= report_page.LETTERS
+    assert max(map(len, names)) <= sections.LETTERS
     assert {"Summary", "Table 1", "Figure 1a", "Rademacher complexity", "Complexity margins"} <= set(names)
     page.locator("section").last.scroll_into_view_if_needed()
     if page.viewport_size["width"] < 500:

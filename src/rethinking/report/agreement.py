@@ -55,11 +55,11 @@ class Agreement(NamedTuple):
         """What a reader must know about the count."""
         said = []
         if self.unfinished:
-            said.append(f"{self.unfinished} from unfinished runs")
+            said.append(f"{self.unfinished} unfinished")
         if self.missing:
-            said.append(f"{self.missing} without a number of ours")
+            said.append(f"{self.missing} without ours")
         if self.in_words:
-            said.append(f"{self.in_words} more where the paper has words")
+            said.append(f"{self.in_words} more in words")
         return said
 
 

@@ -1,9 +1,12 @@
-"""What the page says about a run: where it comes from, what it found, and the command that makes it again."""
+"""The runs behind the numbers, and what the page says about each of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup
 
 from rethinking.experiments import complexity
 from rethinking.experiments.experiment import Evidence
@@ -19,6 +22,31 @@ TASKS = {  # by `Evidence.task`: what ran, one and several
     "measures": ("measured network", "measured networks"),
     "own_measures": ("network under an own measure", "networks under an own measure"),
 }
+
+
+class Behind:
+    """The runs behind the numbers: each run once, and each set of runs that a number comes from once."""
+
+    def __init__(self, kept: Mapping[str, Evidence]) -> None:
+        self.kept = kept
+        self.runs: dict[str, int] = {}
+        self.groups: dict[tuple[str, ...], int] = {}
+
+    def place(self, runs: tuple[str, ...]) -> int:
+        """The place of a number's runs among all groups."""
+        for run in runs:
+            self.runs.setdefault(run, len(self.runs))
+        return self.groups.setdefault(runs, len(self.groups))
+
+    def as_json(self, charts: Mapping[str, Any]) -> Markup:
+        """All of it, and the charts, for `page.js`. No text in it can end the element that it stands in."""
+        content = {
+            "runs": [described(self.kept[run]) for run in self.runs],
+            "groups": [[self.runs[run] for run in group] for group in self.groups],
+            "charts": charts,
+        }
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def described(run: Evidence) -> dict[str, Any]:
