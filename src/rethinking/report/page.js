@@ -104,7 +104,8 @@
   }
 
   function listed(facts) {
-    const items = Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]);
+    const text = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+    const items = Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, text(value))]);
     return element("dl", {}, ...items);
   }
 

@@ -23,9 +23,12 @@ LETTERS = 24  # of a name in the contents
 
 @dataclass(frozen=True)
 class Section:
-    """A table or figure of the page. short: its name in the contents, which no other section has
+    """A table or figure of the page.
 
-    agreements: each with the address of its largest difference, and the row of it in words
+    short: its name in the contents, which no other section has
+    about: paragraphs; facts: data and scale; repeats: what ± is; spread: the same, shorter, for a panel
+    columns: what each quantity is; picture: an SVG file in base64, where no chart can be drawn
+    agreements: each with the address of its largest difference, and with the row of that in words
     """
 
     name: str
@@ -127,12 +130,13 @@ def _repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """What ± is, over how many seeds or what else there is several of."""
     word = experiment.repeats
     several = sorted({cell.seeds for cell in cells if cell.std is not None})
-    single = any(cell.std is None for cell in cells)
+    single = any(cell.std is None and cell.ours is not None for cell in cells)
+    source = "one seed" if word == "seed" else "one run"
     if not several:
-        return f"Each number comes from one {word}."
-    count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+        return f"Each number comes from {source}."
+    count = " to ".join(dict.fromkeys([f"{several[0]}", f"{several[-1]}"]))
     said = f"Numbers with ± are the mean ± {_spread(experiment)} over {count} {word}s."
-    return f"{said} Numbers without ± come from one {word}." if single else said
+    return f"{said} Numbers without ± come from {source}." if single else said
 
 
 def _spread(experiment: Experiment) -> str:
