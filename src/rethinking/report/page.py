@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import jinja2
-from markupsafe import Markup, escape
 
 from rethinking import files
 from rethinking.experiments.catalogue import EXPERIMENTS
@@ -74,7 +73,6 @@ def as_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["in_parts"] = _in_parts
     runs = [kept[run] for run in behind.runs]
     return environment.get_template("page.html.j2").render(
         title=front.title if front else TITLE,
@@ -91,11 +89,5 @@ def as_html(
     )
 
 
-def _part(name: str) -> Markup:
-    return Markup((resources.files("rethinking.report") / name).read_text(encoding="utf-8"))
-
-
-def _in_parts(text: str) -> Markup:
-    """A name that may be broken after each underscore and slash."""
-    escaped = str(escape(text))
-    return Markup(escaped.replace("_", "_<wbr>").replace("/", "/<wbr>"))
+def _part(name: str) -> str:
+    return (resources.files("rethinking.report") / name).read_text(encoding="utf-8")

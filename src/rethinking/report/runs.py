@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from rethinking.experiments import complexity
 from rethinking.experiments.experiment import Evidence
 from rethinking.report.commands import command
@@ -38,7 +36,7 @@ class Behind:
             self.runs.setdefault(run, len(self.runs))
         return self.groups.setdefault(runs, len(self.groups))
 
-    def as_json(self, charts: Mapping[str, Any]) -> Markup:
+    def as_json(self, charts: Mapping[str, Any]) -> str:
         """All of it, and the charts, for `page.js`. No text in it can end the element that it stands in."""
         content = {
             "runs": [described(self.kept[run]) for run in self.runs],
@@ -46,7 +44,7 @@ class Behind:
             "charts": charts,
         }
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+        return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def described(run: Evidence) -> dict[str, Any]:
