@@ -30,7 +30,7 @@ from tests.conftest import reproduce
 
 DIGITS = sources.load("digits")
 WIDE = {"COLUMNS": "300"}  # each row of a dry run in one line
-CONFLICT = re.compile(r"no function fits training images (\d+) and (\d+) both: .* (\w+ labels) are '(.*)' and '(.*)';")
+CONFLICT = re.compile(r"no function fits both training images (\d+) and (\d+): .* (\w+ labels) are '(.*)' and '(.*)';")
 
 
 def digits(folder: Path, train: np.ndarray, labels: np.ndarray) -> Path:

@@ -235,13 +235,13 @@ def test_copies_count_once_and_with_different_targets_are_named():
     assert (network(twice) - with_copies).abs().max() < 1e-6
     with_copies[53] += 1
     for depth in (2, 6):
-        with pytest.raises(ConflictError, match="points 3 and 53 both: they are equal and their targets are not"):
+        with pytest.raises(ConflictError, match="both points 3 and 53: they are equal, but their targets differ"):
             deep_memorizing_network(twice, with_copies, depth, random())
 
 
 def test_zeros_of_either_sign_are_equal():
     points = torch.tensor([[0.0, 1.0], [-0.0, 1.0]])
-    with pytest.raises(InputError, match="points 0 and 1 both"):
+    with pytest.raises(InputError, match="both points 0 and 1:"):
         memorizing_network(points, torch.tensor([1.0, 2.0]), random())
 
 

@@ -216,7 +216,9 @@ def test_equal_images_with_different_labels_are_named_before_any_work(tmp_path: 
     doubled = replace(data, fingerprint="doubled", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_, **__: doubled)
     for begin in (fitting.estimate_cost, fit):
-        with pytest.raises(ConflictError, match="images 3 and 17 both: they are equal and their true labels are '2'"):
+        with pytest.raises(
+            ConflictError, match="both training images 3 and 17: they are equal, but their true labels are '2'"
+        ):
             begin(config(tmp_path))
     assert not list(tmp_path.iterdir())
     assert fit(config(tmp_path, l2=0.1, bandwidth=3.0)).result["ridge"] == 0.1
@@ -229,7 +231,7 @@ def test_equal_images_are_named_by_their_place_in_the_data_set(tmp_path: Path, m
     labels[700:] = np.arange(742) % 10
     doubled = replace(data, fingerprint="doubled often", train=sources.ImageSet(images, labels))
     monkeypatch.setattr(sources, "load", lambda *_, **__: doubled)
-    with pytest.raises(ConflictError, match=r"no function fits training images (\d+) and (\d+) both") as caught:
+    with pytest.raises(ConflictError, match=r"no function fits both training images (\d+) and (\d+):") as caught:
         fit(config(tmp_path, train_subset=1300))
     first, second = (int(place) for place in re.findall(r"\d+", str(caught.value))[:2])
     assert np.array_equal(images[first], images[second])
@@ -311,7 +313,7 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
         ({"memory_limit": 0.0}, "memory_limit must be a positive number of GiB"),
         ({"train_subset": 2000}, "train_subset must be from 1 to 1442"),
         ({"features": "random_conv", "filters": 600, "train_subset": 1}, "600 filters are more than the 529 patches"),
-        ({"memory_limit": 0.01}, "of memory, and 0.0 are allowed"),
+        ({"memory_limit": 0.01}, "of memory, and 0.0 GiB are allowed"),
     ],
 )
 def test_wrong_options_are_a_one_line_error_before_any_work(tmp_path: Path, options, message):

@@ -183,7 +183,7 @@ def test_equal_points_with_different_labels_are_named():
     at[21] = 0.0
     labels[7], labels[21] = 3, 4
     assert conflicting_points(at, one_hot(labels, 10)) == (7, 21)
-    with pytest.raises(ConflictError, match="points 7 and 21 both"):
+    with pytest.raises(ConflictError, match="both points 7 and 21:"):
         interpolate(GaussianKernel(1.0), at, one_hot(labels, 10))
     assert (
         interpolate(GaussianKernel(1.0), at, one_hot(labels, 10), ridge=0.1).solution.residual < interpolation.TOLERANCE

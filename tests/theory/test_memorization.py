@@ -98,7 +98,7 @@ def test_equal_images_with_different_labels_are_named_before_anything_is_written
         "load",
         lambda *_, **__: replace(DIGITS, train=replace(DIGITS.train, images=images), fingerprint="copies"),
     )
-    said = r"images 0 and 1010 both: they are equal and their true labels are '0' and '5'"
+    said = r"both training images 0 and 1010: they are equal, but their true labels are '0' and '5'"
     for refuse in (memorize, tasks.estimate_cost):
         with pytest.raises(ConflictError, match=said):
             refuse(config(tmp_path))
@@ -148,8 +148,8 @@ def test_the_question_is_that_of_any_device(tmp_path: Path):
     [
         ({"depth": 1}, "depth must be a whole number from 2 on, not 1"),
         ({"points": "imges"}, "did you mean 'images'?"),
-        ({"points": "pairs"}, "a gap is for points in pairs, and those need one"),
-        ({"gap": 0.1}, "a gap is for points in pairs, and those need one"),
+        ({"points": "pairs"}, "points 'pairs' need a gap, and only they take one"),
+        ({"gap": 0.1}, "points 'pairs' need a gap, and only they take one"),
         ({"points": "pairs", "gap": 0.0}, "gap must be a positive number, not 0"),
         ({"points": "pairs", "gap": 0.1, "train_subset": 1}, "a pair takes two points"),
         ({"train_subset": 5000}, "train_subset must be from 1 to 1442"),

@@ -1,4 +1,4 @@
-"""Large matrices as numbered blocks: in memory as far as it goes, as files where they are to outlive the process."""
+"""Large matrices as numbered blocks: in memory as far as it reaches, and in files that outlive the process."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from torch import Tensor
 from rethinking import files
 from rethinking.errors import RunError
 
-BLOCK = 1024  # rows of a matrix that are one block
+BLOCK = 1024  # rows of a block
 
 
 def spans(size: int, block: int | None = None) -> list[tuple[int, int]]:
-    """The first row of each block of a matrix with `size` rows, and the one after its last."""
+    """The first row of each block, and the row after its last, for a matrix with `size` rows."""
     block = block or BLOCK
     return [(start, min(start + block, size)) for start in range(0, size, block)]
 
 
 def triangle(size: int) -> list[tuple[int, int]]:
-    """The shapes of a lower triangle's block rows, each to the last column of its block on the diagonal."""
+    """The shapes of a lower triangle's block rows. Each row ends with the last column of its diagonal block."""
     return [(end - start, end) for start, end in spans(size)]
 
 
 def nbytes(shapes: Sequence[tuple[int, int]]) -> int:
-    """Of float32 blocks of these shapes."""
+    """The bytes of float32 blocks with these shapes."""
     return sum(4 * rows * columns for rows, columns in shapes)
 
 
 class Blocks:
     """Float32 blocks of the given shapes, set in order.
 
-    folder: where each is written as it is set, beside its name and then renamed, and found again by the next process;
-        None where memory holds them all
-    held: bytes of blocks that stay in memory besides; the others are read each time they are asked for
+    folder: where each block is written when it is set, and where the next process finds it; None where memory holds
+        all blocks
+    held: bytes of blocks that also stay in memory; any other block is read each time it is used
     """
 
     def __init__(
@@ -56,12 +56,15 @@ class Blocks:
 
     @property
     def finished(self) -> int:
-        """How many of the first blocks are there."""
+        """The number of blocks that are set, from the first without a gap."""
         there = (index in self._held or self._on_disk(index) for index in range(len(self.shapes)))
         return next((index for index, found in enumerate(there) if not found), len(self.shapes))
 
     def __getitem__(self, index: int) -> Tensor:
-        """The block, which may be the one held: whoever changes it must set it again."""
+        """The block, float32, on the device. After a change in place, set it again.
+
+        Raises `RunError` for a damaged or missing file.
+        """
         if index not in self._held:
             block = self._read(index)
             if not self._hold(index, block):
@@ -74,12 +77,12 @@ class Blocks:
         self._hold(index, block)
 
     def rename(self, folder: Path) -> None:
-        """Move the files to `folder`."""
+        """Rename the folder of the files to `folder`."""
         assert self.folder is not None, "there are files"
         self.folder = self.folder.rename(folder)
 
     def discard(self) -> None:
-        """Give back memory and disk."""
+        """Free the memory and delete the files."""
         self._held.clear()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -102,16 +105,18 @@ class Blocks:
     def _read(self, index: int) -> Tensor:
         path = self._path(index)
         try:
-            block = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory for a size that it only claims
+            block = np.load(
+                path, mmap_mode="r", allow_pickle=False
+            )  # a damaged header may claim any size: map, not read
             complete = block.shape == self.shapes[index] and block.dtype == np.float32
         except FileNotFoundError:
             complete = False
         except OSError as error:
             raise files.cannot_read(path, error) from None
-        except Exception:  # whatever NumPy makes of other bytes
+        except Exception:  # NumPy raises many kinds of errors for damaged bytes
             complete = False
         if not complete:
-            raise RunError(f"{path} is damaged or missing: delete its folder, and the same command makes it anew")
+            raise RunError(f"{path} is damaged or missing: delete its folder, and the same command makes it again")
         return torch.from_numpy(np.array(block)).to(self._device)
 
     def _write(self, index: int, block: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Cholesky's factorization K = L L' of a matrix by block rows, half the memory of the whole.
+r"""Cholesky's factorization $K = L L^T$ by block rows, in half the memory of the whole matrix.
 
-LAPACK factorizes the blocks on the diagonal, where its 32-bit indices do (n = 60,000 is beyond them for the whole
-matrix); nearly all of the work is matrix products. A block row is made, brought to its final form by those before it,
-and kept, so an interrupted factorization goes on at the block row where it was.
+LAPACK factorizes the diagonal blocks alone: its 32-bit indices cannot address the whole matrix at n = 60,000. Matrix
+products are nearly all of the work. Each block row is made, updated by the rows before it, and kept. An interrupted
+factorization therefore resumes at the block row where it stopped.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from torch import Tensor
 from rethinking.linear import linear
 from rethinking.theory.blocks import Blocks, spans
 
-STRIPE = 512  # rows of the block on the diagonal that are updated at a time
-COLUMNS = 8192  # of a block row that are in float64 at a time
+STRIPE = 512  # rows of a diagonal block that are updated at a time
+COLUMNS = 8192  # columns of a block row that are in float64 at a time
 
 
 class SymmetricMatrix(Protocol):
-    """size: n; `rows(i)` makes block row i anew, float32, to the last column of its block on the diagonal."""
+    """A symmetric matrix, (n, n), that computes one block row at a time."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The number of rows, n."""
+        ...
 
-    def rows(self, index: int) -> Tensor: ...
+    def rows(self, index: int) -> Tensor:
+        """A new copy of block row `index`, float32, up to the last column of its diagonal block."""
+        ...
 
 
 class NotPositiveDefiniteError(ValueError):
-    """The matrix has, in float32, an eigenvalue that is not positive."""
+    """In float32, the matrix has an eigenvalue that is not positive."""
 
 
 def factorize(
     matrix: SymmetricMatrix, added: float, factor: Blocks, advanced: Callable[[float], None] = lambda share: None
 ) -> None:
-    """L with L L' = K + `added`, into `factor`, whose first block rows may be there from before.
+    r"""Write L into `factor`, where $L L^T = K + \text{added} \cdot I$.
 
-    `advanced` is told the share of the work that is done. Raises `NotPositiveDefiniteError`.
+    The first block rows may be set already. `advanced` receives the finished share of the work, 0-1. Raises
+    `NotPositiveDefiniteError`.
     """
     places = spans(matrix.size)
     finished = factor.finished
@@ -52,7 +57,7 @@ def factorize(
             block.sub_(linear(rows[:, :first], left[:, :first]))
             block.copy_(torch.linalg.solve_triangular(left[:, first:].T, block, upper=True, left=False))
         corner = rows[:, start:]
-        for first, last in spans(end - start, STRIPE):  # what lies above the diagonal is not needed
+        for first, last in spans(end - start, STRIPE):  # entries above the diagonal are not needed
             corner[first:last, :last].sub_(linear(rows[first:last, :start], rows[:last, :start]))
         corner.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(corner)
@@ -64,7 +69,7 @@ def factorize(
 
 
 def substitute(factor: Blocks, size: int, right_side: Tensor) -> Tensor:
-    """The solution x of L L' x = y, for float32 y (n, columns)."""
+    """Solve $L L^T x = y$ for float32 y, (n, columns)."""
     places = spans(size)
     solution = right_side.clone()
     for index, (start, end) in enumerate(places):
@@ -83,7 +88,7 @@ def substitute(factor: Blocks, size: int, right_side: Tensor) -> Tensor:
 def multiply(
     matrix: SymmetricMatrix, right_side: Tensor, advanced: Callable[[float], None] = lambda share: None
 ) -> Tensor:
-    """K x in float64, for float64 x (n, columns), K made anew: each block row once, for its transpose as well."""
+    """The product $K x$, float64, for float64 x (n, columns). Each block row of K is computed once."""
     product = torch.zeros_like(right_side)
     for index, (start, end) in enumerate(spans(matrix.size)):
         rows = matrix.rows(index)
@@ -91,7 +96,7 @@ def multiply(
             some = rows[:, first : first + COLUMNS].double()
             last = first + some.shape[1]
             product[start:end] += some @ right_side[first:last]
-            mirrored = min(last, start)  # what stands left of the diagonal's block
+            mirrored = min(last, start)  # the columns left of the diagonal block also count transposed
             if first < mirrored:
                 product[first:mirrored] += some[:, : mirrored - first].T @ right_side[start:end]
         advanced((end / matrix.size) ** 2)

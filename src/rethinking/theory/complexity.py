@@ -1,7 +1,7 @@
-"""What trained networks are like: measures that generalization has been said to follow. Beyond the paper.
+"""Measures of trained networks that others have proposed to explain generalization. They go beyond the paper.
 
-A network is measured as it computes in evaluation mode, with batch normalization `folded` into the convolutions before
-it, in float64. Weights are those of convolutions and linear layers; biases count only where it says so.
+Each measure uses the network in evaluation mode, in float64, with batch normalization `folded` into the convolution
+before it. "Weights" are the weights of convolutions and linear layers. Biases count only where a docstring says so.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rethinking.seeding import generator
 
 Weighted = nn.Conv2d | nn.Linear
 
-ITERATIONS = 300  # of Lanczos' method at most
-SETTLED = 1e-12  # relative change of the square of a spectral norm from which on it stays
-ASCENTS = 20  # steps of gradient ascent to the sharpest point in reach
+ITERATIONS = 300  # at most, of Lanczos' method
+SETTLED = 1e-12  # relative change of a squared spectral norm below which it has converged
+ASCENTS = 20  # steps of gradient ascent to the sharpest point within reach
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode and float64, each batch normalization folded into the convolution before it."""
+    """A copy in evaluation mode and float64, with each batch normalization folded into the convolution before it."""
     made = copy.deepcopy(model).eval().double().requires_grad_(False)
     for part in made.modules():
         children = list(part.named_children())
@@ -39,17 +39,18 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def weighted(model: nn.Module) -> Iterator[Weighted]:
-    """The layers with weights, in their order."""
+    """The convolutions and linear layers, in order."""
     return (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
 def margins(outputs: Tensor, labels: Tensor) -> Tensor:
-    """f_y - max_{j != y} f_j of each example, (n,), of outputs (n, classes) and labels int64 (n,).
+    r"""The margin of each example, $f_y - \max_{j \ne y} f_j$: (n,), for outputs (n, classes) and labels int64 (n,).
 
-    Negative where the example is mistaken. Divided by the product of `spectral_norms` it is a normalized margin after
-    Bartlett, Foster & Telgarsky 2017, "Spectrally-normalized margin bounds for neural networks", without the norm of
-    the data and the correction by the norms of columns, which their bound has as factors. Theirs is of layers one after
-    the other: where branches run side by side, as in an Inception, the product of all norms is no Lipschitz constant.
+    A margin is negative where the example is misclassified. Divided by the product of `spectral_norms`, it is a
+    normalized margin after Bartlett, Foster & Telgarsky 2017, "Spectrally-normalized margin bounds for neural
+    networks". Their bound has two more factors, which are left out here: the norm of the data, and a correction by the
+    norms of columns. Their bound holds for layers in sequence. With parallel branches, as in an Inception, the product
+    of all norms is not a Lipschitz constant.
     """
     of_label = outputs.gather(1, labels[:, None])[:, 0]
     others = outputs.scatter(1, labels[:, None], -math.inf)
@@ -57,21 +58,24 @@ def margins(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def frobenius_norm(model: nn.Module) -> float:
-    """sqrt(sum of all squared weights): Neyshabur, Tomioka & Srebro 2015, "Norm-based capacity control"."""
+    """The root of the sum of all squared weights.
+
+    After Neyshabur, Tomioka & Srebro 2015, "Norm-based capacity control in neural networks".
+    """
     return math.sqrt(sum(float(layer.weight.square().sum()) for layer in weighted(folded(model))))
 
 
 def spectral_norms(model: nn.Module, image_shape: tuple[int, int, int]) -> list[float]:
-    """The largest singular value of each layer with weights, as the linear map it is on inputs of its size.
+    """The largest singular value of each layer with weights, as a linear map on inputs of the layer's size.
 
-    Of a convolution that of its whole map with padding and stride, not of its kernel as a matrix. In the bound of
-    Bartlett, Foster & Telgarsky 2017. `image_shape` is (channels, height, width).
+    A convolution counts as its whole linear map, with padding and stride, not as its kernel reshaped to a matrix. The
+    norms stand in the bound of Bartlett, Foster & Telgarsky 2017. `image_shape` is (channels, height, width).
     """
     return [_spectral_norm(layer, shape) for layer, shape in inputs_of_layers(folded(model), image_shape)]
 
 
 def _spectral_norm(layer: Weighted, shape: tuple[int, ...]) -> float:
-    """By Lanczos' method on A'A, every vector orthogonalized: of A it needs no more than what it does to an input."""
+    """Lanczos' method on A'A with full orthogonalization. It needs only products of A with vectors."""
     right = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator(0, "lanczos"))
     basis = (right / right.norm())[None]
     diagonal: list[Tensor] = []
@@ -98,7 +102,7 @@ def _spectral_norm(layer: Weighted, shape: tuple[int, ...]) -> float:
 
 
 def inputs_of_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[Weighted, tuple[int, ...]]]:
-    """Each layer with weights, of a network in float64, and the shape of its input for one image."""
+    """Each layer with weights of a float64 network, and the shape of its input for one image."""
     found: list[tuple[Weighted, tuple[int, ...]]] = []
     hooks = [
         layer.register_forward_hook(lambda layer, inputs, _: found.append((layer, tuple(inputs[0].shape))))
@@ -117,12 +121,12 @@ def _without_bias(layer: Weighted, inputs: Tensor) -> Tensor:
 
 
 def path_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
-    """sqrt(sum over paths from inputs and biases to outputs of the product of squared weights on the path).
+    r"""The path norm $\sqrt{\sum_p \prod_{w \in p} w^2}$, over all paths p from inputs and biases to outputs.
 
-    By one pass of ones through the network with its weights and biases squared: Neyshabur, Salakhutdinov & Srebro 2015,
-    "Path-SGD", whose networks have layers of weights and ReLUs alone. Of the rest: of what comes to a place of maximum
-    pooling, the paths of the one with the largest sum count; averages are weights 1/k; local response normalization,
-    which is no weight and lets at most all through, is left out. `image_shape` is (channels, height, width).
+    It is computed by one pass of ones through the network with squared weights and biases. The definition is from
+    Neyshabur, Salakhutdinov & Srebro 2015, "Path-SGD", for networks of weights and ReLUs alone. For other layers: max
+    pooling keeps the paths of the input with the largest sum; an average over k inputs has weights 1/k; local response
+    normalization has no weights, never amplifies, and is left out. `image_shape` is (channels, height, width).
     """
     squared = folded(model)
     for layer in weighted(squared):
@@ -139,17 +143,17 @@ def path_norm(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
 
 
 class _SquaredAverage(nn.Module):
-    """The sum over all places of each channel with the weights of an average squared."""
+    """The sum over each channel's places, weighted with an average's squared weights."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.mean(dim=(2, 3), keepdim=True) / inputs[0, 0].numel()
 
 
 def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
-    """The norm of the difference of all trainable parameters: Nagarajan & Kolter 2019.
+    """The Euclidean distance of all trainable parameters from their initial values.
 
-    "Generalization in deep networks: the role of distance from initialization". `initial` is the network untrained.
-    Raises `ValueError` where the two have not as many parameters.
+    After Nagarajan & Kolter 2019, "Generalization in deep networks: the role of distance from initialization".
+    `initial` is the untrained network. Raises `ValueError` where the numbers of parameters differ.
     """
     pairs = zip(model.parameters(), initial.parameters(), strict=True)
     trained = [(p.detach().double(), q.detach().double()) for p, q in pairs if p.requires_grad]
@@ -157,12 +161,12 @@ def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
 
 
 def sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: float) -> float:
-    """How far the loss rises within the ball |d| <= size |w| around the weights w, biases among them, in nats.
+    r"""The rise of the loss near the weights, $\max_{|d| \le size \cdot |w|} L(w + d) - L(w)$, in nats.
 
-    max L(w + d) - L(w), L the mean cross-entropy of `images`, float (n, channels, height, width), and `labels`, int64
-    (n,), in evaluation mode; `size` is a number relative to the norm of the weights. It is
-    found by gradient ascent from w, so a lower bound. After Keskar et al. 2017, "On large-batch training for deep
-    learning", with the ball of Foret et al. 2021, "Sharpness-aware minimization".
+    L is the mean cross-entropy in evaluation mode on `images`, float (n, channels, height, width), and `labels`, int64
+    (n,). Here w are weights and biases, and `size` is relative to their norm. Gradient ascent from w finds a lower
+    bound. After Keskar et al. 2017, "On large-batch training for deep learning", with the ball of Foret et al. 2021,
+    "Sharpness-aware minimization".
     """
     moved = folded(model)
     weights = [parameter.requires_grad_() for parameter in moved.parameters()]

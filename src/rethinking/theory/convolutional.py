@@ -1,15 +1,15 @@
-"""Section 5's random convolutional features: the network of Coates & Ng 2012, its filters drawn from the data.
+"""Section 5's random convolutional features: the network of Coates & Ng 2012, with filters drawn from the data.
 
-Patches of 6x6 are normalized for contrast and whitened (ZCA); a filter is a whitened patch of the training images,
-of length 1, drawn at random where Coates & Ng learned theirs by k-means. Its responses z at every place of an image
-pass a two-sided soft threshold, max(0, z - 0.25) and max(0, -z - 0.25), and are summed over the four quadrants:
-eight features a filter, each then given mean 0 and standard deviation 1 over the training images. A constant feature
-stands beside them: those of mean 0 alone cannot fit labels that are not.
+Patches of 6x6 pixels are normalized for contrast and whitened (ZCA). A filter is a random whitened patch of the
+training images, scaled to length 1; Coates & Ng learned their filters by k-means. A filter's responses z at all places
+of an image pass a two-sided soft threshold, max(0, z - 0.25) and max(0, -z - 0.25). They are summed over the four
+quadrants, which gives eight features for each filter. Each feature gets mean 0 and standard deviation 1 over the
+training images. A constant feature is added, because features of mean 0 alone cannot fit labels with another mean.
 
-Constants: patch size, whitening and pooling from Coates & Ng 2012 ("Learning feature representations with k-means",
-sections 2 to 4: 10 added to the variance of pixels from 0 to 255, 0.1 to the eigenvalues); the threshold 0.25 and its
-two sides from Coates & Ng 2011 ("The importance of encoding versus training with sparse coding and vector
-quantization"), who chose it on held-out data.
+Sources of the constants: patch size, whitening and pooling are from Coates & Ng 2012 ("Learning feature
+representations with k-means", sections 2 to 4). They add 10 to the variance of pixels from 0 to 255, and 0.1 to the
+eigenvalues. The two-sided threshold 0.25 is from Coates & Ng 2011 ("The importance of encoding versus training with
+sparse coding and vector quantization"), who chose it on held-out data.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from rethinking.seeding import generator
 from rethinking.theory.blocks import Blocks, nbytes, spans, triangle
 
 PATCH = 6  # pixels a side
-CONTRAST = 10.0 / 255**2  # added to the variance of a patch, of pixels from 0 to 1
+CONTRAST = 10.0 / 255**2  # added to a patch's variance, for pixels from 0 to 1
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
 THRESHOLD = 0.25
-BIAS = 0.1  # square of the constant feature, where the others' squares add up to 1 in the mean
+BIAS = 0.1  # square of the constant feature; the squares of the others add up to 1 on average
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time
-COLUMNS = 4096  # of a block row whose products are added at a time
+COLUMNS = 4096  # columns of a block row whose products are added at a time
 KEEP_EVERY = 600.0  # seconds of work between two writes of the sums
 FEATURES = 8  # of a filter: two sides in four quadrants
-IMAGES = 2  # taken at a time, so that their responses stay in the processor's caches
-DEVICE_IMAGES = 128  # on a device without such caches
+IMAGES = 2  # images at a time on a CPU, so that their responses stay in its caches
+DEVICE_IMAGES = 128  # images at a time on a GPU
 
 
 @dataclass(frozen=True)
 class RandomFilters:
-    """A bank of filters, as many as are asked for, in an order that does not depend on how many.
+    """A bank of filters in a fixed order: filter i is the same, however many filters are used.
 
-    images: uint8 (n, channels, height, width), those that patches are drawn from
+    images: uint8 (n, channels, height, width), from which patches are drawn
     """
 
     mean: Tensor  # (patch values,), of normalized patches
@@ -58,7 +58,7 @@ class RandomFilters:
 
     @classmethod
     def of(cls, images: Tensor, seed: int) -> RandomFilters:
-        """Whitened as patches of `images` ask for, uint8 (n, channels, height, width)."""
+        """The bank whose whitening is measured on patches of `images`, uint8 (n, channels, height, width)."""
         patches = normalize(_draw(images, WHITENING_PATCHES, generator(seed, "whitening patches"))).double()
         mean = patches.mean(dim=0)
         centred = patches - mean
@@ -67,7 +67,7 @@ class RandomFilters:
         return cls(mean.float(), whitening.float(), images, seed)
 
     def filters(self, first: int, end: int) -> Tensor:
-        """Filters number `first` to `end`, float32 (end - first, patch values), each of length 1."""
+        """Filters `first` to `end` - 1, float32 (end - first, patch values), each of length 1."""
         chunks = range(first // CHUNK, (end - 1) // CHUNK + 1)
         drawn = [_draw(self.images, CHUNK, generator(self.seed, "filters", chunk)) for chunk in chunks]
         whitened = (normalize(torch.cat(drawn)) - self.mean) @ self.whitening
@@ -76,7 +76,10 @@ class RandomFilters:
 
 
 def check_filters(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
-    """Raises `InputError` for more filters than there are patches, `ImpossibleError` for images too small for one."""
+    """Check that `images` images have enough patches for `filters` filters.
+
+    Raises `InputError` for more filters than patches, and `ImpossibleError` for images that are too small.
+    """
     _, height, width = image_shape
     places = (height - PATCH + 1) * (width - PATCH + 1)
     if min(height, width) < PATCH + 1:
@@ -90,16 +93,19 @@ def check_filters(image_shape: tuple[int, int, int], images: int, filters: int) 
 
 
 def normalize(patches: Tensor) -> Tensor:
-    """Patches float32 (n, values) less their mean, over their standard deviation (`CONTRAST` added to the variance)."""
+    """Patches, float32 (n, values), minus their mean and divided by their standard deviation.
+
+    `CONTRAST` is added to the variance before the root is taken.
+    """
     centred = patches - patches.mean(dim=1, keepdim=True)
     variance = centred.square().sum(dim=1, keepdim=True) / (patches.shape[1] - 1)
     return centred.mul_((variance + CONTRAST).rsqrt_())
 
 
 def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Callable[[int], None]) -> Tensor:
-    """Float32 (n, 8 filters), not standardized, of images uint8 (n, channels, height, width).
+    """The features of images, uint8 (n, channels, height, width), before they are standardized.
 
-    `advanced` is told of images as they are done.
+    Returns float32 (n, 8 * filters). `advanced` receives the number of images in each finished batch.
     """
     device, count, channels = filters.device, len(filters), images.shape[1]
     height, width = images.shape[2] - PATCH + 1, images.shape[3] - PATCH + 1  # places of patches
@@ -108,14 +114,14 @@ def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Cal
     quadrants = _quadrants(height, width, device)
     made = torch.empty(len(images), 2, len(quadrants), count, device=device)
     step = IMAGES if device.type == "cpu" else DEVICE_IMAGES
-    all_responses, all_clamped = torch.empty(2, step, height * width, count, device=device)  # once
+    all_responses, all_clamped = torch.empty(2, step, height * width, count, device=device)  # allocated once
     for start in range(0, len(images), step):
         some = images[start : start + step].to(device).float() / 255
         responses, clamped, pooled = all_responses[: len(some)], all_clamped[: len(some)], made[start : start + step]
         patches = some.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5)
         flat = normalize(patches.reshape(-1, channels * PATCH**2))
         torch.addmm(bias, flat, weight, out=responses.view(-1, count))
-        # The sum of max(0, z - t) is that of max(z, t) less t as often, and pooling is a product with zeros and ones.
+        # max(0, z - t) = max(z, t) - t, and t is subtracted at the end. Pooling is a product with zeros and ones.
         pooled[:, 0] = quadrants @ torch.clamp(responses, min=THRESHOLD, out=clamped)
         pooled[:, 1] = quadrants @ responses.clamp_(max=-THRESHOLD)
         advanced(len(some))
@@ -124,7 +130,7 @@ def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Cal
 
 
 def standardize(train: Tensor, *others: Tensor) -> None:
-    """In place: mean 0 and standard deviation 1 over `train` for each feature; one that never changes becomes 0."""
+    """Give each feature mean 0 and standard deviation 1 over `train`, in place. A constant feature becomes 0."""
     variance, mean = torch.var_mean(train, dim=0, correction=0)  # without a copy of `train`
     scale = torch.where(variance > 1e-12, variance.rsqrt(), torch.zeros_like(variance))
     for features in (train, *others):
@@ -134,7 +140,11 @@ def standardize(train: Tensor, *others: Tensor) -> None:
 def standardized_features(
     train: Tensor, test: Tensor, filters: int, seed: int, advanced: Callable[[float], None] = lambda share: None
 ) -> tuple[Tensor, Tensor]:
-    """Float32 (n, 8 filters + 1) of uint8 images, over the root of their number: `FeatureGram` has their products."""
+    """Standardized features with the constant feature, for uint8 training and test images.
+
+    Each is float32 (n, 8 * filters + 1). They are divided by the root of their number, so that their products are the
+    entries of `FeatureGram`.
+    """
     bank = RandomFilters.of(train.cpu(), seed)
     drawn = bank.filters(0, filters).to(train.device)
     counted = _counter(len(train) + len(test), advanced)
@@ -146,7 +156,7 @@ def standardized_features(
 
 
 def summed(folder: Path) -> int:
-    """How many filters the sums kept in `folder` are over."""
+    """The number of filters in the sums that `folder` keeps."""
     return max((int(kept.name) for kept in folder.glob("*") if kept.name.isdecimal()), default=0)
 
 
@@ -154,7 +164,8 @@ class FeatureGram:
     """The Gram matrices of the standardized features, summed over chunks of filters.
 
     train, test: uint8 (n, channels, height, width)
-    folder: where the sums are kept every ten minutes, after every chunk where memory does not hold them; found again
+    folder: where the sums are written every ten minutes, or after every chunk where memory does not hold them; a later
+        process continues from them
     held: bytes of the sums that stay in memory
     """
 
@@ -175,7 +186,7 @@ class FeatureGram:
         self.filters = 0
         if folder is not None:
             self.filters = summed(folder)
-            for other in folder.glob("*"):  # a chunk that was not finished, or what a finished one went on from
+            for other in folder.glob("*"):  # an unfinished chunk, or the sums before the last finished one
                 if other.name != str(self.filters):
                     shutil.rmtree(other)
         self._shapes = triangle(self.size) + [(end - start, self.size) for start, end in spans(len(self._test))]
@@ -194,11 +205,11 @@ class FeatureGram:
         advanced: Callable[[float], None] = lambda share: None,
         kept: Callable[[int], None] = lambda filters: None,
     ) -> None:
-        """Sum up to so many filters.
+        """Add filters until the sums are over `filters` of them.
 
-        `advanced` is told the share of the work that is done, `kept` how many filters are summed where that is kept.
+        `advanced` receives the finished share of the work, 0-1. `kept` receives the number of filters at each write.
         """
-        assert filters >= self.filters, "what is summed stays"
+        assert filters >= self.filters, "sums never lose filters"
         first, last_kept, lasts = self.filters, time.monotonic(), math.inf
         all_held = nbytes(self._shapes) <= self._held
         while self.filters < filters:
@@ -239,17 +250,17 @@ class FeatureGram:
         self._sums, self.filters = sums, end
 
     def rows(self, index: int) -> Tensor:
-        """Block row `index` of K, to its last column on the diagonal's block: float32, a copy."""
-        assert self._sums is not None, "some filters are summed"
+        """A copy of block row `index` of K, float32, up to the last column of its diagonal block."""
+        assert self._sums is not None, "extend() comes first"
         return (self._sums[index] / (FEATURES * self.filters)).add_(BIAS)
 
     def test_rows(self, start: int, end: int) -> Tensor:
-        """K of a block of test images, one of `spans`, with all training images, float32, a copy."""
+        """A copy of K between a block of test images, one of `spans`, and all training images, float32."""
         return self.rows(len(spans(self.size)) + spans(len(self._test)).index((start, end)))
 
 
 def _counter(images: int, advanced: Callable[[float], None]) -> Callable[[int], None]:
-    """What is told of some images at a time, and tells the share of all."""
+    """A function that receives numbers of images and passes on their share of all."""
     done = 0
 
     def counted(some: int) -> None:
@@ -261,12 +272,12 @@ def _counter(images: int, advanced: Callable[[float], None]) -> Callable[[int], 
 
 
 def _part(advanced: Callable[[float], None], start: float, end: float) -> Callable[[float], None]:
-    """What tells of a part of the work as of the whole."""
+    """A function that receives the share of one part and passes on the share of the whole work."""
     return lambda share: advanced(start + share * (end - start))
 
 
 def _draw(images: Tensor, count: int, stream: torch.Generator) -> Tensor:
-    """Patches at random places of random images, float32 (count, channels * PATCH * PATCH) from 0 to 1."""
+    """Patches from random places of random images, float32 (count, channels * PATCH * PATCH), 0-1."""
     total, channels, height, width = images.shape
     which = torch.randint(total, (count,), generator=stream)
     top = torch.randint(height - PATCH + 1, (count,), generator=stream)
@@ -279,7 +290,7 @@ def _draw(images: Tensor, count: int, stream: torch.Generator) -> Tensor:
 
 
 def _quadrants(height: int, width: int, device: torch.device) -> Tensor:
-    """Which places belong to each of four quadrants, float32 (4, places); the middle of an odd side to both halves."""
+    """Membership of places in the four quadrants, float32 (4, places) of 0 and 1. An odd side's middle is in both."""
 
     def halves(size: int) -> Tensor:
         index, half = torch.arange(size), math.ceil(size / 2)

@@ -1,9 +1,9 @@
-"""Section 4 and Appendix C: networks that fit any targets on any points, written down instead of trained.
+r"""Section 4 and Appendix C: networks that fit any targets on any points, by construction instead of training.
 
-Theorem 1: two layers and 2n + d weights for n points in d dimensions. Corollary 1: depth k, width O(n / k), O(n + d)
-weights. Both look at a point only along one direction, in which no two of the points meet, and are piecewise linear
-there. All is float64, which gives out where two points with different targets are very close
-(`reproduce.py expressivity` measures at what distance).
+Theorem 1: two layers and $2n + d$ weights fit n points in d dimensions. Corollary 1: depth k needs width $O(n / k)$
+and $O(n + d)$ weights. Both networks project a point onto one direction, along which all points differ. Along this
+direction they are piecewise linear. All is float64, which fails where two points with different targets are very
+close. `reproduce.py expressivity` measures this distance.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from rethinking.errors import ConflictError, InputError
 
 Network = TypeVar("Network", bound=nn.Module)
 
-DIRECTIONS = 4  # that are drawn, of which the one is taken whose closest points lie farthest apart
-THRESHOLD_AT = 0.25  # of the way from a point to the next: below 1/2, so that errors die out along the recurrence
-CLOSEST = 16 * torch.finfo(torch.float64).eps  # of the largest projection: two that differ by less are one
-VALUES = 2**20  # float64 at a time where points are looked at in chunks
+DIRECTIONS = 4  # are drawn; the one whose closest projections are farthest apart is used
+THRESHOLD_AT = 0.25  # of the way from a point to the next; below 1/2, so that errors die out along the recurrence
+CLOSEST = 16 * torch.finfo(torch.float64).eps  # relative to the largest projection: closer ones count as equal
+VALUES = 2**20  # float64 values in memory at a time
 
 
 class TooCloseError(InputError):
-    """Two points are different, but not to float64."""
+    """Two points differ by too little for float64."""
 
 
 def ramp_matrix(points: Tensor, thresholds: Tensor) -> Tensor:
-    """Lemma 1's matrix A with A_ij = max(x_i - b_j, 0), float64 (n, n), of x and b, float64 (n,).
+    r"""Lemma 1's matrix $A_{ij} = \max(x_i - b_j, 0)$, float64 (n, n), for points x and thresholds b, float64 (n,).
 
-    Where b_1 < x_1 < b_2 < ... < b_n < x_n it is lower triangular, so that its eigenvalues are x_i - b_i, the smallest
-    positive, and A w = y has one solution.
+    For $b_1 < x_1 < b_2 < \dots < b_n < x_n$ the matrix is lower triangular. Its eigenvalues are then $x_i - b_i > 0$,
+    and $A w = y$ has one solution.
     """
     return (points[:, None] - thresholds).clamp(min=0)
 
 
 def ramp_weights(points: Tensor, thresholds: Tensor, targets: Tensor) -> Tensor:
-    """The w, float64 (n,), with sum_j w_j max(x_i - b_j, 0) = y_i, for x and b as in Lemma 1 and y, float64 (n,).
+    r"""Solve Lemma 1's system $\sum_j w_j \max(x_i - b_j, 0) = y_i$ for w. All are float64 (n,).
 
-    By a recurrence over the slopes s_i = w_1 + ... + w_i in O(n): from (x_{i-1}, y_{i-1}) the function goes on with
-    slope s_{i-1} as far as b_i, and with s_i from there to (x_i, y_i). Raises `ZeroDivisionError` where b_i = x_i and
-    `ValueError` where the three have not the same length.
+    A recurrence over the slopes $s_i = w_1 + \dots + w_i$ takes O(n) time. From $(x_{i-1}, y_{i-1})$ the function
+    rises with slope $s_{i-1}$ up to $b_i$, and from there with slope $s_i$ up to $(x_i, y_i)$. Raises
+    `ZeroDivisionError` where $b_i = x_i$, and `ValueError` where the lengths differ.
     """
     weights = []
     before, value, slope = float(thresholds[0]), 0.0, 0.0
@@ -58,12 +58,12 @@ def ramp_weights(points: Tensor, thresholds: Tensor, targets: Tensor) -> Tensor:
 
 
 def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
-    """What no |w_i| of `ramp_weights` exceeds: 2 D / lambda (1 + r + ... + r^(n-1)).
+    r"""An upper bound on every $|w_i|$ of `ramp_weights`: $2 D / \lambda \cdot (1 + r + \dots + r^{n-1})$.
 
-    lambda is Lemma 1's smallest eigenvalue, min_i x_i - b_i, D the largest |y_i - y_{i-1}| (y_0 = 0), and r the largest
-    (b_i - x_{i-1}) / (x_i - b_i): the recurrence has |s_i| <= D / lambda + r |s_{i-1}|. The eigenvalue alone bounds
-    nothing, since A is not symmetric: thresholds past the middle, r > 1, can make the weights grow like r^n. All are
-    float64 (n,), n from 1 on.
+    $\lambda = \min_i (x_i - b_i)$ is Lemma 1's smallest eigenvalue, D the largest $|y_i - y_{i-1}|$ with $y_0 = 0$,
+    and r the largest $(b_i - x_{i-1}) / (x_i - b_i)$. The bound follows from the recurrence's
+    $|s_i| \le D / \lambda + r |s_{i-1}|$. The eigenvalue alone gives no bound, because A is not symmetric: with
+    thresholds past the middle, r > 1, the weights can grow like $r^n$. All are float64 (n,), n >= 1.
     """
     rises = torch.cat([targets[:1], targets.diff()]).abs().max()
     if rises == 0:
@@ -74,12 +74,12 @@ def weight_bound(points: Tensor, thresholds: Tensor, targets: Tensor) -> float:
 
 
 def smallest_eigenvalue(points: Tensor, thresholds: Tensor) -> float:
-    """Lemma 1's, of `ramp_matrix`: min_i x_i - b_i, of x and b, float64 (n,), n from 1 on."""
+    r"""Lemma 1's smallest eigenvalue of `ramp_matrix`, $\min_i (x_i - b_i)$, for float64 (n,), n >= 1."""
     return float((points - thresholds).min())
 
 
 def _geometric(ratio: float, terms: int) -> float:
-    """1 + r + ... + r^(terms - 1), inf where float64 ends."""
+    """1 + r + ... + r^(terms - 1), or inf where it overflows float64."""
     try:
         return terms if ratio == 1 else (1 - ratio**terms) / (1 - ratio)
     except OverflowError:
@@ -87,10 +87,11 @@ def _geometric(ratio: float, terms: int) -> float:
 
 
 class MemorizingNetwork(nn.Module):
-    """Theorem 1's c(x) = sum_j w_j max(<a, x> - b_j, 0), with a (d,), b (n,) and w (n,): 2n + d weights, float64.
+    r"""Theorem 1's network $c(x) = \sum_j w_j \max(\langle a, x \rangle - b_j, 0)$ with $2n + d$ weights, float64.
 
-    weight_bound: what no |w_j| exceeds (the function of that name)
-    smallest_eigenvalue: Lemma 1's, of the system that w solves
+    direction, thresholds, weights: a (d,), b (n,) and w (n,)
+    weight_bound: no |w_j| exceeds it (see the function `weight_bound`)
+    smallest_eigenvalue: the smallest eigenvalue of the system that w solves (Lemma 1)
     """
 
     def __init__(
@@ -110,16 +111,21 @@ class MemorizingNetwork(nn.Module):
 
     @property
     def width(self) -> int:
+        """The number of hidden units, n."""
         return len(self.thresholds)
 
     def extra_repr(self) -> str:
+        """The numbers of inputs, hidden units and outputs."""
         return f"{len(self.direction)} -> {self.width} -> 1"
 
     def forward(self, points: Tensor) -> Tensor:
-        """Float64 (m,) at points of any dtype, (m, d) or (m, ...) of d values each; in chunks, O(m + n) memory."""
+        """The outputs, float64 (m,), at points of any dtype, (m, d) or (m, ...) with d values each.
+
+        Points are processed in chunks, in O(m + n) memory.
+        """
         along = project(points, self.direction)
         rows = max(1, VALUES // self.width)
-        values = torch.empty_like(along)  # beforehand: small tensors kept between the large ones fragment the memory
+        values = torch.empty_like(along)  # allocated first: small tensors between large ones fragment the memory
         for start in range(0, len(along), rows):
             some = slice(start, start + rows)
             values[some] = (along[some, None] - self.thresholds).relu_() @ self.weights
@@ -127,18 +133,18 @@ class MemorizingNetwork(nn.Module):
 
 
 def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generator | None = None) -> MemorizingNetwork:
-    """Theorem 1: a two-layer ReLU network with 2n + d weights that takes the targets at the points.
+    """Theorem 1: construct a two-layer ReLU network with 2n + d weights that maps the points to the targets.
 
-    In O(n d + n log n) time and O(n) memory besides the points: the direction a is drawn, b lies between the
-    projections in their order, and w solves Lemma 1's triangular system.
+    The direction a is drawn at random, the thresholds b lie between the sorted projections, and w solves Lemma 1's
+    triangular system. The construction takes O(n d + n log n) time, and O(n) memory in addition to the points.
 
-    points: (n, d), or (n, ...) of d values each, any real dtype; copies of a point count once
+    points: (n, d), or (n, ...) with d values each, any real dtype; copies of a point count once
     targets: (n,), any real dtype
-    generator: of the direction; None for that of seed 0
+    generator: draws the direction; None for a generator with seed 0
 
-    Raises `InputError` for values so extreme that float64 overflows, as `ConflictError` where two equal points have
-    different targets, and as `TooCloseError` where two points are so close that float64 does not tell their projections
-    apart.
+    Raises `InputError` for wrong shapes, and for values so extreme that float64 overflows. Raises `ConflictError` where
+    equal points have different targets, and `TooCloseError` where float64 cannot tell two projections apart. Both are
+    kinds of `InputError`.
     """
     line = _Line(points, targets, generator)
     thresholds = _between(line.first_threshold, line.along)
@@ -148,9 +154,9 @@ def memorizing_network(points: Tensor, targets: Tensor, generator: torch.Generat
 
 
 class Projection(nn.Module):
-    """x -> <a, x> with a (d,): the rows of Corollary 1's first layer are this one, as those of Theorem 1 are.
+    r"""The projection $x \mapsto \langle a, x \rangle$ with a (d,).
 
-    Points of any dtype, (m, d) or (m, ...) of d values each, to float64 (m, 1).
+    All units of Corollary 1's first layer share this row of weights, as in Theorem 1.
     """
 
     def __init__(self, direction: Tensor) -> None:
@@ -158,17 +164,19 @@ class Projection(nn.Module):
         self.direction = nn.Parameter(direction, requires_grad=False)
 
     def extra_repr(self) -> str:
+        """The numbers of inputs and outputs."""
         return f"{len(self.direction)} -> 1"
 
     def forward(self, points: Tensor) -> Tensor:
+        """The projections, float64 (m, 1), of points of any dtype, (m, d) or (m, ...) with d values each."""
         return project(points, self.direction)[:, None]
 
 
-Unit = tuple[dict[int, float], float]  # the inputs of a unit with their weights, and its bias
+Unit = tuple[dict[int, float], float]  # a unit's weights by input, and its bias
 
 
 class SparseLinear(nn.Module):
-    """x -> W x + b, float64 (m, inputs) to (m, units), with a weight for each connection there is."""
+    r"""The layer $x \mapsto W x + b$, float64 (m, inputs) to (m, units), which stores only the existing connections."""
 
     connections: Tensor
 
@@ -182,19 +190,21 @@ class SparseLinear(nn.Module):
         self.bias = nn.Parameter(torch.tensor([bias for _, bias in units], dtype=torch.float64), requires_grad=False)
 
     def extra_repr(self) -> str:
+        """The numbers of inputs, units and connections."""
         return f"{self.size[1]} -> {self.size[0]}, {len(self.weights)} connections"
 
     @property
     def matrix(self) -> Tensor:
-        """W, sparse (outputs, inputs)."""
+        """W, a sparse float64 tensor (units, inputs)."""
         return torch.sparse_coo_tensor(self.connections, self.weights, self.size, check_invariants=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """The outputs, float64 (m, units), for inputs float64 (m, inputs)."""
         return (self.matrix @ inputs.T).T + self.bias
 
 
 class DeepMemorizingNetwork(nn.Sequential):
-    """A `Projection` and layers of `SparseLinear`, a ReLU between one and the next."""
+    """Corollary 1's network: a `Projection`, then `SparseLinear` layers with a ReLU between each two."""
 
     def __init__(self, direction: Tensor, linear: Sequence[SparseLinear]) -> None:
         between = [module for layer in linear for module in (layer, nn.ReLU())]
@@ -202,15 +212,16 @@ class DeepMemorizingNetwork(nn.Sequential):
 
     @property
     def linear(self) -> list[SparseLinear]:
+        """The layers of weights after the projection."""
         return [layer for layer in self if isinstance(layer, SparseLinear)]
 
     @property
     def width(self) -> int:
-        """Of the widest hidden layer."""
+        """The number of units in the widest hidden layer."""
         return max(layer.size[0] for layer in self.linear[:-1])
 
     def forward(self, points: Tensor) -> Tensor:
-        """Float64 (m,) at points as for `MemorizingNetwork`, in chunks."""
+        """The outputs, float64 (m,), at points as for `MemorizingNetwork`. Points are processed in chunks."""
         rows = max(1, VALUES // self.width)
         return torch.cat([super(DeepMemorizingNetwork, self).forward(some)[:, 0] for some in points.split(rows)])  # type: ignore[no-untyped-call]
 
@@ -218,15 +229,16 @@ class DeepMemorizingNetwork(nn.Sequential):
 def deep_memorizing_network(
     points: Tensor, targets: Tensor, depth: int, generator: torch.Generator | None = None
 ) -> MemorizingNetwork | DeepMemorizingNetwork:
-    """Corollary 1: a ReLU network of `depth` layers of weights that takes the targets at the points.
+    """Corollary 1: construct a ReLU network with `depth` layers of weights that maps the points to the targets.
 
-    The points' order along a direction is parted into depth - 2 intervals. What belongs to interval j is a sum of ramps
-    as in Theorem 1, in layer j + 1, that is 0 at both of the interval's ends. Its input is clipped to the interval, so
-    that it is 0 outside: a multiplexer, through which each point sees its own interval alone. Besides, a layer carries
-    the place along the direction and the sum of the intervals before, as its positive and its negative part.
+    The sorted projections are split into depth - 2 intervals. Layer j + 1 fits interval j by a sum of ramps, as in
+    Theorem 1, which is 0 at both ends of the interval. The ramps' input is clipped to the interval, so the sum is 0
+    outside: the network acts as a multiplexer, in which each point passes through its own interval alone. In addition,
+    a layer carries the projection, and the sum over earlier intervals as its positive and negative part.
 
-    Widest layer: ceil(n / (depth - 2)) + 6 units. Weights: d + 5 n + 21 depth at most. Depth 2 is Theorem 1's network.
-    Otherwise as `memorizing_network`. Raises `InputError` for a depth below 2, besides.
+    The widest layer has at most ceil(n / (depth - 2)) + 6 units, and the network at most d + 5 n + 21 depth weights.
+    Depth 2 is Theorem 1's network. Arguments and errors are the same as for `memorizing_network`; a depth below 2 also
+    raises `InputError`.
     """
     if not isinstance(depth, Integral) or depth < 2:
         raise InputError(f"depth must be a whole number from 2 on, not {depth}")
@@ -234,7 +246,7 @@ def deep_memorizing_network(
         return memorizing_network(points, targets, generator)
     line = _Line(points, targets, generator)
     start, intervals = line.first_threshold, depth - 2
-    places = line.along - start  # as the first layer computes them
+    places = line.along - start  # the same arithmetic as the first layer's
     parts = [part for part in places.tensor_split(intervals) if len(part)]
     ends = [float(left[-1] + (right[0] - left[-1]) / 2) for left, right in itertools.pairwise(parts)]
     edges = [0.0, *ends, 2 * float(places[-1])]
@@ -242,8 +254,8 @@ def deep_memorizing_network(
 
     first = SparseLinear(1, [({0: 1.0}, -start), ({0: 1.0}, -start - edges[1])])
     layers = [first]
-    carried, above, beyond = 0, 0, 1  # where a layer has the place, and by how much it exceeds the interval's ends
-    total: dict[int, float] = {}  # and the units and weights that add up to the sum so far
+    carried, above, beyond = 0, 0, 1  # units that hold the projection, and its excess over the interval's two ends
+    total: dict[int, float] = {}  # weights, by unit, that add up to the sum so far
     for index in range(intervals):
         units: list[Unit] = []
         if index + 1 < len(parts):
@@ -267,28 +279,28 @@ def deep_memorizing_network(
 
 def _finite(network: Network) -> Network:
     if not all(parameter.isfinite().all() for parameter in network.parameters()):
-        raise InputError("the network's weights overflow float64: scale points and targets to numbers of usual size")
+        raise InputError("the network's weights overflow float64: scale points and targets to moderate numbers")
     return network
 
 
 def project(points: Tensor, direction: Tensor) -> Tensor:
-    """<a, x> of each point, float64 (n,), by a sum that is the same bit for bit however many points there are."""
+    r"""$\langle a, x \rangle$ of each point, float64 (n,). Each result is bitwise independent of the other points."""
     return _projections(points.flatten(1), direction[None])[0]
 
 
 def _projections(points: Tensor, directions: Tensor) -> Tensor:
-    """Of points (n, d) along directions (k, d): float64 (k, n)."""
+    """The projections of points (n, d) onto directions (k, d): float64 (k, n)."""
     made = []
     for some in points.split(max(2, VALUES // directions.shape[1])):
         exact = some.double().contiguous()
-        if len(exact) == 1:  # several threads would share the sum over a row alone
+        if len(exact) == 1:  # several threads would split the sum over a single row
             exact = exact.expand(2, -1)
         made.append(torch.stack([(exact * direction).sum(dim=1)[: len(some)] for direction in directions]))
     return torch.cat(made, dim=1)
 
 
 class _Line:
-    """The different points in their order along a direction, and their targets: float64 (n,)."""
+    """The projections of the distinct points onto one direction, sorted, and their targets: float64 (n,)."""
 
     def __init__(self, points: Tensor, targets: Tensor, generator: torch.Generator | None) -> None:
         for what, given, least in (("points", points, 2), ("targets", targets, 1)):
@@ -298,7 +310,9 @@ class _Line:
         if targets.dim() != 1:
             raise InputError(f"targets must be (n,), one number for each point, not {tuple(targets.shape)}")
         if len(points) == 0 or len(points) != len(targets):
-            raise InputError(f"each point needs a target, and there must be one: not {len(targets)} for {len(points)}")
+            raise InputError(
+                f"each point needs one target, and one point is the least: not {len(targets)} for {len(points)}"
+            )
         if not targets.isfinite().all():
             raise InputError("targets must be finite numbers")
         directions = torch.randn(DIRECTIONS, points.shape[1], dtype=torch.float64, generator=generator)
@@ -325,19 +339,19 @@ class _Line:
 
     @property
     def first_threshold(self) -> float:
-        """Before all points, as far as they are apart in the mean."""
+        """A threshold before all points, at their mean distance."""
         extent = float(self.along[-1] - self.along[0]) / len(self.along)
         return float(self.along[0]) - (extent or abs(float(self.along[0])) or 1.0)
 
 
 def _between(first: float, points: Tensor) -> Tensor:
-    """A threshold before each point and after the one before it, float64 (n,); before the first one after `first`."""
+    """A threshold between each point and the previous one, float64 (n,). The first point's previous one is `first`."""
     before = torch.cat([torch.tensor([first], dtype=torch.float64), points[:-1]])
     return before + THRESHOLD_AT * (points - before)
 
 
 def _without_copies(points: Tensor, targets: Tensor, along: Tensor) -> Tensor:
-    """Where each different point stands first: int64. Copies have the same projection, bit for bit."""
+    """The index of each distinct point's first copy, int64. Copies have the same projection, bit for bit."""
     order = along.argsort(stable=True)
     alone = torch.ones(len(order), dtype=torch.bool)
     equal = along[order].diff() == 0
@@ -351,7 +365,7 @@ def _without_copies(points: Tensor, targets: Tensor, along: Tensor) -> Tensor:
         kept[index] = other == index
         if targets[other] != targets[index]:
             raise ConflictError(
-                f"no function fits points {other} and {index} both: they are equal and their targets are not; leave one"
+                f"no function fits both points {other} and {index}: they are equal, but their targets differ; leave one"
                 " out"
             )
     return kept.nonzero()[:, 0]

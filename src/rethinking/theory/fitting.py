@@ -1,11 +1,11 @@
-"""From a `KernelMachineConfig` to its result: features, bandwidth, solution, errors, and what is on disk.
+"""Carry out a `KernelMachineConfig`: features, bandwidth, solution, errors, and files on disk.
 
 runs/<id>/config.yaml            the resolved configuration
-          chosen.json            bandwidth and l2 term, with the held-out errors they were chosen by
+          chosen.json            the bandwidth and l2 term, with the held-out errors that chose them
           factor/                block rows of Cholesky's factor, until the run is finished
           solution.safetensors   coefficients, float64 (training images, classes)
-          result.json            written last: its presence means done
-runs/random_conv-sums-.../       the Gram matrix of random convolutional features so far, for all runs with them
+          result.json            written last: it marks the run as finished
+runs/random_conv-sums-.../       the Gram matrix of random convolutional features so far, which runs share
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ from rethinking.training.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
-LONG = 10.0  # seconds of factorizing from which on its speed is worth comparing
+LONG = 10.0  # seconds of factorizing; the speed of a shorter one is not measured
 
 
 def estimate_cost(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple[float, float]:
-    """What `fit` would do, and refuse about the data, the options, memory and disk: its `InputError` is raised here.
+    """The bytes of memory and the floating-point operations that `fit` needs.
 
-    Bytes of memory it takes, and its floating-point operations, less those of the filters that are summed or, as
-    `summed_by_then`, will be.
+    Filters that are summed already do not count. `summed_by_then` is the number of filters that earlier runs will have
+    summed. Raises `InputError` as `fit` does: for the data, the options, memory and disk.
     """
     data = sources.load_for(config)
     config = config.resolved(data)
@@ -83,14 +83,14 @@ def estimate_cost(config: KernelMachineConfig, summed_by_then: int = 0) -> tuple
 
 
 def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Solve as `config` says, or find the run that did; an interrupted one goes on.
+    """Solve the problem of `config`, resume an interrupted run, or return the finished one.
 
-    Raises `InputError` where the data, the options, memory or disk do not allow it, before any long work, as
-    `ConflictError` where equal images have different labels; `RunError` for damaged files, a full disk or a matrix that
-    cannot be factorized.
+    Raises `InputError`, before any long work, where the data, the options, memory or disk do not allow it; where equal
+    images have different labels it is a `ConflictError`. Raises `RunError` for damaged files, a full disk, or a matrix
+    that cannot be factorized.
     """
     if found := find(config):
-        _discard_matrices(found.path)  # where it was killed before it could
+        _discard_matrices(found.path)  # they remain where the run was killed at its very end
         return found
     data = sources.load_for(config)
     config = config.resolved(data)
@@ -123,13 +123,13 @@ def fit(config: KernelMachineConfig, begin: Steps = unwatched) -> TheoryResult:
 
 
 def _discard_matrices(run: Path) -> None:
-    """What a finished run no longer needs."""
+    """Delete the matrices, which a finished run does not need."""
     for name in ("factor", "sums"):
         shutil.rmtree(run / name, ignore_errors=True)
 
 
 class _Work:
-    """One run's steps; `seconds` has how long each took in this sitting."""
+    """The steps of one run. `seconds` holds the duration of each step in this process."""
 
     def __init__(
         self, config: KernelMachineConfig, problem: Problem, plan: memory.Plan, folder: RunDir, begin: Steps
@@ -151,7 +151,7 @@ class _Work:
             self._step = None
 
     def of_points(self) -> dict[str, Any]:
-        """With a kernel of pixels or Gabor features."""
+        """Solve with a kernel of the points' features."""
         train, test = self._features()
         kernel, chosen = self._kernel(train)
         if self.config.solution != "minimum_norm":
@@ -173,16 +173,16 @@ class _Work:
         return {"features": train.shape[1], **chosen, **facts, **errors, **checked}
 
     def random_conv(self, shared: Path) -> dict[str, Any]:
-        """With random convolutional features, whose Gram matrix goes on from where earlier runs brought it."""
+        """Solve with random convolutional features. Their Gram matrix continues from the sums of earlier runs."""
         filters = self.config.filters
         assert filters is not None, "checked with the configuration"
         with RunDir(shared).lock():
             gram, home = self._gram(shared), RunDir(shared)
-            if gram.filters > filters:  # what is summed stays, so fewer are summed for this run alone
+            if gram.filters > filters:  # sums never lose filters, so this run makes sums of its own
                 gram, home = self._gram(self.folder.path), self.folder
             step = f"summing over {filters:,} filters"
-            known = _numbers(home.path / "seconds.json", "delete that file; the time before is then not counted")
-            # Those of the last chunk are missing where it was killed just before they were written.
+            known = _numbers(home.path / "seconds.json", "delete that file; earlier time is then not counted")
+            # The last chunk's seconds are missing where the process was killed just before they were written.
             before = max((known[count] for count in known if int(count) <= gram.filters), default=0.0)
             began = time.perf_counter()
 
@@ -192,7 +192,7 @@ class _Work:
 
             gram.extend(filters, self.begin(step), kept)
             self.end()
-            self.seconds[step] = known.get(str(filters), before)  # of all sittings
+            self.seconds[step] = known.get(str(filters), before)  # over all processes
             solution, facts = self._solve(gram)
             return {"features": FEATURES * filters + 1, **facts, **self._errors(solution, gram.test_rows)}
 
@@ -202,7 +202,7 @@ class _Work:
         return FeatureGram(problem.train, problem.test, self.config.seed, folder, held, self.device)
 
     def _features(self) -> tuple[Tensor, Tensor]:
-        """Of training and test images, float32 (n, features), on the device."""
+        """The features of training and test images, float32 (n, features), on the device."""
         both = self.problem.train.to(self.device), self.problem.test.to(self.device)
         if self.config.features == "pixels":
             train, test = (images.flatten(1).float() / 255 for images in both)
@@ -223,7 +223,7 @@ class _Work:
                 median = median_distance(points, generator(self.config.seed, "pairs"))
                 kept |= {"bandwidth": median, "median_distance": median}
             if self.config.bandwidth == "search":
-                # By the true labels: with random ones the kernel stays the same.
+                # True labels choose it, so that random labels are fitted with the same kernel.
                 choice = choose_bandwidth(
                     points, self.problem.true_labels, self.problem.num_classes, median, self.begin
                 )
@@ -245,7 +245,7 @@ class _Work:
         place = self.folder.path / "factor" if self.plan.keep_factor else None
         begun_before = place is not None and place.exists()
         timed = _Timed(matrix)
-        making: dict[str, float] = {}  # seconds of making K, by the step that began with so many
+        making: dict[str, float] = {}  # seconds spent on rows of K when each step began
 
         def begin(step: str) -> Callable[[float], None]:
             making.setdefault(step, timed.seconds)
@@ -272,7 +272,7 @@ class _Work:
         return solution, facts
 
     def _errors(self, solution: Solution, test_rows: Callable[[int, int], Tensor]) -> dict[str, Any]:
-        """`test_rows` makes the kernel of some test images with all training images, float32."""
+        """The errors of a solution. `test_rows` computes a block of K between test and training images, float32."""
         problem = self.problem
         wrong = solution.values.argmax(dim=1).cpu() != problem.labels
         facts: dict[str, Any] = {"train_error": float(wrong.double().mean()), "test_error": None}
@@ -288,7 +288,7 @@ class _Work:
         return facts
 
     def _chosen(self) -> dict[str, Any]:
-        path, what_to_do = self.folder.path / "chosen.json", "delete that file, and the same command chooses anew"
+        path, what_to_do = self.folder.path / "chosen.json", "delete that file, and the same command chooses again"
         chosen = files.read_json(path, what_to_do) or {}
         if not all(isinstance(chosen.get(name, 0.0), float) for name in ("bandwidth", "median_distance", "ridge")):
             raise RunError(f"{path} is damaged: {what_to_do}")
@@ -299,7 +299,7 @@ class _Work:
 
 
 def _numbers(path: Path, what_to_do: str) -> dict[str, float]:
-    """A file of seconds by numbers of filters; empty where there is none. Raises `RunError`."""
+    """The seconds in a file by number of filters; empty without the file. Raises `RunError` where it is damaged."""
     known = files.read_json(path, what_to_do) or {}
     if not all(count.isdecimal() and isinstance(seconds, float) for count, seconds in known.items()):
         raise RunError(f"{path} is damaged: {what_to_do}")
@@ -307,7 +307,7 @@ def _numbers(path: Path, what_to_do: str) -> dict[str, float]:
 
 
 class _Timed:
-    """A matrix, and the seconds that went into making its rows."""
+    """A matrix that counts the seconds spent on its rows."""
 
     def __init__(self, matrix: SymmetricMatrix) -> None:
         self._matrix = matrix
@@ -322,7 +322,7 @@ class _Timed:
 
 
 def _home_of_sums(config: KernelMachineConfig, data: sources.ImageData, own: Path) -> Path:
-    """The folder of the sums over filters: all runs', or where those are over more filters already its own."""
+    """The folder of the sums over filters: the shared one, or the run's own where that has more filters already."""
     shared = sums_folder(config, data.fingerprint)
     return own if summed(shared / "sums") > (config.filters or 0) > 0 else shared
 

@@ -1,14 +1,15 @@
-"""Section 5's Gabor wavelet features of images: the modulus of the filtered image, averaged over small windows.
+r"""Section 5's Gabor wavelet features of images: the modulus of the filtered image, averaged over small windows.
 
-A wavelet is exp(-(u^2 + (ASPECT v)^2) / (2 sigma^2)) exp(2 pi i u / wavelength), with u along its direction and v
-across it. Of each, cosine and sine are the two halves of one response, whose modulus does not change where a stroke
-moves by less than a wavelength. The cosine has its mean taken out, and both have length 1, as the features of an image
-have in the end.
+A wavelet of wavelength $\lambda$ and aspect $\gamma$ is
+$\exp(-(u^2 + (\gamma v)^2) / (2 \sigma^2)) \exp(2 \pi i u / \lambda)$,
+with u along its direction and v across it. Cosine and sine are the two parts of one response. Its modulus hardly
+changes when a stroke moves by less than a wavelength. The cosine's mean is removed, and both parts have length 1. The
+feature vector of an image also has length 1.
 
-The paper does not state its bank. Here sigma = 0.56 wavelengths, which is a bandwidth of one octave, and the aspect 0.5
-are those of Petkov & Kruizinga 1997 ("Computational models of visual neurons specialised in the detection of periodic
-and aperiodic oriented visual stimuli", section 2), fitted to simple cells; eight directions as there; wavelengths from
-4 pixels on, half an octave apart. Windows, wavelengths and the length of 1 were chosen on held-out training images.
+The paper does not state its bank. Here sigma = 0.56 wavelengths, a bandwidth of one octave, the aspect 0.5 and the
+eight directions are from Petkov & Kruizinga 1997 ("Computational models of visual neurons specialised in the detection
+of periodic and aperiodic oriented visual stimuli", section 2), who fitted them to simple cells. Wavelengths start at
+4 pixels, half an octave apart. Windows, wavelengths and the length of 1 were chosen on held-out training images.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IMAGES = 256  # taken at a time
+IMAGES = 256  # are filtered at a time
 
 
 @dataclass(frozen=True)
 class GaborBank:
-    """The features' parameters, lengths in pixels."""
+    """The parameters of the features. Lengths are in pixels."""
 
     orientations: int = 8
     wavelengths: tuple[float, ...] = (4.0, 5.7, 8.0)
-    sigma: float = 0.56  # of a wavelength
+    sigma: float = 0.56  # in wavelengths
     aspect: float = 0.5
     window: int = 6
     stride: int = 3
 
     def wavelets(self) -> list[Tensor]:
-        """Cosines, then sines, of each wavelength: float32 (2 orientations, 1, side, side)."""
+        """The cosines, then the sines, of each wavelength: float32 (2 * orientations, 1, side, side)."""
         return [self._of_wavelength(wavelength) for wavelength in self.wavelengths]
 
     def _of_wavelength(self, wavelength: float) -> Tensor:
@@ -56,16 +57,17 @@ class GaborBank:
         return (both / lengths[:, None, None])[:, None].float()
 
     def features(self, images: Tensor, advanced: Callable[[float], None] = lambda share: None) -> Tensor:
-        """Float32 (n, channels * wavelengths * orientations * windows), each row of length 1.
+        """The features of images, uint8 (n, channels, height, width).
 
-        images: uint8 (n, channels, height, width). `advanced` is told the share of the images that is done.
+        Returns float32 (n, channels * wavelengths * orientations * windows), each row of length 1. `advanced` receives
+        the finished share of the images, 0-1.
         """
         if not len(images):
             return self.features(images.new_zeros(1, *images.shape[1:]))[:0]
         wavelets = [wavelet.to(images.device) for wavelet in self.wavelets()]
         made = []
         for some in images.split(IMAGES):
-            single = some.flatten(0, 1)[:, None].float() / 255  # each channel for itself
+            single = some.flatten(0, 1)[:, None].float() / 255  # each channel alone
             scales = [self._pooled(F.conv2d(single, wavelet, padding=wavelet.shape[-1] // 2)) for wavelet in wavelets]
             made.append(F.normalize(torch.cat(scales, dim=1).reshape(len(some), -1)))
             advanced(min(1.0, len(made) * IMAGES / len(images)))

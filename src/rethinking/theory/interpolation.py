@@ -1,4 +1,4 @@
-"""Section 5: the solution of K a = y, which fits every training label exactly and of all that do has the least norm."""
+r"""Section 5's solution of $K a = y$. Of all functions that fit every training label, it has the least norm."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ from rethinking.theory.cholesky import (
 )
 from rethinking.theory.kernels import Kernel, KernelMatrix, kernel_sum
 
-TOLERANCE = 1e-4  # of the largest residual, where targets are 0 and 1
-EXACT = 1e-3  # and of that with the kernel in float64, whose entries float32 rounds
-CHECKED = 2048  # points whose residual is looked at in float64
+TOLERANCE = 1e-4  # on the largest residual, for targets 0 and 1
+EXACT = 1e-3  # on the largest residual with the kernel in float64, whose entries float32 rounds
+CHECKED = 2048  # points whose residual is checked in float64
 MOST_REFINEMENTS = 30
-PATIENCE = 4  # steps of refinement that may pass without a smaller residual
-JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # of the mean of K's diagonal, tried in this order
+PATIENCE = 4  # steps of refinement without a smaller residual before it stops
+JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # relative to the mean of K's diagonal, tried in this order
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Of (K + ridge) a = y.
+    r"""A solution of $(K + ridge \cdot I) a = y$.
 
     coefficients: a, float64 (n, outputs)
-    values: K a, float64 (n, outputs), K made anew
-    jitter: what was added besides to the matrix that was factorized, because it is not positive definite in float32, or
-        so nearly singular that refinement does not settle;
-        refinement takes its effect out again, unless `residual` says that K itself has no solution: then this is that
-        of K + ridge + jitter
-    residual: the largest |K a + ridge a - y|, of K as float32 has it (`residual_in_float64` is that of the kernel)
-    norm: sqrt(trace(a' K a)), of f in the kernel's space over all outputs; with a linear kernel that of the weights;
-        None where `residual` says that this is no solution, as a then grows with the inverse of jitter
-    refinements: steps of refinement taken after the first solution
+    values: K a, float64 (n, outputs), with K computed again
+    jitter: a number added to the diagonal before factorization, where K in float32 is not positive definite, or so
+        nearly singular that refinement does not converge. Refinement removes its effect. Where K itself has no
+        solution, as `residual` then shows, the solution is that of K + ridge + jitter
+    residual: the largest |K a + ridge a - y|, with K in float32 (`residual_in_float64` uses the exact kernel)
+    norm: $\sqrt{tr(a^T K a)}$, the norm of f in the kernel's space over all outputs; for a linear kernel, the norm of
+        the weights. None where `residual` shows that K has no solution: a then grows with the inverse of jitter
+    refinements: steps of refinement after the first solution
     """
 
     coefficients: Tensor
@@ -68,12 +67,12 @@ def solve(
     held: float = math.inf,
     begin: Steps = unwatched,
 ) -> Solution:
-    """Solve (K + ridge) a = y for y float (n, outputs): Cholesky in float32 by block rows, then refinement.
+    r"""Solve $(K + ridge \cdot I) a = y$ for float y (n, outputs): Cholesky in float32 by block rows, then refinement.
 
-    The factor's block rows stay in memory up to `held` bytes. With a `folder` each is kept there as well, from where an
-    interrupted solution goes on; without one memory holds them all.
+    Up to `held` bytes of the factor stay in memory. With a `folder`, each block row is also written there, and an
+    interrupted solution resumes from it. Without a `folder`, memory holds all block rows.
 
-    Raises `InputError` for a ridge below 0, `RunError` where K cannot be factorized.
+    Raises `InputError` for a ridge that is negative or not finite, and `RunError` where K cannot be factorized.
     """
     if ridge < 0 or not math.isfinite(ridge):
         raise InputError(f"the l2 term must be a number from 0 on, not {ridge:g}")
@@ -81,7 +80,7 @@ def solve(
     for factor, jitter in _factors(matrix, ridge, folder, held, begin):
         refined = _refine(matrix, factor, wanted, ridge, begin)
         settled = refined.residual < TOLERANCE
-        if jitter and not settled:  # K itself has no solution, or none within reach
+        if jitter and not settled:  # K itself has no solution, or refinement cannot reach it
             refined = _refine(matrix, factor, wanted, ridge + jitter, begin)
             settled = refined.residual < TOLERANCE
         left = float((wanted - refined.values - ridge * refined.coefficients).abs().max())
@@ -91,8 +90,8 @@ def solve(
             break
     if found is None:
         raise RunError(
-            f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added; some"
-            " points are too close to each other for this kernel"
+            f"the kernel matrix cannot be factorized in float32, even with {JITTERS[-1]:g} of its diagonal added: some"
+            " points are too close to each other for this kernel; leave some out or take another kernel"
         )
     (coefficients, values, _, refinements), jitter = found
     norm = math.sqrt(max(0.0, float((coefficients * values).sum()))) if residual < TOLERANCE else None
@@ -100,7 +99,7 @@ def solve(
 
 
 class _Refined(NamedTuple):
-    """Coefficients, K times them, the largest residual and the steps it took."""
+    """The coefficients, K times the coefficients, the largest residual, and the number of steps."""
 
     coefficients: Tensor
     values: Tensor
@@ -109,10 +108,10 @@ class _Refined(NamedTuple):
 
 
 def _refine(matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: float, begin: Steps) -> _Refined:
-    """Solve (K + ridge) a = y, each output for itself.
+    """Solve (K + ridge) a = y for each output separately, by conjugate gradients.
 
-    Conjugate gradients with the float32 factor as preconditioner: one step where the factor is as good as exact, a
-    few more where K is close to singular. K is made anew in each, and sums are in float64.
+    The float32 factor is the preconditioner. One step suffices where the factor is nearly exact; a few more are needed
+    where K is close to singular. Each step computes K again, with sums in float64.
     """
     coefficients, values = torch.zeros_like(wanted), torch.zeros_like(wanted)
     best = _Refined(coefficients, values, math.inf, 0)
@@ -123,7 +122,7 @@ def _refine(matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: floa
         product = multiply(matrix, direction, begin("refining" if step else "solving"))
         curvature = (direction * (product + ridge * direction)).sum(dim=0)
         energy = (residual * solved).sum(dim=0)
-        # An output that is solved to the last digit has no direction left.
+        # An output that is solved exactly has no direction left.
         length = torch.where(curvature > 0, energy / curvature, 0.0)
         coefficients = coefficients + length * direction
         values = values + length * product
@@ -142,11 +141,11 @@ def _refine(matrix: SymmetricMatrix, factor: Blocks, wanted: Tensor, ridge: floa
 def _factors(
     matrix: SymmetricMatrix, ridge: float, folder: Path | None, held: float, begin: Steps
 ) -> Iterator[tuple[Blocks, float]]:
-    """Cholesky's factors of K + ridge + jitter that there are, and the jitter, from the smallest on.
+    """Cholesky's factors of K + ridge + jitter that exist, with their jitter, in rising order of jitter.
 
-    Asked for the next, the one before was of no use, which is not found out again; the last must do.
+    The caller asks for the next factor where the last one was useless. A marker on disk saves a second try.
     """
-    diagonal = matrix.rows(0).diagonal()  # as far as the first block tells
+    diagonal = matrix.rows(0).diagonal()  # the first block stands for the whole diagonal
     for relative in JITTERS:
         kept = None if folder is None else folder / f"jitter-{relative:g}"
         if kept is not None and (kept / "useless").exists():
@@ -161,21 +160,21 @@ def _factors(
                 return
         factor.discard()
         if kept is not None:
-            with contextlib.suppress(OSError):  # where it cannot be written it is found out again
+            with contextlib.suppress(OSError):  # without the marker, the next process only tries once more
                 kept.mkdir(parents=True, exist_ok=True)
                 (kept / "useless").touch()
 
 
 @dataclass(frozen=True)
 class Interpolant:
-    """f(x) = sum_i a_i k(x, x_i), for points float32 (n, features)."""
+    r"""The function $f(x) = \sum_i a_i k(x, x_i)$ of points $x_i$, float32 (n, features)."""
 
     kernel: Kernel
     points: Tensor
     solution: Solution
 
     def __call__(self, points: Tensor) -> Tensor:
-        """f at float32 (m, features), float64 (m, outputs)."""
+        """The values of f, float64 (m, outputs), at points float32 (m, features)."""
         return kernel_sum(self.kernel, self.points, self.solution.coefficients, points)
 
 
@@ -189,13 +188,13 @@ def interpolate(
     held: float = math.inf,
     begin: Steps = unwatched,
 ) -> Interpolant:
-    """`solve` for the kernel matrix of `points`, whose residual is that of K computed anew in blocks.
+    """Fit targets, (n, outputs), at points, float32 (n, features), with `solve`.
 
-    Raises `ConflictError` where equal points have different targets and there is no ridge, so that no solution exists.
+    Raises the errors of `solve`, and `ConflictError` where equal points have different targets and there is no ridge.
     """
     if not ridge and (pair := conflicting_points(points, targets)):
         raise ConflictError(
-            f"no function fits points {pair[0]} and {pair[1]} both: they are equal and their targets are not; leave one"
+            f"no function fits both points {pair[0]} and {pair[1]}: they are equal, but their targets differ; leave one"
             " out"
         )
     solution = solve(KernelMatrix(kernel, points), targets, ridge, folder=folder, held=held, begin=begin)
@@ -205,7 +204,7 @@ def interpolate(
 def residual_in_float64(
     kernel: Kernel, points: Tensor, solution: Solution, targets: Tensor, generator: torch.Generator
 ) -> float:
-    """The largest |K a + ridge a - y| of `CHECKED` points drawn at random, with the kernel in float64."""
+    """The largest |K a + ridge a - y| at `CHECKED` random points, with the kernel in float64."""
     some = torch.randperm(len(points), generator=generator)[:CHECKED].to(points.device)
     values = solution.ridge * solution.coefficients[some]
     for start, end in spans(len(points)):
@@ -220,7 +219,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def conflicting_points(points: Tensor, targets: Tensor) -> tuple[int, int] | None:
-    """Two equal points with different targets, the first there are; None where every point has one target."""
+    """The indices of the first two equal points with different targets; None where there are none."""
     first: dict[bytes, int] = {}
     for index, (point, target) in enumerate(zip(points.cpu().numpy(), targets.cpu().numpy(), strict=True)):
         other = first.setdefault((point + 0).tobytes(), index)  # -0.0 is 0.0

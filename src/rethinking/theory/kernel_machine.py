@@ -1,4 +1,4 @@
-"""What a kernel machine of Section 5 is made of: `KernelMachineConfig` and its check."""
+"""The configuration of a kernel machine of Section 5, `KernelMachineConfig`, and its checks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SOLUTIONS = ("minimum_norm", "sgd", "random_centres", "wrong_on_test", "hessian"
 
 @dataclass(frozen=True, kw_only=True)
 class KernelMachineConfig(TheoryConfig):
-    """One solution on one data set. Raises `InputError` for values that are wrong.
+    """One kernel machine on one data set. Raises `InputError` for wrong values.
 
-    features: the images' pixels from 0 to 1, Gabor wavelets, or random convolutional features
-    filters: of random convolutional features, which have a linear kernel
-    bandwidth: of the Gaussian kernel: "search" on held-out training images and their true labels, "median" distance, or
-        a number
-    l2: the term added to K's diagonal, or "search"
-    solution: of all functions that fit the training set exactly, which (see `fitting`)
-    memory_limit: GiB that the process may take; None for what the machine has free
+    features: pixels from 0 to 1, Gabor wavelets, or random convolutional features
+    filters: the number of random convolutional filters; their features have a linear kernel
+    bandwidth: the Gaussian kernel's: "search" on held-out training images with true labels, the "median" distance, or a
+        number in the features' units
+    l2: the number added to K's diagonal, or "search"
+    solution: which function that fits the training set exactly: the one of least norm, or another (see `minimum_norm`)
+    memory_limit: GiB that the process may take; None for nine tenths of the free memory
     """
 
     task: ClassVar[str] = "kernel_machines"
@@ -75,7 +75,7 @@ class KernelMachineConfig(TheoryConfig):
             raise InputError("filters are for random_conv features, and those need them")
         if self.features == "random_conv":
             object.__setattr__(self, "kernel", "linear")
-        if self.kernel == "linear":  # which has no bandwidth
+        if self.kernel == "linear":  # without a bandwidth
             object.__setattr__(self, "bandwidth", "search")
         if self.solution != "minimum_norm" and self.l2:
             raise InputError(f"{self.solution} fits the labels exactly and has no l2 term; leave l2 out")
@@ -86,10 +86,12 @@ class KernelMachineConfig(TheoryConfig):
 
     @property
     def name(self) -> str:
+        """Features, number of filters and solution, as the folder's name has them."""
         return "-".join([self.features, *([f"{self.filters}"] if self.filters else []), self.solution])
 
     @property
     def words(self) -> list[str]:
+        """What sets the run apart from others on the same data, for people to read."""
         words = [self.features.replace("_", " ")]
         if self.filters:
             words.append(f"{self.filters:,} filters")
@@ -100,6 +102,7 @@ class KernelMachineConfig(TheoryConfig):
         return [*words, *super().words, *(["l2"] if self.l2 else [])]
 
     def resolved(self, data: sources.ImageData) -> Self:
+        """The configuration with its device. Raises `InputError` where the data has too few images or patches."""
         resolved = super().resolved(data)
         if self.filters is not None:
             convolutional.check_filters(data.image_shape, self.train_subset or len(data.train), self.filters)
@@ -107,7 +110,7 @@ class KernelMachineConfig(TheoryConfig):
 
 
 def sums_folder(config: KernelMachineConfig, fingerprint: str) -> Path:
-    """Where the Gram matrix of random convolutional features is summed: the same for any number of filters."""
+    """The folder of the sums over random convolutional filters, which does not depend on their number."""
     identity = {"fingerprint": fingerprint, "train_subset": config.train_subset, "seed": config.seed}
     return Path(config.runs_dir) / f"random_conv-sums-seed{config.seed}-{digest(identity)}"
 

@@ -1,17 +1,16 @@
-"""Somebody's own measure of a trained network. This is the door for further measures.
+"""Your own measure of a trained network: the place to add measures.
 
-A measure is a function of a trained network in evaluation mode and the training set as it was trained on, which returns
-numbers by name:
+A measure is a function of a trained network in evaluation mode and of its training set. It returns numbers by name:
 
     def largest_weight(network, images, labels):
         return {"largest weight": max(p.abs().max().item() for p in network.parameters())}
 
-network: on the CPU, in float32; images: float32 (n, channels, height, width); labels: int64 (n,). An experiment asks
-for it with `MeasureConfig.of(network_config, measure="FILE.py:largest_weight")`, which has a folder of its own beside
-the network's.
+The network is on the CPU, in float32. `images` is float32 (n, channels, height, width) and `labels` int64 (n,), both as
+they were trained on. An experiment requests the measure by
+`MeasureConfig.of(network_config, measure="FILE.py:largest_weight")`. The measurement has its own folder:
 
-runs/<id>/config.yaml   the resolved configuration, the network's in it
-          result.json   written last: its presence means done
+    runs/<id>/config.yaml   the resolved configuration, with the network's inside
+              result.json   written last: it marks the run as finished
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ MEASURES: registry.Registry[Measure] = registry.Registry("measure", "rethinking.
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig(MeasurementConfig):
-    """What somebody's own function measures of a network.
+    """Your own measure of one network.
 
     measure: `FILE.py:FUNCTION`, `package.module:FUNCTION`, or the name of an entry point `rethinking.measures`
-    measure_digest: of a resolved configuration, SHA-256 of the function's source
+    measure_digest: SHA-256 of the function's source, in a resolved configuration
     """
 
     task: ClassVar[str] = "own_measures"
@@ -58,32 +57,41 @@ class MeasureConfig(MeasurementConfig):
 
     @property
     def name(self) -> str:
+        """The function's name and the network's, as the folder's name has them."""
         return f"{self.measure.rpartition(':')[2]}-{registry.plain(self.network.model_name)}"
 
     @property
     def words(self) -> list[str]:
+        """The function's name in words."""
         return [self.measure.rpartition(":")[2].replace("_", " ")]
 
     def resolved(self, data: sources.ImageData) -> MeasureConfig:
+        """The configuration with the resolved network and the digest of the function's source.
+
+        Raises `InputError` where there is no such function, or the network does not fit the data.
+        """
         digest = digest_of_source(MEASURES.find(self.measure))
         return replace(super().resolved(data), measure=registry.absolute(self.measure), measure_digest=digest)
 
     def identity(self) -> dict[str, Any]:
+        """The network's identity, and the measure without the folder of its file."""
         return super().identity() | {"measure": registry.without_folder(self.measure)}
 
 
 def estimate_cost(config: MeasureConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and operations, as far as that is known. Raises `InputError` as `measure` does."""
+    """The bytes of memory a measurement needs, and 0 operations: their number is unknown.
+
+    Raises `InputError` where there is no such function, or the network does not fit the data.
+    """
     data = sources.load_for(config)
     images, run = footprint(_with_images(config.resolved(data).network), data)
     return LIBRARIES + 2.0 * images + run, 0.0
 
 
 def measure(config: MeasureConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Measure the network, trained where it is not yet, or find the run that did.
+    """Measure the network, or return the finished measurement. An untrained network is trained first.
 
-    Raises `InputError` where the function fails or returns something else than finite numbers by name, and what `train`
-    raises.
+    Raises `InputError` where the function fails or does not return finite numbers by name, and the errors of `train`.
     """
     if found := find(config):
         return found
@@ -105,7 +113,7 @@ def measure(config: MeasureConfig, begin: Steps = unwatched) -> TheoryResult:
 
 
 def _with_images(network: ExperimentConfig) -> ExperimentConfig:
-    """With all images in memory, as a measure is given them."""
+    """The configuration with all images in memory, which a measure receives as one tensor."""
     return replace(network, images_in_memory="always")
 
 
@@ -114,7 +122,7 @@ def _measured(
 ) -> dict[str, float]:
     try:
         numbers = function(network, images, labels)
-    except Exception as error:  # whatever somebody else's function raises
+    except Exception as error:  # the user's function may raise anything
         raise InputError(f"{config.measure} fails: {in_one_line(error)}") from error
     if not isinstance(numbers, Mapping):
         raise InputError(f"{config.measure} must return numbers by name, not {type(numbers).__name__}")
@@ -122,7 +130,7 @@ def _measured(
     for name, value in numbers.items():
         try:
             found[str(name)] = float(value.detach() if isinstance(value, torch.Tensor) else value)
-        except (TypeError, ValueError, RuntimeError):  # the last of a tensor with several values
+        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several values
             found[str(name)] = math.nan
         if not math.isfinite(found[str(name)]):
             raise InputError(f"{config.measure} must return finite numbers by name; '{name}' is {value!r:.100}")

@@ -1,7 +1,7 @@
-"""From a `ComplexityConfig` to its result: the measures of `complexity` of a trained network.
+"""Carry out a `ComplexityConfig`: apply the measures of `complexity` to a trained network.
 
-runs/<id>/config.yaml   the resolved configuration, the network's in it
-          result.json   written last: its presence means done
+runs/<id>/config.yaml   the resolved configuration, with the network's inside
+          result.json   written last: it marks the run as finished
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from rethinking.training.networks import input_shape, untrained
 from rethinking.training.preparation import plain_training_set
 from rethinking.training.run_dir import RunDir
 
-RADIUS = 0.01  # of the ball in which the sharpest point is looked for, relative to the norm of all weights
-SHARPNESS_IMAGES = 500  # the first of the training set, whose loss is looked at
-PERCENTILE = 10  # of the margins, the one that stands for all
+RADIUS = 0.01  # of the ball in which `sharpness` searches, relative to the norm of all weights
+SHARPNESS_IMAGES = 500  # `sharpness` uses the first training images
+PERCENTILE = 10  # of the margins, which stands for all of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComplexityConfig(MeasurementConfig):
-    """What a trained network is like. Raises `InputError` for a radius that is not positive.
+    """The measures of one trained network. Raises `InputError` for a radius that is not positive.
 
-    radius: of the ball in which `sharpness` looks, relative to the norm of all weights
-    run: the folder of the finished run, whose name is then part of the question; without it, that of the network's
-        configuration, trained where it is not yet
+    radius: of the ball in which `sharpness` searches, relative to the norm of all weights
+    run: the folder of a finished run to measure; its name then belongs to the identity. Without it, the network of the
+        configuration is measured, and trained first where necessary
     """
 
     task: ClassVar[str] = "measures"
@@ -76,25 +76,33 @@ class ComplexityConfig(MeasurementConfig):
 
     @property
     def name(self) -> str:
+        """The network's name behind "complexity", as the folder's name has them."""
         return f"complexity-{self.network.model_name}"
 
     @property
     def words(self) -> list[str]:
+        """The word "measures", which sets the run apart from the network's."""
         return ["measures"]
 
     def identity(self) -> dict[str, Any]:
+        """The network's identity and the radius, and the folder's name where a run is given by its folder."""
         run = {} if self.run is None else {"run": Path(self.run).name}
         return super().identity() | run
 
     def resolved(self, data: sources.ImageData) -> ComplexityConfig:
-        """A finished run's configuration is resolved, perhaps for a device that is not here."""
+        """The configuration with the resolved network. A finished run's is resolved already, perhaps on another device.
+
+        Raises `InputError` where the network does not fit the data.
+        """
         return super().resolved(data) if self.run is None else self
 
     @classmethod
     def of_run_folder(cls, path: Path, dataset: str | None = None, data_root: str | None = None) -> ComplexityConfig:
-        """Of the network in the folder of a finished run, `dataset` being where its data lies now, if elsewhere.
+        """The measures of the network in a finished run's folder.
 
-        Raises `InputError` where the folder is not that of a trained network, or its run is not finished.
+        dataset, data_root: where its data lies now, if it has moved
+
+        Raises `InputError` where `path` is not the folder of a trained network, or its run is not finished.
         """
         if not path.is_dir():
             raise InputError(f"there is no run folder {path}")
@@ -102,7 +110,7 @@ class ComplexityConfig(MeasurementConfig):
             raise InputError(f"{path} is not the folder of a trained network")
         config = ExperimentConfig.from_yaml(path / "config.yaml")
         if not RunDir(path).is_finished:
-            raise InputError(f"{path} is not finished; train.py --config {path / 'config.yaml'} goes on with it")
+            raise InputError(f"{path} is not finished; train.py --config {path / 'config.yaml'} resumes it")
         if dataset is not None or data_root is not None:
             config = replace(config, dataset=dataset or config.dataset, data_root=data_root or config.data_root)
         return cls.of(replace(config, runs_dir=str(path.parent)), run=str(path))
@@ -111,13 +119,16 @@ class ComplexityConfig(MeasurementConfig):
 def measures(
     model: nn.Module, initial: nn.Module, images: Batches, radius: float, advanced: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Everything that `complexity` measures, of a network and the training set it was trained on.
+    """All measures of `complexity` for a network on its own training set, by name.
 
-    margins: their percentiles from 0 to 100; margin: the 10th; normalized_margin: by the product of spectral norms.
-    These and the training loss, in nats, are of outputs in float32, all else is in float64; sharpness is in nats.
+    initial: the untrained network; radius: for `sharpness`. `advanced` receives the finished share of the work, 0-1.
+
+    "margins" holds the percentiles 0 to 100, "margin" the 10th, and "normalized_margin" the 10th divided by the product
+    of spectral norms. Margins and the training loss come from float32 outputs, everything else from float64. Losses and
+    sharpness are in nats.
     """
-    few, labels = next(images.in_order(SHARPNESS_IMAGES))
-    image_shape = (few.shape[1], few.shape[2], few.shape[3])
+    sample, labels = next(images.in_order(SHARPNESS_IMAGES))
+    image_shape = (sample.shape[1], sample.shape[2], sample.shape[3])
     outputs = _outputs(model, images, lambda share: advanced(0.3 * share))
     percentiles = torch.quantile(
         complexity.margins(outputs, images.labels).double(), torch.linspace(0, 1, 101).double()
@@ -133,7 +144,7 @@ def measures(
         "spectral_product": product,
         "path_norm": complexity.path_norm(model, image_shape),
         "distance": complexity.distance_from_initialization(model, initial),
-        "sharpness": complexity.sharpness(model, few, labels, radius),
+        "sharpness": complexity.sharpness(model, sample, labels, radius),
         "margins": percentiles.tolist(),
         "spectral_norms": spectral,
     }
@@ -143,7 +154,7 @@ def measures(
 
 @torch.no_grad()
 def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None]) -> Tensor:
-    """In evaluation mode, float32 (n, classes)."""
+    """The outputs in evaluation mode, float32 (n, classes)."""
     found: list[Tensor] = []
     for batch, _ in images.in_order(BATCH_SIZE):
         found.append(model.eval()(batch))
@@ -152,7 +163,7 @@ def _outputs(model: nn.Module, images: Batches, advanced: Callable[[float], None
 
 
 def estimate_cost(config: ComplexityConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
+    """The bytes of memory and the operations that `measure` needs. Raises `InputError` as `measure` does."""
     data = sources.load_for(config)
     network = config.resolved(data).network
     images, run = footprint(network, data)
@@ -161,16 +172,16 @@ def estimate_cost(config: ComplexityConfig) -> tuple[float, float]:
     basis = 2 * 8 * complexity.ITERATIONS * max(math.prod(inputs) for _, inputs in layers)  # Lanczos'
     memory = LIBRARIES + 2 * images + max(basis, 2 * run * max(1.0, SHARPNESS_IMAGES / network.batch_size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.double()(torch.zeros(1, *shape, dtype=torch.float64))  # whose products the counter knows, all of them
+        model.double()(torch.zeros(1, *shape, dtype=torch.float64))  # the counter knows all float64 products
     forward = float(counter.get_total_flops())
     passes = (network.train_subset or len(data.train)) + 2 * 4 * complexity.ASCENTS * SHARPNESS_IMAGES  # in float64
     return memory, forward * passes
 
 
 def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Measure the network, trained where it is not yet, or find the run that did.
+    """Measure the network, or return the finished measurement. An untrained network is trained first.
 
-    Raises `InputError` where the data is not what it was trained on, and what `train` raises.
+    Raises `InputError` where the network was trained on other data, and the errors of `train`.
     """
     if found := find(config):
         return found
@@ -179,7 +190,7 @@ def measure(config: ComplexityConfig, begin: Steps = unwatched) -> TheoryResult:
     network = config.network
     (run,) = [RunDir(Path(config.run)).result(network)] if config.run else trained_for(config, begin)
     if run.result["provenance"]["fingerprint"] != data.fingerprint:
-        raise InputError(f"{run.path} was trained on other data than {data.name}; --dataset says where its own lies")
+        raise InputError(f"{run.path} was trained on other data than {data.name}; give its own with --dataset")
     folder = run_dir(config, data)
     with at_work(folder, config) as found:
         if found:

@@ -1,10 +1,9 @@
-"""From a `MemorizationConfig` to its result: a network of Theorem 1 or Corollary 1 on images, noise or close points.
+"""Carry out a `MemorizationConfig`: a network of Theorem 1 or Corollary 1 on images, noise or close points.
 
-runs/<id>/config.yaml   the resolved configuration
-          result.json   written last: its presence means done
+    runs/<id>/config.yaml   the resolved configuration
+              result.json   written last: it marks the run as finished
 
-The network itself is not kept: it is written down again in seconds, on the CPU. What it says of its points is computed
-on the device.
+The network itself is not kept, since the CPU constructs it again in seconds. Its outputs are computed on the device.
 """
 
 from __future__ import annotations
@@ -48,12 +47,13 @@ POINTS = ("images", "gaussian", "pairs")
 
 @dataclass(frozen=True, kw_only=True)
 class MemorizationConfig(TheoryConfig):
-    """One network that memorizes. Raises `InputError` for values that are wrong.
+    """One network that memorizes. Raises `InputError` for wrong values.
 
-    points: the training images with pixels from 0 to 255; Gaussian noise, as many points of as many dimensions; or half
-        of the images and beside each a point at the distance `gap`, with a label of its own
-    gap: of pairs, Euclidean, in units of the largest pixel
-    depth: layers of weights: 2 for Theorem 1, more for Corollary 1
+    points: "images": the training images with pixels from 0 to 255; "gaussian": as many points of Gaussian noise, of
+        the same dimension; "pairs": half of the images, each with a second point at the distance `gap` and another
+        label
+    gap: the Euclidean distance of a pair, in units of the largest pixel
+    depth: the number of layers of weights: 2 for Theorem 1, more for Corollary 1
     """
 
     task: ClassVar[str] = "memorization"
@@ -83,24 +83,27 @@ class MemorizationConfig(TheoryConfig):
         if self.depth < 2:
             raise InputError(f"depth must be a whole number from 2 on, not {self.depth}")
         if (self.points == "pairs") != (self.gap is not None):
-            raise InputError("a gap is for points in pairs, and those need one")
+            raise InputError("points 'pairs' need a gap, and only they take one")
         if self.gap is not None and not 0 < self.gap < math.inf:
             raise InputError(f"gap must be a positive number, not {self.gap:g}")
 
     @property
     def name(self) -> str:
+        """Points and depth, as the folder's name has them."""
         return f"memorizing_{self.points}-depth{self.depth}"
 
     @property
     def words(self) -> list[str]:
+        """What sets the run apart from others on the same data, for people to read."""
         apart = [] if self.gap is None else [f"{self.gap:g} apart"]
         return [f"memorizing {self.points}", *apart, f"depth {self.depth}", *super().words]
 
 
 def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Write the network down and look what it says of its points, or find the run that did.
+    """Construct the network and evaluate it at its points, or return the finished run.
 
-    Raises `InputError` where data and options do not fit, as `ConflictError` where equal images have different labels.
+    Raises `InputError` where data and options do not fit, and its kind `ConflictError` where equal images have
+    different labels.
     """
     if found := find(config):
         return found
@@ -129,20 +132,24 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
 
 
 def estimate_cost(config: MemorizationConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and operations as if of matrix products. Raises `InputError` as `memorize` does."""
+    """The bytes of memory that `memorize` needs, and its operations, in operations of a matrix product.
+
+    Raises `InputError` as `memorize` does.
+    """
     data = sources.load_for(config)
     config = config.resolved(data)
     _refuse(config, data)
     images, test = config.train_subset or len(data.train), len(data.test) if data.test else 0
     values = math.prod(data.image_shape)
     held = (images + test) * values + 10 * 8 * images + (0 if config.points == "images" else 3 * 8 * images * values)
-    # A ramp at a point takes about as long as a hundred operations of a product, a connection of many layers as three.
+    # One ramp at one point takes about as long as 100 operations of a product. A deep network has 5 n connections, each
+    # of which takes as long as 3 ramps.
     at_each = images if config.depth == 2 else 15 * images
     return LIBRARIES + held + 4 * 8 * VALUES, 100.0 * (images + test) * at_each
 
 
 def _refuse(config: MemorizationConfig, data: sources.ImageData) -> None:
-    """Raises `ConflictError` where equal images have different labels, `InputError` where there is none for a pair."""
+    """Raises `ConflictError` where equal images have different labels, `InputError` with too few images for a pair."""
     if config.points == "images":
         refuse_conflicting_images(config, data)
     if config.points == "pairs":
@@ -153,7 +160,7 @@ def _refuse(config: MemorizationConfig, data: sources.ImageData) -> None:
 
 
 def _points(config: MemorizationConfig, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Points (n, d), uint8 or float64, and labels int64 (n,)."""
+    """The points, uint8 or float64 (n, d), and their labels, int64 (n,)."""
     images, labels = problem.train.flatten(1), problem.labels
     if config.points == "images":
         return images, labels
@@ -178,7 +185,7 @@ def _facts(
     problem: Problem,
     begin: Steps,
 ) -> dict[str, Any]:
-    """What the network says of its points, and of test images where it has seen images."""
+    """Errors and sizes of the network at its points, and at the test images where its points are images."""
     values = _evaluate(network, points, begin("its points"))
     facts: dict[str, Any] = {
         "train_error": float((values.round() != labels).double().mean()),
@@ -189,8 +196,8 @@ def _facts(
         "width": network.width,
     }
     if config.points == "images" and len(problem.test):
-        said = _evaluate(network, problem.test.flatten(1), begin("test images"))
-        facts["test_error"] = float((said.round() != problem.test_labels).double().mean())
+        outputs = _evaluate(network, problem.test.flatten(1), begin("test images"))
+        facts["test_error"] = float((outputs.round() != problem.test_labels).double().mean())
     if isinstance(network, MemorizingNetwork):
         facts["largest_weight"] = float(network.weights.abs().max())
         facts["weight_bound"] = network.weight_bound

@@ -1,4 +1,4 @@
-"""Memory and disk that a kernel machine takes, told before it begins, and what of it stays in memory."""
+"""The memory and disk that a kernel machine needs, planned before it begins."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from rethinking.theory.search import BANDWIDTHS
 from rethinking.theory.search import IMAGES as SEARCHED
 from rethinking.training.memory import LIBRARIES, SPARE, free_memory
 
-KEEP_FROM = 20_000  # points; the factor of fewer, or of any number on a GPU, is made again in less than half a minute
+KEEP_FROM = 20_000  # points; with fewer, or on a GPU, the factor is computed again in less than half a minute
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of Cholesky's factor and of the sums over filters that stay in memory; whether each is kept on disk.
+    """Where Cholesky's factor and the sums over filters are held.
 
-    memory: bytes it takes in all
+    held_factor, held_sums: bytes of each in memory
+    keep_factor, keep_sums: whether each is written to disk
+    said: the plan in words
+    memory: bytes of memory in total
     """
 
     held_factor: float
@@ -46,11 +49,11 @@ class Plan:
 def plan(
     config: KernelMachineConfig, train: tuple[int, ...], test: int, factor_folder: Path, sums_folder: Path
 ) -> Plan:
-    """For uint8 training images of shape `train` and so many test images.
+    """Plan memory and disk for uint8 training images of shape `train` and `test` test images.
 
-    What lies in the folders already is gone on with whatever the disk has left.
+    Matrices that already lie in the folders are used in any case, however full the disk is.
 
-    Raises `InputError` where memory or disk cannot hold what must be held.
+    Raises `InputError` where memory and disk cannot hold the matrices.
     """
     images, values = train[0], math.prod(train[1:])
     conv = config.features == "random_conv"
@@ -66,28 +69,29 @@ def plan(
         if config.features == "gabor":
             working += 1024 * values * GABOR_IMAGES  # the filtered images
     if config.solution != "minimum_norm":
-        working += 4 * 8 * images**2  # dense, in float64
+        working += 4 * 8 * images**2  # dense float64 matrices
     least = LIBRARIES + (images + test) * values + working
     searches_bandwidth = config.bandwidth == "search" and config.kernel == "gaussian"
     searched = min(images, SEARCHED) if config.l2 == "search" or searches_bandwidth else 0
-    searching = 4 * 4 * searched**2  # before there is a factor
+    searching = 4 * 4 * searched**2  # freed before the factor is made
     limit = config.memory_limit * GIB if config.memory_limit else free_memory(config.device) * SPARE
     if least + max(rows, searching) > limit:
         raise InputError(
-            f"this takes at least {(least + max(rows, searching)) / GIB:.1f} GiB of memory, and {limit / GIB:.1f} are"
-            f" {'allowed' if config.memory_limit else 'free'}; take fewer images or raise --memory_limit"
+            f"this takes at least {(least + max(rows, searching)) / GIB:.1f} GiB of memory, and {limit / GIB:.1f} GiB"
+            f" are {'allowed' if config.memory_limit else 'free'}; take fewer images or raise --memory_limit"
         )
     fits = least + max(factor, searching) + sums <= limit
     spare = limit - least
     held_factor = factor if fits else spare * factor / (factor + sums)
     held_sums = sums if fits else min(spare * sums / (factor + sums), spare - searching)
     there = [_bytes_in(folder) for folder in (factor_folder, sums_folder)]
-    disk = max(0, factor + 2 * sums - sum(there))  # of the sums, those before a chunk and those after it
+    disk = max(0, factor + 2 * sums - sum(there))  # twice: the sums before a chunk and after it
     free = _free_disk(sums_folder)
     if not fits and disk > free:
         raise InputError(
-            f"this takes {(least + factor + sums) / GIB:.1f} GiB of memory, of which {limit / GIB:.1f} are there, or"
-            f" {disk / GIB:.1f} GiB on the disk of {sums_folder.parent}, of which {free / GIB:.1f} are free"
+            f"this takes {(least + factor + sums) / GIB:.1f} GiB of memory, of which {limit / GIB:.1f} are available,"
+            f" or {disk / GIB:.1f} GiB on the disk of {sums_folder.parent}, of which {free / GIB:.1f} are free; take"
+            " fewer images or free disk space"
         )
     long = images >= KEEP_FROM and config.device == "cpu"
     keep_factor = not fits or there[0] > 0 or (long and disk <= free)
@@ -105,11 +109,11 @@ def plan(
 
 
 def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, summed: int = 0) -> float:
-    """Floating-point operations, counted as if all were of matrix products, with `summed` filters summed before."""
+    """Floating-point operations in units of a matrix product's, without those of the `summed` filters."""
     images, values = train[0], math.prod(train[1:])
     solving = images**3 / 3
     if config.solution != "minimum_norm":
-        solving *= 8  # float64, and matrices that are not symmetric
+        solving *= 8  # float64, and no symmetric matrices
     if config.features != "random_conv":
         features = values if config.features == "pixels" else 4 * values
         search = len(BANDWIDTHS) * SEARCHED**3 / 3 if config.bandwidth == "search" else 0.0
@@ -117,12 +121,12 @@ def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, s
     filters = max(0, (config.filters or 0) - summed)
     places = (train[2] - PATCH + 1) * (train[3] - PATCH + 1)
     responses = 2.0 * (images + test) * places * train[1] * PATCH**2 * filters
-    # The responses' threshold and pooling take about twice as long as their products.
+    # Threshold and pooling take about twice as long as the responses' products.
     return solving + 3 * responses + FEATURES * filters * (images**2 + 2.0 * images * test)
 
 
 def product_rate(device: torch.device, size: int = 6000) -> float:
-    """Operations a second of a float32 matrix product, the best of three."""
+    """The speed of a float32 matrix product in operations per second, the best of three."""
     left, right = torch.randn(2, size, size, device=device)
     best = math.inf
     for _ in range(3):
@@ -133,7 +137,7 @@ def product_rate(device: torch.device, size: int = 6000) -> float:
 
 
 def forget_peak(device: str = "cpu") -> None:
-    """Begin to measure the peak of memory anew, of CUDA or of this process where the system can."""
+    """Reset the peak of memory: of CUDA, or of this process where the system supports it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
@@ -142,7 +146,7 @@ def forget_peak(device: str = "cpu") -> None:
 
 
 def peak(device: str = "cpu") -> float:
-    """Bytes of memory, of CUDA's or of this process's, held at most since `forget_peak`."""
+    """The peak of memory since `forget_peak`, in bytes: CUDA's or this process's."""
     if device == "cuda":
         return float(torch.cuda.max_memory_allocated())
     try:

@@ -1,9 +1,9 @@
-"""Section 5's story of the minimum norm: other ways to a function that fits every training label exactly.
+"""Section 5's minimum norm: other functions that also fit every training label exactly.
 
-Each takes a `Task` and gives what its run's `result.json` says: training and test error, the norm in the kernel's space
-over all outputs, the largest residual, and more of its own. The solution of least norm itself is `interpolation.solve`.
+Each function here takes a `Task` and returns facts for `result.json`: training and test error, the norm in the kernel's
+space over all outputs, the largest residual, and more. `interpolation.solve` finds the solution of least norm itself.
 
-All are dense, in float64, for some thousand images.
+All use dense float64 matrices, for a few thousand images.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from rethinking.steps import Steps
 from rethinking.theory.interpolation import TOLERANCE, one_hot, solve
 from rethinking.theory.kernels import GaussianKernel, Kernel, KernelMatrix, LinearKernel, kernel_sum
 
-EPOCHS = 10_000  # of stochastic gradient descent
-NEAR = 1e-3  # relative distance at which it has arrived
-DISPLACEMENT = 8.0  # of random centres from training images, in bandwidths
+EPOCHS = 10_000  # at most, of stochastic gradient descent
+NEAR = 1e-3  # relative distance to the solution at which descent stops
+DISPLACEMENT = 8.0  # distance of random centres from training images, in bandwidths
 
 
 @dataclass(frozen=True)
 class Task:
-    """points, test: float32 (n, features); labels int64 (n,)
+    """A training and a test set for one kernel.
 
-    unseen: int64, the test images that are no training images, each different one once
+    points, test: float32 (n, features)
+    labels, test_labels: int64 (n,)
+    unseen: int64 indices of the distinct test images that are not training images
     """
 
     kernel: Kernel
@@ -45,20 +47,22 @@ class Task:
 
     @property
     def targets(self) -> Tensor:
+        """Section 5's one-hot targets, float64 (n, num_classes), on the device."""
         return one_hot(self.labels, self.num_classes).to(self.points.device)
 
     @property
     def gram(self) -> Tensor:
-        """K, float64 (n, n), symmetric to the last digit."""
+        """The Gram matrix K, float64 (n, n), exactly symmetric."""
         points = self.points.double()
         lower = self.kernel(points, points).tril()
         return lower + lower.tril(-1).T
 
     def error(self, values: Tensor, labels: Tensor) -> float:
+        """The share of wrong labels, 0-1, for values float (m, num_classes) and labels int64 (m,)."""
         return float((values.argmax(dim=1).cpu() != labels).double().mean())
 
     def facts(self, values: Tensor, test_values: Tensor, norm: float) -> dict[str, Any]:
-        """Of a function's values at the training and at the test images."""
+        """Errors, norm and residual of a function, from its values at the training and the test images."""
         residual = float((values - self.targets).abs().max())
         train_error = self.error(values, self.labels)
         return {
@@ -71,9 +75,9 @@ class Task:
 
 
 def without_copies(points: Tensor) -> Tensor:
-    """Where each different one of `points`, (n, features), stands first: int64 (different points,).
+    """The index of each distinct point's first copy, int64, for points (n, features).
 
-    Copies have the same label where there is a solution at all, and make K singular.
+    Copies make K singular. They can be left out: where any function fits, copies have the same label.
     """
     first: dict[bytes, int] = {}
     for index, point in enumerate(points.cpu().numpy()):
@@ -82,17 +86,17 @@ def without_copies(points: Tensor) -> Tensor:
 
 
 def unseen(train: Tensor, test: Tensor) -> Tensor:
-    """Where each different one of the images `test` stands first that is not among `train` too: int64, uint8 images."""
+    """The indices, int64, of the distinct images of `test` that are not in `train`. Images are uint8."""
     places = without_copies(torch.cat([train, test]).flatten(1))
     return places[places >= len(train)] - len(train)
 
 
 def sgd(task: Task, begin: Steps) -> dict[str, Any]:
-    """Stochastic gradient descent on squared error from zero, one image a step: its limit has the least norm.
+    r"""Stochastic gradient descent on squared error from zero, one image per step. Its limit has the least norm.
 
-    With a linear kernel on the weights, else on the function, whose gradient at an image is a multiple of the kernel
-    there. The distance to the solution of K a = y is that in the kernel's space, relative to that solution's norm.
-    The rate is 1 over the largest k(x, x).
+    A linear kernel descends on the weights. Another kernel descends on the function, whose gradient at an image $x_i$
+    is a multiple of $k(\cdot, x_i)$. The distance to the solution of $K a = y$ is measured in the kernel's space,
+    relative to the solution's norm. The learning rate is $1 / \max_i k(x_i, x_i)$. Raises `RunError` for a singular K.
     """
     if isinstance(task.kernel, LinearKernel):
         return _sgd_on_weights(task, begin)
@@ -112,7 +116,7 @@ def sgd(task: Task, begin: Steps) -> dict[str, Any]:
 
 
 def _sgd_on_weights(task: Task, begin: Steps) -> dict[str, Any]:
-    """The solution of K a = y, X'a in weights, is checked against the pseudoinverse's as well."""
+    """The same on weights. The solution X'a with K a = y is also checked against the pseudoinverse's."""
     points, targets = task.points.double(), task.targets
     gram = points @ points.T
     exact = points.T @ _solve(gram, targets)
@@ -136,7 +140,10 @@ def _sgd_on_weights(task: Task, begin: Steps) -> dict[str, Any]:
 def _descend(
     task: Task, step: Callable[[int], None], distance: Callable[[], float], begin: Steps
 ) -> list[tuple[int, float]]:
-    """Epochs of steps in random order until `NEAR`; the distance after the first twenty, then ever more rarely."""
+    """Run epochs in random order until the distance is below `NEAR`.
+
+    Returns epochs with their distances: of the first twenty epochs, then of fewer and fewer.
+    """
     advanced = begin("stochastic gradient descent")
     distances, following = [(0, 1.0)], 1
     for epoch in range(1, EPOCHS + 1):
@@ -152,17 +159,18 @@ def _descend(
 
 
 def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
-    """f(x) = sum_j b_j k(x, c_j) through every training label, the centres c_j random: images displaced by noise.
+    r"""Fit $f(x) = \sum_j b_j k(x, c_j)$ exactly, with random centres $c_j$: training images displaced by noise.
 
-    As many centres as images, so that K(X, C) b = y has one solution, which is exact but not of least norm.
+    There are as many centres as images, so $K(X, C) b = y$ has one solution. It is exact, but not of least norm. Raises
+    `RunError` for a singular K(X, C).
     """
-    assert isinstance(task.kernel, GaussianKernel), "that of the experiment"
+    assert isinstance(task.kernel, GaussianKernel), "the experiment's kernel is Gaussian"
     advanced = begin("solving with random centres")
     stream = generator(task.seed, "centres")
     count, features = task.points.shape
     order = torch.randperm(count, generator=stream).to(task.points.device)
     noise = torch.randn(count, features, generator=stream, dtype=torch.float64).to(task.points.device)
-    at, test = task.points.double(), task.test.double()  # float32 would be too coarse for the kernel's small values
+    at, test = task.points.double(), task.test.double()  # float32 is too coarse for the kernel's small values
     centres = at[order] + noise * (DISPLACEMENT * task.kernel.bandwidth / math.sqrt(features))
     across = task.kernel(at, centres)
     advanced(0.2)
@@ -174,15 +182,15 @@ def random_centres(task: Task, begin: Steps) -> dict[str, Any]:
 
 
 def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
-    """Of all functions that fit the training labels and a wrong label at each test image, that of least norm.
+    """The least norm of all functions that fit the training labels and also a wrong label at each test image.
 
-    With more test images than training images, at as many of them, and at none that is a training image too; the test
-    error is that of these.
+    Test images that are also training images are left out, and at most as many test images as training images are used.
+    The test error counts these alone. Raises `RunError` where no test image is left, or K cannot be factorized.
     """
     places = task.unseen[: len(task.points)]
     forced = len(places)
     if not forced:
-        raise RunError("there are no test images to be wrong on that are not training images too")
+        raise RunError("there are no test images that are not also training images, so no label can be made wrong")
     true_labels = task.test_labels[places]
     points = torch.cat([task.points, task.test[places]])
     targets = torch.cat([task.targets, _wrong_targets(task, true_labels)])
@@ -202,11 +210,11 @@ def wrong_on_test(task: Task, begin: Steps) -> dict[str, Any]:
 
 
 def hessian(task: Task, begin: Steps) -> dict[str, Any]:
-    """The Hessian of a linear model's loss at different global minima, by automatic differentiation.
+    r"""The Hessian of a linear model's loss at three global minima, by automatic differentiation.
 
-    Loss: half the mean over images of the squared error of one output. Minima: that of least norm; it with a random
-    direction added that no training image sees, as long as itself times ten; and that of least norm that is wrong on
-    test images besides, at none that is a training image too. At each it is X'X / n, which depends on no weight.
+    The loss is half the mean squared error of one output. The minima are: the one of least norm; the same plus a random
+    direction orthogonal to all training images, ten times as long; and the one of least norm that also has wrong labels
+    at test images which are not training images. At every minimum the Hessian is $X^T X / n$, whatever the weights.
     """
     points, targets = task.points.double(), task.targets
     inverse = torch.linalg.pinv(points)
@@ -247,24 +255,24 @@ def hessian(task: Task, begin: Steps) -> dict[str, Any]:
 
 
 def _wrong_targets(task: Task, true_labels: Tensor) -> Tensor:
-    """For each of `true_labels` another class, drawn at random: float64 (labels, classes)."""
+    """One-hot targets of a random wrong class for each of `true_labels`: float64 (labels, classes)."""
     shift = torch.randint(1, task.num_classes, true_labels.shape, generator=generator(task.seed, "wrong labels"))
     return one_hot((true_labels + shift) % task.num_classes, task.num_classes).to(task.points.device)
 
 
 def _solve(matrix: Tensor, targets: Tensor) -> Tensor:
-    """The one solution, float64. Raises `RunError` where the matrix is singular."""
+    """The solution of a square float64 system. Raises `RunError` where the matrix is singular."""
     try:
         solution: Tensor = torch.linalg.solve(matrix, targets)
         return solution
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise RunError(
-            "the kernel matrix is singular in float64; some points are too close to each other for this kernel"
+            "the kernel matrix is singular in float64: some points are too close to each other for this kernel"
         ) from None
 
 
 def _norm(gram: Tensor, coefficients: Tensor) -> float:
-    """sqrt(trace(a' K a))"""
+    """The norm sqrt(trace(a' K a))."""
     return math.sqrt(max(0.0, float((coefficients * (gram @ coefficients)).sum())))
 
 

@@ -1,12 +1,13 @@
-"""Section 2.2's empirical Rademacher complexity, Equation 1: how well a class of functions fits random signs.
+r"""Section 2.2's empirical Rademacher complexity (Equation 1): how well a class of functions fits random signs.
 
-R_n(H) = E_sigma sup_{h in H} (1/n) sum_i sigma_i h(x_i), the signs sigma_i independent, +1 or -1 equally likely.
+$\hat R_n(H) = E_\sigma \left[ \sup_{h \in H} \frac{1}{n} \sum_{i=1}^n \sigma_i h(x_i) \right]$, where the signs
+$\sigma_i$ are independent, +1 or -1 with equal probability.
 
-Of a linear class the supremum is known in closed form. Of networks, as h(x) = +1 or -1 by the larger of two outputs,
-what training reaches is below it: `empirical_rademacher` is a lower bound.
+For a linear class, the supremum has a closed form. A network has h(x) = +1 or -1, by the larger of its two outputs.
+Training reaches at most the supremum, so `empirical_rademacher` is a lower bound.
 
-runs/<id>/config.yaml   the resolved `RademacherConfig`, of a linear class
-          result.json   written last: its presence means done
+    runs/<id>/config.yaml   the resolved `RademacherConfig` of a linear class
+              result.json   written last: it marks the run as finished
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from rethinking.theory.trained import trained
 from rethinking.training.memory import LIBRARIES
 from rethinking.training.run_dir import RunResult
 
-DELTA = 0.05  # with more than 1 - DELTA the gap is below `gap_bound`
-APART = 1000  # between the seeds of two draws, so that those of other `--seeds` are others
-STEPS = 1000  # of ascent at most
-RISE = 1e-12  # of the correlation, below which a step no longer counts
+DELTA = 0.05  # the gap is below `gap_bound` with probability 1 - DELTA at least
+APART = 1000  # between the seeds of two draws, so that different `--seeds` share no draw
+STEPS = 1000  # of gradient ascent, at most
+RISE = 1e-12  # relative rise of the correlation in a step, below which ascent stops
 
 
 class Estimate(NamedTuple):
-    """The mean over draws of the correlation with random signs that was reached, and its standard error."""
+    """The correlation with random signs that was reached: its mean over draws, and the mean's standard error."""
 
     mean: float
     standard_error: float
@@ -48,82 +49,83 @@ class Estimate(NamedTuple):
 
 
 def estimate(correlations: Sequence[float]) -> Estimate:
-    """Of one correlation a draw, at least one; with a single draw the standard error is not known, nan."""
+    """The estimate from one correlation per draw, of one draw at least. One draw alone has standard error nan."""
     draws = len(correlations)
     error = statistics.stdev(correlations) / math.sqrt(draws) if draws > 1 else math.nan
     return Estimate(statistics.mean(correlations), error, tuple(correlations))
 
 
 def empirical_rademacher(config: ExperimentConfig, draws: int, *, at_once: int | None = None) -> Estimate:
-    """A lower bound on R_n of a network's class, by training it on random signs as `config` says, once a draw.
+    r"""A lower bound on $\hat R_n$ of a network's class: train it on random signs by `config`, once per draw.
 
-    n is `config.train_subset`, or all training images. Raises `InputError` for less than one draw and for a `config`
-    that randomizes something else, and what `train` raises.
+    n is `config.train_subset`, or the number of all training images. `at_once` networks are trained together, None for
+    as many as the memory holds. Raises `InputError` for less than one draw and for a `config` with another
+    randomization, and the errors of `train`.
     """
     if not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"draws must be a whole number from 1 on, not {draws}")
     if config.randomization not in ("none", "random_signs"):
-        raise InputError(f"random signs take the place of the labels; leave out randomization {config.randomization}")
+        raise InputError(f"random signs replace the labels; leave out randomization {config.randomization}")
     runs = trained([on_random_signs(config, draw) for draw in range(draws)], at_once)
     return estimate([correlation_reached(run) for run in runs])
 
 
 def on_random_signs(config: ExperimentConfig, draw: int) -> ExperimentConfig:
-    """`config` trained on the signs of one draw in place of labels."""
+    """The configuration that trains on the random signs of one draw instead of labels."""
     return replace(
         config,
         randomization="random_signs",
         corruption_prob=None,
         randomization_seed=APART * draw,
-        eval_test_every=1,  # there is no test set, whatever is asked of the other runs
+        eval_test_every=1,  # without effect: signs have no test set
     )
 
 
 def correlation_reached(result: RunResult) -> float:
-    """(1/n) sum_i sigma_i h(x_i) at the end of a run on random signs: 1 less twice the share of wrong ones."""
+    r"""$\frac{1}{n} \sum_i \sigma_i h(x_i)$ at the end of a run on random signs, which is 2 * accuracy - 1."""
     return float(2 * result.final["exact_train_accuracy"] - 1)
 
 
 def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:
-    """What the gap of training and test error of any h exceeds with probability `delta` at most.
+    r"""The bound $\hat R_n(H) + 3 \sqrt{\log(2 / \delta) / 2n}$ on the gap between training and test error.
 
-    Of a lower bound on the complexity, such as `empirical_rademacher`, it is no more than a lower bound on that; at a
-    complexity of 1, which none exceeds, it is the bound.
+    For a class fixed before the sample is seen, the gap of any h exceeds it with probability $\delta$ at most. The
+    error is that of functions with values +1 and -1. For values in [-1, 1] the bound holds for the loss
+    $(1 - y h(x)) / 2$, which is the same for values +1 and -1. After Bartlett & Mendelson 2002, "Rademacher and
+    Gaussian complexities", in the form of Mohri, Rostamizadeh & Talwalkar ("Foundations of machine learning", second
+    edition, Theorem 3.5), with the complexity measured on the sample.
 
-    R_n(H) + 3 sqrt(log(2 / delta) / 2n), for the error of functions to +1 and -1 and, of functions h to [-1, 1], the
-    loss (1 - y h(x)) / 2, which for the former is the error: Bartlett & Mendelson 2002, "Rademacher and Gaussian
-    complexities", as Mohri, Rostamizadeh & Talwalkar state it with the complexity measured on the sample ("Foundations
-    of machine learning", second edition, Theorem 3.5). The class is one fixed before the sample is seen.
+    From a lower bound on the complexity, such as `empirical_rademacher`, it is only a lower bound on the bound. At
+    complexity 1, which no class exceeds, it is the bound itself.
     """
     return complexity + 3 * math.sqrt(math.log(2 / delta) / (2 * examples))
 
 
 def linear_supremum(points: Tensor, signs: Tensor, norm: float) -> float:
-    """Equation 1's supremum for one draw and a linear class, sup over |w| <= norm of (1/n) sum_i sigma_i <w, x_i>.
+    r"""Equation 1's supremum over a linear class for one draw of signs.
 
-    It is norm / n |sum_i sigma_i x_i|, by Cauchy and Schwarz.
-
-    points: (n, d) and signs: (n,), float64
+    $\sup_{|w| \le B} \frac{1}{n} \sum_i \sigma_i \langle w, x_i \rangle = \frac{B}{n} |\sum_i \sigma_i x_i|$, where B
+    is `norm`, by the Cauchy-Schwarz inequality. `points` is (n, d) and `signs` (n,), both float64.
     """
     return norm * float((signs @ points).norm()) / len(points)
 
 
 def linear_bound(points: Tensor, norm: float) -> float:
-    """What Equation 1's mean over signs of `linear_supremum` does not exceed: norm / n sqrt(sum_i |x_i|^2), by Jensen.
+    r"""The upper bound $\frac{B}{n} \sqrt{\sum_i |x_i|^2}$ on the mean of `linear_supremum` over signs.
 
-    points: (n, d), float64
+    B is `norm`, and the bound follows from Jensen's inequality. `points` is float64 (n, d).
     """
     return norm * float(points.norm()) / len(points)
 
 
 def ascend(points: Tensor, signs: Tensor, norm: float, start: torch.Generator) -> float:
-    """The correlation that gradient ascent from a random w reaches, put back to |w| <= norm after every step.
+    """The correlation that projected gradient ascent from a random w reaches, with |w| <= norm after every step.
 
-    points: (n, d) and signs: (n,), float64. The rate is one at which a step moves w by a tenth of `norm`.
+    `points` is (n, d) and `signs` (n,), both float64. Each step moves w by a tenth of `norm`.
     """
     gradient = points.T @ signs / len(points)
     if not gradient.any():
-        return 0.0  # of every w
+        return 0.0  # the same for every w
     weights = torch.randn(points.shape[1], dtype=torch.float64, generator=start)
     weights *= norm / weights.norm()
     reached = -math.inf
@@ -138,9 +140,11 @@ def ascend(points: Tensor, signs: Tensor, norm: float, start: torch.Generator) -
 
 @dataclass(frozen=True, kw_only=True)
 class RademacherConfig(TheoryConfig):
-    """A linear class x -> <w, x> of d pixels from 0 to 1, with |w| <= 1 / sqrt(d), so that its values are in [-1, 1].
+    r"""The linear class $x \mapsto \langle w, x \rangle$ with $|w| \le 1 / \sqrt{d}$, on d pixels from 0 to 1.
 
-    randomization_seed: of the signs
+    Its values are in [-1, 1]. Raises `InputError` for wrong values.
+
+    randomization_seed: draws the signs
     device: always the CPU
     """
 
@@ -157,27 +161,30 @@ class RademacherConfig(TheoryConfig):
 
     @property
     def name(self) -> str:
+        """The words "rademacher_linear", which begin the folder's name."""
         return "rademacher_linear"
 
     @property
     def words(self) -> list[str]:
+        """The class and the draw, for people to read."""
         return ["linear class", f"draw {self.randomization_seed}"]
 
     def identity(self) -> dict[str, Any]:
+        """Everything that can change the numbers, with the bound on the norm."""
         return super().identity() | {"norm": "1/sqrt(d)"}
 
 
 def estimate_cost(config: RademacherConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and operations. Raises `InputError` as `measure` does."""
+    """The bytes of memory and the operations that `measure` needs. Raises `InputError` as `measure` does."""
     data = sources.load_for(config)
     values = (config.resolved(data).train_subset or len(data.train)) * math.prod(data.image_shape)
     return LIBRARIES + 3.0 * 8 * values, 4.0 * STEPS * values
 
 
 def measure(config: RademacherConfig, begin: Steps = unwatched) -> TheoryResult:
-    """The correlation of a linear class with one draw of signs, by ascent and in closed form.
+    """Find the correlation of a linear class with one draw of signs, by gradient ascent and in closed form.
 
-    Raises `InputError` where there are fewer training images than `train_subset`.
+    Returns the finished run where there is one. Raises `InputError` for fewer training images than `train_subset`.
     """
     if found := find(config):
         return found

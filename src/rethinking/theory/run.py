@@ -1,4 +1,4 @@
-"""A run that is solved, written down or measured, not trained: its configuration, its name and folder, its result."""
+"""A run that solves, constructs or measures instead of training: its configuration, folder and result."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from rethinking.training.run_dir import RunDir, names_its_data
 
 NOT_IN_IDENTITY = ("dataset", "data_root", "runs_dir", "memory_limit", "run")
 START_ANEW = "move that folder away"
-READ_OPTIONS = {spec.name: spec.default for spec in fields(ReadOptions)}  # in the identity where they were given
+READ_OPTIONS = {spec.name: spec.default for spec in fields(ReadOptions)}  # in the identity unless they are defaults
 
 
 class Columns(NamedTuple):
-    """What of a configuration, and of what was found, has a column of its own in the evidence, for people."""
+    """The options and facts that have a column of their own in the evidence, for people to read."""
 
     options: tuple[str, ...]
     facts: tuple[str, ...]
@@ -39,11 +39,12 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryConfig:
-    """What every such run is of. Raises `InputError` for values that are wrong.
+    """The options that all of these runs have. Raises `InputError` for wrong values.
 
-    task: the name of its evidence's file; columns: of that file
-
-    dataset to label_column, train_subset, randomization, randomization_seed, device, runs_dir: as in `ExperimentConfig`
+    task: the name of the file with its evidence
+    columns: the columns of that file
+    seed: of everything that the run itself draws
+    All other options have the meaning that they have in `ExperimentConfig`.
     """
 
     task: ClassVar[str]
@@ -74,40 +75,47 @@ class TheoryConfig:
 
     @property
     def name(self) -> str:
-        """What it is, in the name of its folder."""
+        """The first part of its folder's name."""
         raise NotImplementedError
 
     @property
     def words(self) -> list[str]:
-        """What sets it apart from other runs on the same data, for people to read."""
+        """What sets the run apart from others on the same data, for people to read."""
         return [self.randomization.replace("_", " ")] if self.randomization != "none" else []
 
     def resolved(self, data: sources.ImageData) -> Self:
-        """With the device written out. Raises `InputError` where it does not fit the data."""
+        """The configuration with the device written out. Raises `InputError` where it does not fit the data."""
         if self.train_subset is not None and not 0 < self.train_subset <= len(data.train):
             raise InputError(
                 f"train_subset must be from 1 to {len(data.train)}, all of {data.name}'s training images, not"
                 f" {self.train_subset}"
             )
         device = resolve_device(self.device).type
-        return replace(self, device="cpu" if device == "mps" else device)  # which has no float64
+        return replace(self, device="cpu" if device == "mps" else device)  # MPS has no float64
 
     def identity(self) -> dict[str, Any]:
-        """What can change the numbers; `dataset` is left to the data's name and fingerprint."""
+        """All options that can change the numbers. The data's name and fingerprint stand for `dataset`."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in NOT_IN_IDENTITY}
         return {name: value for name, value in values.items() if (name, value) not in READ_OPTIONS.items()}
 
     @classmethod
     def options(cls) -> set[str]:
+        """The names of all options."""
         return {spec.name for spec in fields(cls)}
 
     def to_yaml(self) -> str:
+        """The text of `config.yaml`."""
         return yaml.safe_dump({spec.name: getattr(self, spec.name) for spec in fields(self)}, sort_keys=False)
 
 
 @dataclass(frozen=True)
 class TheoryResult:
-    """path: the run's folder; result: the content of its `result.json`"""
+    """A finished run.
+
+    path: its folder
+    question: the digest of its configuration and data, without device and precision
+    result: the content of its `result.json`
+    """
 
     path: Path
     config: TheoryConfig
@@ -117,11 +125,14 @@ class TheoryResult:
 
 @dataclass(frozen=True)
 class Problem:
-    """Images uint8 (n, channels, height, width) and labels int64 (n,), those trained on and the true ones.
+    """The images and labels of a run.
 
-    rows: int64 (n,), the training images' places in the data set
+    rows: int64 (n,), the training images' indices in the data set
+    train, test: uint8 (n, channels, height, width)
+    labels, true_labels, test_labels: int64 (n,); `labels` are the ones to fit
 
-    Random labels are drawn for all images, of which `rows` are taken; networks are trained on labels drawn for `rows`.
+    Random labels are drawn for all images, and `rows` selects from them. Networks instead train on labels drawn for
+    `rows` alone.
     """
 
     rows: Tensor
@@ -134,11 +145,12 @@ class Problem:
 
     @property
     def targets(self) -> Tensor:
-        """Section 5's, float64 (n, num_classes): 1 for an image's class, 0 for the others."""
+        """Section 5's one-hot targets, float64 (n, num_classes)."""
         return one_hot(self.labels, self.num_classes)
 
     @classmethod
     def of(cls, config: TheoryConfig, data: sources.ImageData) -> Problem:
+        """The images and labels that `config` takes from `data`. Without a test set, the test tensors are empty."""
         rows = subset_rows(len(data.train), config.train_subset)
         true_labels = torch.from_numpy(data.train.labels.copy())
         labels = true_labels
@@ -163,7 +175,7 @@ def run_dir(config: TheoryConfig, data: sources.ImageData) -> RunDir:
 
 
 def about(config: TheoryConfig, data: sources.ImageData, precision: str) -> dict[str, Any]:
-    """What every `result.json` begins with."""
+    """The facts with which every `result.json` begins: run, data and provenance."""
     return {
         "run": run_id(config, data.name, data.fingerprint),
         "dataset": data.name,
@@ -175,13 +187,13 @@ def about(config: TheoryConfig, data: sources.ImageData, precision: str) -> dict
     }
 
 
-made_by: ContextVar[str | None] = ContextVar("made_by", default=None)  # the command that carries a run out
+made_by: ContextVar[str | None] = ContextVar("made_by", default=None)  # the command that carries out the run
 
-_conflicts: dict[tuple[object, ...], str] = {}  # of what this process looked through: the error, or none
+_conflicts: dict[tuple[object, ...], str] = {}  # the error's text, or "", by what this process has searched
 
 
 def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData, first: int | None = None) -> None:
-    """Raises `ConflictError` where two equal images, of all or of the `first` ones, have different labels."""
+    """Raises `ConflictError` where two equal images, among all or the `first` ones, have different labels."""
     looked_at = (data.fingerprint, config.train_subset, config.randomization, config.randomization_seed, first)
     if looked_at not in _conflicts:
         _conflicts[looked_at] = _conflict(config, data, first)
@@ -190,7 +202,7 @@ def refuse_conflicting_images(config: TheoryConfig, data: sources.ImageData, fir
 
 
 def _conflict(config: TheoryConfig, data: sources.ImageData, first: int | None) -> str:
-    """Two images that no function fits, by their places in the data set, and their labels; empty where all fit."""
+    """The error's text, with the indices and labels of two images that no function fits; empty where all fit."""
     problem = Problem.of(config, data)
     pair = conflicting_points(problem.train[:first].flatten(1), problem.labels[:first])
     if pair is None:
@@ -200,12 +212,15 @@ def _conflict(config: TheoryConfig, data: sources.ImageData, first: int | None) 
     labels = " and ".join(f"'{data.class_names[int(problem.labels[index])]}'" for index in ordered)
     kind = "true labels" if config.randomization == "none" else config.randomization.replace("_", " ")
     return (
-        f"no function fits training images {places} both: they are equal and their {kind} are {labels}; leave one out"
+        f"no function fits both training images {places}: they are equal, but their {kind} are {labels}; leave one out"
     )
 
 
 def find(config: TheoryConfig) -> TheoryResult | None:
-    """The finished run of `config`. Raises `InputError` and `RunError` as carrying it out does."""
+    """The finished run of `config`, or None.
+
+    Raises `InputError` where data and options do not fit, and `RunError` where the run is damaged.
+    """
     data = sources.load_for(config)
     config = config.resolved(data)
     folder = run_dir(config, data)
@@ -213,9 +228,9 @@ def find(config: TheoryConfig) -> TheoryResult | None:
 
 
 def read(path: Path, config: TheoryConfig) -> TheoryResult:
-    """The finished run of `config` in a folder.
+    """Read the finished run of `config` from a folder.
 
-    Raises `RunError` where it is not finished, cannot be read, is damaged, or is another run than its folder says.
+    Raises `RunError` where the run is not finished, cannot be read, is damaged, or does not belong to its folder.
     """
     result = files.read_json(path / "result.json", START_ANEW)
     if result is None:
@@ -234,7 +249,7 @@ def read(path: Path, config: TheoryConfig) -> TheoryResult:
 
 
 def configuration(kind: type[TheoryConfig], path: Path) -> TheoryConfig:
-    """What the `config.yaml` of the folder `path` says. Raises `InputError` where it is none of this kind."""
+    """Read `config.yaml` in the folder `path`. Raises `InputError` where it is not a configuration of this class."""
     values = read_config_file(path / "config.yaml")
     try:
         config = kind(**values)
@@ -248,7 +263,7 @@ def configuration(kind: type[TheoryConfig], path: Path) -> TheoryConfig:
 
 
 def _check_config(path: Path, config: TheoryConfig) -> None:
-    """Raises `RunError` unless `config.yaml` says what `config` does."""
+    """Raises `RunError` unless `config.yaml` agrees with `config`."""
     try:
         written = configuration(type(config), path)
     except InputError as error:
@@ -259,7 +274,7 @@ def _check_config(path: Path, config: TheoryConfig) -> None:
 
 @contextlib.contextmanager
 def at_work(folder: RunDir, config: TheoryConfig) -> Iterator[TheoryResult | None]:
-    """Hold the folder of a run that begins; gives the result where another process was first.
+    """Lock the folder of a run that begins. Yields the result where another process has finished it, else None.
 
     Raises `BusyError` where another process is at work on it.
     """
@@ -272,6 +287,6 @@ def at_work(folder: RunDir, config: TheoryConfig) -> Iterator[TheoryResult | Non
 
 
 def keep(folder: RunDir, config: TheoryConfig, data: sources.ImageData, result: dict[str, Any]) -> TheoryResult:
-    """Write `result.json`, which makes the run a finished one."""
+    """Write `result.json`, which marks the run as finished."""
     files.write_json(folder.path / "result.json", result)
     return TheoryResult(folder.path, config, question(config, data.name, data.fingerprint), result)

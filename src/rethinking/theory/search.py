@@ -1,4 +1,4 @@
-"""Bandwidth and l2 term by their error on a held-out part of the training set, one factorization a candidate."""
+"""Choose bandwidth and l2 term by the error on held-out training images, with one factorization per candidate."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rethinking.theory.cholesky import SymmetricMatrix
 from rethinking.theory.interpolation import one_hot, solve
 from rethinking.theory.kernels import GaussianKernel
 
-IMAGES = 10_000  # of the training set, its first ones, of which the last fifth is held out
-# Of the median distance, the widest first, which is taken where others are as good. Still wider ones make K singular in
-# float32: with 60,000 images of MNIST and Gabor features 0.7 of the distance does.
+IMAGES = 10_000  # the first training images are used; the last fifth of them is held out
+# Relative to the median distance. The widest comes first and wins a tie. A wider one makes K singular in float32, as
+# 0.7 does with MNIST's 60,000 images and Gabor features.
 BANDWIDTHS = tuple(2 ** (-power / 2) for power in range(2, 7))
 RIDGES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # where the mean of K's diagonal is 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """held_out_errors: of every candidate, by its value"""
+    """The chosen value, and the held-out error of every candidate, 0-1, by its value."""
 
     value: float
     held_out_errors: dict[str, float]
@@ -32,21 +32,27 @@ class Choice:
 
 @dataclass(frozen=True)
 class DenseMatrix:
-    """A symmetric matrix that is there already: float32 (n, n)."""
+    """A symmetric matrix held in memory, float32 (n, n)."""
 
     entries: Tensor
 
     @property
     def size(self) -> int:
+        """The number of rows, n."""
         return len(self.entries)
 
     def rows(self, index: int) -> Tensor:
+        """A copy of block row `index`, up to the last column of its diagonal block."""
         start, end = spans(self.size)[index]
         return self.entries[start:end, :end].clone()
 
 
 def choose_bandwidth(points: Tensor, labels: Tensor, num_classes: int, median: float, begin: Steps) -> Choice:
-    """Of a Gaussian kernel, among multiples of the median distance: the exact solution with the least error."""
+    """Choose a Gaussian kernel's bandwidth among multiples of the median distance.
+
+    Candidates are compared by their exact solutions' held-out error. Points are float32 (n, features), labels int64
+    (n,). Raises `RunError` where no candidate's matrix can be factorized.
+    """
     some = points[:IMAGES]
     candidates = [factor * median for factor in BANDWIDTHS]
 
@@ -57,7 +63,10 @@ def choose_bandwidth(points: Tensor, labels: Tensor, num_classes: int, median: f
 
 
 def choose_ridge(matrix: SymmetricMatrix, labels: Tensor, num_classes: int, begin: Steps) -> Choice:
-    """The l2 term for K, relative to the mean of its diagonal."""
+    """Choose the l2 term of K among multiples of the mean of its diagonal.
+
+    Labels are int64 (n,). Raises `RunError` where no candidate's matrix can be factorized.
+    """
     size = min(matrix.size, IMAGES)
     lower = torch.zeros(size, size, device=matrix.rows(0).device)
     for index, (start, end) in enumerate(spans(size)):
@@ -80,7 +89,7 @@ def _choose(
         try:
             errors[candidate] = error_of(candidate)
         except RunError:
-            continue  # cannot be factorized
+            continue  # its matrix cannot be factorized
         finally:
             advanced(done / len(candidates))
     if not errors:

@@ -1,18 +1,19 @@
-"""Section 2.2's uniform stability: how far the loss at fresh points moves when one training example is replaced.
+r"""Section 2.2's uniform stability: the change of the loss at fresh points when one training example is replaced.
 
-A training algorithm A is uniformly beta-stable where |l(A(S), z) - l(A(S'), z)| <= beta for all points z and all
-training sets S and S' that differ in one example, and its expected gap of training and test loss is then at most beta:
-Hardt, Recht & Singer 2016, "Train faster, generalize better", who take the expectation over A's randomness; after
-Bousquet & Elisseeff 2002, "Stability and generalization", where an example is left out. Here A's randomness is that of
-a seed, the same for S and S'. What is measured on some S, S' and z is a lower bound on the beta of A with that seed.
+A training algorithm A is uniformly $\beta$-stable if $|\ell(A(S), z) - \ell(A(S'), z)| \le \beta$ for all points z and
+all training sets S and S' that differ in one example. Its expected gap between training and test loss is then at most
+$\beta$ (Hardt, Recht & Singer 2016, "Train faster, generalize better"). They take the expectation over A's randomness.
+Bousquet & Elisseeff 2002, "Stability and generalization", leave an example out instead. Here S and S' share one seed
+for all of A's randomness. A measurement on some S, S' and z is a lower bound on the $\beta$ of A with that seed.
 
-The loss is the cross-entropy, unbounded, in nats, or 1 - p with p the probability of the right class, from 0 to 1.
+The loss is either the cross-entropy in nats, which is unbounded, or 1 - p, from 0 to 1, where p is the probability of
+the right class.
 
-Unless a precision is asked for, these networks are trained in fp32: that sums are taken in another order, with other
-threads or in another stack, then changes the loss far less than an example does. In bf16 it changes about as much.
+Unless a precision is given, these networks train in fp32. Other threads or another stack change the order of sums; in
+fp32 this changes the loss far less than an example does, and in bf16 about as much.
 
-runs/<id>/config.yaml   the resolved `StabilityConfig`
-          result.json   written last: its presence means done
+    runs/<id>/config.yaml   the resolved `StabilityConfig`
+              result.json   written last: it marks the run as finished
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from rethinking.training.run_dir import RunDir, RunResult
 
 
 class Change(NamedTuple):
-    """Of the loss at fresh points by one replaced example, after every epoch: float64 (epochs,) each.
+    """The change of the loss at fresh points by one replaced example, after every epoch: each float64 (epochs,).
 
-    mean, largest: |change| of the cross-entropy over the points, nats
-    mean_of_probability, largest_of_probability: |change| of the probability of the right class, 0-1
+    mean, largest: of the |change| of the cross-entropy over the points, in nats
+    mean_of_probability, largest_of_probability: of the |change| of the right class's probability, 0-1
     """
 
     mean: Tensor
@@ -50,37 +51,38 @@ class Change(NamedTuple):
 
 
 def change(before: Tensor, after: Tensor) -> Change:
-    """From the losses of two networks at the same points, float (epochs, points) each, in nats."""
+    """Compare the losses of two networks at the same points, each float (epochs, points), in nats."""
     losses = (before.double() - after.double()).abs()
     probabilities = (before.double().neg().exp() - after.double().neg().exp()).abs()
     return Change(losses.mean(1), losses.amax(1), probabilities.mean(1), probabilities.amax(1))
 
 
 def stability(config: ExperimentConfig, replacements: int, *, at_once: int | None = None) -> list[Change]:
-    """What each of the first `replacements` training examples changes when a test image stands in its place.
+    """Measure how the loss changes when a test image replaces each of the first `replacements` training examples.
 
-    Trains as `config` says on all examples and once for each replacement, with the same initial weights, order and
-    augmentation. Fresh points are the test images but the replacement, always with their true labels; the replacement
-    has a label of the kind that `config` trains on. Raises `InputError` for less than one replacement and where
-    `config` replaces an example itself, and what `train` raises.
+    Trains by `config` on all examples, and once for each replacement, with the same initial weights, order and
+    augmentation. Fresh points are all test images except the replacement, with their true labels. The replacement's
+    label is of the kind that `config` trains on. `at_once` networks train together, None for as many as the memory
+    holds. Raises `InputError` for less than one replacement, and where `config` itself replaces an example, and the
+    errors of `train`.
     """
     if not isinstance(replacements, Integral) or replacements < 1:
         raise InputError(f"replacements must be a whole number from 1 on, not {replacements}")
     if config.replaced_example is not None:
-        raise InputError("the first examples are replaced, one a network; leave out replaced_example")
+        raise InputError("stability replaces the first examples itself; leave out replaced_example")
     first, *others = trained([neighbour(config), *(neighbour(config, n) for n in range(replacements))], at_once)
     return [_between(first, other, replaced) for replaced, other in enumerate(others)]
 
 
 def neighbour(config: ExperimentConfig, replaced: int | None = None) -> ExperimentConfig:
-    """`config` trained with one example replaced, or none, and the losses at the test images kept."""
+    """The configuration with example `replaced` replaced, or none, which keeps its losses at the test images."""
     precision = "fp32" if config.precision == "auto" else config.precision
     kept = replace(config, eval_test_every=1, keep_test_losses=True)
     return replace(kept, replaced_example=replaced, precision=precision)
 
 
 def _between(first: RunResult, other: RunResult, replaced: int) -> Change:
-    """As far as both have come; the test image that stood in training is no fresh point."""
+    """The change over the epochs that both have. The test image in the training set is not a fresh point."""
     before, after = (RunDir(result.path).test_losses(len(result.metrics)) for result in (first, other))
     epochs = min(len(before), len(after))
     fresh = torch.arange(before.shape[1]) != replaced
@@ -89,9 +91,9 @@ def _between(first: RunResult, other: RunResult, replaced: int) -> Change:
 
 @dataclass(frozen=True, kw_only=True)
 class StabilityConfig(MeasurementConfig):
-    """What one replaced example changes.
+    """The measurement of one replaced example.
 
-    replaced: which, as `ExperimentConfig.replaced_example`
+    replaced: its index, as `ExperimentConfig.replaced_example`
     """
 
     task: ClassVar[str] = "replacements"
@@ -107,20 +109,25 @@ class StabilityConfig(MeasurementConfig):
 
     @property
     def name(self) -> str:
+        """The example's index and the network, as the folder's name has them."""
         return f"replacing_{self.replaced}-{self.network.model_name}"
 
     @property
     def words(self) -> list[str]:
+        """What sets the run apart from others on the same network, for people to read."""
         return [f"change by example {self.replaced}"]
 
     def networks(self) -> Iterator[ExperimentConfig]:
-        """The network of all examples, and its neighbour."""
+        """The network trained on all examples, and the one with a replaced example."""
         yield self.network
         yield neighbour(self.network, self.replaced)
 
 
 def estimate_cost(config: StabilityConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and operations. Raises `InputError` where the network cannot be trained."""
+    """The bytes of memory and the operations that `measure` needs beyond training.
+
+    Raises `InputError` where the networks cannot be trained.
+    """
     data = sources.load_for(config)
     for network in config.networks():
         MeasurementConfig.of(network).resolved(data)
@@ -129,9 +136,9 @@ def estimate_cost(config: StabilityConfig) -> tuple[float, float]:
 
 
 def measure(config: StabilityConfig, begin: Steps = unwatched) -> TheoryResult:
-    """Compare the two networks, trained where they are not yet, or find the run that did.
+    """Compare the two networks, or return the finished comparison. Untrained networks are trained first.
 
-    Raises what `train` raises.
+    Raises the errors of `train`.
     """
     if found := find(config):
         return found

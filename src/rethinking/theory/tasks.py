@@ -1,7 +1,7 @@
-"""The tasks besides training: what is solved, written down or measured, and what carries each out.
+"""The tasks other than training, and the functions that carry them out.
 
-A task is a configuration class with a function that carries it out and one that estimates its cost. `TheoryConfig.task`
-names its evidence's file, and `TheoryConfig.columns` what has a column of its own there.
+A task is a configuration class, a function that carries it out, and a function that estimates its cost.
+`TheoryConfig.task` names the file with its evidence, and `TheoryConfig.columns` the columns there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rethinking.theory.stability import StabilityConfig
 
 
 class Task(NamedTuple):
-    """carry_out, estimate_cost: of a configuration of this task, what the functions below do of any"""
+    """The two functions of one task. They do for its configurations what the functions below do for any."""
 
     carry_out: Callable[[Any, Steps], TheoryResult]
     estimate_cost: Callable[[Any], tuple[float, float]]
@@ -41,24 +41,30 @@ TASKS: dict[type[TheoryConfig], Task] = {
 
 
 def columns() -> dict[str, Columns]:
-    """What has a column of its own in the evidence of each task, by the task's name."""
+    """The columns of each task's evidence, by the task's name."""
     return {config.task: config.columns for config in TASKS}
 
 
 def carry_out(config: TheoryConfig, begin: Steps = unwatched) -> TheoryResult:
-    """The result, or that of the run that found it before. Raises `InputError` and `RunError`."""
+    """Carry out a run, or return the finished one.
+
+    Raises `InputError` where data and options do not fit, and `RunError` where the run fails or is damaged.
+    """
     return TASKS[type(config)].carry_out(config, begin)
 
 
 def estimate_cost(config: TheoryConfig) -> tuple[float, float]:
-    """Bytes of memory it takes, and floating-point operations. Raises `InputError` where it cannot be carried out."""
+    """The bytes of memory and floating-point operations a run needs. Raises `InputError` where it is impossible."""
     return TASKS[type(config)].estimate_cost(config)
 
 
 def read(path: Path) -> TheoryResult:
-    """The finished run in a folder. Raises `InputError` where it is none of these, `RunError` where it is damaged."""
+    """Read the finished run in a folder.
+
+    Raises `InputError` where it holds none of these tasks, `RunError` where it is unfinished or damaged.
+    """
     written = read_config_file(path / "config.yaml")
     kind = next((kind for kind in TASKS if kind.options() == set(written)), None)
     if kind is None:
-        raise InputError(f"{path} does not hold the options of a run, or those of another version")
+        raise InputError(f"{path} does not hold the options of a run, or holds those of another version")
     return run.read(path, run.configuration(kind, path))

@@ -1,4 +1,4 @@
-"""What is measured of networks that `train` trains: they in their own folders, the measurement in one beside them."""
+"""Measurements of networks that `train` trains. The measurement has a run folder of its own, like each network."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from rethinking.training.run_dir import RunResult
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementConfig(TheoryConfig):
-    """What every measurement of networks is of. Raises `InputError` for options of a network that are wrong.
+    """The options that all measurements of networks have. Raises `InputError` for wrong options of the network.
 
-    network: how and on which device it is trained; of what else both have, the seed among it, the measurement's value
-        counts
+    network: the network's own configuration, with the device it trains on. Options that both have, as the seed, take
+        the measurement's value
     device: of the measurement, always the CPU
     """
 
     network: ExperimentConfig
 
     def __post_init__(self) -> None:
-        asked = ExperimentConfig.from_mapping(self.network) if isinstance(self.network, Mapping) else self.network
-        object.__setattr__(self, "network", replace(asked, **{name: getattr(self, name) for name in _shared()}))
+        network = ExperimentConfig.from_mapping(self.network) if isinstance(self.network, Mapping) else self.network
+        object.__setattr__(self, "network", replace(network, **{name: getattr(self, name) for name in _shared()}))
         object.__setattr__(self, "device", "cpu")
 
     @classmethod
     def of(cls, network: ExperimentConfig, **options: Any) -> Self:
-        """Of this network, `options` being those that a network does not have."""
+        """A measurement of this network. `options` are the measurement's own."""
         return cls(network=network, **{name: getattr(network, name) for name in _shared()}, **options)
 
     def networks(self) -> Iterator[ExperimentConfig]:
-        """Those that have to be trained first."""
+        """The networks that must be trained first."""
         yield self.network
 
     def resolved(self, data: sources.ImageData) -> Self:
-        """With all that the network's training leaves to model, data and machine. Raises `InputError` as it does."""
+        """The configuration with the network resolved. Raises `InputError` where the network does not fit the data."""
         return type(self).of(resolve(self.network, data), **self._own())
 
     def identity(self) -> dict[str, Any]:
-        """The network's, and what is measured of it."""
+        """The network's identity, and the measurement's own options."""
         own = {name: value for name, value in self._own().items() if name not in NOT_IN_IDENTITY}
         return {**self.network.identity(), **own}
 
@@ -57,16 +57,17 @@ class MeasurementConfig(TheoryConfig):
         return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in others}
 
     def to_yaml(self) -> str:
+        """The text of `config.yaml`, with the network's options inside."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
 def _shared() -> set[str]:
-    """The options that a network and its measurement both have."""
+    """The options that a network and its measurement share."""
     return TheoryConfig.options() - {"device"}
 
 
 def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
-    """The runs of what is to be measured, as a step of its own. Raises what `train` raises."""
+    """Train the networks of a measurement as a step of its own, and return their runs. Raises the errors of `train`."""
     advanced = begin("the networks")
     runs = trained(list(config.networks()))
     advanced(1.0)
@@ -74,7 +75,10 @@ def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
 
 
 def trained(networks: Sequence[ExperimentConfig], at_once: int | None = None) -> list[RunResult]:
-    """The run of each, in the same order, trained where it is not yet. Raises what `train` raises."""
+    """Train networks, or find their finished runs, and return the runs in the same order.
+
+    `at_once` networks train together, None for as many as the memory holds. Raises the errors of `train`.
+    """
     found: dict[ExperimentConfig, RunResult] = {}
     for config, outcome in train_many(list(dict.fromkeys(networks)), at_once=at_once, progress=False):
         if isinstance(outcome, Exception):
