@@ -1,1 +1,1 @@
-"""Experiments: lists of configurations, and the paper's own numbers beside them."""
+"""Experiments: lists of configurations, with the paper's numbers next to ours."""

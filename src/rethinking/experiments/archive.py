@@ -1,23 +1,24 @@
 """The evidence behind every number, as CSV files that outlive the run folders.
 
-    runs.csv             a row a network trained: configuration, final metrics, seed, data's fingerprint, precision,
-                         hardware, versions, commit, seconds
-    epochs.csv           a row an epoch of each of these
-    kernel_machines.csv  a row a kernel machine: configuration, errors, norm, and the same
-    memorization.csv     a row a network that was written down: configuration, errors, weights, and the same
-    linear_classes.csv   a row a draw of signs for a linear class: configuration, correlation, and the same
-    replacements.csv     a row a replaced training example: configuration, change of the loss, and the same
-    measures.csv         a row a network that was measured: configuration, norms, margins, and the same
-    own_measures.csv     a row a network that somebody's own function measured: configuration, numbers, and the same
+    runs.csv             one row per trained network: configuration, final metrics, seed, fingerprint of the data,
+                         precision, hardware, versions, commit, seconds
+    epochs.csv           one row per epoch of these networks
+    kernel_machines.csv  one row per kernel machine: configuration, errors, norm, and its origin as in runs.csv
+    memorization.csv     one row per network by construction: configuration, errors, weights, origin
+    linear_classes.csv   one row per draw of signs for a linear class: configuration, correlation, origin
+    replacements.csv     one row per replaced training example: configuration, change of the loss, origin
+    measures.csv         one row per measured network: configuration, norms, margins, origin
+    own_measures.csv     one row per network measured by a user's own function: configuration, numbers, origin
 
-No weights. Tables, figures and the page are made from these files, over as many sittings and machines as it takes.
+Weights are not kept. Tables, figures and the page are made from these files. Runs may be added by many commands, from
+many machines.
 
-The folder is locked while it is written, and its evidence read anew then. The files change together: all of them are
-first written into `.evidence.json`, from which the next process makes them where this one was killed on the way. A row
-has a checksum of itself and the run's epochs. In rows of versions without one, the columns that follow from others are
-compared with them.
+A process locks the folder and reads its evidence again before it writes. All files change together: they are first
+written into `.evidence.json`. Where a process is killed on the way, the next one makes the files from it. Each row has
+a checksum of itself and of the run's epochs. Earlier versions wrote no checksum; in their rows, columns that follow
+from others are compared with them.
 
-`rethinking keep FOLDER RUN_FOLDER ...` keeps single runs.
+`rethinking keep FOLDER RUN_FOLDER ...` adds single runs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from rethinking.theory import tasks
 from rethinking.theory.run import Columns, TheoryResult
 from rethinking.training.run_dir import METRICS, RunResult
 
-OPTIONS = (  # what of the configuration has a column of its own, for people; `configuration` holds all of it
+OPTIONS = (  # options with a column of their own, for people to read; the column `configuration` holds all options
     "model_name",
     "randomization",
     "corruption_prob",
@@ -56,35 +57,35 @@ OPTIONS = (  # what of the configuration has a column of its own, for people; `c
 )
 
 LOCK = ".lock"
-CHANGES = ".evidence.json"  # the files as they are to be, by name, until all of them are
-CHECKSUM = "checksum"  # a column: of the rest of the row and the run's rows in epochs.csv
+CHANGES = ".evidence.json"  # the new content of the files, by name, until all of them are written
+CHECKSUM = "checksum"  # a column: the checksum of the rest of the row and of the run's rows in epochs.csv
 
-Text = Mapping[str, str]  # a row as it stands in its file
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a run of theory may have a number for each epoch
+Text = Mapping[str, str]  # a row of a file, as text
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # one field may hold a number for each epoch
 
 
 def evidence(result: RunResult | TheoryResult) -> Evidence:
-    """What is kept of a run; its metrics to the six digits that are written, so that numbers do not change later."""
+    """The evidence of a run. Metrics are rounded to the six digits that are written, so they do not change later."""
     if isinstance(result, TheoryResult):
         task = result.config.task
         return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, (), task)
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
-    asked = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
+    hashed = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
     metrics = tuple({"epoch": record["epoch"], **_rounded(record)} for record in result.metrics)
-    return Evidence(result.path.name, asked, result.finished, result.config.identity(), facts, metrics)
+    return Evidence(result.path.name, hashed, result.finished, result.config.identity(), facts, metrics)
 
 
 def of_run_folder(path: Path) -> Evidence:
-    """The evidence of a run as far as it has come, from its folder. Raises what `load_run` raises."""
+    """The evidence of a finished or unfinished run, from its folder. Raises the errors of `load_run`."""
     return evidence(load_run(path))
 
 
 def read(folder: Path) -> dict[str, Evidence]:
-    """Every run kept in `folder`, by its name.
+    """Read the evidence of every run in `folder`, by the run's name.
 
     Raises `RunError` for files that cannot be read, are damaged or contradict each other.
     """
-    if not os.access(folder / LOCK, os.W_OK):  # nothing was ever written here, or it is for reading alone
+    if not os.access(folder / LOCK, os.W_OK):  # nothing was ever written here, or the folder is read-only
         return _read(folder)
     with locked(folder) as kept:
         return kept
@@ -92,9 +93,9 @@ def read(folder: Path) -> dict[str, Evidence]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[dict[str, Evidence]]:
-    """Hold `folder`, made where missing, against other processes; gives its evidence as it is now.
+    """Lock `folder` against other processes and yield its current evidence. A missing folder is made.
 
-    Raises what `read` raises, and `RunError` where the folder cannot be written.
+    Raises the errors of `read`, and `RunError` where the folder cannot be written.
     """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,14 +126,14 @@ def _read(folder: Path) -> dict[str, Evidence]:
         what = " ".join(repr(error).split())[:200]
         raise RunError(
             f"the evidence in {folder} ({name}) is damaged or of another version: {what}; move that folder away, and"
-            " the same command writes it anew from the run folders"
+            " the same command writes it again from the run folders"
         ) from None
 
 
 def _network(row: Text, epochs: list[Text]) -> Evidence:
-    """The run in a row of runs.csv and those of epochs.csv. Raises `ValueError` where they do not agree."""
+    """The run in one row of runs.csv and its rows of epochs.csv. Raises `ValueError` where they disagree."""
     if not epochs:
-        raise ValueError(f"epochs.csv has none of {row['run']}")
+        raise ValueError(f"epochs.csv has no row of {row['run']}")
     metrics = tuple(_record(line, number) for number, line in enumerate(epochs, 1))
     run = _evidence(row, row["status"] == "finished", metrics)
     if CHECKSUM in row:
@@ -157,21 +158,21 @@ def _evidence(row: Text, finished: bool, metrics: tuple[Mapping[str, Any], ...],
 
 
 def _record(line: Text, epoch: int) -> dict[str, Any]:
-    """The metrics of an epoch, None for those that the version which wrote them lacked."""
+    """The metrics of one epoch. A metric that an earlier version did not measure is None."""
     numbers = {name: float(text) if (text := line.get(name)) else None for name in METRICS}
     if line["epoch"] != str(epoch) or not all(map(math.isfinite, filter(None, numbers.values()))):
-        raise ValueError(f"epoch {epoch} of {line['run']} is missing or no number")
+        raise ValueError(f"epoch {epoch} of {line['run']} is missing or not a number")
     return {"epoch": epoch, **numbers}
 
 
 def _check_sum(row: Text, epochs: list[Text]) -> None:
-    """Raises `ValueError` where a row, or the epochs of its run, are not what was written."""
+    """Raises `ValueError` where a row or the epochs of its run have changed since they were written."""
     if row[CHECKSUM] != _checksum([row, *epochs]):
         raise ValueError(f"{row['run']} has another checksum")
 
 
 def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> None:
-    """Raises `ValueError` where a column of an older version's row says something else than what it follows from."""
+    """Raises `ValueError` where a column of an earlier version's row contradicts the columns it follows from."""
     question_of_run = question_of_identity(
         run.configuration, run.facts["dataset"], run.facts["provenance"]["fingerprint"]
     )
@@ -181,10 +182,10 @@ def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> Non
 
 
 def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
-    """Keep `runs` in `folder` beside those there, returns all. Several processes may add to one folder.
+    """Add `runs` to the evidence in `folder`, and return all of it. Several processes may add to one folder.
 
-    Where a run is there already, the evidence that came further stays. Raises what `read` raises, and `RunError` where
-    the folder cannot be written.
+    Of two states of one run, the one with more epochs stays. Raises the errors of `read`, and `RunError` where the
+    folder cannot be written.
     """
     with locked(folder) as kept:
         before = dict(kept)
@@ -206,7 +207,7 @@ def _progress(run: Evidence) -> tuple[bool, int]:
 
 
 def _as_files(kept: Mapping[str, Evidence]) -> dict[str, str]:
-    """The content of each file by its name. Without rows there is no file."""
+    """The content of each file, by its name. A file without rows is left out."""
     networks = [run for run in kept.values() if run.is_of_network]
     epochs = {run.run: [{"run": run.run, **record} for record in run.metrics] for run in networks}
     tables = {
@@ -219,8 +220,8 @@ def _as_files(kept: Mapping[str, Evidence]) -> dict[str, str]:
 
 
 def _carry_through(folder: Path) -> None:
-    """Make the files what `CHANGES` says, where there is one."""
-    what_to_do = "delete that file, and the same command writes the evidence anew"
+    """Write the files that `CHANGES` holds, where it exists."""
+    what_to_do = "delete that file, and the same command writes the evidence again"
     changes = files.read_json(folder / CHANGES, what_to_do)
     if changes is not None:
         known = {"epochs.csv", "runs.csv", *(f"{task}.csv" for task in tasks.columns())}
@@ -232,9 +233,9 @@ def _carry_through(folder: Path) -> None:
             (folder / CHANGES).unlink()
 
 
-def best_answer(kept: Mapping[str, Evidence], asked: str) -> Evidence | None:
-    """The run that answers a question: a finished one before an unfinished, then the one that came furthest."""
-    answers = [run for run in kept.values() if run.question == asked and run.metrics]
+def best_answer(kept: Mapping[str, Evidence], wanted: str) -> Evidence | None:
+    """The run that answers the question `wanted`: a finished run first, then the one with most epochs."""
+    answers = [run for run in kept.values() if run.question == wanted and run.metrics]
     return max(answers, key=lambda run: (run.finished, len(run.metrics), run.run), default=None)
 
 
@@ -267,7 +268,7 @@ def _theory_row(run: Evidence, columns: Columns) -> dict[str, Any]:
 
 
 def _origin(run: Evidence) -> dict[str, Any]:
-    """The last columns of every row: what produced it, and all that is known of it."""
+    """The last columns of every row: what produced the run, its whole configuration and all facts."""
     provenance = run.facts["provenance"]
     return {
         "fingerprint": provenance["fingerprint"],
@@ -298,22 +299,22 @@ def _sealed(row: Mapping[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
 
 
 def _checksum(rows: Sequence[Text]) -> str:
-    """Of what is not empty, so that a column which a later version adds changes nothing."""
+    """The checksum of all fields that are not empty, so that a later version's new column does not change it."""
     filled = [{name: text for name, text in row.items() if text and name != CHECKSUM} for row in rows]
     return f"{zlib.crc32(json.dumps(filled, sort_keys=True).encode()):08x}"
 
 
 def _text(value: Any) -> str:
-    """As it stands in a CSV file."""
+    """The value as a field of a CSV file."""
     return "" if value is None else str(value)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Raises `ValueError` where a row has other columns than the file, or the file is cut."""
+    """The rows of a file. Raises `ValueError` where a row lacks columns or has too many, or the file is cut short."""
     text = (files.read(path) or b"").decode()
     rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     if (text and not text.endswith("\n")) or any(None in row or None in row.values() for row in rows):
-        raise ValueError("a row is cut")
+        raise ValueError("a row is cut short")
     return rows
 
 

@@ -1,8 +1,8 @@
-"""Every table and figure there is a command for, by name. This is the door for further ones.
+"""Every table and figure that has a command, by name: the place to add experiments.
 
-An experiment is a file with an `EXPERIMENT`. One in this folder is found by its file's name; one elsewhere is
-`reproduce.py FILE.py`, or goes by a name of its own where an installed package has an entry point
-`rethinking.experiments` for it.
+An experiment is a Python file with a variable `EXPERIMENT`. A file in this folder goes by its own name. Run any other
+file by `reproduce.py FILE.py`. An installed package gives its experiment a name by an entry point
+`rethinking.experiments`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from rethinking import experiments, registry
 from rethinking.errors import InputError, nearest
 from rethinking.experiments.experiment import Experiment
 
-ORDER = (  # the paper's
+ORDER = (  # as in the paper
     "table1",
     "table4",
     "figure1a",
@@ -39,7 +39,7 @@ ORDER = (  # the paper's
 
 
 def _in_this_folder() -> dict[str, Experiment]:
-    """Those of the paper's order first, then all others there are, by name."""
+    """The experiments of this folder: the paper's in its order, then all others by name."""
     modules = sorted(module.name for module in pkgutil.iter_modules(experiments.__path__))
     others = [name for name in modules if name not in (*ORDER, Path(__file__).stem, "reproduction", "archive")]
     found = {name: importlib.import_module(f"{experiments.__name__}.{name}") for name in (*ORDER, *others)}
@@ -50,9 +50,9 @@ EXPERIMENTS: dict[str, Experiment] = _in_this_folder()
 
 
 def find(name: str) -> str:
-    """The name that an experiment goes by, given that or where it is: `FILE.py` or `FILE.py:NAME`.
+    """The name of an experiment, from its name or its place: `FILE.py` or `FILE.py:NAME`. A file is loaded.
 
-    Raises `InputError` where there is none.
+    Raises `InputError` where there is no such experiment, or its name belongs to the package's own.
     """
     if name in EXPERIMENTS and not EXPERIMENTS[name].of_runs:
         return name
@@ -70,6 +70,6 @@ def find(name: str) -> str:
     path, _, variable = name.rpartition(":")
     plain = Path(path).stem.rpartition(".")[2] if variable == "EXPERIMENT" else variable
     if EXPERIMENTS.setdefault(plain, found) is not found and plain in ORDER:
-        raise InputError(f"{name} has the name of the package's own {plain}; rename it")
+        raise InputError(f"{name} has the same name as the package's own {plain}; rename it")
     EXPERIMENTS[plain] = found
     return plain

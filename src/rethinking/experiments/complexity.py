@@ -1,13 +1,13 @@
-"""Measures of complexity under label corruption: what trained networks are like. Beyond the paper.
+"""Measures of complexity under label corruption: norms, margins and sharpness of trained networks. Beyond the paper.
 
-Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap of training and test
-accuracy does, and normalized margins to fall: by less than the gap, most of it by the time half of the labels are
-random, in small AlexNet not at every step; sharpness, which is noisier, about as much there. Margins that are not
-normalized say nothing.
+Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap between training and
+test accuracy does. Expect normalized margins to fall. All change by less than the gap, and most of the change comes
+before half of the labels are random. In small AlexNet the change is not steady, and sharpness, which is noisier, grows
+there about as much as the gap. Margins that are not normalized show nothing.
 
-The networks are Figure 1b's, after their last epoch; at demo scale, where a run ends when it fits, those of random
-labels are trained for longer, which is part of the distance they go. `reproduce.py complexity RUN ...` measures
-finished runs, given by their folders, instead. Where each measure is defined: `rethinking.theory.complexity`.
+The networks are Figure 1b's, after their last epoch. At demo scale a run ends when it fits. Networks on random labels
+therefore train for longer there, which is a part of their distance. `reproduce.py complexity RUN ...` measures finished
+runs instead, given by their folders. `rethinking.theory.complexity` defines each measure.
 """
 
 from rethinking.config import ExperimentConfig
@@ -17,7 +17,7 @@ from rethinking.experiments.quantities import EPOCHS, TRAIN_ACCURACY, declare, s
 from rethinking.experiments.scale import Study
 from rethinking.theory.measuring import ComplexityConfig
 
-QUANTITIES = {  # by the name of each in `theory.measuring`
+QUANTITIES = {  # their names in `theory.measuring`
     declare("generalization gap", significant(3), "share", "training less test accuracy"): "generalization_gap",
     declare("margin, 10th percentile", significant(3), "", "of outputs"): "margin",
     declare("normalized margin, 10th percentile", significant(3), "", "by spectral norms"): "normalized_margin",
@@ -27,19 +27,19 @@ QUANTITIES = {  # by the name of each in `theory.measuring`
     declare("distance from initialization", significant(3), "", "Frobenius norm"): "distance",
     declare("sharpness", significant(3), "nats", "rise of the training loss within a small ball"): "sharpness",
 }
-TRAINED = {EPOCHS: "epochs", TRAIN_ACCURACY: "exact_train_accuracy"}  # how far: in the table alone
+TRAINED = {EPOCHS: "epochs", TRAIN_ACCURACY: "exact_train_accuracy"}  # shown in the table, not in the figure
 SHOWN = (*TRAINED, *QUANTITIES)
 
 
 def rows(study: Study) -> list[Row]:
-    """Figure 1b's networks and the measures of each."""
+    """Figure 1b's networks, and the measures of each network."""
     networks = figure1b.rows(study)
     of_each = [(row.labels, row.config) for row in networks if isinstance(row.config, ExperimentConfig)]
     return networks + [Row(labels, ComplexityConfig.of(network)) for labels, network in of_each]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Each measure after the last epoch, at its level of label corruption where that is the axis."""
+    """Each measure after the last epoch, at its level of label corruption where the figure has this axis."""
     found = []
     for answer in answers:
         if answer.evidence.task == "measures":

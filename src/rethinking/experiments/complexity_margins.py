@@ -1,9 +1,10 @@
 """Distribution of normalized margins: how sure trained networks are of their training labels, true and random.
 
-Expect all curves above 0 where the labels are fitted, and those of random labels, divided by the product of the
-network's spectral norms after Bartlett, Foster & Telgarsky 2017, nearer to 0 than those of true labels.
+A normalized margin is divided by the product of the network's spectral norms, after Bartlett, Foster & Telgarsky 2017.
+Expect every curve above 0 where the labels are fitted. Expect the curve of random labels nearer to 0 than the curve of
+true labels.
 
-Of the same runs as `complexity`, at the ends and in the middle of the corruption axis.
+The runs are those of `complexity`, at the ends and in the middle of the corruption axis.
 """
 
 from rethinking.experiments import complexity, figure1b
@@ -16,7 +17,7 @@ LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
 
 
 def margin_of(model: str) -> str:
-    """The quantity of a network's margins."""
+    """The name of the quantity that holds a model's margins."""
     return declare(f"normalized margin, {model}", significant(2), "", "percentiles over the training set")
 
 
@@ -24,7 +25,7 @@ QUANTITIES = {model: margin_of(model) for model in catalogue.PAPER}
 
 
 def rows(study: Study) -> list[Row]:
-    """Those of `complexity` at `LEVELS`."""
+    """The rows of `complexity` whose label corruption is in `LEVELS`."""
     levels = [(dict(row.labels), row) for row in complexity.rows(study)]
     return [
         row._replace(labels=(("labels", LEVELS[labels["label_corruption"]]),))
@@ -34,7 +35,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """The percentiles of each run's margins, by the spectral norms' product; x is the share of images below."""
+    """Percentiles of each run's normalized margins. The place on the axis is the share of images below."""
     found = []
     for answer in answers:
         if answer.evidence.task == "measures":

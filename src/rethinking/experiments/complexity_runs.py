@@ -1,8 +1,7 @@
-"""Measures of complexity of single runs: what finished runs, given by their folders, are like. Beyond the paper.
+"""Measures of complexity of single runs: norms, margins and sharpness of runs given by their folders. Beyond the paper.
 
-Expect of runs that differ in their labels alone what `complexity` expects. They may differ in network, data and how far
-they were trained as well, and are to be compared with that in mind. Where each measure is defined:
-`rethinking.theory.complexity`.
+Expect the same as in `complexity` for runs that differ in their labels alone. Compare runs with care where they also
+differ in network, data or length of training. `rethinking.theory.complexity` defines each measure.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ from rethinking.theory.measuring import ComplexityConfig
 
 
 def rows(study: Study) -> list[Row]:
-    """By the name of its folder, with what it was trained on; none where no runs are given."""
+    """One row per given run: the name of its folder, and what it was trained on. Without runs, no rows."""
     where = study.options.get("dataset"), study.options.get("data_root")
     made = []
     for path in (Path(run).resolve() for run in study.runs):

@@ -1,6 +1,6 @@
 """Distribution of normalized margins of single runs: how sure networks are of the labels they were trained on.
 
-Expect a curve above 0 where all are fitted.
+Expect a curve above 0 for a run that fits all its labels.
 """
 
 from rethinking.experiments import complexity_margins, complexity_runs

@@ -1,4 +1,4 @@
-"""What an experiment is: a list of configurations, and one function from their runs to numbers beside the paper's."""
+"""What an experiment is: a list of configurations, and a function from their runs to numbers next to the paper's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from rethinking.experiments import paper
 from rethinking.experiments.scale import Study
 from rethinking.theory.run import TheoryConfig
 
-Config = ExperimentConfig | TheoryConfig  # of a run: a network trained, or what is solved, written down or measured
-NETWORK = "network"  # the task of training one
-Labels = tuple[tuple[str, str], ...]  # a row's heading, such as (("model", "mlp_1x512"), ("labels", "random"))
+Config = ExperimentConfig | TheoryConfig  # a run that trains a network, or one that solves, constructs or measures
+NETWORK = "network"  # the task of a run that trains a network
+Labels = tuple[tuple[str, str], ...]  # a row's heading, for example (("model", "mlp_1x512"), ("labels", "random"))
 
 
 class Row(NamedTuple):
-    """One row of a table, or one curve or point of a figure: what the paper calls it, and the run that answers it.
+    """One row of a table, or one curve or point of a figure.
 
-    paper: the paper's numbers for it, by quantity; empty in a figure, whose numbers belong to points of a curve
-    own_seed: it is of one run, whatever seeds are asked for
+    labels: its heading, in the paper's words
+    config: the run that answers it
+    paper: the paper's numbers by quantity; empty in a figure, where numbers belong to points of a curve
+    own_seed: whether the row belongs to one run, with the run's own seed
     """
 
     labels: Labels
@@ -32,7 +34,7 @@ class Row(NamedTuple):
     own_seed: bool = False
 
     def with_seed(self, seed: int) -> Config:
-        """The run for one of several seeds, which draws its own random labels, signs and pixels too."""
+        """The run for one seed. The seed also draws its random labels, signs and pixels."""
         if self.own_seed:
             return self.config
         drawn = self.config.randomization_seed + seed if self.config.randomization != "none" else 0
@@ -41,12 +43,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run as far as it has come, as `archive` keeps it.
+    """A finished or unfinished run, as `archive` keeps it.
 
+    run: the name of its folder
+    question: the digest of its configuration and data, without device and precision
     configuration: the resolved configuration's identity (`ExperimentConfig.identity`)
-    facts: data, parameters and provenance, as in `result.json`, without metrics; of theory all of it
-    metrics: one record an epoch; none of theory
-    task: that of training a network, or `TheoryConfig.task`
+    facts: data, parameters and provenance from `result.json`; for a run that trains nothing, all of `result.json`
+    metrics: one record per epoch; empty for a run that trains nothing
+    task: `NETWORK` for training, else `TheoryConfig.task`
     """
 
     run: str
@@ -59,23 +63,23 @@ class Evidence:
 
     @property
     def is_of_network(self) -> bool:
-        """Of one that is trained."""
+        """Whether the run trains a network."""
         return self.task == NETWORK
 
     @property
     def has_the_papers_images(self) -> bool:
-        """Whether the paper can have a number of it: its networks are CIFAR-10's, its other results MNIST's too."""
+        """Whether the paper has numbers on these images: CIFAR-10, or MNIST for runs that train nothing."""
         found = paper.data_set(self.facts["dataset"], self.facts["provenance"]["fingerprint"])
         return found == "cifar10" or (found is not None and not self.is_of_network)
 
     @property
     def progress(self) -> str:
-        """Empty for a finished run."""
+        """How far an unfinished run has come, in words; empty for a finished run."""
         return "" if self.finished else f"after {len(self.metrics)} of {self.configuration['num_epochs']} epochs"
 
 
 class Answer(NamedTuple):
-    """A row, and the run that answers it for one seed."""
+    """A row, and the evidence that answers it for one seed."""
 
     row: Row
     seed: int
@@ -83,12 +87,14 @@ class Answer(NamedTuple):
 
 
 class Number(NamedTuple):
-    """One number of ours beside the paper's; `x` is the place on a figure's axis, None in a table.
+    """One number of ours next to the paper's.
 
-    ours: None where the run has not come to it, and `note` says so
-    paper: a number, words, or None where the paper has none; `cells` leaves it out beside images that are not its own
-    settled: it stays as it is however far the run still goes, as the loss of an epoch does
-    baseline: the run it is relative to
+    ours: None where the run has not reached it
+    paper: a number, words, or None where the paper has none. `cells` leaves it out for images that are not the paper's
+    x: the place on a figure's axis; None in a table
+    note: why a number is missing, or another remark
+    settled: whether more epochs cannot change it, as for the loss of a past epoch
+    baseline: the run that the number is relative to
     """
 
     answer: Answer
@@ -102,18 +108,19 @@ class Number(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """What is to be known about it: why it is missing, or how far its run has come."""
+        """The number's note, or how far its run has come; empty where there is nothing to say."""
         return self.note or ("" if self.settled else self.answer.evidence.progress)
 
     @property
     def runs(self) -> tuple[str, ...]:
+        """The names of the runs behind the number."""
         baseline = () if self.baseline is None else (self.baseline.run,)
         return (self.answer.evidence.run, *baseline)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`Number`s of all seeds together: a table's cell or a figure's point, with the runs behind it."""
+    """A table's cell or a figure's point: the `Number`s of all seeds, with the runs behind them."""
 
     labels: Labels
     quantity: str
@@ -127,6 +134,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
+        """Ours minus the paper's, or None where one of the two is missing."""
         return self.ours - self.paper if self.ours is not None and isinstance(self.paper, float) else None
 
 
@@ -134,38 +142,41 @@ class Cell:
 class Plot:
     """How a figure is drawn: the paper's axes, order and curves."""
 
-    quantities: tuple[str, ...]  # a curve each
+    quantities: tuple[str, ...]  # one curve each
     series: str  # the label that names a curve
     paper: Mapping[tuple[str, str], Mapping[float, float]] = field(default_factory=dict)  # y by x, by series, quantity
     x_label: str
-    y_label: str = ""  # but for panels, which are headed by their quantity
+    y_label: str = ""  # not for panels, whose headings are their quantities
     x_limits: tuple[float, float] | None = None
-    y_limits: tuple[float, float] | None = None  # ours may go beyond
-    shaded: str | None = None  # a quantity drawn as an area under its curve
-    points: bool = False  # few points: mark them
-    x_per_epoch: float | None = None  # a point an epoch: what an epoch is on the paper's axis at full scale
+    y_limits: tuple[float, float] | None = None  # our curves may exceed them
+    shaded: str | None = None  # a quantity drawn as the area under its curve
+    points: bool = False  # mark the points, where there are few
+    x_per_epoch: float | None = None  # with one point per epoch: an epoch's length on the paper's axis at full scale
     log_x: bool = False
     log_y: bool = False
-    panels: bool = False  # axes of its own for each quantity
-    own_places: bool = False  # panels' curves each have places of their own, and no gap where others have some
-    share_y: bool = False  # of the panels, since their quantities are to be compared
-    tabled: bool = False  # the place on the axis has a column in the table, as an epoch always has; not on a terminal
+    panels: bool = False  # each quantity has axes of its own
+    own_places: bool = False  # each curve in a panel has its own places, without gaps at the others' places
+    share_y: bool = False  # panels share their y axis, to compare their quantities
+    tabled: bool = False  # the table has a column with the place on the axis, except on a terminal; epochs always have
     levels: Mapping[str, float] = field(default_factory=dict)  # the paper's single numbers by series: dashed lines
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure of the paper.
+    """One table or figure.
 
-    models: those the paper has in it; none where nothing is trained
-    any_model: whether the others can stand in it too, without the paper's numbers beside them
+    title: its heading
+    about: what to expect of it, and how long it takes
+    models: the models that the paper shows in it; empty where nothing is trained
     rows: the runs it needs
     numbers: what it shows of them
-    ours_only: quantities of which the paper has no number
-    companions: what is made along with it
-    repeats: what a number is the mean over, besides its standard deviation
-    standard_error: of that mean, shown in place of the deviation
-    of_runs: of finished runs that are given by their folders, and of nothing else
+    plot: how it is drawn; None for a table
+    any_model: whether other models can be added, without numbers of the paper
+    ours_only: quantities for which the paper has no number
+    companions: experiments that are made together with it
+    repeats: what a number's mean and deviation are taken over
+    standard_error: whether the standard error of the mean is shown instead of the deviation
+    of_runs: whether its runs are given by their folders, and only so
     """
 
     title: str
@@ -182,7 +193,7 @@ class Experiment:
     of_runs: bool = False
 
     def shown_for(self, cells: Iterable[Cell], kept: Mapping[str, Evidence]) -> Experiment:
-        """Itself, where a run behind the cells has the paper's images; else without all that holds for those alone."""
+        """The experiment as shown for `cells`: without the paper's numbers where no run has the paper's images."""
         if any(kept[run].has_the_papers_images for cell in cells for run in cell.runs):
             return self
         levels = self.plot.levels if self.plot else {}
@@ -191,18 +202,17 @@ class Experiment:
         return replace(self, about="" if has_papers else self.about, plot=plot)
 
     def spread(self, cell: Cell) -> float | None:
-        """What is shown beside a mean: the deviation of what it is of, or its standard error; None for a single one."""
+        """The standard deviation or standard error that is shown after a mean; None for a single number."""
         if cell.std is None or not self.standard_error:
             return cell.std
         return cell.std / math.sqrt(cell.seeds)
 
 
 def cells(numbers: Iterable[Number]) -> list[Cell]:
-    """One cell for the numbers of the same row, quantity and place, in the order in which they first come.
+    """Join the numbers of one row, quantity and place into one cell, in the order of first appearance.
 
-    The paper's number stands in it where the images are the paper's, and nowhere else.
-
-    Raises `InputError` where one run is among them twice, as if it were two seeds.
+    A cell has the paper's number only where the images are the paper's. Raises `InputError` where a cell would count
+    one run twice, as if it had two seeds.
     """
     groups: dict[Any, list[Number]] = {}
     for number in numbers:

@@ -1,8 +1,8 @@
-"""Theorem 1 (Section 4): two layers and 2n + d weights that take any labels on n points in d dimensions.
+"""Theorem 1 (Section 4): two layers and 2n + d weights fit any labels of n points in d dimensions.
 
-Expect every label right after rounding, of images with true or random labels and of Gaussian noise: the network is
-written down, in seconds, and learns nothing. What it says of test images is no better than a guess whatever the labels,
-and often no label at all.
+Expect every output to round to its label, for images with true or random labels and for Gaussian noise. The network is
+constructed in seconds and learns nothing. On test images it is no better than a guess, whatever the labels are, and its
+output is often no label at all.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ POINTS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def rows(study: Study) -> list[Row]:
+    """Images with true and with random labels, and Gaussian noise with random labels."""
     return [
         Row((("data", source.name), ("points", name)), study.memorizing(source, **options))
         for source in study.images
@@ -27,12 +28,12 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Errors after rounding, and how far the worst output is from its label before."""
+    """Errors after rounding, the largest difference between an output and its label, and the weights."""
     return of_facts(answers, QUANTITIES)
 
 
 def of_facts(answers: list[Answer], quantities: tuple[str, ...], place: str | None = None) -> list[Number]:
-    """What each run found, in a figure at its option or fact `place`; where points were too close for it, that."""
+    """The quantities of each run, or the note "too close". `place` names the option or fact on a figure's axis."""
     found = []
     for answer in answers:
         known = {**answer.evidence.configuration, **answer.evidence.facts}

@@ -1,8 +1,8 @@
-"""Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights fit n points as well.
+"""Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights also fit n points.
 
-Expect the width to fall as one over the depth less 2 while the weights stay below d + 5 n and some for each layer (two
-layers have d + 2 n, as they need no clipping), every label right at every depth, and the worst output closer to its
-label than in two layers: a point passes through the ramps of its own interval alone.
+Expect every label right at every depth. The width falls like 1 / (depth - 2). The number of weights stays below
+d + 5 n plus a few for each layer; two layers need no clipping and have d + 2 n. With more than two layers, the worst
+output is closer to its label, because a point passes through the ramps of its own interval alone.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -14,18 +14,20 @@ DEPTHS = (2, 3, 4, 8, 16, 32, 64)
 
 
 def rows(study: Study) -> list[Row]:
+    """Random labels on the scale's numbers of images, at every depth."""
     return [
         Row(
-            (("data", source.name), ("images", f"{few:,} images"), ("depth", f"{depth}")),
-            study.memorizing(source, few, depth=depth, randomization="random_labels"),
+            (("data", source.name), ("images", f"{images:,} images"), ("depth", f"{depth}")),
+            study.memorizing(source, images, depth=depth, randomization="random_labels"),
         )
         for source in study.images
-        for few in study.scale.memorized
+        for images in study.scale.memorized
         for depth in DEPTHS
     ]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
+    """Width, weights, error and largest difference, by depth."""
     return of_facts(answers, QUANTITIES, "depth")
 
 

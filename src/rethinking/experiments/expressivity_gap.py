@@ -1,8 +1,8 @@
 """Theorem 1 and Corollary 1: how close points with different labels may be for float64 to tell them apart.
 
-Expect the worst output to move away from its label as the inverse of the distance, in two layers earlier than in many,
-and beyond one half labels to be wrong. At distances smaller still the network is refused, since float64 does not tell
-the points' projections apart.
+Expect the worst output's error to grow like the inverse of the distance, in two layers earlier than in many. Where the
+error exceeds one half, labels are wrong. At even smaller distances no network is constructed, because float64 does not
+tell the points' projections apart.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -15,6 +15,7 @@ DEPTHS = (2, 64)
 
 
 def rows(study: Study) -> list[Row]:
+    """Pairs of points at every distance, for two layers and for many."""
     return [
         Row(
             (("data", source.name), ("depth", f"depth {depth}"), ("distance", f"{gap:.0e}")),
@@ -27,6 +28,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
+    """Error and largest difference, by the distance of a pair."""
     return of_facts(answers, QUANTITIES, "gap")
 
 

@@ -1,9 +1,9 @@
-"""Theorem 1 and Lemma 1 (Section 4): the weights and the time that more and more points take.
+"""Theorem 1 and Lemma 1 (Section 4): time and size of weights as the number of points grows.
 
-Expect the time to grow somewhat faster than the points, and the smallest eigenvalue of Lemma 1's matrix, a part of the
-distance between two neighbouring projections, to fall as the inverse of their square, as the closest two of so many
-random places do. The weights are as large as its inverse makes them, and stay below the bound that follows from it; the
-worst output moves away from its label as they grow.
+Expect the time to grow slightly faster than the number of points. The smallest eigenvalue of Lemma 1's matrix falls
+like the inverse square of this number: it is a fixed part of the smallest distance between projections, and the closest
+two of n random points are that close. The largest weight grows like the inverse eigenvalue and stays below its bound.
+The worst output moves away from its label as the weights grow.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -13,19 +13,20 @@ from rethinking.experiments.scale import Study
 
 
 def rows(study: Study) -> list[Row]:
-    """Random labels on some images, and on all that `expressivity` has."""
-    few = sorted({*study.scale.examples, *study.scale.memorized})
+    """Random labels on growing numbers of images, up to all images of `expressivity`."""
+    sizes = sorted({*study.scale.examples, *study.scale.memorized})
     return [
         Row(
             (("data", source.name), ("images", "all images" if images is None else f"{images:,} images")),
             study.memorizing(source, images, randomization="random_labels"),
         )
         for source in study.images
-        for images in (*few, None)
+        for images in (*sizes, None)
     ]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
+    """Time, eigenvalue, weights and largest difference, by the number of points."""
     return of_facts(answers, QUANTITIES, "train_images")
 
 

@@ -1,7 +1,8 @@
-"""Figure 1a: training loss an epoch on true labels, random labels, and shuffled, random and Gaussian pixels.
+"""Figure 1a: training loss by epoch on true labels, random labels, and shuffled, random and Gaussian pixels.
 
-Expect all five to reach zero, true labels first and random labels last, after a start at which nothing seems to
-happen. At full scale 5 runs of small Inception, two of them Table 1's, over two hours each on two cores.
+Expect all five curves to reach zero: true labels first, and random labels last, after a start without visible progress.
+At full scale there are 5 runs of small Inception. Two of them are also Table 1's. Each takes over two hours on two
+cores.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -23,6 +24,7 @@ CURVES = {
 
 
 def rows(study: Study) -> list[Row]:
+    """Every model under the five conditions."""
     return [
         Row((("model", model), ("condition", condition)), study.config(model, randomization=randomization))
         for model in study.models
@@ -31,7 +33,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """The online loss of every epoch; the paper's curves are small Inception's and end after 63."""
+    """The online loss of every epoch. The paper's curves are small Inception's and end after epoch 63."""
     found = []
     for answer in answers:
         labels = dict(answer.row.labels)

@@ -1,8 +1,8 @@
-"""Figure 1b: how much longer it takes to overfit the more labels are random, relative to true labels.
+"""Figure 1b: time to overfit as more labels are random, relative to true labels.
 
-Expect the time to grow by a small factor only: 3.6 for small Inception, 1.5 for small AlexNet, 2 for MLP 1x512. What
-counts as overfitted is this project's own definition, see time_to_overfit.py. At full scale 33 runs, six of them Table
-1's: a quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for Inception.
+Expect the time to grow by a small factor only: 3.6 for small Inception, 1.5 for small AlexNet, 2 for MLP 1x512. The
+definition of overfitting is this project's own (time_to_overfit.py). At full scale there are 33 runs, of which six are
+also Table 1's. On two cores, all runs of the MLP take a quarter of an hour, of AlexNet four hours, of Inception a day.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ CURVES = {
 
 
 def rows(study: Study) -> list[Row]:
-    """From true labels to random labels, which are the runs of Table 1."""
+    """Every model at each level of label corruption. The two ends are runs of Table 1."""
     return [
         Row((("model", model), ("label_corruption", f"{level / 10:g}")), study.config(model, **_corrupted(level)))
         for model in MODELS
@@ -40,7 +40,7 @@ def _corrupted(level: int) -> dict[str, Any]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Epochs to overfit, and their ratio to the same model's and seed's on true labels."""
+    """Epochs to overfit, and their ratio to the epochs on true labels with the same model and seed."""
     on_true_labels = {
         (dict(answer.row.labels)["model"], answer.seed): answer.evidence
         for answer in answers

@@ -1,8 +1,8 @@
-"""Figure 1c: test error of networks that fit their training labels, the more of these are random.
+"""Figure 1c: test error of networks that fit their training labels, as more labels are random.
 
-Expect a steady rise from each network's own error to 90%, chance on ten classes, below the paper's curve, which looks
-as if its test labels were corrupted too (docs/differences.md). At full scale 33 runs, all of them Figure 1b's: a
-quarter of an hour on two cores for the MLP, four hours for AlexNet, a day for Inception.
+Expect a steady rise from each network's own error to 90%, which is chance on ten classes. It stays below the paper's
+curve, whose test labels seem to be corrupted too (docs/differences.md). At full scale the 33 runs are Figure 1b's. On
+two cores, all runs of the MLP take a quarter of an hour, of AlexNet four hours, of Inception a day.
 """
 
 from rethinking.experiments import figure1b
@@ -16,7 +16,7 @@ CURVES = {
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Error on the test set after the last epoch."""
+    """The error on the test set after the last epoch, by label corruption."""
     found = []
     for answer in answers:
         labels = dict(answer.row.labels)

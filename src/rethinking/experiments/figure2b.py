@@ -1,7 +1,8 @@
-"""Figure 2b: small Inception with and without batch normalization, accuracy an epoch.
+"""Figure 2b: accuracy of small Inception by epoch, with and without batch normalization.
 
-Expect both to fit the training set, and a few points less on the test set without. The best test accuracy so far, what
-early stopping could have had, is shaded. At full scale 2 runs, both Table 1's, over two hours each on two cores.
+Expect both to fit the training set. Without batch normalization, test accuracy is a few points lower. The best test
+accuracy so far, which early stopping could have reached, is shaded. At full scale there are 2 runs, both also Table
+1's. Each takes over two hours on two cores.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ from rethinking.experiments.quantities import TEST_ACCURACY, TRAIN_ACCURACY, dec
 from rethinking.experiments.scale import Study
 
 BEST = declare("best test accuracy so far", percent, "share", "of all epochs up to one")
-STEPS = 391  # an epoch, in the paper's figure
+STEPS = 391  # per epoch, in the paper's figure
 MODELS = ("small_inception", "small_inception_no_bn")
 
 
-CURVES = {  # point for point, by epoch, with fractions of one where the paper's is finer
+CURVES = {  # every point of the paper, by epoch; the paper's finer curve has fractions of an epoch
     (model, f"{split} accuracy"): {
         step / STEPS: accuracy
         for step, accuracy in curve("figure2b", "step", "accuracy", model=model, split=split).items()
@@ -30,7 +31,7 @@ CURVES = {  # point for point, by epoch, with fractions of one where the paper's
 
 
 def at_epochs(curve: Mapping[float, float]) -> dict[int, float]:
-    """A curve at the end of each epoch, between its points where it has none there."""
+    """A curve's values at the end of each epoch, interpolated where it has no point there."""
     epochs = range(1, int(max(curve)) + 1)
     return dict(zip(epochs, np.interp(epochs, list(curve), list(curve.values())).tolist(), strict=True))
 
@@ -39,11 +40,12 @@ PAPER = {name: at_epochs(curve) for name, curve in CURVES.items()}
 
 
 def rows(study: Study) -> list[Row]:
+    """Small Inception with and without batch normalization, on true labels."""
     return [Row((("model", model),), study.config(model)) for model in MODELS if model in study.models]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Online training accuracy and test accuracy of every epoch, and the best test accuracy up to it."""
+    """Online training accuracy, test accuracy, and the best test accuracy so far, for every epoch."""
     found = []
     for answer in answers:
         metrics, model = answer.evidence.metrics, dict(answer.row.labels)["model"]

@@ -1,9 +1,9 @@
-"""Section 5, minimum norm: which of all the functions that fit the training set is found, and what its norm tells.
+"""Section 5, minimum norm: which function that fits the training set is found, and what its norm tells.
 
-Expect the solution of K a = y to generalize, and others that fit every training label as exactly not to: random
-labels, random centres, wrong labels forced on test images, each with a larger norm. Between kernels the norm tells
-less: on all of MNIST Gabor features have a norm like that of pixels, or a larger one, and a third of the error. Nor is
-it curvature, which is the same at every global minimum of a linear model, whatever its test error.
+Expect the solution of K a = y to generalize. Other functions that fit every training label as exactly do not: random
+labels, random centres, and wrong labels forced on test images. Each has a larger norm. The norm tells less between
+kernels: on all of MNIST, Gabor features have at least the norm of pixels, and a third of their error. Curvature does
+not explain it either: it is the same at every global minimum of a linear model, whatever the test error.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from rethinking.experiments.quantities import NORM, RESIDUAL, TEST_ERROR, TRAIN_
 from rethinking.experiments.scale import Study
 
 HESSIANS_DIFFERENCE = declare("Hessian's difference", significant(2), "", "of two minima, relative")
-LINEAR: dict[str, Any] = {"features": "random_conv", "filters": 100}  # 801 features, more than images
+LINEAR: dict[str, Any] = {"features": "random_conv", "filters": 100}  # more features, 801, than images
 SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("least norm", {}),
     ("least norm, gabor", {"features": "gabor"}),
@@ -26,6 +26,7 @@ SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def rows(study: Study) -> list[Row]:
+    """For grey images: each solution on a few thousand images, least norm on all images, and a linear model."""
     made = []
     for source in study.images:
         if "mnist" not in source.stands_for:
@@ -42,7 +43,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Norm and errors of each; for the linear model of each global minimum, with its Hessian's difference."""
+    """Errors, norm and residual of each solution. For the linear model, also the Hessian at each global minimum."""
     found = []
     for answer in answers:
         facts = answer.evidence.facts

@@ -1,8 +1,8 @@
-"""Section 5, minimum norm: test error against norm, of solutions that all fit every training label.
+"""Section 5, minimum norm: test error against norm, for solutions that fit every training label.
 
-Expect the solution of K a = y at the lower left, and those that generalize badly to its right. But more images make the
-norm larger and the error smaller, and of the two with all images the one on Gabor features has about the norm of the
-one on pixels and far less error: the norm orders the solutions of one problem, not of different ones.
+Expect the solution of K a = y at the lower left. Solutions that generalize badly lie to its right. But the norm orders
+the solutions of one problem, not of different ones: more images give a larger norm and a smaller error, and on all
+images Gabor features have about the norm of pixels and a far smaller error.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -12,12 +12,13 @@ from rethinking.experiments.scale import Study
 
 
 def rows(study: Study) -> list[Row]:
-    """Those of the table with a Gaussian kernel; the norm with random centres is beyond any axis."""
+    """The table's rows with a Gaussian kernel, except random centres, whose norm is beyond any axis."""
     left_out = ("linear model", "random centres")
     return [row for row in rows_of_table(study) if dict(row.labels)["solution"] not in left_out]
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
+    """The test error of each solution, by its norm."""
     return [
         Number(answer, TEST_ERROR, answer.evidence.facts["test_error"], None, answer.evidence.facts["norm"])
         for answer in answers

@@ -1,9 +1,8 @@
-"""Section 5, minimum norm: stochastic gradient descent from zero comes to the solution of K a = y.
+"""Section 5, minimum norm: stochastic gradient descent from zero converges to the solution of K a = y.
 
-Expect the distance to it to fall to nothing, by the same factor every epoch in the end: every step adds a
-multiple of the kernel at one training image, so of all solutions only the one of least norm is within reach. It is
-drawn for the Gaussian kernel and for a linear model with more features than images, where that solution is the
-pseudoinverse's.
+Expect the distance to the solution to vanish, in the end by the same factor every epoch. Each step adds a multiple of
+the kernel at one training image, so only the solution of least norm is within reach. The figure shows a Gaussian
+kernel, and a linear model with more features than images, whose solution is the pseudoinverse's.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -15,15 +14,16 @@ DISTANCE = declare("distance", significant(2), "", "to the solution of least nor
 
 
 def rows(study: Study) -> list[Row]:
+    """For grey images: gradient descent with a Gaussian kernel, and on a linear model."""
     made = []
     for source in study.images:
         if "mnist" in source.stands_for:
-            for name, few, options in (
+            for name, images, options in (
                 ("Gaussian kernel", study.scale.interpolated, {}),
                 ("linear model", study.scale.linear, LINEAR),
             ):
                 labels = (("data", source.name), ("model", name))
-                made.append(Row(labels, study.machine(source, few, solution="sgd", **options)))
+                made.append(Row(labels, study.machine(source, images, solution="sgd", **options)))
     return made
 
 

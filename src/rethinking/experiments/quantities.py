@@ -1,7 +1,7 @@
-"""Quantities: what a number of a table or figure is, in which unit, and how it is written.
+"""Quantities: the meaning, unit and format of the numbers in tables and figures.
 
-A quantity is declared once, beside what measures it, and found by its name from then on: in tables, in figures, and in
-the CSV files that keep them. Those that several experiments show are declared here.
+A quantity is declared once, next to the code that measures it. Tables, figures and CSV files then refer to it by its
+name. This file declares the quantities that several experiments show.
 
     SHARPNESS = declare("sharpness", significant(3), "nats", "the rise of the training loss within a small ball")
 """
@@ -15,7 +15,12 @@ Form = Callable[[float], str]
 
 
 class Quantity(NamedTuple):
-    """written: a value in words; unit: of the value as it is kept; source: where it comes from"""
+    """One quantity.
+
+    written: the function that writes a value as text
+    unit: of the value in CSV files
+    source: what the value is or where it comes from
+    """
 
     name: str
     written: Form
@@ -23,32 +28,34 @@ class Quantity(NamedTuple):
     source: str = ""
 
     def difference(self, value: float) -> str:
-        """The difference of two values, with its sign; of percentages in points."""
+        """Write the difference of two values with its sign. Percentages differ in points."""
         if self.written is percent:
             return f"{100 * value:+.2f}"
         return ("-" if value < 0 else "+") + self.written(abs(value))
 
 
 def percent(value: float) -> str:
-    """A share of one as a percentage."""
+    """Write a share, 0-1, as a percentage with two decimals."""
     return f"{value:.2%}"
 
 
 def whole(value: float) -> str:
+    """Write a whole number with separated thousands."""
     return f"{value:,.0f}"
 
 
 def count(value: float) -> str:
-    """A mean of counts: whole from 100 on."""
+    """Write a mean of counts: whole from 100 on, below with three significant digits."""
     return whole(value) if value >= 100 else f"{value:.3g}"
 
 
 def decimals(places: int) -> Form:
+    """A format with this number of decimal places."""
     return lambda value: f"{value:.{places}f}"
 
 
 def significant(digits: int) -> Form:
-    """Of values that may be small or large: so many digits, or a whole number where that is shorter."""
+    """A format with this number of significant digits, or a whole number from 100 to a million."""
     return lambda value: whole(value) if 100 <= value < 1e6 else f"{value:.{digits}g}"
 
 
@@ -56,7 +63,7 @@ _declared: dict[str, Quantity] = {}
 
 
 def declare(name: str, written: Form, unit: str = "", source: str = "") -> str:
-    """Makes a quantity known; returns its name. Raises `ValueError` where another one has that name."""
+    """Declare a quantity and return its name. Raises `ValueError` where the name has another unit or source."""
     quantity = Quantity(name, written, unit, source)
     there = _declared.setdefault(name, quantity)
     if (there.unit, there.source) != (unit, source):
@@ -65,7 +72,7 @@ def declare(name: str, written: Form, unit: str = "", source: str = "") -> str:
 
 
 def quantity(name: str) -> Quantity:
-    """The quantity of that name. One that is not declared here, as in a table of another version, is a plain number."""
+    """The quantity with this name. An undeclared one, as in another version's table, is a plain number."""
     return _declared.get(name, Quantity(name, significant(4)))
 
 

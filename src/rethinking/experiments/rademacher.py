@@ -1,20 +1,21 @@
-"""Rademacher complexity (Section 2.2, Equation 1): how well networks fit random signs of so many examples.
+"""Rademacher complexity (Section 2.2, Equation 1): how well networks fit random signs.
 
-Expect networks to reach a correlation of 1, or nearly, on every number of examples, the Inception without batch
-normalization not with every draw, so that the bound on the gap of training and test error is 1 or more and says
-nothing, while the gap on true labels is smaller, on easy data far smaller. A linear class with bounded weights, whose
-complexity is known in closed form, does not, and less the more examples there are.
+Expect networks to reach a correlation of 1, or nearly 1, with any number of examples. Inception without batch
+normalization does not with every draw. The bound on the gap between training and test error is then 1 or more and says
+nothing. The gap on true labels is smaller, and far smaller on easy data. A linear class with bounded weights reaches
+less, the less the more examples there are. Its complexity has a closed form.
 
-A correlation is the mean over draws of signs, with its standard error; that of networks, which are trained, is a
-lower bound on the supremum; so they may train as they fit best, and the Inception without batch normalization does
-with Adam. The bound on the gap, of the error of functions to +1 and -1, is the complexity + 3 sqrt(log(2 / 0.05) / 2n)
-with n examples, which a gap exceeds with a probability of 0.05 at most (Bartlett & Mendelson 2002). What is shown has
-the correlation for the complexity, so the bound is at least that, and no more where the correlation is 1, which nothing
-exceeds. The gap measured beside it is that of one network of the kind on all of the data's classes; of the linear
-class, which tells two classes apart, there is none, and its bound is that of the loss (1 - y h(x)) / 2. The linear
-class is of x -> <w, x> with |w| <= 1 / sqrt(d), of d pixels from 0 to 1, so that its values are from -1 to 1; the
-closed form is the supremum for the same signs, which gradient ascent is to reach, and the bound on its mean that of
-Jensen, sqrt(sum |x_i|^2 / d) / n. At full scale 150 runs of 500 epochs at most, each until it fits.
+A correlation is the mean over draws of signs, with its standard error. For trained networks it is a lower bound on the
+supremum, so any training is allowed; Inception without batch normalization uses Adam. For functions with values +1 and
+-1, the bound on the gap is the complexity + 3 sqrt(log(2 / 0.05) / 2n) with n examples. A gap exceeds it with
+probability 0.05 at most (Bartlett & Mendelson 2002). The value shown uses the correlation as the complexity, so the
+true bound is at least this value. At correlation 1, the largest possible, the two are equal. The measured gap belongs
+to one network of the same model on all classes of the data.
+
+The linear class is x -> <w, x> with |w| <= 1 / sqrt(d) on d pixels from 0 to 1, with values from -1 to 1. It separates
+two classes only, so it has no measured gap; its bound holds for the loss (1 - y h(x)) / 2. The closed form is the
+supremum for the same signs, which gradient ascent should reach. The bound on its mean is Jensen's,
+sqrt(sum |x_i|^2 / d) / n. At full scale there are 150 runs of 500 epochs at most. Each stops when it fits.
 """
 
 from typing import Any
@@ -25,20 +26,20 @@ from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 
-# Until it fits: a hundred examples are one step an epoch.
+# A run stops when it fits. With a hundred examples, an epoch is one step.
 LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
-# On so few images gradient descent stays at one class for all for long, where its loss stays finite; Adam leaves it.
+# With so few images, gradient descent predicts one class for all for a long time, or diverges. Adam does not.
 OF_MODEL: dict[str, dict[str, Any]] = {"small_inception_no_bn": {"optimizer": "adam", "learning_rate": 0.001}}
 CORRELATION = declare("correlation", decimals(3), "", "(1/n) sum_i sigma_i h(x_i) reached")
 CLOSED_FORM = declare("closed form", decimals(3), "", "the supremum for the same signs")
 BOUND_ON_MEAN = declare("bound on its mean", decimals(3), "", "over signs, by Jensen")
 BOUND = declare("bound on the gap, at least", decimals(2), "", "from the correlation")
 GAP = declare("gap measured", decimals(2), "share", "training less test accuracy")
-RARELY = 50  # epochs from one look at the test set to the next: it has up to a hundred times the images
+RARELY = 50  # epochs between two evaluations on the test set, which has up to a hundred times the images
 
 
 def rows(study: Study) -> list[Row]:
-    """For each model and number of examples a row a draw, all under one heading, and one on true labels."""
+    """For each model and number of examples: one row per draw, and one on true labels, under the same heading."""
     made = []
     for model in study.models:
         for examples in study.scale.examples:
@@ -54,7 +55,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Of random signs the correlation and what it bounds the gap by, beside the gap measured on true labels."""
+    """The correlation with random signs, the bound on the gap that follows, and the gap measured on true labels."""
     found = []
     for answer in answers:
         evidence, examples = answer.evidence, int(dict(answer.row.labels)["examples"])

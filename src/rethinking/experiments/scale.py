@@ -1,4 +1,4 @@
-"""How much of the paper's set-up is run: all of it, some thousand images, or the built-in digits."""
+"""How much of the paper's set-up runs: all of it, a few thousand images, or the built-in digits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ MLPS_AND_ALEXNET = ("small_alexnet", "mlp_3x512", "mlp_1x512")
 
 @dataclass(frozen=True)
 class Scale:
-    """Where an experiment's runs differ from the paper's.
+    """The sizes in which an experiment's runs differ from the paper's.
 
-    dataset, models: what is trained where the user names none
-    epochs: of a run; the paper does not state them, but its Figure 1a ends after 63 and its slowest run to overfit
-        (Figure 1b) takes 56
-    longer: of Table 4's augmented runs, whose rate hardly falls, "and the run made longer"
-    decay, longer_decay: factors of the learning rate an epoch; the paper's at full scale
-    levels: of label corruption, in tenths, in Figures 1b and 1c
-    machine_images: that kernel machines are fitted to and networks memorize, None for all
-    filters: random convolutional ones, in Table 3
-    interpolated, linear: images of the solutions besides the one of least norm (Section 5), and of a linear model
+    about: the scale in words
+    dataset, models: the data set and the models that are trained where the user names none
+    epochs: of a run. The paper does not state them; its Figure 1a ends after 63, and its slowest run takes 56 to
+        overfit (Figure 1b)
+    longer: epochs of Table 4's augmented runs, for which the paper trains longer with a slower decay
+    decay, longer_decay: factors of the learning rate per epoch; at full scale the paper's
+    levels: of label corruption in Figures 1b and 1c, in tenths
+    machine_images: training images of kernel machines and of networks that memorize; None for all
+    filters: numbers of random convolutional filters (Table 3)
+    interpolated, linear: images for the other solutions of Section 5, and for its linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
-    examples, draws: numbers of images with random signs, and draws of those (Equation 1)
+    examples, draws: numbers of images with random signs, and draws of the signs (Equation 1)
     replaced: training examples that are replaced, one at a time (uniform stability)
+    options: of all networks that are trained
     """
 
     about: str
@@ -55,7 +57,7 @@ class Scale:
 
 SCALES = {
     "full": Scale("the paper's", "cifar10", catalogue.PAPER, 70, 300, 0.95, 0.999),
-    # A tenth of the images is a tenth of the steps an epoch, so the rate falls more slowly.
+    # A tenth of the images gives a tenth of the steps per epoch, so the rate falls more slowly per epoch.
     "small": Scale(
         "5,000 training images, 10,000 where nothing is trained",
         "cifar10",
@@ -94,10 +96,11 @@ SCALES = {
 
 
 class ImageSource(NamedTuple):
-    """A data set of which nothing is trained.
+    """A data set for runs that train nothing.
 
-    dataset: as for `--dataset`; name: in results
-    stands_for: the paper's data sets whose rows it is in
+    dataset: its name or path, as for `--dataset`
+    name: its name in results
+    stands_for: the paper's data sets whose rows it appears in
     """
 
     dataset: str
@@ -107,11 +110,15 @@ class ImageSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """What one reproduction runs: a scale, the models wanted, and the options all its runs share.
+    """Everything that determines the runs of one reproduction.
 
-    images: for what is not trained; filters: for kernel machines' random convolutional features
-    machine_options: that all kernel machines share
-    runs: folders of finished runs to measure, in place of the networks of the scale
+    scale: their size
+    models: the models to train
+    options: shared by all runs
+    images: data sets for runs that train nothing
+    filters: numbers of random convolutional filters
+    machine_options: shared by all kernel machines
+    runs: folders of finished runs to measure instead of the scale's networks
     """
 
     scale: Scale
@@ -123,7 +130,7 @@ class Study:
     runs: tuple[str, ...] = ()
 
     def config(self, model: str, *, longer: bool = False, **options: Any) -> ExperimentConfig:
-        """A run of `model` at this scale; `longer` with Table 4's slower decay and more epochs."""
+        """A run of `model` at this scale. `longer` gives it Table 4's slower decay and more epochs."""
         scale = self.scale
         schedule = {
             "num_epochs": scale.longer if longer else scale.epochs,
@@ -132,19 +139,19 @@ class Study:
         shared = {"dataset": scale.dataset, **schedule, **scale.options, **self.options}
         return ExperimentConfig(model_name=model, **{**shared, **options})
 
-    def machine(self, source: ImageSource, few: int | None = None, **options: Any) -> KernelMachineConfig:
-        """A kernel machine at this scale, on at most `few` images where that is given."""
-        images = self.scale.machine_images if few is None else few
+    def machine(self, source: ImageSource, images: int | None = None, **options: Any) -> KernelMachineConfig:
+        """A kernel machine on `images` training images of `source`, or on those of the scale."""
+        images = self.scale.machine_images if images is None else images
         shared = {"train_subset": images, **self.options, **self.machine_options}
         return KernelMachineConfig(dataset=source.dataset, **{**shared, **options})
 
     def linear_class(self, examples: int, draw_seed: int) -> RademacherConfig:
-        """A linear class on random signs, of the data that networks are trained on."""
+        """A linear class on random signs, on the data that networks are trained on."""
         names = ("dataset", "data_root", "runs_dir", "device", *READ_OPTIONS)
         shared = {"dataset": self.scale.dataset, **{name: self.options[name] for name in names if name in self.options}}
         return RademacherConfig(**shared, train_subset=examples, randomization_seed=draw_seed)
 
-    def memorizing(self, source: ImageSource, few: int | None = None, **options: Any) -> MemorizationConfig:
-        """A network that memorizes the images of this scale, or `few` of them."""
-        images = self.scale.machine_images if few is None else few
+    def memorizing(self, source: ImageSource, images: int | None = None, **options: Any) -> MemorizationConfig:
+        """A network that memorizes `images` training images of `source`, or those of the scale."""
+        images = self.scale.machine_images if images is None else images
         return MemorizationConfig(dataset=source.dataset, **{"train_subset": images, **self.options, **options})

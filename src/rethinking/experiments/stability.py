@@ -1,16 +1,16 @@
-"""Uniform stability (Section 2.2): what replacing one training example changes of the loss at fresh points.
+"""Uniform stability (Section 2.2): the change of the loss at fresh points when one training example is replaced.
 
-Expect one example to change much the same with true and with random labels once both are fitted and the gap is large
-on both, as on some thousand images of CIFAR-10: on average in nats about two to three times as much with random ones,
-whose losses are larger, and in the probability of the right class, which is bounded, about as much. While a network
-does not fit random labels yet, as small AlexNet in its first epochs, it changes less with them. On the digits, nearly
-solved, it changes far less with true labels. The paper's point is that uniform stability, a worst case over all
-training sets and so over all labels, is one number for both; what is measured here, of particular sets, is a lower
-bound on it.
+Expect similar changes with true and random labels where both are fitted and both gaps are large, as on a few thousand
+images of CIFAR-10. The mean change in nats is there two to three times as large with random labels, whose losses are
+larger. The change in the probability of the right class, which is bounded, is about equal. Before a network fits random
+labels, as small AlexNet in its first epochs, the change is smaller with them. On the digits, which are nearly solved,
+it is far smaller with true labels. The paper's point is that uniform stability is a worst case over all training sets,
+and so over all labels: one number for both. These measurements of particular sets are lower bounds on it.
 
-A network is trained on all examples, and again with each of several replaced by a test image, with the same seed and
-order; mean and standard deviation are over these. Fresh points are the test images with their true labels, whatever
-labels were trained on. The largest change is that of one point of the test set. At full scale 60 runs of 70 epochs.
+A network trains on all examples, and again with one of several examples replaced by a test image, with the same seed
+and order. Mean and standard deviation are taken over the replacements. Fresh points are test images with their true
+labels, whatever labels the network trains on. The largest change belongs to a single test image. At full scale there
+are 60 runs of 70 epochs.
 """
 
 from typing import Any
@@ -21,19 +21,19 @@ from rethinking.experiments.scale import Study
 from rethinking.models import catalogue
 from rethinking.theory.stability import Change, StabilityConfig
 
-QUANTITIES = {  # by the name of each in `theory.stability.Change`
+QUANTITIES = {  # their names in `theory.stability.Change`
     declare("mean change of loss, nats", significant(2), "nats", "over the test set"): "mean",
     declare("largest change of loss, nats", significant(2), "nats", "over the test set"): "largest",
     declare("mean change of probability", significant(2), "", "of the right class"): "mean_of_probability",
     declare("largest change of probability", significant(2), "", "of the right class"): "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
-TRAINED = declare("online train accuracy", percent, "share", "within an epoch")  # in the table alone
-EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # the same for all that are compared
+TRAINED = declare("online train accuracy", percent, "share", "within an epoch")  # not in the figure
+EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # networks that are compared train equally long
 
 
 def rows(study: Study) -> list[Row]:
-    """For each model and kind of labels the networks, and what each replacement changes, all under one heading."""
+    """For each model and kind of labels: the networks, and the change by each replacement, under one heading."""
     made = []
     for model in study.models:
         for kind, randomization in (("true", "none"), ("random", "random_labels")):
@@ -46,7 +46,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """An epoch a point: what was measured, and how far the network of all examples has come by then."""
+    """The changes after each epoch, and the online accuracy of the network trained on all examples."""
     found = []
     for answer in answers:
         evidence = answer.evidence

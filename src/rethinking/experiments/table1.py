@@ -1,8 +1,8 @@
-"""Table 1: with and without explicit regularization, on true and on random labels.
+"""Table 1: training and test accuracy with and without explicit regularization, on true and random labels.
 
-Expect every network to fit the training set, random labels included, at chance on the test set then; weight decay and
-random crops add a few points of test accuracy and are not what makes it. At full scale 19 runs; on two cores with
-native bfloat16 one takes 1 to 2 minutes (MLPs), 20 (AlexNet) or 140 (Inception).
+Expect every network to fit the training set, including random labels, where its test accuracy is chance. Weight decay
+and random crops add a few points of test accuracy, but networks generalize without them. At full scale there are 19
+runs. On two cores with native bfloat16, one run takes 1 to 2 minutes (MLPs), 20 (AlexNet) or 140 (Inception).
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
@@ -15,6 +15,7 @@ COLUMNS = ("model", "labels", "random_crop", "weight_decay")
 
 
 def rows(study: Study) -> list[Row]:
+    """The paper's rows of the models in the study."""
     return [
         Row(
             tuple((column, row[column]) for column in COLUMNS),
@@ -32,7 +33,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Final accuracies; in training the exact one, where the run has come to measure it."""
+    """The final accuracies. Training accuracy is the exact one where the run has measured it, else the online one."""
     found = []
     for answer in answers:
         last = answer.evidence.metrics[-1]

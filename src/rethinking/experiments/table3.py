@@ -1,9 +1,9 @@
-"""Table 3: linear models that fit every training label, without regularization.
+"""Table 3: linear models that fit every training label without regularization.
 
-Expect a test error little over 1% with a Gaussian kernel on MNIST's pixels and a third of that on Gabor features; on
-CIFAR-10 over 40% with a kernel on pixels, and half of that with random convolutional features, the less the more
-filters. At full scale a solution takes 5 to 15 minutes on two cores, and the features of 32,000 filters a few hours,
-kept every ten minutes.
+On MNIST, expect a test error slightly over 1% with a Gaussian kernel on pixels, and a third of it on Gabor features. On
+CIFAR-10, expect over 40% with a kernel on pixels, and half of it with random convolutional features; more filters
+reduce it further. At full scale a solution takes 5 to 15 minutes on two cores. The features of 32,000 filters take a
+few hours, and are saved every ten minutes.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Row
@@ -16,9 +16,9 @@ FEATURES = {"none": "pixels", "gabor_filters": "gabor", "random_convnet": "rando
 
 
 def rows(study: Study) -> list[Row]:
-    """The paper's rows for each data set that stands in their data set's place; each configuration once.
+    """The paper's rows for each data set that stands for theirs, without repeated configurations.
 
-    With random filters for each number of them, of which `numbers` shows the largest that is answered.
+    Random filters have one row per number of filters. `numbers` shows the largest number that has an answer.
     """
     made: dict[object, Row] = {}
     for source in study.images:
@@ -42,7 +42,7 @@ def _row(study: Study, source: ImageSource, row: dict[str, str], filters: int | 
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """Errors and the norm of the solution over all outputs; the paper does not say how its norms are measured."""
+    """Errors, norm and residual. The norm is over all outputs; the paper does not say how it measures norms."""
     found = []
     for answer in _with_most_filters(answers):
         facts = answer.evidence.facts
@@ -58,7 +58,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
 
 
 def _with_most_filters(answers: list[Answer]) -> list[Answer]:
-    """Of the answers that differ in their filters alone those with the most."""
+    """The answers with the most filters among answers that differ in nothing else."""
 
     def same(answer: Answer) -> object:
         data, _, l2 = answer.row.labels

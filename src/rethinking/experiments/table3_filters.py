@@ -1,8 +1,8 @@
 """Table 3's random convolutional features: test error against the number of filters.
 
-Expect the error to fall with the number of filters where there is an l2 term. Without one it peaks where there are
-about as many features as training images (eight a filter), from where on every label is fitted, and falls from there.
-The paper has 32,000 filters, drawn as dashed lines.
+Expect the error to fall with the number of filters where there is an l2 term. Without an l2 term, it peaks where there
+are about as many features as training images, at eight features per filter. From there on every label is fitted, and
+the error falls. Dashed lines show the paper's numbers, with 32,000 filters.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
@@ -18,6 +18,7 @@ PAPER = {
 
 
 def rows(study: Study) -> list[Row]:
+    """For coloured images: every number of filters, with and without an l2 term."""
     return [
         Row(
             (("data", source.name), ("regularizer", f"l2: {l2}"), ("filters", f"{filters}")),
@@ -31,6 +32,7 @@ def rows(study: Study) -> list[Row]:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
+    """Errors and norm, by the number of filters."""
     found = []
     for answer in answers:
         facts, filters = answer.evidence.facts, float(dict(answer.row.labels)["filters"])

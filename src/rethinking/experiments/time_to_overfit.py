@@ -1,9 +1,9 @@
 """Time to overfit, which Figure 1b compares and the paper does not define.
 
-Here: the first epoch whose online training accuracy is at least 98.5%. Of the thresholds on accuracy or loss it is
-the one that the paper's own numbers agree on: its Figure 2b has small Inception at 98.34% after 9 epochs and 98.58%
-after 10, and Figure 1b's baseline is 10. `SENSITIVITY` holds the alternatives that `reproduce.py figure1b` reports
-beside it. docs/differences.md has the evidence.
+Here it is the first epoch whose online training accuracy is at least 98.5%. Among thresholds on accuracy or loss, this
+one agrees with the paper's own numbers: its Figure 2b has small Inception at 98.34% after 9 epochs and at 98.58% after
+10, and Figure 1b's baseline is 10. `SENSITIVITY` holds the alternatives that `reproduce.py figure1b` also reports.
+docs/differences.md gives the evidence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Threshold(NamedTuple):
-    """Reached when `metric` is at least `value`, or at most for a loss."""
+    """A level of one metric. An accuracy reaches it from below, a loss from above."""
 
     metric: str
     value: float
@@ -41,7 +41,7 @@ SENSITIVITY = (
 
 
 def time_to_overfit(metrics: Iterable[Mapping[str, Any]], threshold: Threshold = DEFINITION) -> int | None:
-    """The first epoch, from 1, that reaches `threshold`; None where none does."""
+    """The first epoch, counted from 1, that reaches `threshold`; None where no epoch does."""
     sign = -1 if threshold.metric == "train_loss" else 1
     for record in metrics:
         value = record[threshold.metric]

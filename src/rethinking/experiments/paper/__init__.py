@@ -1,4 +1,7 @@
-"""The paper's numbers, as printed in its tables and read off its figures, one CSV each, and the images they are of."""
+"""The paper's numbers, one CSV file per table or figure, and the data sets that they belong to.
+
+The tables are copied from the text. The figures' numbers are read from the paper's vector graphics.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +13,43 @@ from typing import NamedTuple
 from rethinking.config import ExperimentConfig
 from rethinking.data.known import folder_of
 
-FINGERPRINTS = {  # of the paper's data sets, see `data.images.fingerprint`
+FINGERPRINTS = {  # the paper's data sets by fingerprint (`data.images.fingerprint`)
     "cbbda461ed01520fa349a10aef8752c12204528f34698b97ef646482e175bcc8": "cifar10",
     "c4f1e91e17a5698a49b3a0bb7d98973e04cf2b66e9d5d8546a97281a76233e59": "mnist",
 }
-# What follows the name of a copy or a part. Resized images, and those in other colours, are others.
+# Endings of the names of copies and parts. Resized or recoloured images do not count as the paper's.
 SAME_IMAGES = re.compile(r"(_jpeg)?(_first\d+)?(-labelled)?(-holdout[\d.e-]+)?(-[0-9a-f]{8})?$")
 
 
 class Table1Row(NamedTuple):
-    """One row of Table 1: accuracies 0-1 on CIFAR-10."""
+    """One row of Table 1: accuracies on CIFAR-10, 0-1."""
 
     train_accuracy: float
     test_accuracy: float
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """The rows of `<name>.csv`, such as `table1` or `figure2b`."""
+    """Read the rows of `<name>.csv`, for example `table1` or `figure2b`."""
     text = (resources.files(__package__) / f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
 def curve(name: str, x: str, y: str, **where: str) -> dict[float, float]:
-    """Column `y` by column `x`, of the rows of `<name>.csv` that hold the values `where`, such as a model's."""
+    """Column `y` by column `x` of `<name>.csv`, from the rows with the values `where`, for example one model's."""
     return {float(row[x]): float(row[y]) for row in read_table(name) if where.items() <= row.items()}
 
 
 def data_set(name: str, fingerprint: str) -> str | None:
-    """Which of the paper's data sets images are, 'cifar10' or 'mnist', a copy or a part of it included; else None.
+    """The paper's data set that images belong to, "cifar10" or "mnist", or None. Copies and parts count too.
 
-    name, fingerprint: of `ImageData`, the name with what `ReadOptions` add to it
+    name, fingerprint: of the `ImageData`; the name includes the suffix of its `ReadOptions`
     """
     found = FINGERPRINTS.get(fingerprint) or folder_of(SAME_IMAGES.sub("", name))
     return found if found in FINGERPRINTS.values() else None
 
 
 def table1_row(config: ExperimentConfig) -> Table1Row | None:
-    """The row of Table 1 with this model, labels and regularizers; None where the table has none."""
+    """Table 1's row with this model, labels and regularizers, or None where the table has no such row."""
     labels = {"none": "true", "random_labels": "random"}.get(config.randomization)
     if config.corruption_prob == 1.0:
         labels = "random"
