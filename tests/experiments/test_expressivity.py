@@ -112,4 +112,4 @@ def test_the_page_describes_each_network(memorized):
 
 def test_it_refuses_models(tmp_path: Path):
     printed = reproduce(tmp_path, "expressivity", "--scale", "demo", "--models", "mlp_1x512", status=2)
-    assert "expressivity has no network that is trained; leave out --models" in " ".join(printed.split())
+    assert "expressivity trains no network; leave out --models" in " ".join(printed.split())

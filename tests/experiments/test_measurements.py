@@ -156,7 +156,7 @@ def test_measured_runs_leave_the_tables_of_a_scale_as_they_are(reproduced: tuple
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("table1", "table3"), "table1 takes no folders of runs, such as 'table3'; one table or figure a command"),
+        (("table1", "table3"), "table1 takes no run folders like 'table3'; give one table or figure per command"),
         (
             ("complexity", f"no_such_{'very_' * 30}long_run"),
             f"no_such_{'very_' * 30}long_run",

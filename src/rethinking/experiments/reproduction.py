@@ -1,4 +1,4 @@
-"""One reproduction: which runs the wanted tables and figures need, training them, and what they answer."""
+"""One reproduction: the runs that tables and figures need, their training, and the numbers that follow from them."""
 
 from __future__ import annotations
 
@@ -34,110 +34,111 @@ from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult
 
 Result = RunResult | TheoryResult
-Watch = Callable[[TheoryConfig], Steps]  # makes what is told of the steps of one run of theory
+Watch = Callable[[TheoryConfig], Steps]  # makes an observer of the steps of one run that trains nothing
 
-BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # all but those of given runs
+BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # the experiments of `all`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """What `reproduce.py` was asked for. Raises `InputError` for unknown names and wrong values."""
+    """The options of `reproduce.py`. Raises `InputError` for unknown names and wrong values."""
 
     experiment: str = option(
         MISSING,
         "table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,"
-        " stability, complexity, or all; or the FILE.py of your own (docs/extending.md)",
+        " stability, complexity, or all; or your own FILE.py (docs/extending.md)",
         positional=True,
         metavar="NAME",
     )
     runs: tuple[str, ...] = option(
         (),
-        "complexity: folders of finished runs to measure (default: the networks of Figure 1b at this scale)",
+        "complexity: measure the finished runs in these folders (default: the networks of Figure 1b at this scale)",
         positional=True,
         metavar="RUN",
     )
     dataset: str | None = option(
         None,
-        "as for train.py (default: cifar10, where nothing is trained mnist too; digits at demo scale)",
+        "as for train.py (default: cifar10, and mnist too where nothing is trained; at demo scale digits)",
         metavar="NAME|PATH",
     )
     data_root: str | None = option(
-        None, "a folder to look for the named data set in, before the Hub", metavar="FOLDER", changes_numbers=False
+        None, "search this folder for the named data set before the Hub", metavar="FOLDER", changes_numbers=False
     )
     resize: int | None = option(
         None, "scale every image's shorter side to N pixels and take the centre square", metavar="N"
     )
     colour: str | None = option(None, "convert every image to rgb or grey", metavar="rgb|grey")
     holdout: float = option(
-        0.0, "share of each class's training images that becomes the test set, of data without one", metavar="SHARE"
+        0.0, "for data without a test set: take this share of each class's training images", metavar="SHARE"
     )
     skip_unlabelled: bool = option(False, "leave out images without a label")
-    image_column: str | None = option(None, "the column of a table that has the images", metavar="NAME")
+    image_column: str | None = option(None, "the column of a table that holds the images", metavar="NAME")
     label_column: str | None = option(
-        None, "the column of a table or metadata file that has the labels", metavar="NAME"
+        None, "the column of a table or metadata file that holds the labels", metavar="NAME"
     )
     models: tuple[str, ...] = option(
         (),
-        "only these models (default: the paper's at full scale, else the MLPs and small_alexnet)",
+        "train only these models (default: at full scale the paper's, else the MLPs and small_alexnet)",
         metavar="MODEL ...",
     )
     scale: str = option(
         "full",
-        "full: the paper's; small: 5,000 training images (where nothing is trained 10,000); demo: minutes on the"
-        " digits",
+        "full: the paper's sizes; small: 5,000 training images (10,000 where nothing is trained); demo: the digits, in"
+        " minutes",
         metavar="full|small|demo",
     )
     seeds: tuple[int, ...] = option(
-        (0,), "one run for each; several are shown as mean and standard deviation", metavar="SEED ..."
+        (0,), "train one run for each seed; the results show mean and standard deviation", metavar="SEED ..."
     )
     at_once: str = option(
         "auto",
-        "runs trained at the same time: as many as the memory holds, on a CPU an MLP a thread; or N",
+        "train this many runs at the same time; auto: as many as fit into memory, on a CPU one MLP for each thread",
         metavar="auto|N",
         changes_numbers=False,
     )
     dry_run: bool = option(
         False,
-        "list the runs, which are done, and the time the rest should take on this machine; train nothing",
+        "train nothing: list the runs, which of them are done, and how long the others should take on this machine",
         changes_numbers=False,
     )
-    show_only: bool = option(False, "train nothing: show and write what the runs so far say", changes_numbers=False)
+    show_only: bool = option(False, "train nothing: show and write the results so far", changes_numbers=False)
     no_wait: bool = option(
         False,
-        "leave runs that another process is at work on, and say which, instead of waiting for them at the end",
+        "do not wait for runs that another process is at work on: skip them and list them",
         changes_numbers=False,
     )
     out: str | None = option(
         None,
-        "folder of the results (default: reproduced/<data>-<scale>, of RUN reproduced/complexity)",
+        "write the results here (default: reproduced/<data>-<scale>, or reproduced/complexity for given runs)",
         metavar="FOLDER",
         changes_numbers=False,
     )
     runs_dir: str = option(
         "runs",
-        "where run folders are kept and found again, those of train.py included",
+        "keep run folders here, and find earlier runs here, including those of train.py",
         metavar="FOLDER",
         changes_numbers=False,
     )
     device: str = option("auto", "where to compute", metavar="auto|cpu|cuda|mps")
     precision: str = option(
         "auto",
-        "for training; kernel machines are in fp32 with sums in float64, the rest in float64",
+        "the precision of training; kernel machines use fp32 with sums in float64, all others float64",
         metavar="auto|fp32|tf32|bf16",
     )
     filters: tuple[int, ...] = option(
         (),
-        "table3: numbers of random convolutional filters (default: 500 to the paper's 32000 at full scale)",
+        "table3: numbers of random convolutional filters (default at full scale: from 500 to the paper's 32000)",
         metavar="N ...",
     )
     bandwidth: str = option(
         "search",
-        "table3, minimum_norm: of the Gaussian kernel: search on held-out images, the median distance, or a number",
+        "table3, minimum_norm: bandwidth of the Gaussian kernel: search chooses it on held-out images, median takes the"
+        " median distance",
         metavar="search|median|B",
     )
     memory_limit: float | None = option(
         None,
-        "table3, minimum_norm: memory to take; what does not fit goes to disk (default: nine tenths of what is free)",
+        "table3, minimum_norm: use this much memory, and the disk beyond it (default: nine tenths of the free memory)",
         metavar="GIB",
         changes_numbers=False,
     )
@@ -153,36 +154,38 @@ class Reproduction:
             catalogue.find(model)
         if self.runs and self.experiment != "complexity":
             raise InputError(
-                f"{self.experiment} takes no folders of runs, such as '{self.runs[0]}'; one table or figure a command"
+                f"{self.experiment} takes no run folders like '{self.runs[0]}'; give one table or figure per command"
             )
         taken = ("experiment", "runs", "dataset", "data_root", "out", "dry_run", "show_only", "no_wait")
         for spec in fields(self) if self.runs else ():
             if spec.name not in taken and getattr(self, spec.name) != spec.default:
                 raise InputError(f"runs are measured as they are: leave out --{spec.name}")
         if len({Path(run).resolve().name for run in self.runs}) < len(self.runs):
-            raise InputError("runs must have different names, which their measures go by")
+            raise InputError("the given run folders must have different names, because results name runs by them")
         check_seeds(self.seeds)
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
             raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
-        KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # their check
-        ExperimentConfig(**self._reading)  # likewise
+        KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # checks both
+        ExperimentConfig(**self._reading)  # checks how images are read
         networks = [name for name in self.wanted if EXPERIMENTS[name].models]
         if not networks and self.models:
-            raise InputError(f"{self.experiment} has no network that is trained; leave out --models")
+            raise InputError(f"{self.experiment} trains no network; leave out --models")
         if networks and not self.runs and not any(self._rows(name) for name in networks):
             takes = ", ".join(EXPERIMENTS[networks[0]].models)
-            raise InputError(f"{self.experiment} has no run for these models at {self.scale} scale; --models {takes}")
+            raise InputError(
+                f"{self.experiment} has no run for these models at {self.scale} scale; give --models {takes}"
+            )
 
     @property
     def command(self) -> str:
-        """The command line that makes the same."""
+        """The command line with the same options."""
         return command_line("python reproduce.py", self)
 
     @property
     def wanted(self) -> list[str]:
-        """The experiments asked for and what is made along with them."""
+        """The names of the requested experiments and of their companions."""
         if self.experiment == "all":
             return BY_NAME
         name = "complexity_runs" if self.runs else self.experiment
@@ -190,7 +193,7 @@ class Reproduction:
 
     @functools.cached_property
     def rows(self) -> dict[str, list[Row]]:
-        """The rows of each experiment that has any. Raises `InputError` where none has, or the data is missing."""
+        """The rows of each experiment that has some. Raises `InputError` where none has, or the data is missing."""
         rows = {name: rows for name in self.wanted if (rows := self._rows(name))}
         if not rows:
             raise InputError(f"{self.experiment} has no run for images like those of --dataset {self.dataset}")
@@ -199,13 +202,13 @@ class Reproduction:
     def _rows(
         self, name: str, more_models: tuple[str, ...] = (), kept: Mapping[str, Evidence] = MappingProxyType({})
     ) -> list[Row]:
-        """The experiment's rows: of the models asked for, else of the paper's that belong to the scale."""
+        """The experiment's rows, for the requested models or else for the paper's models at this scale."""
         experiment, scale = EXPERIMENTS[name], SCALES[self.scale]
         if not experiment.models:
             return [] if self.models else experiment.rows(self._study_of_theory(scale, kept))
         own = (model for model in experiment.models if model in scale.models or model not in catalogue.PAPER)
         models = self.models or tuple(own) or (scale.models if experiment.any_model else ())
-        # The paper's in the catalogue's order, then others.
+        # The paper's models come first, in the catalogue's order.
         models = tuple(sorted(dict.fromkeys((*models, *more_models)), key=_place_in_catalogue))
         options = {
             "runs_dir": self.runs_dir,
@@ -219,31 +222,37 @@ class Reproduction:
         return experiment.rows(Study(scale, models, options, runs=self.runs))
 
     def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
-        """What was asked for, and besides it the images and numbers of filters of the evidence."""
+        """The study of an experiment that trains nothing, with the data sets and numbers of filters in the evidence."""
         options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device, **self._reading}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
         machines = [run.configuration for run in theory if run.task == "kernel_machines"]
-        summed = {asked["filters"] for asked in machines if asked["solution"] == "minimum_norm"}
+        summed = {machine["filters"] for machine in machines if machine["solution"] == "minimum_norm"}
         filters = {*(self.filters or scale.filters), *(summed - {None})}
-        asked = self._images
-        names = {source.name for source in asked}
-        there = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
-        besides = (ImageSource(name, name, self._stands_for(name, channels)) for name, channels in there)
-        besides = (source for source in besides if source.name not in names)
-        images = sorted((*asked, *besides), key=lambda source: "mnist" not in source.stands_for)  # as in the paper
+        names = {source.name for source in self._images}
+        in_evidence = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
+        added = [
+            ImageSource(name, name, self._stands_for(name, channels))
+            for name, channels in in_evidence
+            if name not in names
+        ]
+        # MNIST comes first, as in the paper.
+        images = sorted((*self._images, *added), key=lambda source: "mnist" not in source.stands_for)
         return Study(scale, (), options, tuple(images), tuple(sorted(filters)), machine_options)
 
     @functools.cached_property
     def _images(self) -> tuple[ImageSource, ...]:
-        """Grey images stand for MNIST, coloured ones for CIFAR-10, and the digits at demo scale for both."""
+        """The data sets of experiments that train nothing.
+
+        Grey images stand for MNIST, coloured ones for CIFAR-10. The digits at demo scale stand for both.
+        """
         if self.dataset is None and self.scale != "demo":
             return tuple(ImageSource(name, self._name_of(name), (name,)) for name in ("mnist", "cifar10"))
         dataset, data = self.dataset or SCALES[self.scale].dataset, self.data()
         return (ImageSource(dataset, data.name, self._stands_for(data.name, data.image_shape[0])),)
 
     def _name_of(self, dataset: str) -> str:
-        """A named data set's name in results, as far as it is there."""
+        """The name in results of a data set. Where its data is missing, it is made from the options alone."""
         try:
             return self._load(dataset).name
         except InputError:
@@ -256,54 +265,56 @@ class Reproduction:
 
     @property
     def scale_in_words(self) -> str:
+        """The scale, or "their own" for given runs."""
         return "their own" if self.runs else self.scale
 
     @property
     def left_out(self) -> list[str]:
-        """Experiments of `all` without a run at this scale or of these models."""
+        """The experiments of `all` that have no run at this scale or for these models."""
         return [name for name in self.wanted if name not in self.rows] if self.experiment == "all" else []
 
     @property
     def models_left_out(self) -> list[str]:
-        """Networks that were asked for, of which none of the wanted tables and figures has a run."""
-        there = {config.model_name for config in self.configs() if isinstance(config, ExperimentConfig)}
-        return [model for model in self.models if model not in there]
+        """The requested models for which none of the wanted tables and figures has a run."""
+        used = {config.model_name for config in self.configs() if isinstance(config, ExperimentConfig)}
+        return [model for model in self.models if model not in used]
 
     def configs(self) -> list[Config]:
-        """Every run needed, each once however many tables and figures share it, seed by seed."""
+        """Every run that is needed, seed by seed. A run that tables and figures share appears once."""
         everything = [row for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(row.with_seed(seed) for seed in self.seeds for row in everything))
 
     @property
     def _reading(self) -> dict[str, Any]:
-        """How images are read, by the names that all configurations have."""
+        """The options that say how images are read, under the names that all configurations use."""
         return {spec.name: getattr(self, spec.name) for spec in fields(sources.ReadOptions)}
 
     def data(self) -> sources.ImageData:
+        """Load the data that networks are trained on. Raises `InputError` where it is missing or cannot be read."""
         return self._load(self.dataset or SCALES[self.scale].dataset)
 
     def all_data(self, begin: Steps = unwatched) -> list[sources.ImageData]:
-        """Every data set that rows are of, as far as it is there."""
+        """Load every data set that rows use, except missing ones."""
         if self.runs:
             return []
         of_networks = any(EXPERIMENTS[name].models for name in self.rows)
         of_theory = any(not EXPERIMENTS[name].models for name in self.rows)
-        asked = [self.dataset or SCALES[self.scale].dataset] if of_networks else []
-        asked += [source.dataset for source in self._images] if of_theory else []
+        needed = [self.dataset or SCALES[self.scale].dataset] if of_networks else []
+        needed += [source.dataset for source in self._images] if of_theory else []
         found = []
-        for dataset in dict.fromkeys(asked):
-            with contextlib.suppress(InputError):  # told by the rows that need it
+        for dataset in dict.fromkeys(needed):
+            with contextlib.suppress(InputError):  # the runs that need it report it
                 found.append(self._load(dataset, begin))
         return found
 
     def _load(self, dataset: str, begin: Steps = unwatched) -> sources.ImageData:
-        """Where networks alone are trained, images that they do not take are refused before they are decoded."""
+        """Load a data set. Where all experiments train networks, unsuitable images are refused before decoding."""
         networks = all(EXPERIMENTS[name].models for name in self.wanted)
         accept = accepting(ExperimentConfig()) if networks else sources.accept_any
         return sources.load(dataset, self.data_root, sources.ReadOptions(**self._reading), accept, begin)
 
     def folder(self) -> Path:
-        """Where the results go: `--out`, else a folder for this data and scale."""
+        """The folder of the results: `--out`, or else one for this data and scale."""
         if self.out:
             return Path(self.out)
         if self.runs:
@@ -313,22 +324,22 @@ class Reproduction:
         return Path("reproduced") / f"{name}-{self.scale}"
 
     def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
-        """Every run needed as far as it has come: none where it has not begun, the error where it is damaged."""
+        """Every run that is needed, with its result so far: None before it begins, the error where it is damaged."""
         for config in self.configs():
             try:
                 yield config, find(config) if isinstance(config, ExperimentConfig) else find_theory(config)
             except RunError as error:
                 yield config, error
             except InputError as error:
-                yield config, self._survived(config, error)
+                yield config, self._failure(config, error)
 
     def missing(self, kept: Mapping[str, Evidence]) -> list[Config]:
-        """What is still to be carried out: what the evidence does not answer.
+        """The runs that are still needed, because the evidence does not answer them.
 
-        Networks that it answers too, where something is still to be measured of them and their folders are gone.
+        A network that the evidence answers is needed again where a measurement of it is missing and its folder is gone.
         """
-        asked = self.configs()
-        missing = {config for config in asked if not self.finished_answer(config, kept)}
+        needed = self.configs()
+        missing = {config for config in needed if not self.finished_answer(config, kept)}
         measured = [config for config in missing if isinstance(config, MeasurementConfig) and config not in self._given]
         for network in {network for config in measured for network in config.networks()} - missing:
             try:
@@ -337,30 +348,30 @@ class Reproduction:
                 found = None
             if found is None or not found.finished:
                 missing.add(network)
-        return [config for config in asked if config in missing]
+        return [config for config in needed if config in missing]
 
     @functools.cached_property
     def _given(self) -> set[Config]:
-        """What is measured of runs that were given by their folders."""
+        """The measurements of runs that are given by their folders."""
         return {row.config for rows in self.rows.values() for row in rows if row.own_seed}
 
     def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """The finished run of the evidence that answers `config`, on whatever machine it was trained."""
+        """The finished run in the evidence that answers `config`, from any machine; None where there is none."""
         answer = self._answer(config, kept)
         return answer if answer is not None and answer.finished else None
 
     def train(
         self, kept: Mapping[str, Evidence], observe: Observe = tuple, watch: Watch = lambda config: unwatched
     ) -> Generator[tuple[Config, Result | RunError], None, None]:
-        """Train what the evidence lacks, in groups of `at_once`, and do what is of theory one after the other.
+        """Train the networks that the evidence lacks, in groups of `at_once`, then carry out the other runs in turn.
 
-        A failed run is given back, as is one that this data does not allow, and the rest go on. Runs that another
-        process is at work on are returned to when the others are done, until they are done too. With `no_wait` each is
-        given back with its `BusyError`. Raises `InputError` where data or options do not fit, which no run would
-        survive.
+        Yields each run with its result or error. A run that fails, or that the data does not allow, does not stop the
+        others. Runs that another process is at work on are tried again after all others, until they are done. With
+        `no_wait` each of them is yielded with its `BusyError`. Raises `InputError` where data or options do not fit any
+        run.
         """
         left = self.missing(kept)
-        failed: set[Config] = set()  # networks
+        failed: set[Config] = set()  # networks that failed
         pause = 0.0
         while left:
             busy = []
@@ -374,32 +385,32 @@ class Reproduction:
             left = busy
 
     def _train_once(
-        self, asked: list[Config], failed: set[Config], observe: Observe, watch: Watch
+        self, configs: list[Config], failed: set[Config], observe: Observe, watch: Watch
     ) -> Iterator[tuple[Config, Result | RunError]]:
-        """Each of `asked` with its result, or the error that ended it; networks that failed go into `failed` too."""
-        theory = [config for config in asked if isinstance(config, TheoryConfig)]
+        """Carry out each configuration and yield its result or error. Networks that fail are added to `failed`."""
+        theory = [config for config in configs if isinstance(config, TheoryConfig)]
         for one in list(theory):
             try:
                 tasks.estimate_cost(one)
             except InputError as error:
                 theory.remove(one)
-                yield one, self._survived(one, error)
-        networks = [config for config in asked if isinstance(config, ExperimentConfig)]
+                yield one, self._failure(one, error)
+        networks = [config for config in configs if isinstance(config, ExperimentConfig)]
         for config in list(networks):
             try:
                 resolve(config, self.data())
             except InputError as error:
                 networks.remove(config)
                 failed.add(config)
-                yield config, self._survived(config, error)
+                yield config, self._failure(config, error)
         busy: set[Config] = set()
-        for config, outcome in train_many(networks, at_once=self._asked_at_once, observe=observe, progress=False):
+        for config, outcome in train_many(networks, at_once=self._at_once, observe=observe, progress=False):
             if isinstance(outcome, Exception):
                 (busy if isinstance(outcome, BusyError) else failed).add(config)
                 if not isinstance(outcome, RunError):
                     outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
             yield config, outcome
-        # Sums over filters go on from one number to the next.
+        # Ascending, because the sums over filters continue from one number of filters to the next.
         for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
             needed = {*one.networks()} if isinstance(one, MeasurementConfig) else set()
             if needed & (failed | busy):
@@ -410,13 +421,13 @@ class Reproduction:
                 yield one, tasks.carry_out(one, watch(one))
             except BusyError as error:
                 yield one, error
-            except (RunError, InputError) as error:  # such as for memory that is no longer there
+            except (RunError, InputError) as error:  # for example where free memory has shrunk
                 yield one, RunError(str(error))
 
-    def _survived(self, config: Config, error: InputError) -> RunError:
-        """What this data does not allow, or takes more images than there are, fails alone. Among all, any theory does.
+    def _failure(self, config: Config, error: InputError) -> RunError:
+        """The error of a run that fails alone, because the data does not allow it or has too few images.
 
-        Else `error` is raised.
+        With `all`, every run that trains nothing fails alone. Otherwise `error` is raised, and ends the command.
         """
         theory = self.experiment == "all" and isinstance(config, TheoryConfig)
         if theory or isinstance(error, ImpossibleError) or self._fails_alone(config):
@@ -424,7 +435,7 @@ class Reproduction:
         raise error
 
     def _fails_alone(self, config: Config) -> bool:
-        """Whether there are too few images for the run, and enough for others that were asked for."""
+        """Whether the data has too few images for this run, but enough for another."""
         return self._lacks_images(config) and (self.experiment == "all" or self._some_have_images)
 
     @functools.cached_property
@@ -432,7 +443,7 @@ class Reproduction:
         return not all(self._lacks_images(config) for config in self.configs())
 
     def _lacks_images(self, config: Config) -> bool:
-        """Whether the data has fewer training or test images than the run takes."""
+        """Whether the data has fewer training or test images than the run needs."""
         if isinstance(config, MeasurementConfig):
             return any(self._lacks_images(network) for network in config.networks())
         data = sources.load_for(config)
@@ -443,23 +454,23 @@ class Reproduction:
         return (config.train_subset or replaced) > train_images or max(config.keep_test_losses, replaced) > test_images
 
     @property
-    def _asked_at_once(self) -> int | None:
+    def _at_once(self) -> int | None:
         return None if self.at_once == "auto" else int(self.at_once)
 
     def together(self, config: ExperimentConfig, runs: int) -> tuple[int, int]:
-        """How many of `runs` runs like `config` are trained at once, and the bytes of memory they take at most."""
+        """How many of `runs` runs like `config` train at once, and their peak of memory in bytes."""
         data = self.data()
         resolved = resolve(config, data)
-        at_once = min(runs, self._asked_at_once or at_once_that_fit(resolved))
+        at_once = min(runs, self._at_once or at_once_that_fit(resolved))
         images, run = footprint(resolved, data)
         own = images if resolved.redraws_images else 0
         peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * (own + run)
         return at_once, peak
 
     def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
-        """What the evidence says to each row of an experiment, those of other models and seeds than asked for too.
+        """The evidence for each row of an experiment, including models and seeds that were not requested.
 
-        Of a row's seeds those that are finished count, where any is.
+        Where a row has finished runs, its unfinished ones are left out.
         """
         seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
         answers = []
@@ -467,46 +478,46 @@ class Reproduction:
         for row in self._rows(name, more_models, kept):
             own = [row.config.seed] if row.own_seed else seeds
             found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in own)
-            those = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
-            answers += [answer for answer in those if answer.evidence.finished] or those
+            of_row = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
+            answers += [answer for answer in of_row if answer.evidence.finished] or of_row
         return answers
 
     def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[Config]:
-        """Runs that an experiment still needs."""
-        asked = (row.with_seed(seed) for row in self.rows[name] for seed in self.seeds)
-        return [config for config in asked if not self.finished_answer(config, kept)]
+        """The runs that an experiment still needs."""
+        needed = (row.with_seed(seed) for row in self.rows[name] for seed in self.seeds)
+        return [config for config in needed if not self.finished_answer(config, kept)]
 
     def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """The best of the evidence for `config`, of any device and precision unless one was asked for."""
+        """The best evidence for `config`, from any device and in any precision unless one is requested."""
         if isinstance(config, TheoryConfig):
             return self._answer_of_theory(config, kept)
         data = self.data()
         try:
-            asked = question(resolve(config, data), data.name, data.fingerprint)
+            wanted = question(resolve(config, data), data.name, data.fingerprint)
         except InputError as error:
-            self._survived(config, error)
+            self._failure(config, error)
             return None
         eligible = {name: run for name, run in kept.items() if self._wanted.items() <= run.configuration.items()}
-        return archive.best_answer(eligible, asked)
+        return archive.best_answer(eligible, wanted)
 
     @property
     def _wanted(self) -> dict[str, str]:
-        """Device and precision, where they were asked for."""
+        """Device and precision, where they are requested."""
         return {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
 
     def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """Of the data asked for, or that its network is trained on, else of the data of that name in the evidence."""
+        """The evidence for `config`: on the requested data, or else on data of the same name in the evidence."""
         needed = isinstance(config, MeasurementConfig) or config.dataset in {source.dataset for source in self._images}
         try:
             data = sources.load_for(config) if needed else None
             if data is not None and isinstance(config, MeasurementConfig):
                 config = config.resolved(data)
         except InputError as error:
-            self._survived(config, error)
+            self._failure(config, error)
             data = None
         wanted = dict(self._wanted)
         if not isinstance(config, MeasurementConfig):
-            wanted.pop("precision", None)  # which is for training
+            wanted.pop("precision", None)  # only training has one
         for run in kept.values():
             if not wanted.items() <= run.configuration.items():
                 continue
@@ -517,6 +528,7 @@ class Reproduction:
         return None
 
     def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
+        """The cells or points of an experiment, from the evidence."""
         return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
 
 
@@ -525,7 +537,7 @@ def _place_in_catalogue(model: str) -> int:
 
 
 def _own_models(kept: Mapping[str, Evidence]) -> list[str]:
-    """Networks in the evidence that are not the paper's, as far as they can be found from here."""
+    """The networks in the evidence that are not the paper's and can be found from here."""
     names = {run.configuration["model_name"] for run in kept.values() if run.is_of_network} - {*catalogue.PAPER}
     found = []
     for name in sorted(names):
