@@ -1,1 +1,1 @@
-"""Experiments: lists of configurations, with the paper's numbers next to ours."""
+"""Experiments, which are lists of configurations, and the paper's numbers next to ours."""

@@ -1,4 +1,4 @@
-"""Quantities: the meaning, unit and format of the numbers in tables and figures.
+"""The meaning, unit and format of the numbers in tables and figures.
 
 A quantity is declared once, next to the code that measures it. Tables, figures and CSV files then refer to it by its
 name. This file declares the quantities that several experiments show.

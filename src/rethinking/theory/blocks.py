@@ -1,4 +1,4 @@
-"""Large matrices as numbered blocks: in memory as far as it reaches, and in files that outlive the process."""
+"""Large matrices as numbered blocks, in memory while there is room, and in files that outlive the process."""
 
 from __future__ import annotations
 

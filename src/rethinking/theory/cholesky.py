@@ -40,7 +40,7 @@ class NotPositiveDefiniteError(ValueError):
 def factorize(
     matrix: SymmetricMatrix, added: float, factor: Blocks, advanced: Callable[[float], None] = lambda share: None
 ) -> None:
-    r"""Write L into `factor`, where $L L^T = K + \text{added} \cdot I$.
+    r"""Write L into `factor`, where $L L^T = K + \lambda I$ and $\lambda$ is `added`.
 
     The first block rows may be set already. `advanced` receives the finished share of the work, 0-1. Raises
     `NotPositiveDefiniteError`.

@@ -79,7 +79,7 @@ def _spectral_norm(layer: Weighted, shape: tuple[int, ...]) -> float:
     right = torch.randn(math.prod(shape), dtype=torch.float64, generator=generator(0, "lanczos"))
     basis = (right / right.norm())[None]
     diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     largest = 0.0
     for _ in range(ITERATIONS):
         inputs = basis[-1].view(shape).requires_grad_()
@@ -89,14 +89,16 @@ def _spectral_norm(layer: Weighted, shape: tuple[int, ...]) -> float:
         diagonal.append(right @ basis[-1].detach())
         for _ in range(2):
             right = right - basis.T @ (basis @ right)
-        across = torch.diag(torch.stack(diagonal))
-        if beside:
-            across = across + torch.diag(torch.stack(beside), 1) + torch.diag(torch.stack(beside), -1)
-        before, largest = largest, float(torch.linalg.eigvalsh(across)[-1])
+        tridiagonal = torch.diag(torch.stack(diagonal))
+        if off_diagonal:
+            tridiagonal = (
+                tridiagonal + torch.diag(torch.stack(off_diagonal), 1) + torch.diag(torch.stack(off_diagonal), -1)
+            )
+        before, largest = largest, float(torch.linalg.eigvalsh(tridiagonal)[-1])
         length = right.norm()
         if length <= SETTLED * largest or largest - before < SETTLED * largest:
             break
-        beside.append(length)
+        off_diagonal.append(length)
         basis = torch.cat([basis.detach(), (right / length)[None]])
     return math.sqrt(max(0.0, largest))
 
@@ -161,12 +163,12 @@ def distance_from_initialization(model: nn.Module, initial: nn.Module) -> float:
 
 
 def sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: float) -> float:
-    r"""The rise of the loss near the weights, $\max_{|d| \le size \cdot |w|} L(w + d) - L(w)$, in nats.
+    r"""The rise of the loss near the weights, $\max_{|d| \le \rho |w|} L(w + d) - L(w)$, in nats.
 
     L is the mean cross-entropy in evaluation mode on `images`, float (n, channels, height, width), and `labels`, int64
-    (n,). Here w are weights and biases, and `size` is relative to their norm. Gradient ascent from w finds a lower
-    bound. After Keskar et al. 2017, "On large-batch training for deep learning", with the ball of Foret et al. 2021,
-    "Sharpness-aware minimization".
+    (n,). Here w are weights and biases, and $\rho$ is `size`, relative to their norm. Gradient ascent from w finds a
+    lower bound. After Keskar et al. 2017, "On large-batch training for deep learning", with the ball of Foret et al.
+    2021, "Sharpness-aware minimization".
     """
     moved = folded(model)
     weights = [parameter.requires_grad_() for parameter in moved.parameters()]

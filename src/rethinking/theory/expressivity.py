@@ -35,8 +35,8 @@ class TooCloseError(InputError):
 def ramp_matrix(points: Tensor, thresholds: Tensor) -> Tensor:
     r"""Lemma 1's matrix $A_{ij} = \max(x_i - b_j, 0)$, float64 (n, n), for points x and thresholds b, float64 (n,).
 
-    For $b_1 < x_1 < b_2 < \dots < b_n < x_n$ the matrix is lower triangular. Its eigenvalues are then $x_i - b_i > 0$,
-    and $A w = y$ has one solution.
+    For $b_1 \lt x_1 \lt b_2 \lt \dots \lt b_n \lt x_n$ the matrix is lower triangular. Its eigenvalues are then
+    $x_i - b_i > 0$, and $A w = y$ has one solution.
     """
     return (points[:, None] - thresholds).clamp(min=0)
 

@@ -36,10 +36,11 @@ JITTERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # relative to the mean of K's diagonal,
 
 @dataclass(frozen=True)
 class Solution:
-    r"""A solution of $(K + ridge \cdot I) a = y$.
+    r"""A solution of $(K + \lambda I) a = y$.
 
     coefficients: a, float64 (n, outputs)
     values: K a, float64 (n, outputs), with K computed again
+    ridge: the l2 term $\lambda$
     jitter: a number added to the diagonal before factorization, where K in float32 is not positive definite, or so
         nearly singular that refinement does not converge. Refinement removes its effect. Where K itself has no
         solution, as `residual` then shows, the solution is that of K + ridge + jitter
@@ -67,10 +68,11 @@ def solve(
     held: float = math.inf,
     begin: Steps = unwatched,
 ) -> Solution:
-    r"""Solve $(K + ridge \cdot I) a = y$ for float y (n, outputs): Cholesky in float32 by block rows, then refinement.
+    r"""Solve $(K + \lambda I) a = y$ for float y (n, outputs): Cholesky in float32 by block rows, then refinement.
 
-    Up to `held` bytes of the factor stay in memory. With a `folder`, each block row is also written there, and an
-    interrupted solution resumes from it. Without a `folder`, memory holds all block rows.
+    `ridge` is $\lambda$. At 0 the solution fits every target and has the least norm. Up to `held` bytes of the factor
+    stay in memory. With a `folder`, each block row is also written there, and an interrupted solution resumes from it.
+    Without a `folder`, memory holds all block rows.
 
     Raises `InputError` for a ridge that is negative or not finite, and `RunError` where K cannot be factorized.
     """

@@ -72,7 +72,7 @@ class KernelMachineConfig(TheoryConfig):
         if isinstance(self.l2, float) and not (math.isfinite(self.l2) and self.l2 >= 0):
             raise InputError(f"the l2 term must be search or a number from 0 on, not {self.l2:g}")
         if (self.features == "random_conv") != (self.filters is not None):
-            raise InputError("filters are for random_conv features, and those need them")
+            raise InputError("features 'random_conv' need filters, and only they take them")
         if self.features == "random_conv":
             object.__setattr__(self, "kernel", "linear")
         if self.kernel == "linear":  # without a bandwidth

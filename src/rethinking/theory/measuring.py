@@ -121,7 +121,9 @@ def measures(
 ) -> dict[str, Any]:
     """All measures of `complexity` for a network on its own training set, by name.
 
-    initial: the untrained network; radius: for `sharpness`. `advanced` receives the finished share of the work, 0-1.
+    initial: the untrained network
+    radius: of the ball in which `sharpness` searches
+    advanced: receives the finished share of the work, 0-1
 
     "margins" holds the percentiles 0 to 100, "margin" the 10th, and "normalized_margin" the 10th divided by the product
     of spectral norms. Margins and the training loss come from float32 outputs, everything else from float64. Losses and

@@ -170,11 +170,11 @@ def _points(config: MemorizationConfig, problem: Problem) -> tuple[Tensor, Tenso
     assert config.gap is not None, "checked with the configuration"
     half = images[: len(images) // 2].double() / 255
     step = torch.randn(half.shape, dtype=torch.float64, generator=stream)
-    beside = half + config.gap * step / step.norm(dim=1, keepdim=True)
-    if (same := (beside == half).all(dim=1)).any():
+    displaced = half + config.gap * step / step.norm(dim=1, keepdim=True)
+    if (same := (displaced == half).all(dim=1)).any():
         raise TooCloseError(f"rounding makes the points of pair {int(same.nonzero()[0])} one")
     other = labels[: len(half)] + torch.randint(1, problem.num_classes, (len(half),), generator=stream)
-    return torch.cat([half, beside]), torch.cat([labels[: len(half)], other % problem.num_classes])
+    return torch.cat([half, displaced]), torch.cat([labels[: len(half)], other % problem.num_classes])
 
 
 def _facts(

@@ -89,11 +89,11 @@ def correlation_reached(result: RunResult) -> float:
 def gap_bound(complexity: float, examples: int, delta: float = DELTA) -> float:
     r"""The bound $\hat R_n(H) + 3 \sqrt{\log(2 / \delta) / 2n}$ on the gap between training and test error.
 
-    For a class fixed before the sample is seen, the gap of any h exceeds it with probability $\delta$ at most. The
-    error is that of functions with values +1 and -1. For values in [-1, 1] the bound holds for the loss
-    $(1 - y h(x)) / 2$, which is the same for values +1 and -1. After Bartlett & Mendelson 2002, "Rademacher and
-    Gaussian complexities", in the form of Mohri, Rostamizadeh & Talwalkar ("Foundations of machine learning", second
-    edition, Theorem 3.5), with the complexity measured on the sample.
+    For a class fixed before the sample is seen, the gap of any h exceeds it with probability $\delta$ at most. It holds
+    for the loss $(1 - y h(x)) / 2$ of functions with values in [-1, 1]. For values +1 and -1 this loss is the error.
+    After Bartlett & Mendelson 2002, "Rademacher and Gaussian complexities", in the form of Mohri, Rostamizadeh &
+    Talwalkar ("Foundations of machine learning", second edition, Theorem 3.5), with the complexity measured on the
+    sample.
 
     From a lower bound on the complexity, such as `empirical_rademacher`, it is only a lower bound on the bound. At
     complexity 1, which no class exceeds, it is the bound itself.

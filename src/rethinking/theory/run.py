@@ -44,6 +44,7 @@ class TheoryConfig:
     task: the name of the file with its evidence
     columns: the columns of that file
     seed: of everything that the run itself draws
+
     All other options have the meaning that they have in `ExperimentConfig`.
     """
 
@@ -259,7 +260,7 @@ def configuration(kind: type[TheoryConfig], path: Path) -> TheoryConfig:
         raise
     except (TypeError, ValueError, AttributeError) as error:
         words = " ".join(str(error).split())[:200]
-        raise InputError(f"{path / 'config.yaml'} does not hold the options of such a run: {words}") from None
+        raise InputError(f"{path / 'config.yaml'} does not hold the options of this kind of run: {words}") from None
 
 
 def _check_config(path: Path, config: TheoryConfig) -> None:
