@@ -414,7 +414,7 @@ class Reproduction:
         for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
             needed = {*one.networks()} if isinstance(one, MeasurementConfig) else set()
             if needed & (failed | busy):
-                yield one, RunError("its network failed") if needed & failed else BusyError("its network is at work")
+                yield one, RunError("its network failed") if needed & failed else BusyError("its network is busy")
                 continue
             made_by.set(self.command)
             try:

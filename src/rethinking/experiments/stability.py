@@ -1,16 +1,16 @@
 """Uniform stability (Section 2.2): the change of the loss at fresh points when one training example is replaced.
 
-Expect similar changes with true and random labels where both are fitted and both gaps are large, as on a few thousand
-images of CIFAR-10. The mean change in nats is there two to three times as large with random labels, whose losses are
-larger. The change in the probability of the right class, which is bounded, is about equal. Before a network fits random
-labels, as small AlexNet in its first epochs, the change is smaller with them. On the digits, which are nearly solved,
-it is far smaller with true labels. The paper's point is that uniform stability is a worst case over all training sets,
-and so over all labels: one number for both. These measurements of particular sets are lower bounds on it.
+Expect similar changes with true and random labels where both are fitted and both gaps are large. On a few thousand
+images of CIFAR-10, the mean change in nats is two to three times as large with random labels, whose losses are larger.
+The change in the probability of the right class, which is bounded, is about equal. Before a network fits random labels,
+as small AlexNet in its first epochs, the change is smaller with them. On the digits, which are nearly solved, it is far
+smaller with true labels. The paper's point is that uniform stability is a worst case over all training sets, and so
+over all labels: one number for both. These measurements of particular sets are lower bounds on it.
 
-A network trains on all examples, and again with one of several examples replaced by a test image, with the same seed
-and order. Mean and standard deviation are taken over the replacements. Fresh points are test images with their true
-labels, whatever labels the network trains on. The largest change belongs to a single test image. At full scale there
-are 60 runs of 70 epochs.
+A network trains on all examples. It trains again with one example replaced by a test image, with the same seed and
+order, for each of several examples. Mean and standard deviation are taken over the replacements. Fresh points are test
+images with their true labels, whatever labels the network trains on. The largest change belongs to a single test image.
+At full scale there are 60 runs of 70 epochs.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
 """Table 4 (Appendix E): networks fit random labels despite explicit regularization.
 
 Expect weight decay to change little, except for small AlexNet, which did not converge in the paper. With random crops,
-or with flips and rotations, expect nearly 100% after a longer run, whose learning rate is multiplied by 0.999 instead
-of 0.95 each epoch. The accuracy of these two runs is the online one, over an epoch's augmented batches. At full scale
-there are 6 runs. The two augmented ones take 10 hours each on two cores, the others as long as Table 1's.
+or with flips and rotations, expect nearly 100% after a longer run. Its learning rate is multiplied by 0.999 each epoch
+instead of 0.95, and its accuracy is the online one, over an epoch's augmented batches. At full scale there are 6 runs.
+The two augmented ones take 10 hours each on two cores, the others as long as Table 1's.
 """
 
 from typing import Any

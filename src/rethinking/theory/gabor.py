@@ -6,10 +6,11 @@ with u along its direction and v across it. Cosine and sine are the two parts of
 changes when a stroke moves by less than a wavelength. The cosine's mean is removed, and both parts have length 1. The
 feature vector of an image also has length 1.
 
-The paper does not state its bank. Here sigma = 0.56 wavelengths, a bandwidth of one octave, the aspect 0.5 and the
-eight directions are from Petkov & Kruizinga 1997 ("Computational models of visual neurons specialised in the detection
-of periodic and aperiodic oriented visual stimuli", section 2), who fitted them to simple cells. Wavelengths start at
-4 pixels, half an octave apart. Windows, wavelengths and the length of 1 were chosen on held-out training images.
+The paper does not state its bank. Here sigma = 0.56 wavelengths (a bandwidth of one octave), aspect 0.5 and eight
+directions are from Petkov & Kruizinga 1997, who fitted sigma and aspect to simple cells ("Computational models of
+visual neurons specialised in the detection of periodic and aperiodic oriented visual stimuli", section 2). Wavelengths
+start at 4 pixels, half an octave apart. Windows, wavelengths and the length of 1 were chosen on held-out training
+images.
 """
 
 from __future__ import annotations

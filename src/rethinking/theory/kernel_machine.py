@@ -75,7 +75,7 @@ class KernelMachineConfig(TheoryConfig):
             raise InputError("features 'random_conv' need filters, and only they take them")
         if self.features == "random_conv":
             object.__setattr__(self, "kernel", "linear")
-        if self.kernel == "linear":  # without a bandwidth
+        if self.kernel == "linear":  # a linear kernel has no bandwidth
             object.__setattr__(self, "bandwidth", "search")
         if self.solution != "minimum_norm" and self.l2:
             raise InputError(f"{self.solution} fits the labels exactly and has no l2 term; leave l2 out")

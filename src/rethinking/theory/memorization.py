@@ -114,7 +114,7 @@ def memorize(config: MemorizationConfig, begin: Steps = unwatched) -> TheoryResu
     with at_work(folder, config) as found:
         if found:
             return found
-        advanced, began = begin("writing the network down"), time.perf_counter()
+        advanced, began = begin("constructing the network"), time.perf_counter()
         facts: dict[str, Any]
         try:
             points, labels = _points(config, problem)
@@ -186,7 +186,7 @@ def _facts(
     begin: Steps,
 ) -> dict[str, Any]:
     """Errors and sizes of the network at its points, and at the test images where its points are images."""
-    values = _evaluate(network, points, begin("its points"))
+    values = _evaluate(network, points, begin("evaluating its points"))
     facts: dict[str, Any] = {
         "train_error": float((values.round() != labels).double().mean()),
         "largest_difference": float((values - labels).abs().max()),
@@ -196,7 +196,7 @@ def _facts(
         "width": network.width,
     }
     if config.points == "images" and len(problem.test):
-        outputs = _evaluate(network, problem.test.flatten(1), begin("test images"))
+        outputs = _evaluate(network, problem.test.flatten(1), begin("evaluating test images"))
         facts["test_error"] = float((outputs.round() != problem.test_labels).double().mean())
     if isinstance(network, MemorizingNetwork):
         facts["largest_weight"] = float(network.weights.abs().max())

@@ -68,7 +68,7 @@ def _shared() -> set[str]:
 
 def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
     """Train the networks of a measurement as a step of its own, and return their runs. Raises the errors of `train`."""
-    advanced = begin("the networks")
+    advanced = begin("training the networks")
     runs = trained(list(config.networks()))
     advanced(1.0)
     return runs
