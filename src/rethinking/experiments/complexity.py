@@ -2,8 +2,8 @@
 
 Expect norms, distance from initialization and sharpness to grow with label corruption, as the gap between training and
 test accuracy does. Expect normalized margins to fall. All change by less than the gap, and most of the change comes
-before half of the labels are random. In small AlexNet the change is not steady, and sharpness, which is noisier, grows
-there about as much as the gap. Margins that are not normalized show nothing.
+before half of the labels are random. Small AlexNet is an exception: its change is not steady, and its sharpness, which
+is noisier, grows about as much as the gap. Margins that are not normalized show nothing.
 
 The networks are Figure 1b's, after their last epoch. At demo scale a run ends when it fits. Networks on random labels
 therefore train for longer there, which is a part of their distance. `reproduce.py complexity RUN ...` measures finished

@@ -2,8 +2,8 @@
 
 Expect networks to reach a correlation of 1, or nearly 1, with any number of examples. Inception without batch
 normalization does not with every draw. The bound on the gap between training and test error is then 1 or more and says
-nothing. The gap on true labels is smaller, and far smaller on easy data. A linear class with bounded weights reaches
-less, the less the more examples there are. Its complexity has a closed form.
+nothing. The gap on true labels is smaller, and far smaller on easy data. A linear class with bounded weights does not
+reach 1, and more examples lower its correlation. Its complexity has a closed form.
 
 A correlation is the mean over draws of signs, with its standard error. For trained networks it is a lower bound on the
 supremum, so any training is allowed; Inception without batch normalization uses Adam. For functions with values +1 and

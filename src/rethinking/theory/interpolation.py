@@ -42,8 +42,8 @@ class Solution:
     values: K a, float64 (n, outputs), with K computed again
     ridge: the l2 term $\lambda$
     jitter: a number added to the diagonal before factorization, where K in float32 is not positive definite, or so
-        nearly singular that refinement does not converge. Refinement removes its effect. Where K itself has no
-        solution, as `residual` then shows, the solution is that of K + ridge + jitter
+        nearly singular that refinement does not converge. Refinement removes its effect, unless K itself has no
+        solution. In this case, which `residual` shows, a solves the system of K + ridge + jitter
     residual: the largest |K a + ridge a - y|, with K in float32 (`residual_in_float64` uses the exact kernel)
     norm: $\sqrt{tr(a^T K a)}$, the norm of f in the kernel's space over all outputs; for a linear kernel, the norm of
         the weights. None where `residual` shows that K has no solution: a then grows with the inverse of jitter
