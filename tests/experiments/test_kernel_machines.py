@@ -261,7 +261,7 @@ def test_on_a_terminal_each_step_is_one_live_line(tmp_path: Path):
         (("table3", "--memory_limit", "-2"), "error: memory_limit must be a positive number of GiB, not -2"),
         (("table3", "--models", "mlp_1x512"), "error: table3 trains no network; leave out --models"),
         (("table33",), "did you mean 'table3'?"),
-        (("minimum_norm", "--scale", "demo", "--memory_limit", "0.05"), "GiB of memory, and 0.1 are allowed"),
+        (("minimum_norm", "--scale", "demo", "--memory_limit", "0.05"), "GiB of memory, and 0.1 GiB are allowed"),
         (("table3", "--scale", "demo", "--filters", "900000"), "900,000 filters are more than the 762,818 patches"),
     ],
 )

@@ -306,7 +306,7 @@ def test_a_run_takes_no_more_memory_than_it_was_planned_to(tmp_path: Path, optio
         ({"bandwidth": "medain"}, "bandwidth must be search, median or a number, not 'medain'; did you mean 'median'?"),
         ({"l2": -1.0}, "the l2 term must be search or a number from 0 on, not -1"),
         ({"features": "gabro"}, "did you mean 'gabor'?"),
-        ({"filters": 10}, "filters are for random_conv features"),
+        ({"filters": 10}, "features 'random_conv' need filters, and only they take them"),
         ({"features": "random_conv"}, "features 'random_conv' need filters, and only they take them"),
         ({"features": "random_conv", "filters": 0}, "filters must be whole numbers from 1 on"),
         ({"solution": "sgd", "l2": 0.5}, "sgd fits the labels exactly and has no l2 term; leave l2 out"),

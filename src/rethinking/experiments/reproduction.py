@@ -161,7 +161,7 @@ class Reproduction:
             if spec.name not in taken and getattr(self, spec.name) != spec.default:
                 raise InputError(f"runs are measured as they are: leave out --{spec.name}")
         if len({Path(run).resolve().name for run in self.runs}) < len(self.runs):
-            raise InputError("the given run folders must have different names, because results name runs by them")
+            raise InputError("runs must have different names, because the results tell runs apart by them")
         check_seeds(self.seeds)
         if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
             raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
