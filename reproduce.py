@@ -1,4 +1,4 @@
-"""Reproduce the paper's tables and figures: `python reproduce.py --help`."""
+"""Runs `rethinking reproduce` from a checkout: `python reproduce.py --help`."""
 
 from rethinking.cli import reproduce
 

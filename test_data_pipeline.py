@@ -1,4 +1,4 @@
-"""The brief's test command for the data pipeline: `python test_data_pipeline.py` runs tests/data."""
+"""Runs tests/data. `python test_data_pipeline.py` takes the options of pytest."""
 
 import sys
 from pathlib import Path

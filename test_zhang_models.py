@@ -1,4 +1,4 @@
-"""The brief's test command for the models: `python test_zhang_models.py` runs tests/models."""
+"""Runs tests/models. `python test_zhang_models.py` takes the options of pytest."""
 
 import sys
 from pathlib import Path

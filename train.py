@@ -1,4 +1,4 @@
-"""Train one experiment of the paper: `python train.py --help`."""
+"""Runs `rethinking train` from a checkout: `python train.py --help`."""
 
 from rethinking.cli import train
 

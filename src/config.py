@@ -1,4 +1,4 @@
-"""The brief's import path, `from src.config import ...`: all of it lives in `rethinking.config`."""
+"""The import path `src.config`, kept for `from src.config import ...`; the code is in `rethinking.config`."""
 
 from rethinking.config import ExperimentConfig, get_baseline_config, get_random_labels_config
 

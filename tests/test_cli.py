@@ -180,7 +180,7 @@ def test_an_interruption_waits_for_the_imports(number, capsys):
         imported = True
     assert imported
     assert exit_.value.code == 128 + number
-    assert capsys.readouterr().err.strip() == "stopped; the same command goes on after what is finished"
+    assert capsys.readouterr().err.strip() == "stopped; run the same command again to continue"
     signal.signal(signal.SIGINT, handlers[0])
     signal.signal(signal.SIGTERM, handlers[1])
 

@@ -253,6 +253,6 @@ def test_a_network_of_ones_own_stays_in_a_table_that_others_are_added_to(followe
         *(sys.executable, str(ROOT / "reproduce.py"), "figure1b", "--scale", "demo", "--dry_run"),
         *("--models", "mlp_1x512", "net.py:net"),
     )
-    assert "left out: net.py:net, of which nothing that was asked for has a run" in told
+    assert "left out: net.py:net, which no chosen table or figure trains" in told
     random_signs = [sys.executable, str(ROOT / "reproduce.py"), "rademacher", "--scale", "demo", "--dry_run"]
     assert "net.py:net, random_signs" in command(tmp_path, *random_signs, "--models", "net.py:net")

@@ -511,8 +511,8 @@ def test_a_lock_of_another_process_is_reported_and_waited_for(tmp_path: Path, mo
     monkeypatch.setattr(files.log, "warning", release)
     with files.lock(tmp_path / ".lock"):
         assert not said[0].splitlines()[1:]
-    assert "waiting for another process, which holds" in said[0]
-    assert "if it was stopped" in said[0]
+    assert "waiting for another process that holds" in said[0]
+    assert "if it is suspended" in said[0]
 
 
 # Kills at random moments, of children of one process that has imported everything

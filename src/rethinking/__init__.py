@@ -7,7 +7,7 @@
     import rethinking
     rethinking.reproduce("table1", scale="demo")
 
-The command line is `rethinking train` and `rethinking reproduce`.
+The command `rethinking` does the same from a shell: `rethinking --help` lists what it can do.
 """
 
 import importlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rethinking.training import RunResult, train, train_many
     from rethinking.training.loggers import Observer
 
-LAZY = {  # needs PyTorch or reads files, and is imported when first asked for, so that `--help` need not wait for it
+LAZY = {  # these names need PyTorch; each is imported on first use, so that `--help` does not wait for PyTorch
     "Observer": "training.loggers",
     "Operator": "data.operators",
     "RandomizationRecord": "data.randomized",
@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 
-set_defaults()  # before anything here imports PyTorch
+set_defaults()  # before any import of PyTorch
 
 
 def __getattr__(name: str) -> Any:

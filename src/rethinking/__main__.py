@@ -1,4 +1,4 @@
-"""`python -m rethinking`, the same as the installed command `rethinking`."""
+"""Makes `python -m rethinking` the same as the command `rethinking`."""
 
 from rethinking.cli import main
 

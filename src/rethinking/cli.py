@@ -1,9 +1,9 @@
 """The command line: `rethinking test`, `train`, `reproduce`, `keep`, `cache` and `demo`.
 
-Every option is a field of `ExperimentConfig`, of `RandomizationTest` or of `Reproduction`.
+Every option is a field of `ExperimentConfig`, `RandomizationTest`, `Reproduction` or a dataclass below.
 
-The only place that prints to a person and exits: with 0, with 2 for a user's mistake, with 1 for a failure, each
-told in one line.
+Only this module prints errors and ends the process. An error is one line. The exit status is 0 for success, 2 for a
+user's mistake and 1 for a failure.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from rethinking.options import parse as parse_words
 
 @dataclass(frozen=True)
 class Training:
-    """What `train` takes besides the fields of a configuration."""
+    """The options of `train` that are not fields of a configuration."""
 
     config: str | None = option(
         None,
-        "a YAML file of options, such as a run's config.yaml; options on the command line override it",
+        "read options from a YAML file, such as a run's config.yaml; options on the command line override the file",
         group="command",
         metavar="FILE",
     )
     force: bool = option(
-        False, "train a finished run again, in a folder beside the old one", group="command", default_text=""
+        False, "train a finished run again, in a new folder beside the old one", group="command", default_text=""
     )
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """What `keep` takes."""
+    """The arguments of `keep`."""
 
-    results: str = option("", "folder of results, made where it is missing", positional=True, metavar="RESULTS")
-    runs: tuple[str, ...] = option((), "folders of runs", positional=True, metavar="RUN")
+    results: str = option(
+        "", "folder of results; it is created if it does not exist", positional=True, metavar="RESULTS"
+    )
+    runs: tuple[str, ...] = option((), "run folders", positional=True, metavar="RUN")
 
 
 @dataclass(frozen=True)
 class Caching:
-    """What `cache` takes."""
+    """The options of `cache`."""
 
     remove: tuple[str, ...] | None = option(None, "delete these entries", metavar="NAME ...")
     remove_all: bool = option(False, "delete all entries", default_text="")
@@ -60,14 +62,14 @@ class Caching:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """What `demo` takes."""
+    """The options of `demo`, which has none."""
 
 
-DEMO = ("mlp_3x512", "--dataset", "digits")  # of `rethinking test`; less than a minute on two cores
+DEMO = ("mlp_3x512", "--dataset", "digits")  # arguments of `rethinking test`; under a minute on two cores
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """`rethinking COMMAND ...`"""
+    """Runs `rethinking COMMAND ...` and exits. `arguments` default to those of the process."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "test": randomization_test,
@@ -78,14 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "demo": demo,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: rethinking test NETWORK      does a network fit random labels of your images")
+        print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
-        print("       rethinking reproduce NAME    a table or figure beside the paper's")
-        print("       rethinking keep RESULTS RUN  keep what single runs measured in a folder of results")
-        print("       rethinking cache             the decoded data sets; --remove NAME ... or --remove_all")
-        print("       rethinking demo              that test of a network on the built-in digits")
-        print("       rethinking --version         the version of this package")
-        print("rethinking COMMAND --help lists the options of each")
+        print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
+        print("       rethinking keep RESULTS RUN  copy the results of single runs into a folder of results")
+        print("       rethinking cache             list decoded data sets, or delete them")
+        print("       rethinking demo              test a network on the built-in digits")
+        print("       rethinking --version         print the version of this package")
+        print("rethinking COMMAND --help lists the options of a command")
         sys.exit(0)
     if arguments[0] == "--version":
         from rethinking import __version__
@@ -99,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
-    """`python train.py ...`: one run, with a summary at the end."""
+    """`rethinking train ...` or `python train.py ...`: train one run and print its summary."""
     with _one_line_errors():
         if arguments is None:
             config, force = parse(sys.argv[1:])
         else:
             config, force = parse(list(arguments), prog="rethinking train")
-        with _whole_imports():  # PyTorch, once the options are known to be right
+        with _whole_imports():  # PyTorch, once the options are checked
             from rethinking.console import summary
             from rethinking.data import sources
             from rethinking.progress import Progress, StepsInWords, say
@@ -113,7 +115,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from rethinking.training.networks import cut, network_notes
             from rethinking.training.preparation import accepting, resolve
 
-        _ = config.network, config.operator  # a mistake in their names shows before any data is read
+        _ = config.network, config.operator  # raises for a wrong name before any data is read
         console = _console()
         with contextlib.closing(StepsInWords(console)) as steps:
             data = sources.load_for(config, accepting(config), steps.of("data"))
@@ -124,7 +126,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 
 def reproduce(arguments: Sequence[str] | None = None) -> None:
-    """`python reproduce.py table1 ...`: train what is missing, show it beside the paper, write the results."""
+    """`rethinking reproduce ...` or `python reproduce.py ...`: train missing runs, show and write the results."""
     with _one_line_errors():
         with _whole_imports():
             from rethinking.experiments.reproduction import Reproduction
@@ -132,79 +134,83 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
 
         prog = "reproduce.py" if arguments is None else "rethinking reproduce"
         words = list(sys.argv[1:] if arguments is None else arguments)
-        description = "Reproduce tables and figures of Zhang et al. 2017, beside the paper's numbers."
-        parsed = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
-        shown = ReproductionConsole(parsed, _console())
-        if parsed.dry_run:
-            shown.dry_run()
+        description = "Reproduce tables and figures of Zhang et al. 2017 and show them beside the paper's numbers."
+        reproduction = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
+        on_console = ReproductionConsole(reproduction, _console())
+        if reproduction.dry_run:
+            on_console.dry_run()
         else:
-            shown.run()
+            on_console.run()
 
 
 def keep(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking keep RESULTS RUN ...`: the evidence of single runs into a folder of results."""
+    """`rethinking keep RESULTS RUN ...`: copy the results of single runs into a folder of results."""
     with _one_line_errors():
-        asked = Keeping(**_parsed(Keeping, "keep", keep, arguments))
-        if not asked.runs:
+        chosen = Keeping(**_parsed(Keeping, "keep", keep, arguments))
+        if not chosen.runs:
             raise InputError("keep takes a folder of results and run folders: rethinking keep results/mine runs/*")
         with _whole_imports():
             from rethinking.experiments import archive
 
-        archive.add(Path(asked.results), [archive.of_run_folder(Path(run)) for run in asked.runs])
-        print(f"{len(asked.runs)} kept in {asked.results}")
+        archive.add(Path(chosen.results), [archive.of_run_folder(Path(run)) for run in chosen.runs])
+        print(f"{len(chosen.runs)} kept in {chosen.results}")
 
 
 def cache(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking cache`: decoded data sets with their sizes; `--remove NAME ...` and `--remove_all` delete them."""
+    """`rethinking cache`: list decoded data sets with their sizes, or delete them."""
     with _one_line_errors():
-        from rethinking.data import cache as kept
+        from rethinking.data import cache as decoded
 
-        asked = Caching(**_parsed(Caching, "cache", cache, arguments))
-        if asked.remove is not None and (asked.remove_all or not asked.remove):
-            raise InputError("--remove takes the names of entries, and goes without --remove_all")
-        if asked.remove_all:
-            print(f"{kept.remove_all()} removed from {kept.folder()}")
+        chosen = Caching(**_parsed(Caching, "cache", cache, arguments))
+        if chosen.remove is not None and (chosen.remove_all or not chosen.remove):
+            raise InputError("--remove takes the names of entries and cannot go with --remove_all")
+        if chosen.remove_all:
+            print(f"{decoded.remove_all()} removed from {decoded.folder()}")
             return
-        if asked.remove:
-            for name in asked.remove:
-                kept.remove(name)
-            print(f"{len(asked.remove)} removed from {kept.folder()}")
+        if chosen.remove:
+            for name in chosen.remove:
+                decoded.remove(name)
+            print(f"{len(chosen.remove)} removed from {decoded.folder()}")
             return
-        sizes = kept.entries()
+        sizes = decoded.entries()
         for name, size in sizes.items():
             print(f"{size / 2**20:10,.1f} MiB  {name}")
-        print(f"{sum(sizes.values()) / 2**20:10,.1f} MiB in {kept.folder()}")
+        print(f"{sum(sizes.values()) / 2**20:10,.1f} MiB in {decoded.folder()}")
 
 
 def randomization_test(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking test NETWORK ...`: does it fit random labels, how fast, and what is the gap (Section 2)."""
+    """`rethinking test NETWORK ...`: test whether a network fits random labels, how fast, and its gap (Section 2)."""
     with _one_line_errors():
         from rethinking.instrument.battery import all_options, asked_for
 
-        about = "Train a network on true and on random labels of images, and say what that shows."
+        about = "Train a network on true and on random labels of images, and report what the comparison shows."
         values = parse_words(all_options(), "rethinking test", about, arguments or [])
-        asked = asked_for(values.pop("network"), values)
-        with _whole_imports():  # PyTorch, once the options are known to be right
+        test = asked_for(values.pop("network"), values)
+        with _whole_imports():  # PyTorch, once the options are checked
             from rethinking.instrument_console import InstrumentConsole
 
-        InstrumentConsole(asked, _console()).run()
+        InstrumentConsole(test, _console()).run()
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
-    """`rethinking demo`: true against random labels on the built-in digits, as `rethinking test` has them."""
+    """`rethinking demo`: run `rethinking test` on a small network and the built-in digits."""
     with _one_line_errors():
         _parsed(NoOptions, "demo", demo, arguments)
     randomization_test(DEMO)
 
 
 def _parsed(kind: type, name: str, command: Callable[..., None], arguments: Sequence[str] | None) -> dict[str, Any]:
-    """The options of a command by name, its docstring being the description."""
+    """The option values of a command by name. The command's docstring is the description in `--help`."""
     about = (command.__doc__ or "").partition(": ")[2].replace("`", "")
     return parse_words(options_of(kind), f"rethinking {name}", about[:1].upper() + about[1:], arguments or [])
 
 
 def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfig, bool]:
-    """The configuration and `--force` of a command line. Raises `InputError` for anything that is wrong in it."""
+    """Reads a configuration and the switch `--force` from a command line. Raises `InputError` for any mistake in it.
+
+    A file's value of a dependent option is dropped where the command line overrides the option it depends on. For
+    example, `--lr_schedule cosine` drops the file's `lr_decay`.
+    """
     defaults, arguments = _from_file(arguments)
     chosen = options_of(ExperimentConfig, defaults)
     description = "Train one experiment of Zhang et al. 2017. The defaults are the paper's."
@@ -220,17 +226,17 @@ def parse(arguments: list[str], prog: str = "train.py") -> tuple[ExperimentConfi
     ):
         overridden = values[chosen_by] != getattr(defaults, chosen_by)
         if overridden and values[detail] == getattr(defaults, detail):
-            values[detail] = None  # what the file says of it goes with what was overridden
+            values[detail] = None  # the file's value belongs to the overridden choice
     if values["model_name"] != defaults.model_name and defaults.model_name in catalogue.PAPER:
         of_file = catalogue.find(defaults.model_name)
         for option_name in ("init", "learning_rate"):
             if values[option_name] == getattr(defaults, option_name) == getattr(of_file, option_name):
-                values[option_name] = None  # the default of the network that was overridden, written out
+                values[option_name] = None  # the file holds the default of the overridden network
     return dataclasses.replace(defaults, **values), force
 
 
 def _from_file(arguments: list[str]) -> tuple[ExperimentConfig, list[str]]:
-    """The configuration of `--config FILE`, else the defaults, and the arguments without it."""
+    """The configuration of `--config FILE`, or the defaults, and the remaining arguments."""
     for index, argument in enumerate(arguments):
         name, equals, path = argument.partition("=")
         if name == "--config":
@@ -257,7 +263,7 @@ def _console() -> Any:
 
 @contextlib.contextmanager
 def _whole_imports() -> Iterator[None]:
-    """Interruptions take effect after the imports; in the midst of one they would show as errors of the library."""
+    """Delays interruptions until the imports are done. An interrupted import would show an error of the library."""
     pending: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, lambda caught, _: pending.append(caught)) for number in numbers}
@@ -272,7 +278,7 @@ def _whole_imports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Errors that a person can mend, and interruptions, as one line and an exit status."""
+    """Turns errors that a user can mend, and interruptions, into one line and an exit status."""
 
     def terminate(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt(number)
@@ -280,7 +286,7 @@ def _one_line_errors() -> Iterator[None]:
     signal.signal(signal.SIGTERM, terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal lacks
+            stream.reconfigure(errors="backslashreplace")  # a path may have characters that the terminal lacks
     try:
         yield
     except (InputError, RunError) as error:
@@ -291,13 +297,13 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         _fail(RunError(f"{error.filename or 'the system'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
-        told = too_little_memory(error)
-        if told is None:
+        shortage = too_little_memory(error)
+        if shortage is None:
             raise
-        _fail(told)
+        _fail(shortage)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
-        print("\nstopped; the same command goes on after what is finished", file=sys.stderr)
+        print("\nstopped; run the same command again to continue", file=sys.stderr)
         sys.exit(128 + number)
 
 

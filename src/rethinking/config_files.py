@@ -1,4 +1,4 @@
-"""YAML as configurations are written in: small, and every option once."""
+"""Reads the YAML of configurations: small files in which every option stands once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 LARGEST_FILE = 2**15  # bytes; a run's config.yaml has about 1,500
-LONGEST_VALUE = 2048  # letters
+LONGEST_VALUE = 2048  # characters
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Takes no aliases, which can make a small file large, and no option twice. Raises `ValueError`."""
+    """Refuses repeated options, and aliases, which can make a small file large. Raises `ValueError`."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -21,7 +21,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_scalar_node(self, anchor: Any) -> Any:
         if len(self.peek_event().value) > LONGEST_VALUE:  # type: ignore[no-untyped-call]
-            raise ValueError(f"a value is longer than {LONGEST_VALUE} letters")
+            raise ValueError(f"a value is longer than {LONGEST_VALUE} characters")
         return super().compose_scalar_node(anchor)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -32,13 +32,17 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises `OSError` where it cannot be read, `ValueError` where it is none of these."""
+    """Returns the content of a YAML file.
+
+    Raises `OSError` for a file that cannot be read. Raises `ValueError` for text that is not YAML, a file above
+    `LARGEST_FILE`, a value above `LONGEST_VALUE`, an alias, or an option given twice.
+    """
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        raise ValueError(f"it has more than {LARGEST_FILE // 1024} KiB")
+        raise ValueError(f"the file is larger than {LARGEST_FILE // 1024} KiB")
     try:
         return yaml.load(content.decode(), _PlainLoader)
-    except Exception as error:  # whatever PyYAML makes of values that its own types refuse
+    except Exception as error:  # PyYAML raises many types for values that its constructors refuse
         words = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError("it is nested too deeply" if isinstance(error, RecursionError) else words) from None
+        raise ValueError("the file is nested too deeply" if isinstance(error, RecursionError) else words) from None

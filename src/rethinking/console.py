@@ -1,4 +1,4 @@
-"""What a person sees when a run is done, and the log's lines."""
+"""Shows a finished run on the terminal, and the log's lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from rethinking.training.run_dir import RunResult
 
 
 def summary(result: RunResult) -> Table:
-    """The run beside the paper's row where Table 1 has one for it and the images are CIFAR-10's or a copy of them."""
+    """Returns a table of a run's final numbers, beside the paper's row of Table 1 where both can be compared.
+
+    They can be where Table 1 has a row for the configuration and the run used all 50,000 training images of CIFAR-10,
+    cropped to 28 pixels.
+    """
     final, facts, config = result.final, result.result, result.config
     ours = facts["dataset"]
     is_cifar10 = data_set(ours, facts["provenance"]["fingerprint"]) == "cifar10"
@@ -55,11 +59,12 @@ def _percent(value: float | None) -> str:
 
 
 class LogLines(logging.Handler):
-    """Log records as one plain line each on the console, above the live line."""
+    """Prints each log record as one plain line, above the live line."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: Any) -> None:
+        """Prints the record's message."""
         say(self._console, [record.getMessage()])

@@ -1,4 +1,4 @@
-"""Learning curves, and figures as files, as elements of a page and in notebooks."""
+"""Draws learning curves, and writes figures to files, pages and notebooks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from rethinking import files
 
-Metrics = Sequence[Mapping[str, Any]]  # of a run
+Metrics = Sequence[Mapping[str, Any]]  # the records of one run
 
 
 class Picture(Figure):
-    """A figure that a notebook shows where it is the value of a cell, without pyplot, which would show it again."""
+    """A figure that a notebook shows as the value of a cell. It does not use pyplot, which would show it twice."""
 
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
@@ -26,14 +26,17 @@ class Picture(Figure):
 
 
 def draw_learning_curves(runs: Mapping[str, Sequence[Metrics]], dataset: str) -> Picture:
-    """Training loss, training and test accuracy an epoch: a colour a name, with a line for each of its runs.
+    """Draws training loss, training accuracy and test accuracy over epochs.
 
-    runs: of each its records, an epoch each, as of `training.run_dir`
+    Each name has one colour, and each of its runs has one line per quantity.
+
+    runs: the records of every run by name, one record per epoch, as in `RunResult.metrics`
+    dataset: the name of the data set in the titles
     """
     figure = Picture(figsize=(9, 3.6), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(1, 2)
-    for index, (name, of_name) in enumerate(runs.items()):
-        for number, metrics in enumerate(of_name):
+    for index, (name, repetitions) in enumerate(runs.items()):
+        for number, metrics in enumerate(repetitions):
             _draw_run(loss_axes, accuracy_axes, metrics, f"C{index}", name if number == 0 else "_")
     for axes, title in ((loss_axes, "training loss"), (accuracy_axes, "accuracy")):
         axes.set(xlabel="epoch", title=f"{title} on {dataset}")
@@ -45,7 +48,7 @@ def draw_learning_curves(runs: Mapping[str, Sequence[Metrics]], dataset: str) ->
 
 
 def _draw_run(loss_axes: Axes, accuracy_axes: Axes, metrics: Metrics, colour: str, name: str) -> None:
-    """Lines whose names begin with '_' have no entry in the legend."""
+    """Draws one run. The legend leaves out names that begin with '_'."""
     epochs = [record["epoch"] for record in metrics]
     alone = "." if len(epochs) == 1 else ""
     loss_axes.plot(epochs, [record["train_loss"] for record in metrics], color=colour, label=name, marker=alone)
@@ -58,14 +61,17 @@ def _draw_run(loss_axes: Axes, accuracy_axes: Axes, metrics: Metrics, colour: st
 
 
 def save_figure(figure: Figure, path: Path, name: str) -> None:
-    """Write a figure to `path` as .png and as .svg, the same file each time."""
+    """Writes a figure to `path` as .png and .svg. The same figure gives the same bytes each time.
+
+    name: seeds the identifiers inside the .svg. Raises `RunError` where the files cannot be written.
+    """
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         _save(figure, path.with_suffix(".svg"), metadata={"Date": None})
     _save(figure, path.with_suffix(".png"))
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page."""
+    """Returns the figure as an `<svg>` element; `name` seeds the identifiers inside it."""
     drawn = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""The two ways a run can fail a person, each with the exit status its command ends with, and words for them."""
+"""Defines the errors that users see, with the exit status of a command that ends with one, and words for messages."""
 
 import difflib
 import errno
@@ -9,26 +9,26 @@ OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|(CUBLAS|CUDNN)_S
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: the message says what, what is allowed and what to do. Exit status 2."""
+    """An error in the user's input. The message says what is wrong, what is allowed and what to do. Exit status 2."""
 
     exit_status = 2
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`, or nothing where none is close."""
+    """Returns `; did you mean 'x'?` for the known name closest to `name`, or '' where no name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def in_one_line(error: BaseException, letters: int = 300) -> str:
-    """The kind of an error and what it says, cut after so many letters."""
+    """Returns the type and the message of an error in one line. The message is cut after `letters` characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:letters]}"
 
 
 class RefusedImagesError(InputError):
-    """Images of several sizes or modes, or of a size that a network does not take.
+    """Images of different sizes or modes, or of a size that the network does not take.
 
-    mended_by: the options, of how images are read, with which they are taken
+    mended_by: the names of the reading options that mend the images, such as `resize`
     """
 
     def __init__(self, message: str, mended_by: Iterable[str]) -> None:
@@ -37,37 +37,37 @@ class RefusedImagesError(InputError):
 
 
 class ImpossibleError(InputError):
-    """The data does not allow one run, whatever its options. Other runs on the same data may be possible."""
+    """A run that the data does not allow, whatever its options. Other runs on the same data may be possible."""
 
 
 class ConflictError(ImpossibleError):
-    """Two equal points have different targets: no function fits both."""
+    """Equal points with different targets, which no function fits."""
 
 
 class RunError(RuntimeError):
-    """A well-formed request could not be carried out: a damaged file, a diverged run. Exit status 1."""
+    """A failure of a correct request, such as a damaged file or a diverged run. Exit status 1."""
 
     exit_status = 1
 
 
 class BusyError(RunError):
-    """Another process is at work on the same; it can be returned to."""
+    """A run or folder that another process works on at the moment. Try again later."""
 
 
 class DivergedError(RunError):
-    """The loss of a run is not finite."""
+    """A run whose loss is not finite."""
 
 
 class MemoryShortageError(RunError):
-    """The machine's or the device's memory ran out."""
+    """A run that needs more memory than the machine or the device has."""
 
 
 def too_little_memory(error: BaseException) -> MemoryShortageError | None:
-    """What to tell a person where `error` is the machine's or the device's memory running out; else None."""
-    told = error
-    while told.__context__ is not None and not _is_of_memory(told):  # ending a capture may fail over it
-        told = told.__context__
-    if _is_of_memory(told):
+    """Returns the error to show where `error` is a lack of memory on the machine or the device; else None."""
+    cause = error
+    while cause.__context__ is not None and not _is_of_memory(cause):  # the end of a CUDA capture may fail after it
+        cause = cause.__context__
+    if _is_of_memory(cause):
         return MemoryShortageError(
             "there is not enough memory for this; lower --batch_size or --crop_size, or use --train_subset"
         )

@@ -1,7 +1,7 @@
-"""Files on disk: written whole, locked against other processes, and told apart when they cannot be read or are damaged.
+"""Writes whole files, locks them against other processes, and tells unreadable files from damaged ones.
 
-`write` puts the content under a temporary name of its own, brings it to the disk and renames it. A reader sees the old
-content or the new. After a power cut, too, the name holds one of the two.
+`write` puts the content under a temporary name, brings it to the disk and renames the file. A reader sees either the
+old content or the new content, also after a power cut.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ import filelock
 
 from rethinking.errors import BusyError, RunError
 
-UNFINISHED = ".tmp"  # ends the names of files that are being written
-PATIENCE = 5.0  # seconds of waiting for a lock before that is said
-CHECKSUM = "checksum"  # of a JSON file's other content, in the file itself
+UNFINISHED = ".tmp"  # suffix of files that are being written
+PATIENCE = 5.0  # seconds of waiting for a lock before the warning
+CHECKSUM = "checksum"  # the key of the checksum of a JSON file's other content
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system refuses, such as for a full disk, is a `RunError`."""
+    """Turns refusals of the system, such as a full disk, into a `RunError`."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}; what was saved stays, and once that is mended the same"
-            " command goes on from there"
+            f"cannot write {path}: {error.strerror or error}; what was saved stays, and the same command continues from"
+            " there once this is mended"
         ) from None
 
 
 def write(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Write the whole file. `durable` waits until file and name are on the disk. Raises `RunError`."""
+    """Writes the whole file. With `durable` it returns once file and name are on the disk. Raises `RunError`."""
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     with writing(path):
         try:
@@ -59,7 +59,10 @@ def write(path: Path, content: bytes | str, *, durable: bool = True) -> None:
 
 
 def append(path: Path, content: bytes, end: int) -> None:
-    """Write `content` after the first `end` bytes, in place of what follows them, onto the disk. Raises `RunError`."""
+    """Writes `content` after the first `end` bytes of the file and onto the disk. What followed them is lost.
+
+    Raises `RunError` where the file cannot be written.
+    """
     with writing(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
         file.truncate(end)
         file.seek(end)
@@ -69,14 +72,14 @@ def append(path: Path, content: bytes, end: int) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left under temporary names; the folder must be locked."""
+    """Removes the temporary files of killed processes. The folder must be locked. Raises `RunError`."""
     with writing(folder):
         for left in folder.glob(f"*{UNFINISHED}"):
             left.unlink(missing_ok=True)
 
 
 def exists(path: Path) -> bool:
-    """Raises `RunError` where that cannot be seen."""
+    """Returns whether the path exists. Raises `RunError` where the system does not say."""
     try:
         return path.exists()
     except OSError as error:
@@ -84,10 +87,10 @@ def exists(path: Path) -> bool:
 
 
 def read(path: Path) -> bytes | None:
-    """The content, None where there is no such file. Raises `RunError` where it cannot be read."""
+    """Returns the content, or None where the file does not exist. Raises `RunError` where it cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise RunError(f"{path} is no plain file; move it away")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for a writer
+            raise RunError(f"{path} is not a regular file; move it away")
         return path.read_bytes()
     except FileNotFoundError:
         return None
@@ -96,20 +99,20 @@ def read(path: Path) -> bytes | None:
 
 
 def cannot_read(path: Path, error: OSError) -> RunError:
-    """What to tell where the system does not hand out a file, which may be as it should be."""
-    return RunError(f"cannot read {path}: {error.strerror or error}; it may be as it should be, so try again later")
+    """Returns the error for a file that the system does not open. The file itself may be intact."""
+    return RunError(f"cannot read {path}: {error.strerror or error}; the file may be intact, so try again later")
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = True) -> None:
-    """With a checksum, which `read_json` takes away again. Raises `RunError`."""
+    """Writes an object with a checksum of its content, which `read_json` checks and removes. Raises `RunError`."""
     as_read = json.loads(json.dumps(content))
     write(path, json.dumps({**as_read, CHECKSUM: _checksum_of(as_read)}, indent=2), durable=durable)
 
 
 def read_json(path: Path, what_to_do: str) -> dict[str, Any] | None:
-    """An object, checked where it has a checksum; None where there is no such file.
+    """Returns the object in a JSON file, or None where the file does not exist. A checksum in the file is checked.
 
-    Raises `RunError` where the file cannot be read, and where it is damaged: that says what to do about it.
+    Raises `RunError` where the file cannot be read, and where it is damaged. The second message ends with `what_to_do`.
     """
     text = read(path)
     if text is None:
@@ -127,26 +130,26 @@ def read_json(path: Path, what_to_do: str) -> dict[str, Any] | None:
 
 
 def parse_json(text: str) -> Any:
-    """Raises `ValueError` for whatever is wrong with it, too deep a nesting included."""
+    """Returns the value of a JSON text. Raises `ValueError` for any mistake in it, also for too deep a nesting."""
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the text is nested too deeply") from None
 
 
 def _checksum_of(content: Mapping[str, Any]) -> str:
     try:
         return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the content is nested too deeply") from None
 
 
 @contextlib.contextmanager
 def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the file `path` against other processes; the lock dies with its process.
+    """Holds the file `path` against other processes. The lock ends with its process at the latest.
 
-    Says so after five seconds of waiting. Raises `BusyError` without `wait` where another process holds it, `RunError`
-    where the file cannot be written.
+    After five seconds of waiting it logs a warning. Raises `BusyError` where another process holds the file and `wait`
+    is False. Raises `RunError` where the file cannot be written.
     """
     held = filelock.FileLock(path)
     with writing(path):
@@ -155,7 +158,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         except filelock.Timeout:
             if not wait:
                 raise BusyError(f"{path} is held by another process") from None
-            log.warning("waiting for another process, which holds %s; if it was stopped, let it go on or end it", path)
+            log.warning("waiting for another process that holds %s; if it is suspended, resume it or end it", path)
             held.acquire()
     try:
         yield
@@ -164,7 +167,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _bring_names_to_disk(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can, and what was renamed stays so
+    with contextlib.suppress(OSError):  # some file systems cannot do it; the renamed file stays
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a person sees of a randomization test: data, choices, how long it may take, the table and the verdict."""
+"""Shows a randomization test on the terminal: data, choices, expected time, table and verdict."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rethinking.training.preparation import resolve
 
 
 class InstrumentConsole:
-    """A test as it goes."""
+    """A randomization test with its output on a terminal."""
 
     def __init__(self, test: RandomizationTest, console: Console) -> None:
         self._test = test
         self._console = console
 
     def run(self) -> None:
-        """Trains what is missing, prints the verdict and writes the report. Raises what `carry_out` raises."""
+        """Trains the missing runs, prints the verdict and writes the report. Raises what `carry_out` raises."""
         with contextlib.closing(StepsInWords(self._console)) as steps:
             prepared = prepare(self._test, steps.of(self._test.network))
         data, resolved = prepared.data, resolve(prepared.config, prepared.data)
@@ -43,12 +43,12 @@ class InstrumentConsole:
         self._say(f"written to {page.parent}; open {page}")
 
     def _folder(self, network: str, data: str) -> Path:
-        """`--out`, or a folder that no other question has: its name has a hash of what is not at its default."""
+        """Returns `--out`, or a folder of this question alone: a hash of the changed options is part of its name."""
         if self._test.out:
             return Path(self._test.out)
-        asked = self._test.question
-        apart = f"-{hashlib.sha256(asked.encode()).hexdigest()[:6]}" if asked else ""
-        return Path("tested") / f"{network}-{data}{apart}"
+        changed = self._test.question
+        suffix = f"-{hashlib.sha256(changed.encode()).hexdigest()[:6]}" if changed else ""
+        return Path("tested") / f"{network}-{data}{suffix}"
 
     def _say(self, *lines: str) -> None:
         say(self._console, lines)

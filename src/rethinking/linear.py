@@ -1,7 +1,7 @@
-"""Linear maps in float32 on the CPU by oneDNN; by PyTorch's own `linear` everywhere else.
+"""Computes linear maps in float32 on the CPU with oneDNN, and all others with PyTorch's own `linear`.
 
-PyTorch multiplies float32 matrices by MKL. On AMD's processors with AVX512 oneDNN's products are faster
-(docs/performance.md). They are equal but for rounding.
+PyTorch multiplies float32 matrices with MKL. On AMD processors with AVX512 oneDNN is faster (docs/performance.md).
+The two agree except for rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """inputs weight' + bias, (..., out), of (..., in), (out, in) and (out,), as `torch.nn.functional.linear`."""
+    """Returns `inputs @ weight.T + bias` of shape (..., out), like `torch.nn.functional.linear`.
+
+    inputs: (..., in); weight: (out, in); bias: (out,) or None; all of one dtype
+    """
     if not _is_for_onednn(inputs, weight):
         return F.linear(inputs, weight, bias)
     if torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad):
@@ -26,14 +29,15 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by `linear`."""
+    """A `torch.nn.Linear` that computes with `linear`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the outputs (..., out) of inputs (..., in)."""
         return linear(inputs, self.weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):
-    """The derivatives are linear maps again, so that they have derivatives of their own."""
+    """A linear map with derivatives. They are linear maps too, so that they have derivatives of their own."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -54,8 +58,8 @@ class _Linear(torch.autograd.Function):
 
 def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.T.is_contiguous()):
-        weight = weight.contiguous()  # of a part of a matrix oneDNN's product takes a thousand times as long
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")  # nothing comes after
+        weight = weight.contiguous()  # for a part of a matrix oneDNN would take a thousand times as long
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")  # no activation
     return product
 
 

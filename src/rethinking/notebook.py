@@ -1,4 +1,4 @@
-"""What a notebook shows: how far runs are, in one display that is updated in place, and tables."""
+"""Shows runs in a notebook: their progress in one display that is updated in place, and tables."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ BLOCK = "font-family: monospace; white-space: pre-wrap"
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook (Jupyter, Colab, VS Code), and no IPython on a terminal."""
+    """Returns whether this process is the kernel of a notebook (Jupyter, Colab, VS Code), not IPython on a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
     return getattr(shell, "kernel", None) is not None
 
 
 class Shown(NamedTuple):
-    """Where it is seen how far runs are.
+    """The place where progress is shown.
 
     observers: makes the observers of one run, as `train_many` takes them
-    steps: by the name of what is not trained, what begins a step of it
+    steps: takes the name of a computation without training and returns the `Steps` that show it
     say: shows one line
     """
 
@@ -44,9 +44,10 @@ class Shown(NamedTuple):
 
 @contextlib.contextmanager
 def shown(progress: bool | None) -> Iterator[Shown]:
-    """Shows how far runs are: in a notebook unless `progress` is False, elsewhere on the terminal where it is True.
+    """Opens the place where progress is shown, and closes it at the end.
 
-    The package's log lines are shown too, once, unless a handler of somebody else's has them already.
+    A notebook shows progress unless `progress` is False. Elsewhere the terminal shows it where `progress` is True. The
+    log lines of this package are shown there too, unless another handler shows them already.
     """
     with contextlib.ExitStack() as ended:
         if in_notebook() and progress is not False:
@@ -97,7 +98,7 @@ class _Lines(logging.Handler):
 
 @dataclass(eq=False)
 class _Line:
-    """share: of the work that is done; None where none is to come"""
+    """One line of the display; share: the part of the work that is done, 0-1, or None without a bar."""
 
     text: str
     name: str = ""
@@ -112,47 +113,51 @@ class _Line:
 
 
 class NotebookProgress:
-    """One display for all runs: a line for each, with a bar while it is at work, and for what is to be told.
+    """One display for all runs. A run has one line, with a bar while the run is at work.
 
-    The display is updated a few times a second at most. Runs side by side may tell it from threads of their own.
+    The display is updated a few times a second at most. Runs side by side may call it from their own threads.
     """
 
     def __init__(self) -> None:
         self._lines: list[_Line] = []
         self._of_run: dict[Watched, _Line] = {}
-        self._step: _Line | None = None  # of what is not trained
+        self._step: _Line | None = None  # of a computation without training
         self._handle: Any = None
         self._updated = 0.0
-        self._later: threading.Timer | None = None  # an update that is still to come
+        self._later: threading.Timer | None = None  # a planned update
         self._lock = threading.RLock()
 
     def observers(self) -> list[Watched]:
-        """Those of one run, for `training.train_many`."""
+        """Returns the observers of one run, as `training.train_many` takes them."""
         from rethinking.progress import Watched
 
         return [Watched(self)]
 
     def started(self, run: Watched, going_on: str) -> None:
+        """Adds the line of a run."""
         with self._lock:
             line = self._of_run[run] = _Line("", run.path.name, 0.0)
             self._add(line)
 
     def step(self, run: Watched) -> None:
+        """Updates the display after a training step, unless it was updated just before."""
         with self._lock:
             if self._wait() <= 0:
                 self._update()
 
     def epoch(self, run: Watched) -> None:
+        """Updates the display after an epoch, unless it was updated just before."""
         self.step(run)
 
     def ended(self, run: Watched) -> None:
+        """Replaces the bar of a run by its outcome."""
         with self._lock:
             line = self._of_run.pop(run)
             line.text, line.share = run.outcome(), None
             self._update(at_once=not self._of_run)
 
     def steps(self, name: str) -> Steps:
-        """What begins the steps of something that is not trained; its line goes when the next such thing begins."""
+        """Returns the `Steps` of a computation without training. Its line goes when the next computation begins."""
         self._end_steps()
 
         def begin(step: str) -> Callable[[float], None]:
@@ -171,12 +176,12 @@ class NotebookProgress:
         return begin
 
     def say(self, line: str) -> None:
-        """Show one line among the others."""
+        """Shows one line of text."""
         with self._lock:
             self._add(_Line(line))
 
     def close(self) -> None:
-        """Show the end of it all."""
+        """Shows the final state."""
         self._end_steps()
         with self._lock:
             if self._handle is not None:
@@ -193,11 +198,11 @@ class NotebookProgress:
                 self._step = None
 
     def _wait(self) -> float:
-        """Seconds until the display may be updated again."""
+        """Returns the seconds until the next update is due."""
         return 0.0 if self._handle is None else self._updated + INTERVAL - time.monotonic()
 
     def _update(self, at_once: bool = False) -> None:
-        """Now, or as soon as it may be."""
+        """Updates the display, now with `at_once` and otherwise as soon as the next update is due."""
         wait = 0.0 if at_once else self._wait()
         if wait > 0:
             if self._later is None:
@@ -230,7 +235,7 @@ class NotebookProgress:
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A pandas DataFrame of `rows`. Raises `InputError` where pandas is missing."""
+    """Returns a pandas DataFrame of `rows`. Raises `InputError` where pandas is not installed."""
     try:
         import pandas
     except ImportError:
@@ -239,7 +244,7 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", caption: str = "") -> str:
-    """A table in HTML. What the texts hold is shown as it is."""
+    """Returns a table in HTML. The texts are escaped."""
 
     def row(entries: Sequence[str], kind: str) -> str:
         return f"<tr>{''.join(f'<{kind}>{html.escape(entry)}</{kind}>' for entry in entries)}</tr>"

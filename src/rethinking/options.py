@@ -1,6 +1,6 @@
-"""Options of a command from the fields of a dataclass: how they are declared, and how words become values.
+"""Makes options of a command from the fields of a dataclass, and values from the words of a command line.
 
-`argparse` finds the words. What is wrong with one is told in one line that says what the option takes.
+`argparse` finds the words. For every mistake one line says what the option takes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from rethinking.errors import InputError, nearest
 
-Check = Callable[[Any], str | None]  # what is allowed, when the value is not; else None
+Check = Callable[[Any], str | None]  # None for an allowed value, else words for what is allowed
 
 NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
 
 def anything(value: object) -> None:
-    return None
+    """Accepts every value."""
 
 
 def option(
@@ -41,13 +41,16 @@ def option(
     added_later: bool = False,
     recorded: bool = False,
 ) -> Any:
-    """One field of a dataclass, which is one option of a command.
+    """Declares one field of a dataclass, which is one option of a command.
 
-    `flag` is its name on the command line where that differs from the field's; `default_text` replaces the default
-    in `--help` where it depends on something; `changes_numbers` says whether it belongs to the run's identity.
-    `added_later` is for an option whose default leaves a run as it was before there was the option: at its default it
-    stays out of the identity, so that older runs are found. `recorded` is for what is found out when a configuration is
-    resolved: it is no option of the command line.
+    flag: the option's name on the command line, where it differs from the field's name
+    metavar: stands for the value in `--help`
+    default_text: replaces the default in `--help`, for a default that depends on other options
+    positional: whether the option is an argument without a flag
+    changes_numbers: whether the option is part of a run's identity
+    added_later: whether runs of earlier versions lack the option; at its default it stays out of the identity, so that
+        these runs are found
+    recorded: whether the field is set when a configuration is resolved, and is no option of the command line
     """
     if choices:
         check, metavar = one_of(*choices), "|".join(choices)
@@ -70,17 +73,22 @@ def option(
 
 
 def one_of(*allowed: str) -> Check:
+    """Returns a check for one of the values `allowed`."""
     return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises `InputError` unless there are seeds, all different and from 0 on."""
+    """Raises `InputError` unless there is at least one seed and all are different and 0 or more."""
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError("seeds must be different whole numbers from 0 on, such as --seeds 0 1 2")
 
 
 class Option(NamedTuple):
-    """An option as the command line has it; kinds: the types its value may have, the elements' of a tuple."""
+    """An option of a command line.
+
+    kinds: the types that its value may have; for a tuple the types of its elements
+    many: whether it takes several words
+    """
 
     name: str
     flag: str
@@ -95,7 +103,10 @@ class Option(NamedTuple):
 
 
 def options_of(kind: type, defaults: object = None) -> list[Option]:
-    """The options of a dataclass whose fields are made by `option`, with the values of `defaults` where it is given."""
+    """Returns the options of a dataclass whose fields are made by `option`.
+
+    defaults: an instance with other default values, or None
+    """
     hints = typing.get_type_hints(kind)
     made = []
     for spec in dataclasses.fields(kind):
@@ -128,9 +139,9 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
 
 
 def parse(options: Sequence[Option], prog: str, description: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The value of each option, by its name. Prints the help and exits where that is asked for.
+    """Returns the value of each option by its name, or prints the help and exits where `--help` is given.
 
-    Hyphens read as underscores. A switch that is on by default is `--no_NAME`. Raises `InputError` in one line.
+    Hyphens read as underscores. `--no_NAME` turns off a switch. Raises `InputError` in one line.
     """
     parser = _Parser(prog, description, options)
     found, unknown = parser.parse_known_args([_plain(word) for word in arguments])
@@ -143,7 +154,7 @@ def parse(options: Sequence[Option], prog: str, description: str, arguments: Seq
 
 
 def _plain(word: str) -> str:
-    """A word with the hyphens of an option's name as underscores."""
+    """Replaces the hyphens in an option's name by underscores."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
@@ -151,13 +162,13 @@ def _plain(word: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Texts in, texts out: what they mean is `_value`'s."""
+    """Takes texts and gives texts; `_value` converts them."""
 
     def __init__(self, prog: str, description: str, options: Sequence[Option]) -> None:
         positional = [option for option in options if option.positional]
         usage = " ".join([prog, *(f"[{o.metavar} ...]" if o.many else o.metavar for o in positional), "[OPTIONS]"])
         super().__init__(prog, usage, description, allow_abbrev=False)
-        self._negative_number_matcher = NUMBER  # of argparse, which takes -1e5 and -inf for options
+        self._negative_number_matcher = NUMBER  # argparse itself would take -1e5 and -inf for options
         groups: dict[str, argparse._ActionsContainer] = {"options": self}
         for option in options:
             if option.group not in groups:
@@ -178,18 +189,18 @@ class _Parser(argparse.ArgumentParser):
             group.add_argument(f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs)
 
     def error(self, message: str) -> NoReturn:
-        """What argparse itself refuses: a value that is missing, or one too many."""
+        """Raises `InputError` for what argparse itself refuses: a missing value, or a value too many."""
         if missing := re.match(r"argument (?:\S*/)?(--\w+)(?:/\S+)?: expected .*argument", message):
-            raise InputError(f"{missing[1]} needs a value; --help says which")
+            raise InputError(f"{missing[1]} needs a value; see --help")
         if unwanted := re.match(r"argument (--\w+)(?:/\S+)?: ignored explicit argument (.*)", message):
             raise InputError(f"{unwanted[1]} takes no value, not {unwanted[2]}; --no_{unwanted[1][2:]} turns it off")
         if required := re.match(r"the following arguments are required: (\w+)", message):
-            raise InputError(f"{self.prog} needs {required[1]}; --help says which")
+            raise InputError(f"{self.prog} needs {required[1]}; see --help")
         raise InputError(f"{self.prog}: {message}; --help lists all")
 
 
 class _Switch(argparse.Action):
-    """`--name` and `--no_name`."""
+    """The two forms of a switch, `--name` and `--no_name`."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None, **_: object) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -216,7 +227,7 @@ def shown_default(option: Option) -> str:
 
 
 def _value(option: Option, found: Any) -> Any:
-    """What was found, as the option's type; the default where there was nothing."""
+    """Converts the words of an option to its type. No word gives the default."""
     if found is None or (option.positional and option.many and not found):
         return option.default
     if isinstance(found, list):
@@ -238,9 +249,9 @@ def _one_value(option: Option, word: str) -> Any:
 
 
 def given(option: Option, value: Any) -> Any:
-    """A value given in Python, as the option's type: a path or a number may be a text's, one value a tuple's.
+    """Converts a value from Python to the option's type.
 
-    Raises `InputError` in one line.
+    A path or a number stands for its text, and one value stands for a tuple of one. Raises `InputError` in one line.
     """
     if bool in option.kinds:
         if not isinstance(value, bool):
@@ -254,12 +265,12 @@ def given(option: Option, value: Any) -> Any:
 
 
 def command_line(program: str, chosen: Any) -> str:
-    """The command that gives a dataclass's options these values, of those that can change numbers the changed ones."""
+    """Returns the command that gives these values. It holds the changed options that can change numbers."""
     return f"{program} {shlex.join(words_of(chosen))}".rstrip()
 
 
 def words_of(chosen: Any, defaults: object = None, leave_out: Sequence[str] = ()) -> list[str]:
-    """The words of `command_line`; `defaults` are values of the same dataclass that need no words."""
+    """Returns the words of `command_line`. `defaults` is an instance whose values need no words."""
     changing = {spec.name for spec in dataclasses.fields(chosen) if spec.metadata["changes_numbers"]}
     words = []
     for option in options_of(type(chosen), defaults):

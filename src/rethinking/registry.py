@@ -1,4 +1,4 @@
-"""What is known by name and open to more: registered here, installed with an entry point, or taken from a file."""
+"""Finds networks, operators and measures by name: registered, installed with an entry point, or from a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rethinking.source import local_files, place_of
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
-FILE = "rethinking_file_"  # begins the names of modules that are files given by their paths
+FILE = "rethinking_file_"  # prefix of the names of modules that are loaded from files
 
 
 class Registry(Generic[T]):
-    """Names of one kind of thing.
+    """The names of one kind of thing, such as networks.
 
-    what: the option that takes such a name
-    group: of the entry points by which installed packages add theirs
+    what: the option that takes a name, for messages
+    group: the entry points by which installed packages add names
     """
 
     def __init__(self, what: str, group: str) -> None:
@@ -35,36 +35,37 @@ class Registry(Generic[T]):
         self._reserved: tuple[str, ...] = ()
 
     def register(self, name: str) -> Callable[[Thing], Thing]:
-        """Makes what is below it known by `name`; of two things the later one has it, as where a cell is run again.
+        """Returns a decorator that registers a function or class under `name`, in place of an earlier one.
 
         Raises `ValueError` for a name of the package's own.
         """
         if name in self._reserved:
             raise ValueError(f"{self._what} '{name}' is the package's own; choose another name")
 
-        def known_as(thing: Thing) -> Thing:
+        def decorate(thing: Thing) -> Thing:
             self._registered[name] = thing  # type: ignore[assignment]
             return thing
 
-        return known_as
+        return decorate
 
     def reserve(self) -> tuple[str, ...]:
-        """Returns the names so far, which nobody else can take from now on: the package's own."""
+        """Returns the names registered so far and reserves them as the package's own."""
         self._reserved = tuple(self._registered)
         return self._reserved
 
     def registered(self) -> Iterator[tuple[str, T]]:
+        """Yields the registered names and things."""
         yield from self._registered.items()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those registered, then those of installed packages."""
+        """The registered names, followed by the names of installed packages."""
         return tuple(dict.fromkeys((*self._registered, *(point.name for point in _installed(self._group)))))
 
     def find(self, name: str) -> T:
-        """Returns what is known by `name`, a registered name, `FILE.py:NAME` or `package.module:NAME`.
+        """Returns the thing of a registered or installed name, of `FILE.py:NAME`, or of `package.module:NAME`.
 
-        Raises `InputError` where there is none, or importing it fails.
+        Raises `InputError` for an unknown name, and where the import fails.
         """
         if name in self._registered:
             return self._registered[name]
@@ -79,9 +80,9 @@ class Registry(Generic[T]):
 
 
 def load_named(name: str, group: str) -> Any:
-    """Returns what an installed package's entry point of `group`, or a path, names.
+    """Returns the object of an installed package's entry point of `group`, or of a path.
 
-    Raises `KeyError` where `name` is neither, `InputError` where it cannot be imported.
+    Raises `KeyError` where `name` is neither, and `InputError` where the import fails.
     """
     for point in _installed(group):
         if point.name == name:
@@ -93,7 +94,7 @@ def load_named(name: str, group: str) -> Any:
 
 @functools.cache
 def _installed(group: str) -> tuple[Any, ...]:
-    from importlib.metadata import entry_points  # which `import rethinking` seldom needs
+    from importlib.metadata import entry_points  # slow to import and seldom needed
 
     return tuple(entry_points(group=group))
 
@@ -117,26 +118,27 @@ def load(path: str) -> Any:
 
 
 def absolute(path: str) -> str:
-    """Returns the same object's path from whatever folder it is asked for."""
+    """Returns the path of the same object with an absolute file, which holds in every working directory."""
     module, separator, name = path.rpartition(":")
     return f"{Path(module).resolve()}{separator}{name}" if module.endswith(".py") else path
 
 
 def without_folder(path: str) -> str:
-    """Returns the path of an object without the folder of its file, which may be another on another machine."""
+    """Returns the path of an object without the folder of its file, which differs between machines."""
     module, separator, name = path.rpartition(":")
     return f"{Path(module).name}{separator}{name}" if module.endswith(".py") else path
 
 
 def plain(name: str) -> str:
-    """What goes by a name or a path is called in the name of a folder: a name, or that of its function or class."""
+    """Returns a name for folders: the name itself, or the function or class of a path. It has at most 40 characters."""
     return re.sub(r"[^\w.]+", "_", name.rpartition(":")[2])[:40]
 
 
 def _module_of_file(file: Path) -> Any:
-    """The module that a file is, read anew where it or a file that it imports was changed.
+    """Returns the module of a file. A change in the file or in a file that it imports gives a new module.
 
-    The files beside it that it imports are its own: another file may import others by the same names.
+    Each file has its own copies of the files beside it that it imports, since other files may import others of these
+    names.
     """
     content = "".join(sorted(local_files(file).values()))
     name = f"{FILE}{hashlib.sha256(f'{file} {content}'.encode()).hexdigest()[:16]}"
@@ -158,7 +160,7 @@ def _module_of_file(file: Path) -> Any:
 
 @contextlib.contextmanager
 def beside(folder: Path) -> Iterator[None]:
-    """Imports look into `folder` too, last; what they find there is forgotten afterwards."""
+    """Adds `folder` as the last place for imports. Modules that are imported from there are forgotten afterwards."""
     before = set(sys.modules)
     sys.path.append(str(folder))
     try:
@@ -172,7 +174,7 @@ def beside(folder: Path) -> Iterator[None]:
 
 
 def folder_of(thing: object) -> Path | None:
-    """The folder of a function or class that was loaded from a file, whose imports look there too."""
+    """Returns the folder of a function or class that was loaded from a file, for its later imports; else None."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
     if module is None or not module.__name__.startswith(FILE):
         return None
@@ -183,5 +185,5 @@ def folder_of(thing: object) -> Path | None:
 def _imported(path: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
-    except Exception as error:  # whatever somebody else's file does when it is imported
+    except Exception as error:  # a user's file can raise anything
         raise InputError(f"cannot import '{path}': {in_one_line(error)}{place_of(error)}") from None

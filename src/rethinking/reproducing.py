@@ -1,4 +1,4 @@
-"""A reproduction carried out: what is missing is trained, its evidence kept, its tables, figures and page written."""
+"""Carries out a reproduction: trains missing runs, keeps their evidence, writes tables, figures and the report page."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from rethinking.report import results, tables
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.preparation import Observe
 
-BETWEEN_WRITINGS = 60.0  # seconds; tables and figures take a few to draw
+BETWEEN_WRITINGS = 60.0  # seconds; drawing tables and figures takes a few seconds
 
 
 @dataclass(frozen=True, repr=False)
 class Table:
     """A table, or the numbers of a figure, as far as there are runs to fill it.
 
-    cells: one for each number of ours, with the runs behind it
-    caption: what the numbers are of
+    cells: one per number of ours, with the runs behind it
+    caption: a sentence about what the numbers measure
+    grid: the rows of the table as texts
     """
 
     name: str
@@ -46,18 +47,19 @@ class Table:
         return notebook.table(self.grid.headings, rows, self.title, self.caption)
 
     def frame(self) -> Any:
-        """A pandas DataFrame, a row a number: labels, quantity, place, ours, spread, and the paper's where it has one.
+        """Returns a pandas DataFrame with one row per number.
 
-        Raises `InputError` where pandas is missing.
+        Its columns are labels, quantity, place, our value and its spread, and the paper's value where there is one.
+        Raises `InputError` where pandas is not installed.
         """
         found = notebook.frame([tables.row(cell) for cell in self.cells])
         return found if any(cell.paper is not None for cell in self.cells) else found.drop(columns=tables.PAPERS)
 
 
 class Reproduced(Mapping[str, Table]):
-    """The tables of a reproduction by name, such as 'table1', and the folder in which they are written.
+    """The tables of a reproduction by name, such as 'table1', and the folder with the results.
 
-    shown: the names of those that are shown at once; the others are long tables of curves
+    shown: the names of the tables that a notebook shows; the others are long tables of curves
     """
 
     def __init__(self, folder: Path, found: Mapping[str, Table], shown: Sequence[str]) -> None:
@@ -83,10 +85,11 @@ class Reproduced(Mapping[str, Table]):
 
 
 class Sitting:
-    """One sitting of a reproduction.
+    """The work of one process on a reproduction.
 
-    kept: the evidence so far
-    failed, busy: runs that failed, each with its error, and those that other processes are at work on
+    kept: the evidence so far, by the names of runs
+    failed: runs that failed, with their errors
+    busy: runs that other processes are at work on
     """
 
     def __init__(self, reproduction: Reproduction) -> None:
@@ -96,12 +99,12 @@ class Sitting:
         self.busy: list[Config] = []
 
     def run(self, observe: Observe, watch: Watch) -> Generator[tuple[Config, Result | RunError], None, None]:
-        """Train what is missing unless the runs are to be shown only, and write the results.
+        """Trains what is missing, unless `show_only` is set, and writes the results.
 
-        Gives each run with its outcome once its evidence is kept. To be closed whatever happens, since runs side by
-        side would go on.
+        Yields each run with its outcome once its evidence is kept. Close the generator at the end: runs side by side
+        would otherwise continue.
         """
-        self._keep(self._so_far())  # before the first run, so that a folder that cannot be written shows now
+        self._keep(self._so_far())  # before the first run, so that it fails early where the folder cannot be written
         written = time.monotonic()
         try:
             if self.reproduction.show_only:
@@ -119,21 +122,21 @@ class Sitting:
                         self._write()
                         written = time.monotonic()
         finally:
-            self._keep(self._so_far())  # how far an interrupted one came
+            self._keep(self._so_far())  # with the epochs of interrupted runs
             self._write()
 
     def raise_failures(self) -> None:
-        """Raises `RunError` where runs failed, or other processes are at work on some."""
+        """Raises `RunError` where runs failed or other processes are at work on some."""
         if self.failed:
-            told = "; ".join(f"{self.named(config)}: {error}" for config, error in self.failed.items())
-            raise RunError(f"{len(self.failed)} of the runs failed, the others are done: {told}")
+            errors = "; ".join(f"{self.named(config)}: {error}" for config, error in self.failed.items())
+            raise RunError(f"{len(self.failed)} of the runs failed, the others are done: {errors}")
         if self.busy:
             raise RunError(
                 f"other processes are at work on {len(self.busy)} of the runs; run the same command again later"
             )
 
     def table(self, name: str) -> Table | None:
-        """A table as far as there are runs to fill it; None where there are none."""
+        """Returns a table as far as there are runs to fill it; None where there are no runs."""
         cells = self.reproduction.cells(name, self.kept)
         if not cells:
             return None
@@ -143,13 +146,14 @@ class Sitting:
 
     @property
     def shown(self) -> list[str]:
-        """What was asked for, but for long tables of curves that are made along with others."""
+        """The names of the requested tables, without long tables of curves that come along with others."""
         first, *others = self.reproduction.rows
         plots = {name: EXPERIMENTS[name].plot for name in others}
         return [first, *(name for name, plot in plots.items() if plot is None or not plot.tabled)]
 
     @property
     def reproduced(self) -> Reproduced:
+        """The tables so far, as `reproduce` returns them."""
         found = {name: table for name in self.reproduction.rows if (table := self.table(name))}
         return Reproduced(self.reproduction.folder(), found, self.shown)
 
@@ -158,7 +162,7 @@ class Sitting:
         return named_apart(self.reproduction.configs())
 
     def named(self, config: Config) -> str:
-        """A run in words."""
+        """Returns a run in words, which differ from the words of every other run."""
         return self._names.get(config) or in_words(config)
 
     def _so_far(self) -> list[Result]:
@@ -168,13 +172,13 @@ class Sitting:
         self.kept = archive.add(self.reproduction.folder(), [archive.evidence(result) for result in found])
 
     def _write(self) -> None:
-        """Tables, figures and page of the evidence as it is now, with what other processes added."""
+        """Writes tables, figures and the page from the evidence so far, with the evidence of other processes."""
         with archive.locked(self.reproduction.folder()) as self.kept:
             results.write(self.reproduction, self.kept)
 
 
 def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
-    """Runs in words; those of one name with the options that they differ in."""
+    """Returns every run in words. Runs with equal words get the options in which they differ."""
     alike: dict[str, list[Config]] = {}
     for config in configs:
         alike.setdefault(in_words(config), []).append(config)
@@ -190,7 +194,7 @@ def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
 
 
 def in_words(config: Config) -> str:
-    """A run in words: what sets it apart from the others of a reproduction."""
+    """Returns a run in words: what sets it apart from the other runs of a reproduction."""
     if isinstance(config, ExperimentConfig):
         words = _words_of_network(config)
     elif isinstance(config, MeasurementConfig):

@@ -1,4 +1,4 @@
-"""What a person sees of a reproduction: the list of a dry run, and tables that fill in."""
+"""Shows a reproduction on the terminal: the list of a dry run, and tables that fill in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ from rethinking.training.timing import seconds_per_epoch
 
 
 class ReproductionConsole:
-    """A reproduction as it goes: the table at work under the live line as it fills in, all of them at the end."""
+    """A reproduction with its output on a terminal.
+
+    While runs are at work, the current table stands under the live line and fills in. At the end all tables are
+    printed.
+    """
 
     def __init__(self, reproduction: Reproduction, console: Console) -> None:
         self._reproduction = reproduction
@@ -39,14 +43,14 @@ class ReproductionConsole:
         self._sitting = Sitting(reproduction)
 
     def dry_run(self) -> None:
-        """The list of runs, which are done, and how long and how much memory the rest should take here."""
+        """Prints the list of runs, and the time and memory that the unfinished ones should take on this machine."""
         self._describe_data()
         title = self._reproduction.folder().name
         table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
         total, peak = 0.0, 0
-        summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters, by the runs before
-        rate = 0.0  # of matrix products, once it is needed
+        summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters that earlier runs sum over
+        rate = 0.0  # operations per second of matrix products; measured on first use
         kept = archive.read(self._reproduction.folder())
         missing = {*self._reproduction.missing(kept)}
         found = [
@@ -82,7 +86,7 @@ class ReproductionConsole:
                 total, peak = total + seconds, max(peak, int(memory))
                 table.add_row(self._sitting.named(config), "", duration(seconds))
                 continue
-            assert not isinstance(result, TheoryResult), "it is of a network"
+            assert not isinstance(result, TheoryResult), "a network's run has no result of a theory run"
             done = len(result.metrics) if result else 0
             if _is_over(result):
                 table.add_row(self._sitting.named(config), f"{done}", "done")
@@ -98,12 +102,15 @@ class ReproductionConsole:
         self._left_out()
         networks = [config for config, _ in found if isinstance(config, ExperimentConfig)]
         most = "at most " if any(config.stop_when_fit for config in networks) else ""
-        self._print(f"{most}{duration(total)} left in all on this machine, from a few measured steps of each kind")
+        self._print(f"{most}{duration(total)} left in all on this machine, estimated from a few steps of each kind")
         if peak:
             self._print(f"about {peak / 2**30:.1f} GiB of memory at most")
 
     def run(self) -> None:
-        """Train what is missing and write the results. Raises `RunError` at the end where runs failed."""
+        """Trains what is missing, prints the tables and writes the results.
+
+        Raises `RunError` at the end if a run failed.
+        """
         self._describe_data()
         progress = Progress(self._console, self._table_at_work)
         with (
@@ -141,23 +148,23 @@ class ReproductionConsole:
             say(self._console, [*data.described(), *(cut(ExperimentConfig(), data) if networks else [])])
 
     def _table_at_work(self) -> RenderableType:
-        """The first table or figure that misses runs which have not failed."""
+        """Returns the first table or figure with missing runs, apart from failed ones."""
         for name in self._sitting.shown:
             if set(self._reproduction.misses(name, self._sitting.kept)) - self._sitting.failed.keys():
                 return self._table(name)
         return ""
 
     def _table(self, name: str) -> RenderableType:
-        """As far as there are runs to fill it."""
+        """Returns a table as far as there are runs to fill it."""
         table = self._sitting.table(name)
         return tables.Terminal(table.title, table.grid, table.caption) if table else ""
 
     def _left_out(self) -> None:
         for model in self._reproduction.models_left_out:
-            self._print(f"left out: {model}, of which nothing that was asked for has a run")
+            self._print(f"left out: {model}, which no chosen table or figure trains")
         for name in self._reproduction.left_out:
             takes = ", ".join(EXPERIMENTS[name].models)
-            why = f"takes --models {takes}" if takes else "trains no network, or is not of these images"
+            why = f"takes --models {takes}" if takes else "trains no network, or uses other images"
             self._print(f"left out: {name}, which {why}")
 
     def _print(self, text: str) -> None:
@@ -169,25 +176,25 @@ def _is_over(result: Evidence | Result | RunError | None) -> bool:
 
 
 def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
-    """Train what a table or figure lacks and write the results, as `reproduce.py` does; returns the tables.
+    """Trains the missing runs of a table or figure, writes the results, and returns the tables.
 
         rethinking.reproduce("table1", scale="demo", models=("mlp_1x512",))["table1"].frame()
 
-    `options` are those of the command line (the fields of `experiments.reproduction.Reproduction`). `progress` shows
-    how far the runs are; by default a notebook does and a script does not. A dry run prints its list and returns the
-    tables so far.
+    It does the same as `rethinking reproduce`. `options` are the options of that command, which are the fields of
+    `experiments.reproduction.Reproduction`. `progress` shows progress; by default a notebook shows it and a script does
+    not. A dry run prints its list and returns the tables so far.
 
-    Raises `InputError` for options that are wrong or do not fit the data, and `RunError` once the results are written
-    where runs failed.
+    Raises `InputError` for wrong options and for options that do not fit the data. Raises `RunError` after writing the
+    results if runs failed.
     """
-    asked = Reproduction(**_given({"experiment": experiment, **options}))
-    sitting = Sitting(asked)
-    if asked.dry_run:
-        ReproductionConsole(asked, Console()).dry_run()
-        sitting.kept = archive.read(asked.folder())
+    reproduction = Reproduction(**_given({"experiment": experiment, **options}))
+    sitting = Sitting(reproduction)
+    if reproduction.dry_run:
+        ReproductionConsole(reproduction, Console()).dry_run()
+        sitting.kept = archive.read(reproduction.folder())
         return sitting.reproduced
     with notebook.shown(progress) as display:
-        asked.all_data(display.steps("data"))
+        reproduction.all_data(display.steps("data"))
         running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
         with contextlib.closing(running) as carried_out:
             for config, outcome in carried_out:
@@ -200,7 +207,7 @@ def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) 
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as `Reproduction` takes them. Raises `InputError` for an unknown name or a wrong type."""
+    """Converts options to those of `Reproduction`. Raises `InputError` for an unknown name or a wrong type."""
     known = {option.name: option for option in options_of(Reproduction)}
     for name in options.keys() - known.keys():
         raise InputError(f"unknown option '{name}'{nearest(name, known) or '; there are ' + ', '.join(known)}")

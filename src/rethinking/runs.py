@@ -1,4 +1,4 @@
-"""Runs of any kind from their folders."""
+"""Reads runs of any kind from their folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rethinking.training.run_dir import RunDir, RunResult
 
 
 def load_run(folder: str | Path) -> RunResult | TheoryResult:
-    """The run in `folder` as far as it has come. Of a trained network `RunResult.network` gives the network.
+    """Returns the run in `folder` as far as it has come. For a trained network, `RunResult.network` builds the network.
 
-    Raises `InputError` where that is no run's folder, `RunError` where it is damaged or nothing of it is finished.
+    Raises `InputError` where `folder` is not a run's folder. Raises `RunError` where it is damaged, or has no finished
+    epoch.
     """
     path = Path(folder)
     if "model_name" not in read_config_file(path / "config.yaml"):

@@ -1,18 +1,18 @@
-"""What PyTorch and its OpenMP read from the environment, once, when they are loaded."""
+"""Sets environment variables that PyTorch and its OpenMP read once, when they are loaded."""
 
 import os
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # for large tensors
-SPINNING = {  # of a thread that waits for others, before it gives its core back
-    "GOMP_SPINCOUNT": "10000",  # rounds, some tens of microseconds; else milliseconds: GNU's OpenMP
-    "KMP_BLOCKTIME": "1",  # milliseconds, else 200: Intel's and LLVM's
+SPINNING = {  # how long a thread that waits for others keeps its core
+    "GOMP_SPINCOUNT": "10000",  # GNU's OpenMP: rounds, some tens of microseconds; milliseconds by default
+    "KMP_BLOCKTIME": "1",  # Intel's and LLVM's: milliseconds; 200 by default
 }
 
 
 def set_defaults() -> None:
-    """Set what makes runs faster, alone and beside other processes, where the environment does not say otherwise.
+    """Sets environment variables that make runs faster, alone and beside other processes. Variables that are set stay.
 
-    The processes that this one starts inherit it. Where PyTorch was imported before, it comes too late.
+    Child processes inherit them. A call after the import of PyTorch has no effect.
     """
     settings = HUGE_PAGES if "OMP_WAIT_POLICY" in os.environ else HUGE_PAGES | SPINNING
     for name, value in settings.items():

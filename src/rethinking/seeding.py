@@ -1,7 +1,7 @@
-"""The only place random state is made: one independent stream for each purpose, derived by name.
+"""Makes all random generators: one independent stream for each purpose, derived by name.
 
-Nothing here is saved or restored. The stream for the order of epoch 17 is a function of the seed and the words
-`"order", 17`, so any epoch can be replayed alone and no knob shifts the draws of another.
+No state is saved or restored. The stream for the order of epoch 17 depends only on the seed and the words
+`"order", 17`. Any epoch can therefore be replayed alone, and no option shifts the draws of another.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose of one seed, such as `generator(seed, "order", epoch)`.
+    """Returns a CPU generator for one purpose of one seed, such as `generator(seed, "order", epoch)`.
 
-    Streams are drawn on the CPU whatever device the run uses, so every device sees the same numbers. Distinct
-    purposes give streams as unrelated as SHA-256 makes their 64-bit seeds.
+    All devices see the same numbers, since streams are drawn on the CPU. The SHA-256 of seed and purpose gives the
+    generator's 64-bit seed, so that streams of different purposes are unrelated.
     """
     return torch.Generator(device="cpu").manual_seed(_derived(seed, *purpose))
 
@@ -32,15 +32,16 @@ def _derived(seed: int, *purpose: str | int) -> int:
 
 
 class Streams(NamedTuple):
-    """The streams of one seed, by purpose: `streams("labels", "which")` is a generator.
+    """The streams of one seed by purpose: `streams("labels", "which")` is a generator.
 
-    purpose: words that are added to each, so that draws for something else are others
+    purpose: words added to every purpose, so that two `Streams` of one seed differ
     """
 
     seed: int
     purpose: tuple[str, ...] = ()
 
     def __call__(self, *purpose: str | int) -> torch.Generator:
+        """Returns the generator of a purpose."""
         return generator(self.seed, *purpose, *self.purpose)
 
 
@@ -49,10 +50,10 @@ _global_state = threading.RLock()
 
 @contextlib.contextmanager
 def global_streams(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Code in here draws from PyTorch's, NumPy's and Python's global generators as one purpose of one seed.
+    """Seeds PyTorch's, NumPy's and Python's global generators for one purpose, and restores them afterwards.
 
-    It is for code that is not ours, such as a network's constructor or its dropout. The generators are put back
-    afterwards. One thread at a time.
+    It serves foreign code, such as the constructor or the dropout of a user's own network. One thread at a time may
+    hold it; others wait.
     """
     with _global_state:
         devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

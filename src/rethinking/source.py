@@ -1,6 +1,6 @@
-"""What somebody's own functions and classes are: their source and the values that they hold, as text.
+"""Writes a user's own functions and classes as text: their source and the values that they hold.
 
-It is part of what a run is. The text is the same in every process, and says nothing of addresses, folders or comments.
+The text is part of a run's identity. It is the same in every process and has no addresses, folders or comments.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 
 INSTALLED = [sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]
 HERE = str(Path(__file__).parent)
-WITH_VERSION = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # not followed into
+WITH_VERSION = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # code with a version, not followed
 LIBRARIES = {"site-packages", "dist-packages"}  # also of a user, of the system, or of another environment
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum)
 
 
 def source_of(things: Iterable[object]) -> tuple[str, ...]:
-    """What functions, classes and objects are made of, sorted.
+    """Returns the parts that functions, classes and objects are made of, as sorted texts.
 
-    That is the source of their files and of the files that these import, of a function without a file its own; default
-    values, what closures and partial functions hold, the global values that code names, and objects' attributes. Of
-    installed packages the names alone count, but for the files of classes that are given here.
+    The parts are the source of their files, and of the files that these import. A function without a file has its own
+    source. Default values, values in closures and partial functions, global values that code names, and the attributes
+    of objects are parts too. Code of installed packages counts by name only, except the files of classes in `things`.
     """
     found = _Found()
     for thing in things:
@@ -42,9 +42,10 @@ def source_of(things: Iterable[object]) -> tuple[str, ...]:
 
 
 def place_of(error: BaseException) -> str:
-    """ " (net.py, line 7)": where in somebody's own code an error was raised, else in whose package; else nothing.
+    """Returns where in the user's own code an error was raised, such as " (net.py, line 7)".
 
-    PyTorch's own lines say nothing to whoever wrote a network. A syntax error says its place itself.
+    Without a line of own code it names the line of an installed package other than PyTorch. Where there is none either,
+    and for a syntax error, which names its own place, it returns ''.
     """
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [place for place in places if place[0].is_file() and _is_own(place[0].resolve())]
@@ -62,26 +63,27 @@ def place_of(error: BaseException) -> str:
 
 
 def digest_of_source(thing: object) -> str:
-    """SHA-256 of what a function or class is made of."""
+    """Returns the SHA-256 of the parts of a function or class, in hexadecimal digits."""
     return hashlib.sha256("\n".join(source_of([thing])).encode()).hexdigest()
 
 
 def local_files(file: Path) -> dict[Path, str]:
-    """The source, without comments, of a file and of all files of no installed package that it imports."""
+    """Returns the source, without comments, of a file and of all files outside installed packages that it imports."""
     found = _Found()
     found.add_file(file, follow=True)
     return found.files
 
 
 class _Found:
-    """What was found so far: texts, files, and objects that were looked at."""
+    """The texts and files that were found so far, and the objects that were looked at."""
 
     def __init__(self) -> None:
         self.parts: set[str] = set()
         self.files: dict[Path, str] = {}
-        self._seen: dict[int, object] = {}  # by id, and kept, so that no id is used again
+        self._seen: dict[int, object] = {}  # by id; the objects stay alive, so that no id is used again
 
     def add_file(self, file: Path, follow: bool) -> None:
+        """Adds the source of a file, and with `follow` the source of the files that it imports."""
         if file in self.files:
             return
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -92,7 +94,7 @@ class _Found:
                 self.add_file(other, follow=True)
 
     def add_thing(self, thing: object, where: str) -> None:
-        """`where` names it: an attribute, an argument, a global."""
+        """Adds the parts of an object; `where` names its place, such as an attribute, an argument or a global."""
         if isinstance(thing, PLAIN):
             self.parts.add(f"{where} = {thing!r}")
         elif isinstance(thing, Mapping):
@@ -140,15 +142,15 @@ class _Found:
             self.parts.add(f"{where} is {name}")
 
     def _add_values(self, function: types.FunctionType) -> None:
-        """What a function holds besides its source, and the global values that its code names."""
+        """Adds the values that a function holds besides its source, and the global values that its code names."""
         name = function.__qualname__
         self.add_thing((function.__defaults__, function.__kwdefaults__), f"{name} by default")
         for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # it is empty yet
+            with contextlib.suppress(ValueError):  # the cell is still empty
                 self.add_thing(cell.cell_contents, f"{name}.{variable}")
         for variable in _names_in(function.__code__):
             value = function.__globals__.get(variable, self)
-            if value is not self and not isinstance(value, list | dict | set):  # which are filled as code runs
+            if value is not self and not isinstance(value, list | dict | set):  # these change while code runs
                 self.add_thing(value, variable)
 
 
@@ -167,7 +169,7 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
 
 
 def _file_of(thing: object) -> Path | None:
-    """Where a module, function or class is from; None where it has no file, as in a notebook."""
+    """Returns the file of a module, function or class; None where there is no file, as in a notebook."""
     if isinstance(thing, types.FunctionType):
         name: str | None = thing.__code__.co_filename
     elif isinstance(thing, types.ModuleType):
@@ -183,12 +185,12 @@ def _file_of(thing: object) -> Path | None:
 
 
 def _is_own(file: Path | None) -> bool:
-    """Whether no package has a version for it; what has no file is somebody's own too."""
+    """Returns whether a file is the user's own, not a versioned package's. Code without a file is the user's own."""
     return file is None or not (str(file).startswith(WITH_VERSION) or LIBRARIES.intersection(file.parts))
 
 
 def _imported_files(text: str, file: Path) -> Iterator[Path]:
-    """The files that somebody's own file imports, wherever in it, of no installed package."""
+    """Yields the files outside installed packages that a file imports anywhere in its code."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(text)):
             names = []
@@ -213,7 +215,7 @@ def _files_of_module(name: str, folder: Path) -> Iterator[Path]:
 
 
 def _own_source(thing: Any) -> str:
-    """Of a function or class that has no file: its source where it is known, else its code."""
+    """Returns the source of a function or class without a file, or its code where the source is not known."""
     with contextlib.suppress(OSError, TypeError):
         return _without_comments(inspect.getsource(thing))
     codes = [f.__code__ for f in ([thing] if isinstance(thing, types.FunctionType) else _functions_in(thing))]
@@ -226,8 +228,8 @@ def _of_code(code: types.CodeType) -> object:
 
 
 def _digest_of_array(array: Any) -> str:
-    """Of a tensor or an array: type, shape and content."""
-    with contextlib.suppress(Exception):  # whatever is no array after all
+    """Returns type, shape and the SHA-256 of the content of a tensor or an array."""
+    with contextlib.suppress(Exception):  # an object with `__array__` may still not be an array
         import numpy as np
 
         values = np.ascontiguousarray(array.detach().cpu() if hasattr(array, "detach") else array)

@@ -1,10 +1,10 @@
-"""How work that takes time tells how far it is."""
+"""Defines how a long computation reports its progress."""
 
 from collections.abc import Callable
 
-Steps = Callable[[str], Callable[[float], None]]  # begins a step by its name; what it gives is told the share done
+Steps = Callable[[str], Callable[[float], None]]  # begins a named step; returns a function of the share done, 0-1
 
 
 def unwatched(step: str) -> Callable[[float], None]:
-    """Begins a step that nobody watches."""
+    """Begins a step that is not shown."""
     return lambda share: None

@@ -194,7 +194,7 @@ def test_interrupted_runs_side_by_side_all_continue(tmp_path: Path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=1200)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors.strip() == "stopped; the same command goes on after what is finished"
+    assert errors.strip() == "stopped; run the same command again to continue"
     unfinished = [run for run in trained(tmp_path) if not (tmp_path / "runs" / run / "result.json").exists()]
     assert unfinished
     assert set(unfinished) <= archive.read(tmp_path / OUT).keys()

@@ -341,7 +341,7 @@ def test_an_interruption_ends_it_with_one_line(folder: Path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 128 + signal.SIGINT
-    assert told.split("\n") == ["", "stopped; the same command goes on after what is finished", ""]
+    assert told.split("\n") == ["", "stopped; run the same command again to continue", ""]
 
 
 def test_help_and_a_mistake_do_not_wait_for_pytorch(folder: Path):

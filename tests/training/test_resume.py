@@ -153,7 +153,7 @@ def test_an_interruption_says_how_to_continue(tmp_path: Path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=1200)
     assert process.returncode == 128 + number
-    assert errors.strip() == "stopped; the same command goes on after what is finished"
+    assert errors.strip() == "stopped; run the same command again to continue"
     before = saved_epoch(tmp_path)
     process = start(command)
     wait_for_epoch(tmp_path, before + 1, process)
