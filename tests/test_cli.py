@@ -143,7 +143,7 @@ def test_help_groups_the_options_and_gives_defaults_and_sources(train_command):
         "--config",
         "--force",
     ):
-        assert expected in ran.stdout
+        assert expected in " ".join(ran.stdout.split())
     for spec in ExperimentConfig.__dataclass_fields__.values():
         assert (f"--{spec.metadata['flag'] or spec.name}" in ran.stdout) is not spec.metadata["recorded"]
 

@@ -104,9 +104,9 @@ def test_a_cut_to_a_square_is_reported(tmp_path: Path, train_command):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (64, 48), index).save(file)
     ran = train_command("--model", "mlp_1x512", "--num_epochs", "1", "--dataset", str(tmp_path / "wide"))
-    assert "of images of 64x48 pixels 48x48 are used: their centre" in ran.stdout
+    assert "images of 64x48 pixels are cropped to 48x48: their centre" in ran.stdout
     listed = reproduce(tmp_path, "table1", "--scale", "demo", "--models", "mlp_1x512", "--dataset", "wide", "--dry_run")
-    assert "of images of 64x48 pixels 48x48 are used: their centre" in listed
+    assert "images of 64x48 pixels are cropped to 48x48: their centre" in listed
 
 
 def test_reproductions_read_data_as_asked(mixed: Path, tmp_path: Path):

@@ -115,7 +115,7 @@ def test_an_operator_with_classes_of_its_own_has_as_many_outputs_and_no_test_set
     assert result.final["test_accuracy"] is None
     assert "true_label_agreement" not in result.final
     assert result.result["labels_changed"] == 100
-    with pytest.raises(InputError, match=r"keep_test_losses takes a test set, of which randomization .* has none"):
+    with pytest.raises(InputError, match=r"keep_test_losses needs a test set; randomization .* has no test set"):
         train(configured(tmp_path, f"{path}:Thirds", keep_test_losses=True))
 
 

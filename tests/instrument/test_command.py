@@ -252,7 +252,7 @@ def test_images_are_scaled_for_a_network_of_the_paper_and_a_line_says_so(folder:
 
 def test_an_own_network_takes_crops_too_small_for_the_papers_networks(folder: Path):
     printed = ask(folder, *QUARTERS, "--epochs", "1", "--crop_size", "4")
-    assert "of images of 8x8 pixels 4x4 are used: their centre" in printed
+    assert "images of 8x8 pixels are cropped to 4x4: their centre" in printed
 
 
 def test_two_commands_at_once_share_the_runs_and_both_have_the_verdict(folder: Path):

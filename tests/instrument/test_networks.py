@@ -92,11 +92,11 @@ def wide(num_classes: int, channels: int = 16) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (Patches, "given as the images have it: img_size=28, in_chans=1"),
-        (handed_on, "given as the images have it: img_size=28, in_chans=1"),
-        (Derived, "given as the images have it: img_size=28, in_chans=1"),
-        (of_derived, "given as the images have it: img_size=28, in_chans=1"),
-        (named_otherwise, "given as the images have it: image_size=(28, 28), in_channels=1, n_classes=10"),
+        (Patches, "arguments taken from the images: img_size=28, in_chans=1"),
+        (handed_on, "arguments taken from the images: img_size=28, in_chans=1"),
+        (Derived, "arguments taken from the images: img_size=28, in_chans=1"),
+        (of_derived, "arguments taken from the images: img_size=28, in_chans=1"),
+        (named_otherwise, "arguments taken from the images: image_size=(28, 28), in_channels=1, n_classes=10"),
     ],
 )
 def test_channels_side_and_classes_are_given_by_other_names_and_noted(tmp_path: Path, build, told):

@@ -309,7 +309,7 @@ def test_unused_and_tied_parameters_are_trained_correctly(tmp_path: Path, optimi
     with pytest.raises(KeyboardInterrupt):
         train(config, model=Partly, observers=[StopAfter(1)])
     result = train(config, model=Partly)
-    assert "parameters without a gradient stay as they are: unused.weight, unused.bias" in result.result["network"]
+    assert "parameters without a gradient are not trained: unused.weight, unused.bias" in result.result["network"]
     network, data = result.network(), sources.load("digits")
     assert torch.equal(network.unused.weight, untrained(result.config, data).unused.weight)
     assert network.third.weight is network.second.weight
@@ -358,7 +358,7 @@ def test_an_untrainable_network_is_a_one_line_error_before_anything_is_written(t
         ("{folder}/net.py:net", "depth=3", "unexpected keyword argument 'depth'"),
         ("{folder}/net.py:net", "8", "options must be literal values by name"),
         ("{folder}/net.py:net", "width=os.getpid()", "the option width must be a literal value"),
-        ("mlp_1x512", "width=3", "model_options are for your own network; mlp_1x512 has none"),
+        ("mlp_1x512", "width=3", "model_options are for your own network; mlp_1x512 has no options"),
     ],
 )
 def test_a_wrong_path_or_option_is_one_helpful_line(tmp_path: Path, model, options, message):

@@ -34,7 +34,7 @@ def test_older_versions_of_pytorch_are_supported(monkeypatch, native):
 def test_a_given_precision_is_used():
     assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
     assert resolve_precision("tf32", torch.device("cuda")) == "tf32"
-    with pytest.raises(InputError, match="precision tf32 is for CUDA, not cpu"):
+    with pytest.raises(InputError, match="precision tf32 needs CUDA, not cpu"):
         resolve_precision("tf32", CPU)
 
 

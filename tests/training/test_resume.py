@@ -287,8 +287,8 @@ def edit_yaml(run: Path) -> None:
         (checkpoint_without_its_epoch, "checkpoint.safetensors is damaged"),
         (metrics_of_another_version, "metrics.jsonl is damaged"),
         (empty_metrics, "metrics.jsonl is damaged"),
-        (break_yaml, "config.yaml is not YAML"),
-        (other_version, "has format 7; this version reads 1"),
+        (break_yaml, "config.yaml is not a YAML file"),
+        (other_version, "has format 7 and this version reads 1"),
         (edit_yaml, "config.yaml was changed since the run began"),
     ],
 )
@@ -330,7 +330,7 @@ def finished(ended: Path, tmp_path: Path) -> Path:
         (cut_result, "result.json is damaged: delete that file"),
         (metrics_of_another_version, "metrics.jsonl is damaged"),
         (empty_metrics, "metrics.jsonl is damaged"),
-        (other_version, "has format 7; this version reads 1"),
+        (other_version, "has format 7 and this version reads 1"),
         (edit_yaml, "config.yaml was changed since the run began"),
     ],
 )

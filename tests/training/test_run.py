@@ -420,5 +420,5 @@ def test_without_a_test_set_there_is_nothing_to_replace_with_or_to_keep(tmp_path
     alone = replace(sources.load("digits"), test=None)
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: alone)
     (name,) = options
-    with pytest.raises(InputError, match=f"{name} takes a test set, which digits lacks"):
+    with pytest.raises(InputError, match=f"{name} needs a test set, which digits lacks"):
         train(config(tmp_path, **options))

@@ -1,4 +1,4 @@
-"""One run: the loop, its evaluation, the hardware it computes on, what it leaves on disk and whom it tells."""
+"""Trains runs: preparation, the loop and its evaluation, hardware, run folders and loggers."""
 
 from rethinking.training.many import train_many
 from rethinking.training.run import find, train

@@ -1,4 +1,4 @@
-"""Sharing the processor's cores with other processes."""
+"""Shares the processor's cores with other processes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rethinking.config import ExperimentConfig
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunResult
 
-LOOK = 2.0  # seconds of steps between two looks at what other processes use
+LOOK = 2.0  # seconds of steps between two measurements of other processes
 NOTHING = 0.25  # cores; other processes that use fewer count as idle
-TRIAL = 1.0  # seconds of steps that a number of threads is tried for
-STAY = 20.0  # seconds of steps with the faster one
+TRIAL = 1.0  # seconds of steps to try a number of threads
+STAY = 20.0  # seconds of steps with the faster number
 
 Step = tuple[int, float]  # images, seconds
 
 
 def observers_of_cores(config: ExperimentConfig) -> Sequence[Observer]:
-    """A `SharedCores` where `config`, resolved, computes in bfloat16 on several of a CPU's cores.
+    """Returns a `SharedCores` where the resolved `config` computes in bfloat16 on several cores of a CPU.
 
-    In float32 a run keeps its threads: with another number of them sums are rounded otherwise, and a run that goes on
-    should be bit for bit the run that was never interrupted. So do runs whose losses are compared image by image, and
-    compiled ones, which would be compiled anew.
+    A float32 run keeps its number of threads: another number rounds sums differently, and an interrupted run should go
+    on bit for bit as if it was never interrupted. Runs whose losses are compared image by image keep it for the same
+    reason. Compiled runs keep it too, since PyTorch would compile them again.
     """
     adapts = config.device == "cpu" and config.precision == "bf16" and torch.get_num_threads() > 1
     return [SharedCores()] if adapts and config.compile != "on" and not config.keep_test_losses else []
 
 
 class SharedCores(Observer):
-    """Lets a run compute with fewer threads where that is faster, because other processes are at work.
+    """Lets a run compute with fewer threads where other processes are at work and fewer threads are faster.
 
-    Threads wait for each other at every operation. The one that shares its core with another process keeps all of them
-    waiting, so that two can be slower than one. Which is faster is tried, never assumed.
+    Threads wait for each other at every operation. A thread that shares its core with another process delays all of
+    them, so that two threads can be slower than one. The faster number is measured, never assumed.
     """
 
     def __init__(self) -> None:
@@ -46,19 +46,22 @@ class SharedCores(Observer):
         next(self._plan)
 
     def step(self, images: int) -> None:
+        """Takes the time of a step and may change the number of threads."""
         now = time.perf_counter()
         if self._last is not None:
             self._plan.send((images, now - self._last))
         self._last = now
 
     def epoch(self, record: Record) -> None:
-        self._last = None  # evaluation and saving are no step
+        """Excludes evaluation and saving from the time of the next step."""
+        self._last = None
 
     def ended(self, result: RunResult | None) -> None:
+        """Restores the number of threads."""
         torch.set_num_threads(self._all)
 
     def _adapt(self) -> Generator[None, Step, None]:
-        """Waits for steps at every `yield`."""
+        """Tries numbers of threads. It receives a step at every `yield`."""
         used = CoresOfOthers()
         while True:
             yield from _steps_for(LOOK)
@@ -78,19 +81,19 @@ class SharedCores(Observer):
 
 
 def _steps_for(seconds: float) -> Generator[None, Step, float]:
-    """Lets steps pass, one at least; returns images a second."""
+    """Lets steps pass, at least one and for `seconds`; returns images per second."""
     images, passed = 0, 0.0
     while not images or passed < seconds:
-        of_step, took = yield
-        images += of_step
-        passed += took
+        step_images, step_seconds = yield
+        images += step_images
+        passed += step_seconds
     return images / passed
 
 
 class CoresOfOthers:
-    """How many of the cores that this process may use other processes use.
+    """Measures how many of the cores that this process may use are used by other processes.
 
-    cores: how many it may use
+    cores: the number of cores that this process may use
     """
 
     def __init__(self) -> None:
@@ -101,13 +104,13 @@ class CoresOfOthers:
         self._before = self._now()
 
     def since_last(self) -> float:
-        """The mean since this was last asked for, in cores; 0 where the system does not tell."""
+        """Returns the mean number of cores since the last call; 0 where the system does not say."""
         before, self._before = self._before, self._now()
         wall, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
         return max(0.0, busy - own) / max(wall, 1e-9)
 
     def _now(self) -> tuple[float, float, float]:
-        """Seconds: of the clock, of all processes on these cores, of this process."""
+        """Returns seconds of the clock, of all processes on these cores, and of this process."""
         busy = 0.0
         with contextlib.suppress(OSError, psutil.Error):
             for core, times in enumerate(psutil.cpu_times(percpu=True)):

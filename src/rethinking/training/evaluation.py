@@ -1,4 +1,4 @@
-"""Loss and accuracy in evaluation mode, and what is read off a training epoch's predictions."""
+"""Measures loss and accuracy in evaluation mode, and accuracies of a training epoch's predictions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ BATCH_SIZE = 500  # images; large enough to be fast, small enough for the activa
 
 
 class Evaluation(NamedTuple):
+    """Loss and accuracy of a network on a whole split."""
+
     loss: float  # mean cross-entropy, nats
     accuracy: float  # 0-1
     losses: Tensor  # float32 (n,), of each image in the stored order, on the CPU
@@ -22,7 +24,7 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Evaluation:
-    """The model in evaluation mode over the whole split, without augmentation."""
+    """Evaluates the network on the whole split, in evaluation mode and without augmentation."""
     model.eval()
     losses = []
     correct = torch.zeros((), device=batches.labels.device)
@@ -37,7 +39,10 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Ev
 
 @torch.no_grad()
 def fits(model: nn.Module, batches: Batches, rows: Tensor, autocast: torch.autocast) -> bool:
-    """Whether the model in evaluation mode gives the images at `rows`, int64, their labels; ends where it does not."""
+    """Returns whether the network in evaluation mode predicts the labels of all images at `rows`, int64 (n,).
+
+    It stops at the first batch with a wrong prediction.
+    """
     model.eval()
     with autocast:
         parts = rows.split(BATCH_SIZE) if len(rows) else ()
@@ -45,15 +50,15 @@ def fits(model: nn.Module, batches: Batches, rows: Tensor, autocast: torch.autoc
 
 
 def fraction(true: Tensor) -> float:
-    """How much of a boolean tensor is true, 0-1."""
+    """Returns the share of true elements in a boolean tensor, 0-1."""
     return true.sum().item() / true.numel()
 
 
 def label_metrics(predictions: Tensor, labels: Tensor, true_labels: Tensor) -> dict[str, float | None]:
-    """Accuracy on the corrupted and on the untouched labels, and agreement with the true ones, all 0-1.
+    """Returns accuracy on corrupted labels, accuracy on untouched labels, and agreement with the true labels, all 0-1.
 
-    `predictions`, `labels`, `true_labels` are int64 (n,). A label counts as corrupted when it differs from the true
-    one; a part without images has None.
+    `predictions`, `labels` and `true_labels` are int64 (n,). A label counts as corrupted where it differs from the true
+    label. The value is None where there are no images.
     """
     changed = labels != true_labels
     correct = predictions == labels

@@ -1,4 +1,4 @@
-"""Where a run computes and how precisely, and the provenance that goes with its numbers."""
+"""Chooses device and precision, and records the provenance of a run's numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, see malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
-    """'auto' is CUDA, else Apple's MPS, else the CPU. Raises `InputError` for a device this machine lacks."""
+    """Returns the device of a name. 'auto' is CUDA, else Apple's MPS, else the CPU.
+
+    Raises `InputError` for a device that this machine lacks.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
@@ -29,21 +32,27 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """'auto' is bf16 where the hardware has it natively, else fp32. Raises `InputError` for tf32 without CUDA."""
+    """Returns 'fp32', 'tf32' or 'bf16'. 'auto' is bf16 where the hardware has it natively, else fp32.
+
+    Raises `InputError` for tf32 without CUDA.
+    """
     if name == "tf32" and device.type != "cuda":
-        raise InputError(f"precision tf32 is for CUDA, not {device.type}; use one of auto, fp32, bf16")
+        raise InputError(f"precision tf32 needs CUDA, not {device.type}; use one of auto, fp32, bf16")
     if name != "auto":
         return name
     return "bf16" if has_native_bf16(device) else "fp32"
 
 
 def choose_products(precision: str) -> None:
-    """Have CUDA round the factors of fp32 products to TF32 for 'tf32' alone; PyTorch's convolutions do unless told."""
+    """Makes CUDA round the factors of fp32 products to TF32 for 'tf32' only.
+
+    By default PyTorch rounds them in convolutions.
+    """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """CUDA from Ampere on; CPUs with AVX512-BF16 or AMX."""
+    """Returns whether the hardware computes in bfloat16: CUDA from Ampere on, and CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -51,12 +60,12 @@ def has_native_bf16(device: torch.device) -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    private = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # all that PyTorch up to 2.11 offers
+    private = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # PyTorch up to 2.11 has only these
     return any(getattr(torch.cpu, name, lambda: False)() for name in private)
 
 
 def provenance(device: torch.device, precision: str) -> dict[str, Any]:
-    """What produced a number besides its configuration: versions, commit, hardware, precision, threads, and the day.
+    """Returns what produced a number besides its configuration: versions, hardware, precision, threads and the day.
 
     The day is the one in UTC on which the sitting begins, such as '2026-11-28'. Runs of version 0.1.0 have none.
     """
@@ -79,7 +88,7 @@ def provenance(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that this code was checked out from, marked where files differ from it; None for an installed copy."""
+    """Returns the commit of this checkout, marked where files differ from it; None for an installed copy."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -87,7 +96,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # else the commit is that of whatever it was installed into
+        git("ls-files", "--error-unmatch", here.name)  # fails for a copy installed inside another repository
         return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
@@ -105,11 +114,11 @@ def _device_name(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the large blocks it frees, in this process.
+    """Makes glibc keep the large blocks that this process frees.
 
-    It gives them back to the system otherwise, which must zero and map them anew at every step of a large network.
+    Otherwise glibc returns them to the system, which zeroes and maps them again at every step of a large network.
     """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries do without
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries have no `mallopt`
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,7 +1,6 @@
-"""The loop: epochs from the last finished one to the end, and the one training epoch.
+"""Trains one run, or several runs in lockstep, from the last finished epoch to the end.
 
-One run, or several in lockstep; what is said of each holds for one alone. `step.py` has what an epoch repeats on the
-device.
+Each run behaves as if it ran alone. `step.py` has the training step, which an epoch repeats on the device.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ ONLINE_ACCURACY_NEAR_FIT = 0.99  # from here on the exact training accuracy is w
 class Training:
     """One run at work.
 
-    config: resolved
-    facts: what goes into `result.json` beside what is measured here
-    metrics: a record for each finished epoch
-    test_losses: float32 (epochs, test images) where they are kept
-    observe: makes those to be told of every step and epoch
-    seconds: of training, all sittings together, after which the run ends at the next epoch's end, unfinished
-    outcome: the result, or why there is none, once the run is over
+    config: the resolved configuration
+    facts: the content of `result.json` that is known before training
+    observe: makes the observers of the run
+    seconds: the time limit; once the epochs so far took as long, the run ends with the current epoch, unfinished
+    metrics: one record per finished epoch
+    test_losses: float32 (epochs, test images) where they are kept, else None
+    outcome: the result, or the error that ended the run, once the run is over
     """
 
     config: ExperimentConfig
@@ -57,19 +56,19 @@ class Training:
     outcome: RunResult | RunError | None = field(init=False, default=None)
     ended: bool = field(init=False, default=False)
     _fit: dict[str, int | None] = field(init=False, default_factory=lambda: epochs_to_fit([]))
-    _fit_known: int = field(init=False, default=0)  # number of epochs that `_fit` is of
+    _fit_known: int = field(init=False, default=0)  # number of epochs that `_fit` covers
 
     def __post_init__(self) -> None:
         self.optimizer = Optimizer(self.model, self.config)
 
     @property
     def epoch(self) -> int:
-        """The one to be trained next, counted from 1."""
+        """The next epoch to train, counted from 1."""
         return len(self.metrics) + 1
 
     @property
     def epochs_to_fit(self) -> dict[str, int | None]:
-        """As of `run_dir`. Each epoch is looked at once."""
+        """The first epoch that reached each of `FIT_THRESHOLDS`, or None, as in `run_dir.epochs_to_fit`."""
         for record in self.metrics[self._fit_known :]:
             note_fit(self._fit, record)
         self._fit_known = len(self.metrics)
@@ -77,17 +76,18 @@ class Training:
 
     @property
     def autocast(self) -> torch.autocast:
+        """The autocast context of the run: bfloat16 for precision 'bf16', else off."""
         device = self.train_batches.labels.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def own_draws(self, purpose: str) -> contextlib.AbstractContextManager[None]:
-        """What somebody's own network draws in this epoch, as dropout does, is the seed's and the epoch's."""
+        """Seeds the draws of a user's own network, such as dropout, by the run's seed and the epoch."""
         own = self.config.network.is_own
         return global_streams(self.config.seed, purpose, self.epoch) if own else contextlib.nullcontext()
 
     def begin(self) -> None:
-        """From the last finished epoch in the folder."""
-        if self.folder.is_finished:  # by another process, since we looked
+        """Restores the last finished epoch from the folder and starts the observers."""
+        if self.folder.is_finished:  # another process finished it in the meantime
             self.outcome = self.folder.result(self.config)
             return
         self.metrics = self.folder.restore(self.model, self.optimizer)
@@ -98,7 +98,14 @@ class Training:
         self._finish_if_done(ends=bool(self.metrics) and self._spent >= self.seconds)
 
     def finish_epoch(self, train_loss: float, predictions: Tensor, seconds: float) -> None:
-        """Measure what the epoch made, and save it; `seconds` is what its training took."""
+        """Measures the network after an epoch and saves the epoch.
+
+        train_loss: mean online loss, nats
+        predictions: int64 (n,), the class of each training image in its batch
+        seconds: time of the epoch's training
+
+        Raises `DivergedError` for a loss that is not finite, and `RunError` where the epoch cannot be saved.
+        """
         check_finite(train_loss, self.config, self.epoch)
         started = time.perf_counter()
         right = predictions == self.train_batches.labels
@@ -135,10 +142,10 @@ class Training:
         self._finish_if_done(ends)
 
     def _may_fit(self, online: float, right: Tensor) -> bool:
-        """Whether the exact training accuracy can be the first to reach one of `FIT_THRESHOLDS`.
+        """Returns whether the exact training accuracy may reach one of `FIT_THRESHOLDS` for the first time.
 
-        Where only 1.0 is left, the images that were not `right` in the epoch are looked at first: they are few, and one
-        that is still wrong spares a pass over all.
+        `right` is boolean (n,): the online predictions that were correct. Where only 1.0 is left, the wrong ones are
+        evaluated first. They are few, and one that is still wrong saves a pass over all images.
         """
         if online < ONLINE_ACCURACY_NEAR_FIT or self.epochs_to_fit["1.0"] is not None:
             return False
@@ -147,7 +154,7 @@ class Training:
         return fits(self.model, self.train_batches, (~right).nonzero().flatten(), self.autocast)
 
     def _finish_if_done(self, ends: bool) -> None:
-        """Settle the outcome of a run that is over, finished or, where its seconds are spent, not."""
+        """Sets the outcome of a run that is over: finished, or unfinished where `ends` says that its time is spent."""
         fitted = self.config.stop_when_fit and self.epochs_to_fit["1.0"] is not None
         if fitted or self.epoch > self.config.num_epochs:
             self.folder.finish(self.facts | summary(self.metrics))
@@ -157,19 +164,19 @@ class Training:
 
     @property
     def _spent(self) -> float:
-        """Seconds of the epochs so far."""
+        """The seconds of all epochs so far."""
         return sum(record["seconds"] or 0.0 for record in self.metrics)
 
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
-        """What goes wrong with this run ends this run."""
+        """Turns a `RunError` inside it into the outcome of this run. The other runs go on."""
         try:
             yield
         except RunError as error:
             self.outcome = error
 
     def end(self) -> None:
-        """Tell the observers, and give the memory back; once."""
+        """Calls the observers' `ended` and frees the memory. A second call does nothing."""
         if not self.ended:
             self.ended = True
             self.observers.ended(self.outcome if isinstance(self.outcome, RunResult) else None)
@@ -177,9 +184,9 @@ class Training:
 
 
 def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunError]]:
-    """Every run from its last finished epoch to its end, saving after each, and what came of it as soon as it is over.
+    """Trains every run to its end and yields it with its outcome as soon as it is over. Every epoch is saved.
 
-    They may differ in everything but architecture, batch size, number of images, device and precision.
+    The runs must agree in architecture, batch size, number of images, device and precision. Everything else may differ.
     """
     for run in runs:
         with run.failing_alone():
@@ -190,21 +197,21 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
             if run.outcome is not None:
                 run.end()
                 yield run, run.outcome
-        going = [run for run in runs if run.outcome is None]
-        if not going:
+        unfinished = [run for run in runs if run.outcome is None]
+        if not unfinished:
             break
-        if step is None or len(going) < len(runs):
-            step = None  # its memory first
-            step = step_of(going)
-            for run in going:
+        if step is None or len(unfinished) < len(runs):
+            step = None  # frees its memory before the next step is built
+            step = step_of(unfinished)
+            for run in unfinished:
                 with run.failing_alone():
                     run.folder.save_facts(run.facts)
-        runs = going
-        if any(run.outcome is not None for run in runs):  # their folder could not be written
+        runs = unfinished
+        if any(run.outcome is not None for run in runs):  # a folder could not be written
             continue
 
         started = time.perf_counter()
-        with runs[0].own_draws("training"):  # somebody's own network is trained alone
+        with runs[0].own_draws("training"):  # a user's own network is trained alone
             epochs = train_epoch(step, runs)
         seconds = (time.perf_counter() - started) / len(runs)
         for run, (loss, predictions) in zip(runs, epochs, strict=True):
@@ -213,11 +220,11 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
 
 
 def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
-    """Their step, ready; what that took goes into the facts of each."""
+    """Returns the training step of the runs, ready to use. The time that took is noted in the facts of each run."""
     eager = Step([run.model for run in runs], [run.optimizer for run in runs], runs[0].autocast)
     with contextlib.closing(batches_of(runs)) as batches:
         first = next(batches)
-    last = len(runs[0].train_batches) % first.labels.shape[1]  # images in the last batch, where it is smaller
+    last = len(runs[0].train_batches) % first.labels.shape[1]  # images in a smaller last batch, else 0
     examples = [first, Batch(*(part[:, :last] for part in first))] if last else [first]
     step, seconds = fastest_step(eager, runs[0].config.compile, examples)
     for run in runs:
@@ -229,23 +236,23 @@ def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
 
 
 def batches_of(runs: Sequence[Training]) -> Generator[Batch, None, None]:
-    """The batches of each run's next epoch."""
+    """Yields the batches of each run's next epoch."""
     splits, seeds, epochs = zip(*((run.train_batches, run.config.seed, run.epoch) for run in runs), strict=True)
     return lockstep(splits, seeds, epochs, runs[0].config.batch_size)
 
 
 def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tuple[float, Tensor]]:
-    """One pass of each run over its training set: mean loss, and the class each image was given in its batch.
+    """Trains each run for one epoch. Returns its mean loss in nats and its predictions, int64 (n,).
 
-    Both are online, over the epoch's batches as the weights move, as Figure 1a shows them; batches count by their
-    size. Nothing is read back from the device before the end.
+    Both are online, as in Figure 1a: measured batch by batch while the weights change. Each batch counts by its size.
+    Nothing is read from the device before the end.
     """
     step.begin([learning_rate(run.config, run.epoch) for run in runs])
     steps = []
     with contextlib.closing(batches_of(runs)) as batches:
         for rows, images, labels in batches:
             losses, logits = step(images, labels)
-            steps.append((rows, losses, logits))  # what is read off them can wait: small networks notice
+            steps.append((rows, losses, logits))  # evaluated after the epoch, which small networks notice
             for run in runs:
                 run.observers.step(rows.shape[1])
     all_rows, all_losses, all_logits = zip(*steps, strict=True)
@@ -257,6 +264,7 @@ def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tup
 
 
 def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
+    """Raises `DivergedError` for a loss that is not finite."""
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is not finite in epoch {epoch}, which is not saved; lower --lr {config.learning_rate:g} or use"
@@ -265,7 +273,11 @@ def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
 
 
 def learning_rate(config: ExperimentConfig, epoch: int) -> float:
-    """The rate of `epoch`, counted from 1: of the schedule, which begins with the initial rate, after the warm-up."""
+    """Returns the learning rate of `epoch`, counted from 1, of a resolved configuration.
+
+    It is the rate of the schedule, which begins with `config.learning_rate`, times the factor of the warm-up (Appendix
+    A).
+    """
     before = epoch - 1
     factors = {
         "exponential": (config.lr_decay or 0.0) ** before,
@@ -279,12 +291,15 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
 
 
 def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:
-    """Whether to measure the training accuracy in evaluation mode after `epoch`: every K-th, and the last."""
-    asked_for = config.eval_train_every is not None and epoch % config.eval_train_every == 0
-    return asked_for or epoch == config.num_epochs
+    """Returns whether the exact training accuracy is always measured after `epoch`: every K-th epoch, and the last."""
+    requested = config.eval_train_every is not None and epoch % config.eval_train_every == 0
+    return requested or epoch == config.num_epochs
 
 
 def evaluation_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:
-    """Whether to measure on the test set after `epoch`: every K-th, and the last, be it because the run fits."""
+    """Returns whether the test set is evaluated after `epoch`: every K-th epoch, and the last.
+
+    With `stop_when_fit` the last epoch is the first with an exact training accuracy of 1.
+    """
     fitted = config.stop_when_fit and exact_accuracy == 1.0
     return fitted or epoch == config.num_epochs or epoch % config.eval_test_every == 0

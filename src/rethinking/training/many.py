@@ -1,4 +1,4 @@
-"""Many runs: stacked as one computation, side by side in threads, or one after the other."""
+"""Trains many runs: stacked as one computation, side by side in threads, or one after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rethinking.training.memory import at_once_that_fit
 from rethinking.training.preparation import Observe, PlannedRun, Shared, prepare
 from rethinking.training.run_dir import RunResult
 
-LONGEST_PAUSE = 10.0  # seconds, before runs of other processes are looked at again
+LONGEST_PAUSE = 10.0  # seconds before runs of other processes are checked again
 TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
 
 log = logging.getLogger(__name__)
@@ -40,23 +40,29 @@ def train_many(
     observe: Observe = tuple,
     progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """`train` for each of `configs`, up to `at_once` at the same time: one stacked computation, or side by side.
+    """Trains every configuration, up to `at_once` at the same time, and yields each with its result or its error.
 
-    Stacked are runs that share network, data set, batch size and hardware; seed, labels, pixels, augmentation, weight
-    decay, schedule and length are each run's own. Such a run agrees with its solo twin but for rounding. On a CPU any
-    runs can go side by side, each in a thread with its share of the processor's cores; where one is to be compiled, all
-    go one after the other. By default runs are stacked on CUDA
-    alone. Either way each leaves the folder that it would leave alone and can be taken up alone. With None for
-    `at_once` there are as many as the free memory holds, on a CPU no more than it has computing threads and those with
-    convolutions one after the other, all threads to each. `observe` makes the observers of a run. `progress` shows how
-    far the runs are; by default a notebook does and a script does not.
+    Each run leaves the folder that it would leave alone, and can be resumed alone. Its result is yielded as soon as it
+    is over. An error ends one run and not the others.
 
-    A run that has been trained for `seconds`, all sittings together, ends with that epoch. Its result is not finished,
-    and the same call with more seconds takes it up.
+    Stacked runs are one computation. They share network, data set, batch size and hardware. Seed, labels, pixels,
+    augmentation, weight decay, schedule and length are each run's own. A stacked run agrees with the same run alone
+    except for rounding. Networks that are not registered as stackable train one after the other.
 
-    Gives each configuration with its result as soon as that is there, or with the error that ended it and it alone.
-    Runs that the memory does not hold go on from their last finished epochs, half as many at once. Raises `InputError`
-    before anything is trained.
+    Runs side by side have one thread each and an equal share of the computing threads. Only a CPU can do that. Where
+    one run is to be compiled, all runs train one after the other.
+
+    at_once: the number of runs, or None for as many as the free memory holds. On a CPU, None allows at most one run per
+        computing thread, and networks with convolutions train one after the other with all threads.
+    stacked: whether to stack runs; by default they are stacked on CUDA only
+    force: whether to train finished runs again, as in `train`
+    seconds: time limit for the training of each run, over all calls. A run that reaches it ends with the current epoch.
+        Its result is not finished, and the same call with more seconds resumes the run.
+    observe: makes the observers of a run
+    progress: whether to show progress; by default a notebook does and a script does not
+
+    Where the memory is too small, runs continue from their last finished epochs, half as many at once. Raises
+    `InputError` before any training.
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
@@ -72,28 +78,28 @@ def _train_all(
     if stacked is None:
         stacked = all(planned.config.device == "cuda" for planned in waiting)
     if not stacked and any(planned.config.compile == "on" for planned in waiting):
-        at_once = 1  # the compiler works for one thread alone
+        at_once = 1  # PyTorch's compiler works in one thread only
     if at_once != 1 and len(waiting) > 1:
         for name in dict.fromkeys(
             planned.config.model_name for planned in waiting if not planned.config.network.stackable
         ):
-            log.info("%s: one run after the other, as networks go that are not registered as stackable", name)
+            log.info("%s: one run after the other, since this network is not registered as stackable", name)
     if stacked:
         yield from _train_stacked(waiting, at_once, observe)
         return
     one_of_each = {planned.group: planned.config for planned in waiting}
     number = {group_key: at_once or at_once_that_fit(config) for group_key, config in one_of_each.items()}
-    beside = [planned for planned in waiting if number[planned.group] > 1 and planned.goes_side_by_side]
-    if beside:
-        yield from _train_side_by_side(beside, min(number[planned.group] for planned in beside), observe)
-    yield from _train_stacked([planned for planned in waiting if planned not in beside], 1, observe)
+    parallel = [planned for planned in waiting if number[planned.group] > 1 and planned.goes_side_by_side]
+    if parallel:
+        yield from _train_side_by_side(parallel, min(number[planned.group] for planned in parallel), observe)
+    yield from _train_stacked([planned for planned in waiting if planned not in parallel], 1, observe)
 
 
 def _train_stacked(
     waiting: list[PlannedRun], at_once: int | None, observe: Observe
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """Groups of up to `at_once` that fit together, one after the other."""
-    largest: dict[tuple[object, ...], int] = {}  # number at once of each group
+    """Trains groups of up to `at_once` runs that can be stacked, one group after the other."""
+    largest: dict[tuple[object, ...], int] = {}  # number of runs at once, by group
     while waiting:
         group_key = waiting[0].group
         alike: dict[Path, PlannedRun] = {}
@@ -106,18 +112,18 @@ def _train_stacked(
         group = list(alike.values())[: largest[group_key]]
         waiting = [planned for planned in waiting if planned not in group]
         failure: Exception | None = None
-        told: RunError | None = None
+        shortage: RunError | None = None
         try:
             for planned, outcome in _train_together(group, observe):
                 group.remove(planned)
                 yield planned.given, outcome
         except (RuntimeError, OSError, MemoryError) as error:
-            told = too_little_memory(error)
-            failure = told or error
+            shortage = too_little_memory(error)
+            failure = shortage or error
         if failure is None:
             continue
-        if told and len(group) > 1:
-            gc.collect()  # what the failed step still holds in cycles
+        if shortage and len(group) > 1:
+            gc.collect()  # frees what the failed step holds in reference cycles
             largest[group_key] = len(group) // 2
             log.warning(TOO_MANY, len(group), largest[group_key])
             waiting = group + waiting
@@ -129,9 +135,9 @@ def _train_stacked(
 def _train_side_by_side(
     waiting: list[PlannedRun], at_once: int, observe: Observe
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """Each in a thread of its own, with an equal share of this process's computing threads.
+    """Trains each run in a thread of its own, with an equal share of the computing threads.
 
-    Those that the memory does not hold go on when the others are done, half as many.
+    Runs that the memory does not hold are trained after the others, half as many at once.
     """
     paths = dict.fromkeys(planned.folder.path for planned in waiting)
     at_once, threads = min(at_once, len(paths)), torch.get_num_threads()
@@ -151,7 +157,7 @@ def _train_side_by_side(
                 if not again:
                     log.warning(TOO_MANY, at_once, at_once // 2)
                 again += work[done]
-                for later, same in work.items():  # nothing new begins beside those at work
+                for later, same in work.items():  # no further run begins beside those at work
                     if not later.cancelled() and later.cancel():
                         again += same
             else:
@@ -166,9 +172,10 @@ def _train_side_by_side(
 
 
 def wait_for_others(pause: float, busy: int) -> float:
-    """Waits for runs that other processes are at work on, longer each time; returns the pause.
+    """Waits for runs that other processes are at work on, longer each time. Returns the pause in seconds.
 
-    pause: what the call before returned, 0 for the first, which says so; busy: how many runs there are
+    pause: the value that the previous call returned; 0 for the first call, which logs a line
+    busy: the number of these runs, for the line
     """
     if not pause:
         log.info("waiting for runs that other processes are at work on: %d", busy)
@@ -178,7 +185,7 @@ def wait_for_others(pause: float, busy: int) -> float:
 
 
 class _Stop(Observer):
-    """Ends a run at its next step, once asked to: threads cannot be interrupted from outside."""
+    """Ends a run at its next step once `wanted` is set. A thread cannot be interrupted from outside."""
 
     wanted = False
 
@@ -213,6 +220,6 @@ def _train_together(
             held.callback(training.end)
             prepared.append(training)
             runs[planned.folder.path] = planned
-        images.clear()  # each run has its own by now, and gives them back at its end
+        images.clear()  # each run holds its images by now and frees them at its end
         for training, outcome in fit(prepared):
             yield runs[training.folder.path], outcome

@@ -1,4 +1,4 @@
-"""How much memory a run takes at most, told from its network, batch and data before it begins."""
+"""Estimates the memory that a run takes at most, from its network, batch and data, before it begins."""
 
 from __future__ import annotations
 
@@ -22,24 +22,31 @@ from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.networks import input_shape
 from rethinking.training.optimizers import ADAPTIVE
 
-EXAMPLE = 8  # images that a forward pass is watched with
+EXAMPLE = 8  # images of the forward pass that is measured
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
-SPARE = 0.9  # of what is free, to plan with
+SPARE = 0.9  # share of the free memory to plan with
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # of Linux, version 2
 
 
 class Footprint(NamedTuple):
-    """Bytes at most: of the images, once for all runs that see the same, and of each run."""
+    """Bytes at most.
+
+    images: of the images, which runs with the same images share
+    run: of everything else, for each run
+    """
 
     images: int
     run: int
 
 
 def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
-    """Of a resolved configuration. Images that stay on disk take none; of each run a few batches are in memory."""
+    """Returns the memory of a resolved configuration.
+
+    Images that stay on disk take no memory, except for a few batches per run.
+    """
     run = of_run(config, data)
     if why_on_disk(config, data) is not None:
-        value = 8 if config.redraws_images else 1  # bytes: of float32 and an index, at most
+        value = 8 if config.redraws_images else 1  # bytes per value: float32 and an index, at most
         batch = max(config.batch_size, BATCH_SIZE) * math.prod(data.image_shape) * value
         return Footprint(0, run + (AHEAD + 2) * batch)
     images = of_images(config, data)
@@ -49,7 +56,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
 
 
 def why_on_disk(config: ExperimentConfig, data: sources.ImageData) -> str | None:
-    """The line that says so where the images of a resolved configuration stay on disk; None where they do not."""
+    """Returns a line for the log where the images of a resolved configuration stay on disk; else None."""
     if config.images_in_memory == "always":
         return None
     if config.images_in_memory == "never":
@@ -58,7 +65,7 @@ def why_on_disk(config: ExperimentConfig, data: sources.ImageData) -> str | None
     needed[config.device] = needed.get(config.device, 0) + of_images(config, data)
     for device, images in needed.items():
         free = free_memory(device) * SPARE
-        if images > free / 4 and device == config.device:  # else what the run takes besides does not matter
+        if images > free / 4 and device == config.device:  # else the run's other memory does not matter
             free = max(0.0, free - of_run(config, data))
         if images > free:
             return (
@@ -69,9 +76,10 @@ def why_on_disk(config: ExperimentConfig, data: sources.ImageData) -> str | None
 
 
 def _of_draws(config: ExperimentConfig, data: sources.ImageData) -> int:
-    """Bytes that are drawn or copied on the host before the images go to the device, about as much as it can be.
+    """Returns the bytes that are drawn or copied on the host, at most, before the images go to the device.
 
-    A redrawn value is float32; somebody's own operator gets a copy, and may permute the pixels of each image besides.
+    A redrawn value is float32. A user's own operator gets a copy of the images and may permute the pixels of each
+    image.
     """
     raw = math.prod(data.image_shape)
     if config.redraws_images:
@@ -84,12 +92,12 @@ def _gib(size: float) -> str:
 
 
 def _count(config: ExperimentConfig, data: sources.ImageData) -> int:
-    """Number of images that a run uses, training and test."""
+    """Returns the number of training and test images of a run."""
     return (config.train_subset or len(data.train)) + (len(data.test) if data.test else 0)
 
 
 def of_images(config: ExperimentConfig, data: sources.ImageData) -> int:
-    """Bytes of the images of a resolved configuration that are in the device's memory, if they are."""
+    """Returns the bytes that the images of a resolved configuration take in the device's memory."""
     value = 2 if config.precision == "bf16" else 4
     train_images = config.train_subset or len(data.train)
     augmented = config.random_crop or config.augment_flip_rotate
@@ -99,15 +107,15 @@ def of_images(config: ExperimentConfig, data: sources.ImageData) -> int:
 
 
 def of_run(config: ExperimentConfig, data: sources.ImageData) -> int:
-    """Bytes of weights, gradients, optimizer state and activations of a resolved configuration."""
+    """Returns the bytes of weights, gradients, optimizer state and activations of a resolved configuration."""
     shape = input_shape(config, data)
     bf16 = config.precision == "bf16"
     outputs = config.operator.num_outputs(len(data.class_names))
     network = (config.network, config.model_options, config.network_digest)
     parameters, kept, largest = _of_network(*network, outputs, shape, bf16)
     moments = 2 if config.optimizer in ADAPTIVE else 1
-    weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # and their copies in bfloat16
-    training = (3 * kept // 2 + 2 * largest) * config.batch_size  # kept, a part twice, and gradients on the way
+    weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # with copies in bfloat16
+    training = (3 * kept // 2 + 2 * largest) * config.batch_size  # half of the kept ones twice, and two gradients
     evaluation = 3 * largest * BATCH_SIZE
     return weights + max(training, evaluation)
 
@@ -116,7 +124,7 @@ def of_run(config: ExperimentConfig, data: sources.ImageData) -> int:
 def _of_network(
     network: Network, options: str | None, digest: str | None, outputs: int, shape: tuple[int, int, int], bf16: bool
 ) -> tuple[int, int, int]:
-    """Parameters and `activations`, watched once for all runs of the kind."""
+    """Returns the number of parameters and `activations`. All runs of one kind share the measurement."""
     with global_streams(0, "footprint"):
         model = network.build(outputs, shape, arguments(options))
         materialize(model, torch.zeros(2, *shape))
@@ -124,7 +132,11 @@ def _of_network(
 
 
 def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int, int]:
-    """Bytes an image that a training step keeps for its backward pass, and of the largest result of a layer."""
+    """Measures one training step's forward pass. Returns bytes per image.
+
+    The first number counts the activations that are kept for the backward pass, the second the largest result of a
+    layer.
+    """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), images)}
     kept: dict[int, int] = {}
     largest = 0
@@ -143,16 +155,16 @@ def activations(model: torch.nn.Module, images: Tensor, bf16: bool) -> tuple[int
         module.register_forward_hook(note)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        _alive = model.train()(images)  # so that no storage is freed and its place taken by another
+        _alive = model.train()(images)  # kept, so that no storage is freed and its address used again
     return sum(kept.values()) // len(images), largest // len(images)
 
 
 def at_once_that_fit(config: ExperimentConfig) -> int:
-    """How many runs like `config`, resolved, to train at once: what the free memory of its device holds.
+    """Returns how many runs like the resolved `config` to train at once: as many as the device's free memory holds.
 
-    On a CPU, where runs go side by side, no more than there are computing threads, and of a convolutional network
-    one: its operations are long enough to keep all threads at work, and two would share the caches
-    (`benchmarks/many_at_once.py`). On CUDA, where runs are stacked, one Inception. On MPS one.
+    On CUDA, where runs are stacked, an Inception trains alone. On a CPU, where runs go side by side, there are at most
+    as many runs as computing threads. A convolutional network trains alone there: its operations keep all threads at
+    work, and two runs would share the caches (`benchmarks/many_at_once.py`). On MPS every run trains alone.
     """
     if not config.network.stackable or config.device not in config.network.faster_together:
         return 1
@@ -165,7 +177,7 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
 
 
 def free_memory(device: str) -> float:
-    """Bytes that the device, or a container's limit, leaves; a great many where the system does not say."""
+    """Returns the bytes that the device or a container's limit leaves; 2**40 where the system does not say."""
     if device == "cuda":
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + unused
@@ -178,7 +190,7 @@ def free_memory(device: str) -> float:
 
 
 def _control_groups() -> list[Path]:
-    """Folders of the control groups that this process is in, as of a container or a batch job."""
+    """Returns the folders of this process's control groups, such as those of a container or a batch job."""
     try:
         own = next(
             line for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines() if line[:3] == "0::"
@@ -190,10 +202,10 @@ def _control_groups() -> list[Path]:
 
 
 def _left_in(group: Path) -> float:
-    """Bytes of memory that a control group may still take; the pages of files that it holds can go."""
+    """Returns the bytes that a control group may still take. Its cached file pages count as free."""
     try:
         limit, used = (float((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         held = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         return max(0.0, limit - used + int(held["inactive_file"]) + int(held["active_file"]))
-    except (OSError, ValueError, KeyError):  # "max" is no number: there is no limit
+    except (OSError, ValueError, KeyError):  # the word "max" stands for no limit
         return math.inf

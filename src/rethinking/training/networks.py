@@ -1,4 +1,4 @@
-"""From a resolved configuration to its network: the images it takes, its initial weights, what is told of it."""
+"""Builds the network of a resolved configuration: its input shape, its initial weights, and notes about it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,35 @@ from rethinking.models.outputs import take_logits
 from rethinking.seeding import generator, global_streams
 from rethinking.source import source_of
 
-TRIED = 2  # images of a batch, at most, that somebody's own network is tried out with
+TRIED = 2  # images per batch, at most, in the trial of a user's own network
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What of a data set decides a network: its classes and its images, (channels, height, width)."""
+    """The properties of a data set that decide a network.
+
+    class_names: names of the classes
+    image_shape: (channels, height, width) of the images before the crop
+    """
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
 
 def untrained(config: ExperimentConfig, data: sources.ImageData) -> nn.Module:
-    """The network of a resolved configuration, with initial weights. Raises `InputError` where it cannot be built."""
+    """Returns the network of a resolved configuration with its initial weights.
+
+    Raises `InputError` where the network cannot be built.
+    """
     return _build(config.network, *_network_arguments(config, data))
 
 
 class Inspected(NamedTuple):
-    """What is found out about somebody's own network: what a resolved configuration records, and what is told."""
+    """Facts about a user's own network.
+
+    digest, regularizers: recorded in the resolved configuration as `network_digest` and `network_regularizers`
+    notes: lines for the user
+    """
 
     digest: str
     regularizers: str | None
@@ -47,17 +58,20 @@ class Inspected(NamedTuple):
 
 
 def inspected(config: ExperimentConfig, data: sources.ImageData) -> Inspected | None:
-    """Of a resolved configuration's network; None for the paper's. Raises `InputError` if it cannot be trained."""
+    """Inspects the network of a resolved configuration; returns None for the paper's networks.
+
+    Raises `InputError` where the network cannot be trained.
+    """
     network = config.network
     if not network.is_own:
         if config.model_options is not None:
-            raise InputError(f"model_options are for your own network; {config.model_name} has none")
+            raise InputError(f"model_options are for your own network; {config.model_name} has no options")
         return None
-    source = source_of([network.loaded])  # so that a file that was changed is inspected anew
+    source = source_of([network.loaded])  # part of the cache's key, so that a changed file is inspected again
     images = config.train_subset or len(data.train)
     sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
-    few = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be one too few
-    return _inspect(config.network, source, few, *_network_arguments(config, data))
+    tried = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be too small
+    return _inspect(config.network, source, tried, *_network_arguments(config, data))
 
 
 @functools.lru_cache(maxsize=256)
@@ -65,34 +79,34 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
     model = _build(network, *made)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{network.name} has no trainable parameter")
-    digest = inspection.digest(network.loaded, model)  # before a trial, which layers may take notes of
+    digest = inspection.digest(network.loaded, model)  # before the trial, which may change what layers hold
     outputs, shape, options, init, seed = made
     with global_streams(seed, "trial"):
         images = torch.randn(max(batch_sizes), *shape)
         trial = inspection.try_out(model, images, outputs, batch_sizes)
     layers = inspection.regularizers(model)
-    within = layers or ("random draws in its forward pass" if trial.draws else None)
+    regularizers = layers or ("random draws in its forward pass" if trial.draws else None)
     left = [] if init == "own" else untouched(model)
     arguments = network.arguments(outputs, shape, arguments_in(options))
     others = {name: value for name, value in arguments.items() if name not in ("num_classes", "input_shape")}
     notes = (
-        f"given as the images have it: {as_text(others)}" if others else "",
+        f"arguments taken from the images: {as_text(others)}" if others else "",
         trial.outputs,
-        f"explicit regularization within the network: {within}" if within else "",
-        f"--init {init} leaves as the network has them: {', '.join(left)}" if left else "",
-        f"parameters without a gradient stay as they are: {inspection.shortened(trial.unused)}" if trial.unused else "",
+        f"explicit regularization within the network: {regularizers}" if regularizers else "",
+        f"--init {init} does not change: {', '.join(left)}" if left else "",
+        f"parameters without a gradient are not trained: {inspection.shortened(trial.unused)}" if trial.unused else "",
     )
-    return Inspected(digest, within, tuple(note for note in notes if note))
+    return Inspected(digest, regularizers, tuple(note for note in notes if note))
 
 
 def network_notes(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """What is to be known of somebody's own network, of a resolved configuration: a line each."""
+    """Returns lines about a user's own network, of a resolved configuration; none for the paper's networks."""
     own = inspected(config, data)
     return [] if own is None else [f"network: {config.model_name}, {own.digest[:10]}", *own.notes]
 
 
 def _network_arguments(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[Any, ...]:
-    """What `_build` takes: outputs, shape of an image, options, initial weights, seed."""
+    """Returns the arguments of `_build`: outputs, image shape, options, initial weights and seed."""
     assert config.init is not None, "a resolved configuration"
     return outputs(config, data), input_shape(config, data), config.model_options, config.init, config.seed
 
@@ -100,7 +114,7 @@ def _network_arguments(config: ExperimentConfig, data: sources.ImageData | Seen)
 def _build(
     network: Network, outputs: int, shape: tuple[int, int, int], options: str | None, init: str, seed: int
 ) -> nn.Module:
-    """A network with its initial weights. Its own draws are those of the seed, whatever was drawn before."""
+    """Builds a network with its initial weights. The seed alone decides the network's own draws."""
     check_shape(network, shape)
     with global_streams(seed, "construction"):
         model = network.build(outputs, shape, arguments_in(options))
@@ -113,13 +127,15 @@ def _build(
 
 
 def outputs(config: ExperimentConfig, data: sources.ImageData | Seen) -> int:
+    """Returns the number of outputs of the network: that of the classes, or of the operator's own classes."""
     return config.operator.num_outputs(len(data.class_names))
 
 
 def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Height and width of the crop of images (channels, height, width): of somebody's own network the whole image.
+    """Returns height and width of the crop of images of `shape`, (channels, height, width).
 
-    Raises `InputError` where the network does not take them.
+    For a user's own network the default is the whole image. Raises `InputError` where the network does not take the
+    images.
     """
     height, width = shape[1:]
     smallest, side = min(height, width), max(height, width)
@@ -136,33 +152,35 @@ def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int,
     if crop_size > smallest:
         raise InputError(f"crop_size {crop_size} is larger than the images, which have {size}")
     if sides and crop_size > sides[1]:
-        told = f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them"
-        raise RefusedImagesError(told, ["resize"] if config.crop_size is None else [])
+        message = f"the images have {size}; choose a --crop_size up to {sides[1]}, or --resize them"
+        raise RefusedImagesError(message, ["resize"] if config.crop_size is None else [])
     return crop_size, crop_size
 
 
 def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """What is cut off from the images, in a sentence; nothing where they are used whole."""
+    """Returns a line that says which part of the images is used; none where the whole image is used."""
     _, height, width = data.image_shape
     crop = crop_of(config, data.image_shape)
     if (height, width) == crop:
         return []
     where = "a random window in training, else the centre" if config.random_crop else "their centre"
-    return [f"of images of {width}x{height} pixels {crop[1]}x{crop[0]} are used: {where}"]
+    return [f"images of {width}x{height} pixels are cropped to {crop[1]}x{crop[0]}: {where}"]
 
 
 def input_shape(config: ExperimentConfig, data: sources.ImageData | Seen) -> tuple[int, int, int]:
+    """Returns the shape of the network's input: (channels, height, width) after the crop."""
     return data.image_shape[0], *crop_of(config, data.image_shape)
 
 
 def rebuilt(
     config: ExperimentConfig, facts: Mapping[str, Any], model: Callable[..., nn.Module] | str | None = None
 ) -> nn.Module:
-    """The network that a run with these facts, of its `facts.json`, trained, with its initial weights.
+    """Returns the network that a run trained, with its initial weights.
 
-    `model` builds it in place of the configuration's, a function or its path.
+    facts: the run's facts, as in `facts.json` or `result.json`
+    model: builds the network in place of `config.model_name`: a function, or its path
 
-    Raises `InputError` where it cannot be built any more, or is another one by now.
+    Raises `InputError` where the network cannot be built, or differs from the network that the run trained.
     """
     if model is not None:
         path = model if isinstance(model, str) else catalogue.adopt(model)
@@ -172,7 +190,7 @@ def rebuilt(
     built = _build(config.network, *_network_arguments(config, seen))
     if config.network_digest not in (None, inspection.digest(config.network.loaded, built)):
         raise InputError(
-            f"{config.model_name} is no longer the network that this run trained: its source, what it holds or its"
-            " initial values have changed"
+            f"{config.model_name} is no longer the network that this run trained: its source, its attributes or its"
+            " initial weights have changed"
         )
     return built
