@@ -191,10 +191,10 @@ def test_a_renamed_folder_is_reported(run: ExperimentConfig):
     path = folder_of(run)
     assert archive.of_run_folder(path.rename(path.with_name(f"{path.name}-2"))).finished, "a repeated run"
     renamed = path.with_name(f"{path.name}-2").rename(path.with_name(changed_digit(path.name)))
-    with pytest.raises(RunError, match=r"its name, config\.yaml or the data's name in it was changed"):
+    with pytest.raises(RunError, match=r"the folder's name, its config\.yaml or its data's name was changed"):
         archive.of_run_folder(renamed)
     (renamed / "result.json").unlink()
-    with pytest.raises(RunError, match=r"its name, config\.yaml or the data's name in it was changed"):
+    with pytest.raises(RunError, match=r"the folder's name, its config\.yaml or its data's name was changed"):
         archive.of_run_folder(renamed)
 
 

@@ -235,7 +235,7 @@ def test_a_network_that_differs_each_time_is_refused(tmp_path: Path):
         nn.init.constant_(model[1].bias, secrets.randbelow(2**20))
         return model
 
-    with pytest.raises(InputError, match="builds another network each time"):
+    with pytest.raises(InputError, match="builds a different network each time"):
         train(configured(tmp_path, "mlp_1x512"), model=restless)
 
 

@@ -53,7 +53,7 @@ def train_many(
     one run is to be compiled, all runs train one after the other.
 
     at_once: the number of runs, or None for as many as the free memory holds. On a CPU, None allows at most one run per
-        computing thread, and networks with convolutions train one after the other with all threads.
+        computing thread. Networks with convolutions then train one after the other with all threads.
     stacked: whether to stack runs; by default they are stacked on CUDA only
     force: whether to train finished runs again, as in `train`
     seconds: time limit for the training of each run, over all calls. A run that reaches it ends with the current epoch.

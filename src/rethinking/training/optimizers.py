@@ -1,6 +1,6 @@
-"""The update rules, through `torch.optim`'s functional interface, with their state as plain named tensors.
+"""Applies the update rules through `torch.optim`'s functional interface, with their state as named tensors.
 
-The interface with classes imports PyTorch's compiler when first used, over a second that every run would wait for.
+The interface with classes imports PyTorch's compiler on first use, which would add over a second to every run.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ ADAPTIVE = {"adam": adam, "adamw": adamw}  # with a mean and a mean square of ea
 
 
 class Optimizer:
-    """SGD with momentum, Adam or AdamW over the trainable parameters, with weight decay on those it acts on.
+    """SGD with momentum, Adam or AdamW over the trainable parameters of a resolved configuration.
 
-    Weight decay is an l2 term of the gradient. AdamW's is decoupled: it shrinks the weights by rate times coefficient
-    (Loshchilov & Hutter 2019).
+    Weight decay is an l2 term of the gradient for SGD and Adam. For AdamW it is decoupled: it shrinks the weights by
+    rate times coefficient (Loshchilov & Hutter 2019).
 
-    state: one tensor a parameter and quantity, by `<quantity>.<parameter name>`; all that a checkpoint needs
+    state: one tensor per parameter and quantity, named `<quantity>.<parameter name>`; a checkpoint needs no more
     """
 
     def __init__(self, model: nn.Module, config: ExperimentConfig) -> None:
         self._config = config
         parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        # Zeros of the parameters' own memory format, which the fused kernels assume; sgd's first step from a buffer
-        # of zeros is the step without one.
+        # The fused kernels assume state in the memory format of the parameters. A momentum buffer of zeros makes
+        # sgd's first step equal to a step without a buffer.
         adaptive = config.optimizer in ADAPTIVE
         moments = ("exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",)
         self.state = {f"{kind}.{name}": torch.zeros_like(p) for kind in moments for name, p in parameters.items()}
         if adaptive:
             self.state |= {f"step.{name}": torch.zeros((), device=p.device) for name, p in parameters.items()}
         device = next(iter(parameters.values())).device
-        self._fused = device.type in ("cpu", "cuda")  # one pass over the weights a step
+        self._fused = device.type in ("cpu", "cuda")  # one pass over the weights per step
         decayed = hidden_linear_weights(model) if config.weight_decay_on == "hidden_linear" else set(parameters)
         assert isinstance(config.weight_decay, float), "a resolved configuration"
         parts = ((config.weight_decay, decayed), (0.0, parameters.keys() - decayed))
@@ -48,12 +48,12 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Update the parameters from their `.grad`, and forget it."""
+        """Updates the parameters from their `.grad`, and sets `.grad` to None."""
         for weight_decay, parameters in self._groups:
             self._update(parameters, weight_decay, learning_rate)
 
     def _update(self, named: dict[str, nn.Parameter], weight_decay: float, learning_rate: float) -> None:
-        named = {name: parameter for name, parameter in named.items() if parameter.grad is not None}  # in the loss
+        named = {name: parameter for name, parameter in named.items() if parameter.grad is not None}
 
         def state(kind: str) -> list[Tensor]:
             return [self.state[f"{kind}.{name}"] for name in named]
@@ -97,11 +97,12 @@ class Optimizer:
 
 
 def hidden_linear_weights(model: nn.Module) -> set[str]:
-    """Names of the weights of all linear layers but the last."""
+    """Returns the names of the weights of all linear layers except the last."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return {f"{name}.weight" for name in linear[:-1]}
 
 
 def gradient(parameter: Tensor) -> Tensor:
+    """Returns the gradient of a parameter, which must have one."""
     assert parameter.grad is not None, "every parameter takes part in the loss"
     return parameter.grad

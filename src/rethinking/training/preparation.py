@@ -1,4 +1,4 @@
-"""From a configuration to a run at work: data, randomization, network, folder."""
+"""Prepares a run from its configuration: data, randomization, network and folder."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ from rethinking.training.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Observe = Callable[[], Sequence[Observer]]  # makes the observers of one run
-# Training and test images, and what is told of them, by what decides them.
+# Training images, test images, and the line about images on disk, by the options that decide them.
 Shared = dict[tuple[object, ...], tuple[Batches, Batches | None, str | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """A configuration as it was given and resolved, and the folder that answers it.
+    """A configuration and its run's folder, before anything is loaded for training.
 
+    given, config: the configuration as it was given, and resolved
     group: equal for runs that can be trained as one computation
-    seconds: as of `Training`
+    seconds: the time limit, as in `Training`
     """
 
     given: ExperimentConfig
@@ -59,11 +60,19 @@ class PlannedRun:
 
     @property
     def goes_side_by_side(self) -> bool:
-        """Whether it can be trained in a thread beside others. Draws of somebody's own network are the process's."""
+        """Whether the run can train in a thread beside others.
+
+        A user's own network cannot: it draws from the global generators of the process.
+        """
         return self.config.device == "cpu" and self.config.network.stackable
 
     @classmethod
     def of(cls, given: ExperimentConfig, force: bool = False, seconds: float = math.inf) -> PlannedRun:
+        """Resolves a configuration and finds its run's folder.
+
+        Raises `InputError` for options that do not fit together, and `RunError` where the folder of runs cannot be
+        read.
+        """
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
@@ -83,9 +92,13 @@ class PlannedRun:
 
 
 def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: contextlib.ExitStack) -> Training:
-    """Everything that the epochs of one run need, and its folder, `held` against other processes.
+    """Makes everything that the epochs of one run need, and locks its folder.
 
-    `images` has those of other runs of its group, and gets its own.
+    images: prepared images of other runs of the group; this run's images are added
+    observe: makes the observers of the run
+    held: keeps the folder locked until it is closed
+
+    Raises `InputError` for a network that differs at each construction, and `RunError` where the folder cannot be used.
     """
     config, folder = planned.config, planned.folder
     data = sources.load_for(config)
@@ -96,7 +109,7 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     model = untrained(config, data)
     if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
         raise InputError(
-            f"{config.model_name} builds another network each time, of the same seed; its draws must come from"
+            f"{config.model_name} builds a different network each time from the same seed; its draws must come from"
             " PyTorch's, NumPy's or Python's global generators"
         )
     to_device(model, device)
@@ -152,14 +165,14 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
 
 
 def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> int:
-    """How many labels the randomization really changed; a random draw may be the true class."""
-    if config.operator.own_classes is not None:  # which stand in place of the data's
+    """Returns the number of labels that the randomization changed. A random draw may be the true class."""
+    if config.operator.own_classes is not None:  # they replace the data's classes
         return len(train_split)
     return int(train_split.changed.sum())
 
 
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
-    """Images, float32, and labels as a run of a resolved configuration trains on them, but without augmentation."""
+    """Returns the training images, float32, and labels of a resolved configuration, without augmentation."""
     on_disk = why_on_disk(config, data)
     split, _ = _randomized_splits(config, data, on_disk is not None)
     plain = Preprocessing(crop_of(config, data.image_shape), config.min_std, random_crop=False, flip_rotate=False)
@@ -169,7 +182,7 @@ def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Bat
 
 
 def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
-    """Of what runs that fit together may differ in."""
+    """Returns the options that decide the images, of those in which runs of one group may differ."""
     operator = (config.randomization, config.randomization_digest, config.randomization_options)
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
     drawn = draws if config.redraws_images else ()
@@ -177,11 +190,16 @@ def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
 
 
 def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConfig:
-    """`config` with everything written out that depends on the model, the data or the machine.
+    """Returns `config` with explicit values for everything that depends on the network, the data or the machine.
 
-    Raises `InputError` where they do not fit together.
+    Raises `InputError` where options, data and machine do not fit together.
     """
     config.check_operator()
+    if config.warmup_epochs >= config.num_epochs:
+        raise InputError(
+            f"warmup_epochs must be below num_epochs, {config.num_epochs}, not {config.warmup_epochs}: the rate would"
+            " never reach the schedule's"
+        )
     device = resolve_device(config.device)
     crop = crop_of(config, data.image_shape)
     if config.train_subset is not None and config.train_subset > len(data.train):
@@ -208,7 +226,7 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
 
 
 def accepting(config: ExperimentConfig) -> sources.Accept:
-    """What refuses images that the networks do not take, before they are decoded."""
+    """Returns a function that refuses images before they are decoded, where the network does not take them."""
 
     def accept(shape: tuple[int, int, int]) -> None:
         crop_of(config, shape)
@@ -220,7 +238,7 @@ def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
     test_images = len(data.test) if data.test else 0
     option = "keep_test_losses" if config.keep_test_losses else "replaced_example"
     if (config.keep_test_losses or config.replaced_example is not None) and not test_images:
-        raise InputError(f"{option} takes a test set, which {data.name} lacks")
+        raise InputError(f"{option} needs a test set, which {data.name} lacks")
     pairs = min(test_images, config.train_subset or len(data.train))
     if config.replaced_example is not None and config.replaced_example >= pairs:
         raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")
@@ -229,9 +247,9 @@ def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
 def _randomized_splits(
     config: ExperimentConfig, data: sources.ImageData, on_disk: bool = False
 ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
-    """Training subset and test set as tensors, after the randomization operator.
+    """Returns training subset and test set as tensors, after the randomization.
 
-    With `on_disk` nothing as large as the images is in memory.
+    on_disk: keeps nothing as large as the images in memory
     """
 
     def tensors(split: sources.ImageSet) -> RandomizedSplit:
@@ -273,7 +291,7 @@ def _randomized_splits(
 def _randomization_record(
     config: ExperimentConfig, train_split: RandomizedSplit, test_split: RandomizedSplit | None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What the run keeps of its randomization: tensors, and the fingerprints of what is too large to keep."""
+    """Returns what a run keeps of its randomization: tensors, and fingerprints of what is too large to keep."""
     tensors = {"labels": train_split.labels.clone(), "true_labels": train_split.true_labels.clone()}
     if train_split.permutation is not None and train_split.permutation.dim() == 1:  # one for all images
         tensors["permutation"] = train_split.permutation

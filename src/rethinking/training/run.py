@@ -1,4 +1,4 @@
-"""One run, from its configuration to its result."""
+"""Trains one run, from its configuration to its result."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ def train(
     observers: Sequence[Observer] = (),
     progress: bool | None = None,
 ) -> RunResult:
-    """Train as `config` says, or find the run that did: the same configuration always names the same folder.
+    """Trains as `config` says and returns the result.
 
-    `model` builds the network in place of `config.model_name` (see `rethinking.models.catalogue`).
+    A configuration always names the same folder. A finished run is returned at once, and an interrupted run continues
+    after its last finished epoch.
 
-    A finished run is returned at once and an interrupted one goes on after its last finished epoch; `force` trains a
-    finished one again in a folder beside it. `observers` are told of every step and epoch. `progress` shows how far the
-    run is; by default a notebook does and a script does not.
+    model: builds the network in place of `config.model_name` (see `rethinking.models.catalogue`)
+    force: trains a finished run again, in a new folder beside it
+    observers: are called at every step and epoch
+    progress: whether to show progress; by default a notebook does and a script does not
 
-    Raises `InputError` for data or options that do not fit together, `RunError` for damaged files, a full disk, too
-    little memory or a loss that is not finite.
+    Raises `InputError` for data or options that do not fit together. Raises `RunError` for damaged files, a full disk,
+    too little memory or a loss that is not finite.
     """
     if model is not None:
         config = replace(config, model_name=catalogue.adopt(model))
@@ -49,8 +51,8 @@ def train(
         if planned.folder.is_busy:  # known before its images are prepared
             raise planned.folder.busy()
         with _shortage_in_one_line():
-            told = [*observers, *display.observers()]
-            training = prepare(planned, {}, lambda: [*told, *observers_of_cores(planned.config)], held)
+            observing = [*observers, *display.observers()]
+            training = prepare(planned, {}, lambda: [*observing, *observers_of_cores(planned.config)], held)
             held.callback(training.end)
             ((_, outcome),) = fit([training])
     if isinstance(outcome, RunError):
@@ -60,20 +62,20 @@ def train(
 
 @contextlib.contextmanager
 def _shortage_in_one_line() -> Iterator[None]:
-    """Memory that runs out is a `MemoryShortageError`."""
+    """Turns a lack of memory into a `MemoryShortageError`."""
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        told = too_little_memory(error)
-        if told is None:
+        shortage = too_little_memory(error)
+        if shortage is None:
             raise
-        raise told from None
+        raise shortage from None
 
 
 def find(config: ExperimentConfig) -> RunResult | None:
-    """The run of `config` as far as it has come, without training; None where no epoch is finished.
+    """Returns the run of `config` as far as it has come, without training; None where no epoch is finished.
 
-    Raises what `train` raises.
+    Raises `InputError` and `RunError` as `train` does.
     """
     planned = PlannedRun.of(config)
     folder, resolved = planned.folder, planned.config

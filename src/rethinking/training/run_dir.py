@@ -1,24 +1,25 @@
-"""What is on disk: `runs/<id>/`, found again by its configuration.
+"""Reads and writes a run's folder, `runs/<id>/`, which the run's configuration finds again.
 
-    config.yaml               the resolved configuration, reloadable with --config
-    facts.json                what each sitting knows before its first epoch: data, parameters, provenance
-    randomization.safetensors labels as trained on, true labels, the shuffled-pixel permutation
-    metrics.jsonl             one line an epoch, appended
-    checkpoint.safetensors    weights, optimizer state, epoch; each test image's losses where they are kept
-    result.json               written last: its presence means done
-    diverged.json             of a randomization test: that the loss was not finite, so that it is not tried again
-    tensorboard/, wandb/      the loggers' own
+    config.yaml               the resolved configuration, which --config reads
+    facts.json                facts known before training: data, parameters, provenance; written at each start
+    randomization.safetensors labels as trained on, true labels, the permutation of shuffled pixels
+    metrics.jsonl             one line per epoch, appended
+    checkpoint.safetensors    weights, optimizer state, epoch; the losses of test images where they are kept
+    result.json               written last: a run with this file is finished
+    diverged.json             of a randomization test: says that the loss was not finite, so that no test tries it again
+    tensorboard/, wandb/      files of the loggers
 
-What is promised:
+The folder keeps these promises:
 
-- After a kill or a power cut the run goes on from its last finished epoch: metrics, checkpoint and result are on the
-  disk, by content and name, before the next epoch begins. What a broken disk or file system loses is told.
-- Files but metrics.jsonl are replaced as wholes. Only lines of metrics.jsonl that the checkpoint counts are read; what
-  follows them, such as half a line, is overwritten by the next epoch.
-- A changed digit is told. The checkpoint has a checksum of its content, epoch, names, shapes and types, and one of the
-  metrics that it counts; result.json and facts.json have checksums of their content, result.json that of the metrics.
-  The files of older versions, too, are held against each other: result.json's last epoch is that of metrics.jsonl, and
-  the folder is named by the configuration and data in it.
+- After a kill or a power cut the run continues from its last finished epoch. Metrics, checkpoint and result are on the
+  disk, content and name, before the next epoch begins. A loss by a broken disk or file system is reported.
+- All files except metrics.jsonl are replaced as wholes. Only the lines of metrics.jsonl that the checkpoint counts are
+  read. The next epoch overwrites what follows them, such as half a line.
+- A changed digit is reported. The checkpoint has a checksum of its values, epoch, names, shapes and types, and one of
+  the metrics that it counts. result.json and facts.json have checksums of their content. result.json also has one of
+  the metrics.
+- Files of older versions are checked against each other: the last epoch of result.json against metrics.jsonl, and the
+  folder's name against the configuration and data in it.
 - A metric that an older or newer version lacks is absent, which is no damage.
 
 No pickle is read or written.
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]  # one epoch's metrics: a line of metrics.jsonl
-METRICS = (  # what of a record outlives the folder, as evidence
+METRICS = (  # the part of a record that results keep after the folder is gone
     "learning_rate",
     "train_loss",
     "train_accuracy",
@@ -63,8 +64,8 @@ METRICS = (  # what of a record outlives the folder, as evidence
     "test_accuracy",
     "seconds",
 )
-RECORD_FIELDS = (*METRICS, "generalization_gap", "images_per_second")  # None where a record lacks one
-RESULT_FIELDS = {  # which every version has, and their types
+RECORD_FIELDS = (*METRICS, "generalization_gap", "images_per_second")  # read as None where a record lacks one
+RESULT_FIELDS = {  # the fields that every version writes, and their types
     "dataset": str,
     "parameters": int,
     "train_images": int,
@@ -73,18 +74,20 @@ RESULT_FIELDS = {  # which every version has, and their types
     "epochs_to_fit": dict,
     "seconds": float,
 }
-METRICS_CHECKSUM = "metrics_checksum"  # in `result.json`, of the lines it counts
+METRICS_CHECKSUM = "metrics_checksum"  # the key in `result.json` of the checksum of metrics.jsonl
 LOCK = ".lock"
-START_ANEW = "move that folder away, and the same command starts it anew"
-TEST_LOSSES = "test_losses"  # of the checkpoint's tensors, beside the state
-FIT_THRESHOLDS = (0.999, 1.0)  # exact training accuracies whose first epoch is the time to fit
+START_ANEW = "move that folder away, and the same command starts the run again"
+TEST_LOSSES = "test_losses"  # the name of a tensor of the checkpoint
+FIT_THRESHOLDS = (0.999, 1.0)  # the first epoch with this exact training accuracy is the time to fit
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run: folder, resolved configuration, metrics an epoch and the content of `result.json`.
+    """A run: its folder, resolved configuration, metrics and facts.
 
-    One that is not finished has the same content as far as it has come, at least one epoch.
+    metrics: one record per epoch; every name of `RECORD_FIELDS` is there, with None where it was not measured
+    result: the content of `result.json`. An unfinished run has the same content for its epochs so far.
+    finished: whether the run is finished; an unfinished one has at least one epoch
     """
 
     path: Path
@@ -95,7 +98,7 @@ class RunResult:
 
     @property
     def final(self) -> Record:
-        """The last epoch's metrics."""
+        """The metrics of the last epoch."""
         return self.metrics[-1]
 
     def __repr__(self) -> str:
@@ -120,24 +123,28 @@ class RunResult:
         }
 
     def frame(self) -> Any:
-        """The metrics as a pandas DataFrame, a row an epoch. Raises `InputError` where pandas is missing."""
+        """Returns the metrics as a pandas DataFrame with one row per epoch.
+
+        Raises `InputError` where pandas is not installed.
+        """
         return notebook.frame(self.metrics)
 
     def plot(self) -> Figure:
-        """Draws training loss, training and test accuracy an epoch. A notebook shows the figure by itself."""
+        """Draws training loss, training accuracy and test accuracy over epochs. A notebook shows the figure."""
         from rethinking.drawing import draw_learning_curves
 
         return draw_learning_curves({self.config.model_name: [self.metrics]}, self.result["dataset"])
 
     def network(self, model: Callable[..., nn.Module] | str | None = None) -> nn.Module:
-        """The trained network on the CPU, in evaluation mode: float images (n, channels, height, width) to logits.
+        """Returns the trained network on the CPU in evaluation mode.
 
-        It takes images as in training: `data.preprocessing.Preprocessing(crop_size).plain` makes them of uint8 ones.
+        It maps float images (n, channels, height, width), prepared as in training, to logits (n, classes).
+        `data.preprocessing.Preprocessing(crop_size).plain` prepares uint8 images.
 
-        `model` is what builds it, a function or its path, where that is not found where it was; it must be the same.
+        model: the function that builds the same network, or its path, where the recorded path no longer leads to it
 
-        Raises `InputError` where somebody's own network cannot be built any more or has another source by now, and
-        `RunError` where the checkpoint is gone or damaged.
+        Raises `InputError` where a user's own network cannot be built or its source has changed. Raises `RunError`
+        where the checkpoint is missing or damaged.
         """
         model = rebuilt(self.config, self.result, model)
         RunDir(self.path).load_weights(model)
@@ -149,7 +156,7 @@ def _percent(value: float | None) -> str:
 
 
 class Metrics(NamedTuple):
-    """Records of `metrics.jsonl`, from the first on, and the size and checksum of their lines."""
+    """The records of `metrics.jsonl` from the first on, and the size in bytes and the checksum of their lines."""
 
     records: list[Record]
     size: int = 0
@@ -157,7 +164,12 @@ class Metrics(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """tensors: by name; epoch: the last one finished; metrics: the checksum of its lines, empty in older versions'"""
+    """The content of a checkpoint.
+
+    tensors: weights, buffers, optimizer state and test losses by name
+    epoch: the last finished epoch
+    metrics: the checksum of its lines in metrics.jsonl; '' in files of older versions
+    """
 
     tensors: dict[str, Tensor]
     epoch: int
@@ -165,17 +177,18 @@ class Checkpoint(NamedTuple):
 
 
 class RunDir:
-    """One run's folder. Nothing is written before `lock`, no epoch before `restore`."""
+    """One run's folder. Call `lock` before anything is written, and `restore` before an epoch is saved."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._counted = Metrics([])  # by the checkpoint; without the records
+        self._counted = Metrics([])  # size and checksum of the lines that the checkpoint counts
 
     @classmethod
     def find(cls, runs_dir: Path, identifier: str, force: bool) -> RunDir:
-        """The folder that answers: the newest finished run, else the unfinished one, else a new one.
+        """Returns the folder of an identifier: the newest finished run, else the unfinished run, else a new folder.
 
-        With `force` a finished run is left as it is and its successor, `<id>-2` and so on, is taken.
+        With `force` a finished run stays, and the next folder, `<id>-2` and so on, is taken. Raises `RunError` where
+        `runs_dir` cannot be read.
         """
         pattern = re.compile(re.escape(identifier) + r"(?:-(\d+))?")
         try:
@@ -194,11 +207,12 @@ class RunDir:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run is finished. Raises `RunError` where the folder cannot be read."""
         return files.exists(self.path / "result.json")
 
     @property
     def is_busy(self) -> bool:
-        """Whether another process is at work on it."""
+        """Whether another process is at work on the folder. Raises `RunError` where the folder cannot be read."""
         try:
             if files.exists(self.path / LOCK):
                 with files.lock(self.path / LOCK, wait=False):
@@ -209,9 +223,9 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder, made where missing, against other processes; the lock dies with its process.
+        """Makes the folder if it does not exist, and holds it against other processes. The lock ends with its process.
 
-        Raises `BusyError` where another process is at work on it, `RunError` where it cannot be written.
+        Raises `BusyError` where another process is at work on the folder, and `RunError` where it cannot be written.
         """
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -224,12 +238,16 @@ class RunDir:
             yield
 
     def busy(self) -> BusyError:
+        """Returns the error for a folder that another process is at work on."""
         return BusyError(f"{self.path} is being trained by another process: wait for it to end")
 
     def begin(self, config: ExperimentConfig, randomization: Mapping[str, Tensor], details: Mapping[str, str]) -> None:
-        """Write what is known before the first epoch; where it is there already, check that it is the same.
+        """Writes configuration and randomization before the first epoch, or checks that the folder holds equal ones.
 
-        Raises `RunError` for a folder of another format, or one whose configuration or randomization differs.
+        randomization: tensors by name, such as the labels
+        details: fingerprints of what is too large to keep
+
+        Raises `RunError` for a folder of another format, or with another configuration or randomization.
         """
         if not files.exists(self.path / "config.yaml"):
             try:
@@ -237,7 +255,7 @@ class RunDir:
                 self.write("randomization.safetensors", content)
                 self.write("config.yaml", config.to_yaml().encode())
             except RunError:
-                shutil.rmtree(self.path, ignore_errors=True)  # nothing in it but what was begun here
+                shutil.rmtree(self.path, ignore_errors=True)  # it holds only what was begun here
                 raise
             return
         self._check_config(config)
@@ -261,16 +279,17 @@ class RunDir:
             raise RunError(f"{self.path}/config.yaml was changed since the run began; move that folder away")
 
     def _check_name(self, config: ExperimentConfig, facts: Mapping[str, Any]) -> None:
-        """Raises `RunError` unless the folder is named by this configuration and data."""
+        """Raises `RunError` unless the folder's name fits this configuration and data."""
         identifier = run_id(config, facts["dataset"], facts["provenance"]["fingerprint"])
         name = os.path.basename(os.path.abspath(self.path))
         if not re.fullmatch(re.escape(identifier) + r"(-\d+)?", name):
             raise RunError(
-                f"{self.path} has the configuration and data of {identifier}: its name, config.yaml or the data's name"
-                " in it was changed; move that folder away"
+                f"{self.path} has the configuration and data of {identifier}: the folder's name, its config.yaml or its"
+                " data's name was changed; move that folder away"
             )
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
+        """Writes `facts.json`. Raises `RunError` where that fails."""
         files.write_json(self.path / "facts.json", facts)
 
     # One epoch: its metrics first, then the checkpoint that counts them.
@@ -278,7 +297,12 @@ class RunDir:
     def save_epoch(
         self, record: Record, model: nn.Module, optimizer: Optimizer, test_losses: Tensor | None = None
     ) -> None:
-        """`test_losses`: float32 (epochs, test images) where they are kept."""
+        """Saves an epoch: first its line of metrics.jsonl, then the checkpoint that counts the line.
+
+        test_losses: float32 (epochs, test images) where they are kept, else None
+
+        Raises `RunError` where a file cannot be written.
+        """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         before = self._counted
         files.append(self.path / "metrics.jsonl", line, before.size)
@@ -291,11 +315,14 @@ class RunDir:
         self.write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> list[Record]:
-        """Load the last finished epoch into model and optimizer; returns the metrics up to it, none for a new run."""
+        """Loads the last finished epoch into model and optimizer. Returns the metrics up to it; none for a new run.
+
+        Raises `RunError` where a file cannot be read or is damaged.
+        """
         self._counted = Metrics([])
         checkpoint = self._read_checkpoint()
         if checkpoint is None:
-            if len(self._read_metrics().records) > 1:  # of one epoch alone the checkpoint may never have been written
+            if len(self._read_metrics().records) > 1:  # after one epoch the checkpoint may not be written yet
                 raise self._damaged("checkpoint.safetensors")
             return []
         try:
@@ -308,17 +335,23 @@ class RunDir:
         return metrics.records
 
     def labels(self) -> Tensor:
-        """Those of the training set as trained on, int64 (n,). Raises `RunError` where they are gone or damaged."""
+        """Returns the labels of the training set as trained on, int64 (n,).
+
+        Raises `RunError` where they are lost or damaged.
+        """
         found = self._read_tensors("randomization.safetensors")
         if found is None or "labels" not in found[0]:
             raise self._damaged("randomization.safetensors")
         return found[0]["labels"]
 
     def load_weights(self, model: nn.Module) -> None:
-        """Those of the last finished epoch. Raises `RunError` where they are gone, damaged or another network's."""
+        """Loads the weights of the last finished epoch into `model`.
+
+        Raises `RunError` where they are lost, damaged or those of another network.
+        """
         checkpoint = self._read_checkpoint()
         if checkpoint is None:
-            raise RunError(f"{self.path} has no checkpoint.safetensors any more, and so no network")
+            raise RunError(f"{self.path} has lost its checkpoint.safetensors, and with it the network")
         weights = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("model.")}
         try:
             _load_tensors({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, weights)
@@ -326,9 +359,9 @@ class RunDir:
             raise self._damaged("checkpoint.safetensors") from None
 
     def test_losses(self, epochs: int) -> Tensor:
-        """Of a run that keeps them and has come so far, float32 (epochs, test images), in nats.
+        """Returns the kept test losses of the first `epochs` epochs, float32 (epochs, test images), in nats.
 
-        Raises `RunError` where the checkpoint is damaged or has not those of so many epochs.
+        Raises `RunError` where the checkpoint is damaged or holds the losses of another number of epochs.
         """
         if not epochs:
             return torch.empty(0, 0)
@@ -338,14 +371,14 @@ class RunDir:
         return checkpoint.tensors[TEST_LOSSES]
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`, which makes the run a finished one. Raises `RunError` where that cannot be."""
+        """Writes `result.json`, which makes the run a finished one. Raises `RunError` where that fails."""
         checksum = {METRICS_CHECKSUM: _hex(self._counted.checksum)}
         files.write_json(self.path / "result.json", {**result, **checksum})
 
     def result(self, config: ExperimentConfig) -> RunResult:
-        """The finished run of `config`.
+        """Returns the finished run of `config`.
 
-        Raises `RunError` where a file cannot be read, is damaged, of another version, or contradicts another.
+        Raises `RunError` where a file cannot be read, is damaged, is of another version, or contradicts another file.
         """
         self._check_config(config)
         what_to_do = "delete that file, and the same command writes it again from the others"
@@ -360,9 +393,9 @@ class RunDir:
         return RunResult(self.path, config, records, result)
 
     def so_far(self, config: ExperimentConfig) -> RunResult | None:
-        """The unfinished run of `config` up to its last finished epoch; None before the first.
+        """Returns the unfinished run of `config` up to its last finished epoch; None before the first.
 
-        Raises `RunError` where a file cannot be read, is damaged or of another version.
+        Raises `RunError` where a file cannot be read, is damaged, or is of another version.
         """
         checkpoint = self._read_checkpoint()
         if checkpoint is None:
@@ -380,14 +413,14 @@ class RunDir:
     # Reading and writing
 
     def write(self, name: str, content: bytes) -> None:
-        """Raises `RunError` where that cannot be."""
+        """Writes a file of the folder as a whole. Raises `RunError` where that fails."""
         files.write(self.path / name, content)
 
     def _read_metrics(self, epochs: int | None = None, checksum: str = "") -> Metrics:
-        """The records of epochs 1 to `epochs`, without it all that are there; what follows them is left out.
+        """Returns the records of epochs 1 to `epochs`, or all records. Further lines are ignored.
 
-        A line without its end is one that is being written. Raises `RunError` where there are fewer, where they are
-        damaged, and where their lines have another checksum than the one given.
+        A line without an end is still being written, and is ignored too. Raises `RunError` where records are missing or
+        damaged, and where their lines do not have the given checksum.
         """
         content = files.read(self.path / "metrics.jsonl") or b""
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
@@ -404,13 +437,13 @@ class RunDir:
         return metrics
 
     def _read_checkpoint(self) -> Checkpoint | None:
-        """None where there is none. Raises `RunError` where it cannot be read, or it is damaged."""
+        """Returns the checkpoint; None where there is none. Raises `RunError` where it cannot be read or is damaged."""
         found = self._read_tensors("checkpoint.safetensors")
         if found is None:
             return None
         tensors, metadata = found
         checksum = metadata.pop("crc32", "")
-        older = "metrics" not in metadata  # whose checksum is of the values alone
+        older = "metrics" not in metadata  # its checksum covers the values only
         intact = checksum == (_hex(_checksum_of_values(tensors)) if older else _checksum(tensors, metadata))
         epoch = metadata.get("epoch", "")
         if not intact or not re.fullmatch(r"[1-9][0-9]{0,17}", epoch):
@@ -418,7 +451,10 @@ class RunDir:
         return Checkpoint(tensors, int(epoch), metadata.get("metrics", ""))
 
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """Tensors and metadata; the whole file is read, since safetensors takes whatever it cannot open for missing."""
+        """Returns tensors and metadata of a file; None where there is none.
+
+        The file is read as a whole first, since safetensors treats every file that it cannot open as missing.
+        """
         content = files.read(self.path / name)
         if content is None:
             return None
@@ -434,7 +470,10 @@ class RunDir:
 
 
 def _record(line: bytes, epoch: int) -> Record:
-    """The record in a line, None for what it lacks. Raises `ValueError` where it is not that of `epoch`."""
+    """Returns the record in a line, with None for missing metrics.
+
+    Raises `ValueError` where the line is not the record of `epoch`.
+    """
     record = files.parse_json(line.decode())
     if not isinstance(record, dict) or type(record.get("epoch")) is not int or record["epoch"] != epoch:
         raise ValueError("not that epoch's")
@@ -446,14 +485,14 @@ def _record(line: bytes, epoch: int) -> Record:
 
 
 def names_its_data(facts: Mapping[str, Any]) -> bool:
-    """Whether the name and fingerprint of the data stand where every version has them."""
+    """Returns whether the facts hold the name and the fingerprint of the data, as those of every version do."""
     provenance = facts.get("provenance")
     fingerprint = provenance.get("fingerprint") if isinstance(provenance, dict) else None
     return isinstance(facts.get("dataset"), str) and isinstance(fingerprint, str)
 
 
 def _agree(result: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    """Whether `result.json` says what follows from the metrics, as far as both versions know of it."""
+    """Returns whether `result.json` agrees with what follows from the metrics, for all names that both have."""
     final, last = result["final"], expected["final"]
     reached, first = result["epochs_to_fit"], expected["epochs_to_fit"]
     return (
@@ -464,7 +503,7 @@ def _agree(result: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 
 def summary(metrics: list[Record]) -> dict[str, Any]:
-    """What `result.json` says of the epochs so far: the last one's metrics, epochs to fit, seconds."""
+    """Returns what `result.json` says about the epochs so far: the last metrics, the epochs to fit, and the seconds."""
     return {
         "final": metrics[-1],
         "epochs_to_fit": epochs_to_fit(metrics),
@@ -473,7 +512,10 @@ def summary(metrics: list[Record]) -> dict[str, Any]:
 
 
 def epochs_to_fit(metrics: Iterable[Record]) -> dict[str, int | None]:
-    """The first epoch whose exact training accuracy reached each of `FIT_THRESHOLDS`, by threshold."""
+    """Returns the first epoch with an exact training accuracy of at least a threshold, for each of `FIT_THRESHOLDS`.
+
+    An epoch is None where no record reaches the threshold.
+    """
     first: dict[str, int | None] = dict.fromkeys(map(str, FIT_THRESHOLDS))
     for record in metrics:
         note_fit(first, record)
@@ -481,31 +523,31 @@ def epochs_to_fit(metrics: Iterable[Record]) -> dict[str, int | None]:
 
 
 def note_fit(first: dict[str, int | None], record: Record) -> None:
-    """Take the next epoch's record into what `epochs_to_fit` gives."""
+    """Updates `first`, which `epochs_to_fit` returns, with the record of the next epoch."""
     for threshold in FIT_THRESHOLDS:
         if first[str(threshold)] is None and (record["exact_train_accuracy"] or 0.0) >= threshold:
             first[str(threshold)] = record["epoch"]
 
 
 def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights, buffers and optimizer state by name, as they lie in memory."""
+    """Returns weights, buffers and optimizer state by name. The tensors share the memory of model and optimizer."""
     weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     return weights | {f"optimizer.{name}": tensor for name, tensor in optimizer.state.items()}
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same values, none in memory that another one shares, as tied weights do: in a file each has its own."""
+    """Returns the tensors with separate memory. Tied weights share memory; in a file each has its own."""
     seen: set[int] = set()
-    made = {}
+    separate = {}
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
-        made[name] = tensor.clone() if storage in seen else tensor
+        separate[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
-    return made
+    return separate
 
 
 def _load_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Copy each of `tensors` into the target of its name. Raises `ValueError` unless names and shapes agree."""
+    """Copies each of `tensors` into the target of its name. Raises `ValueError` unless names and shapes agree."""
     if targets.keys() != tensors.keys():
         raise ValueError(f"other tensors than expected: {sorted(targets.keys() ^ tensors.keys())}")
     for name, target in targets.items():
@@ -519,7 +561,7 @@ def _equal(first: Tensor, other: Tensor) -> bool:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of values, names, shapes and types, and of the metadata."""
+    """Returns a checksum of values, names, shapes, types and metadata."""
     described = [(name, str(tensors[name].dtype), tuple(tensors[name].shape)) for name in sorted(tensors)]
     begun = zlib.crc32(json.dumps([described, sorted(metadata.items())]).encode())
     return _hex(_checksum_of_values(tensors, begun))

@@ -1,6 +1,6 @@
-"""One training step, what runs on the device: forward, backward and update of one run, or of several stacked.
+"""Computes one training step on the device: forward pass, backward pass and update of one run or of stacked runs.
 
-The epoch, what a person reads, is in `loop.py`.
+The epoch is in `loop.py`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rethinking.data.batches import Batch
 from rethinking.errors import in_one_line, too_little_memory
 from rethinking.training.optimizers import Optimizer, gradient
 
-WARM_UP = 3  # steps of each size before the first that counts: kernels are chosen, memory taken, graphs recorded
+WARM_UP = 3  # steps per batch size before training: PyTorch chooses kernels, takes memory and records graphs
 
 log = logging.getLogger(__name__)
 
 
 class Step:
-    """A step of every run on its own batch; the runs share nothing but the architecture.
+    """A training step of every run on its own batch. The runs share only the architecture.
 
-    Several are computed as one: their weights are moved into stacked tensors, of which the weights of each of
-    `models` become a slice, so that whatever else reads or writes a model does it as if the model were alone.
+    Several runs are one computation: their weights are moved into stacked tensors, and the weights of each of `models`
+    become slices of these. Other code can read and write each model as if it were alone.
     """
 
     def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Optimizer], autocast: torch.autocast) -> None:
@@ -43,22 +43,24 @@ class Step:
         self.device = next(models[0].parameters()).device
 
     def __len__(self) -> int:
+        """Returns the number of runs."""
         return len(self._models)
 
     def begin(self, learning_rates: Sequence[float] | Tensor) -> None:
-        """An epoch, with these rates of the runs."""
+        """Begins an epoch with the learning rate of each run."""
         self._rates = learning_rates
         for model in self._models:
             model.train()
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each run's batch before the update, (runs,), and its logits, (runs, batch, classes).
+        """Trains on one batch. Returns the losses before the update, (runs,), and the logits, (runs, batch, classes).
 
-        `images` and `labels` are those of a `data.batches.Batch`.
+        `images` and `labels` are those of a `data.batches.Batch`. A loss is the mean cross-entropy of a run's batch in
+        nats.
         """
         with self._autocast:
             losses, logits = self._losses_and_logits(images, labels)
-        (losses if losses.dim() == 0 else losses.sum()).backward()  # a gradient of ones given here would import sympy
+        (losses if losses.dim() == 0 else losses.sum()).backward()  # `backward(torch.ones(...))` would import sympy
         self._forward.hand_out_gradients()
         for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
             optimizer.step(rate)
@@ -68,21 +70,21 @@ class Step:
         return losses.view(len(self)), logits.view(len(self), -1, logits.shape[-1])
 
     def compiled(self) -> Step:
-        """The same step with forward and backward through PyTorch's compiler, for each size of batch apart.
+        """Returns the same step with forward and backward pass compiled by PyTorch, separately for each batch size.
 
-        What was compiled before in this process is forgotten: PyTorch holds a few of a function only.
+        Earlier compilations in this process are forgotten, since PyTorch holds only a few per function.
         """
         torch._dynamo.reset()
         self._forward.stay_in_place()
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         other = copy.copy(self)
         other._losses_and_logits = torch.compile(self._forward.losses_and_logits, mode=mode, dynamic=False)
-        other._results_are_reused = mode == "reduce-overhead"  # the next step writes into the same memory
+        other._results_are_reused = mode == "reduce-overhead"  # the next step overwrites the results
         return other
 
     @contextlib.contextmanager
     def without_effect(self) -> Iterator[None]:
-        """Steps in here leave every run as it was."""
+        """Restores every run at the end, so that steps inside it have no effect."""
         state = [tensor for model in self._models for tensor in model.state_dict().values()]
         state += [tensor for optimizer in self._optimizers for tensor in optimizer.state.values()]
         before = [tensor.clone() for tensor in state]
@@ -96,24 +98,25 @@ class Step:
 
 
 class CapturedStep:
-    """`step` as a CUDA graph for each size of batch: the same kernels, launched together instead of one by one."""
+    """A `Step` as a CUDA graph for each batch size: the same kernels, launched together instead of one by one."""
 
     def __init__(self, step: Step) -> None:
         self._step = step
-        self._rates = torch.zeros(len(step), device=step.device)  # the graphs read them anew at each replay
+        self._rates = torch.zeros(len(step), device=step.device)  # the graphs read the rates at each replay
         self._graphs: dict[tuple[torch.Size, torch.Size], _Graph] = {}
-        self._memory = torch.cuda.graph_pool_handle()  # one for all sizes: their results are copied out
+        self._memory = torch.cuda.graph_pool_handle()  # one pool for all sizes, since results are copied out
 
     def __len__(self) -> int:
+        """Returns the number of runs."""
         return len(self._step)
 
     def begin(self, learning_rates: Sequence[float]) -> None:
-        """As `Step`."""
+        """Begins an epoch, as `Step.begin`."""
         self._rates.copy_(torch.tensor(learning_rates))
         self._step.begin(self._rates)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Step`, for sizes of batches that `capture` was given."""
+        """Trains on one batch, as `Step` does. The batch must have a size that was captured."""
         graph = self._graphs[images.shape, labels.shape]
         graph.images.copy_(images)
         graph.labels.copy_(labels)
@@ -121,17 +124,17 @@ class CapturedStep:
         return graph.losses.clone(), graph.logits.clone()
 
     def capture(self, images: Tensor, labels: Tensor) -> None:
-        """Record the step on batches of this size; it trains while it does."""
+        """Records the step for batches of this size. The recording itself trains some steps."""
         images, labels = images.clone(), labels.clone()
-        apart, here = torch.cuda.Stream(self._step.device), torch.cuda.current_stream(self._step.device)
-        apart.wait_stream(here)
+        side, current = torch.cuda.Stream(self._step.device), torch.cuda.current_stream(self._step.device)
+        side.wait_stream(current)
         recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(apart):  # which is left again when a capture fails
+        with torch.cuda.stream(side):  # left also where the capture fails
             for _ in range(WARM_UP):
                 self._step(images, labels)
-            with torch.cuda.graph(recorded, pool=self._memory, stream=apart):
+            with torch.cuda.graph(recorded, pool=self._memory, stream=side):
                 losses, logits = self._step(images, labels)
-        here.wait_stream(apart)
+        current.wait_stream(side)
         self._graphs[images.shape, labels.shape] = _Graph(recorded, images, labels, losses, logits)
 
 
@@ -144,10 +147,10 @@ class _Graph(NamedTuple):
 
 
 def fastest_step(step: Step, compile: str, examples: Sequence[Batch]) -> tuple[Step | CapturedStep, float]:
-    """`step` in the form that `compile` asks for, made ready for batches like `examples`, and the seconds that took.
+    """Returns `step` in the form that `compile` asks for, ready for batches like `examples`, and the seconds that took.
 
-    'on' compiles it; 'auto' captures it where there is CUDA; else, and where that fails, it is `step` itself, eager.
-    Raises what the device does where its memory runs out.
+    'on' compiles it, and 'auto' captures it on CUDA. Otherwise, and where that fails, it is `step` itself. Raises the
+    device's error where its memory runs out.
     """
     captures = compile == "auto" and step.device.type == "cuda"
     if compile == "off" or (compile == "auto" and not captures):
@@ -165,39 +168,44 @@ def fastest_step(step: Step, compile: str, examples: Sequence[Batch]) -> tuple[S
                     for _ in range(WARM_UP):
                         faster(images, labels)
             ready = faster
-        except Exception as error:  # whatever a compiler or driver makes of a machine that does not suit it
+        except Exception as error:  # a compiler or driver can raise anything
             if too_little_memory(error):
                 raise
-            log.warning("the step stays as it is, not compiled: %s", in_one_line(error, 200))
+            log.warning("the training step runs uncompiled: %s", in_one_line(error, 200))
     return ready, time.perf_counter() - started
 
 
 class Solo:
-    """One run's loss and logits."""
+    """The loss and logits of one run."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
     def losses_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """() and (batch, classes): small networks notice every view that backward must undo."""
+        """Returns the loss, (), and the logits, (batch, classes).
+
+        The shapes have no axis for runs: small networks notice the time of every view in the backward pass.
+        """
         logits = self._model(images[0])
         return F.cross_entropy(logits.float(), labels[0]), logits
 
     def hand_out_gradients(self) -> None:
-        """They are where they belong."""
+        """Does nothing: the gradients are in place."""
 
     def forget_gradients(self) -> None:
+        """Sets the gradients to None."""
         self._model.zero_grad(set_to_none=True)
 
     def stay_in_place(self) -> None:
-        """A network's own parameters do, and the compiler knows."""
+        """Does nothing: the compiler knows that a network's own parameters keep their addresses."""
 
 
 class Stack:
-    """Losses and logits of several networks of one architecture as one computation (`torch.vmap`).
+    """The losses and logits of several networks of one architecture as one computation (`torch.vmap`).
 
-    Batch normalization is each network's own: its statistics are stacked like the weights. `vmap` does without
-    autocast, so the layers that autocast would compute in bfloat16 are given their weights and inputs in it.
+    Batch normalization stays separate for each network: its statistics are stacked like the weights. `vmap` runs
+    without autocast here. Layers that autocast would compute in bfloat16 get their weights and inputs in bfloat16
+    instead.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -214,7 +222,7 @@ class Stack:
         self._stacked = {name: stack([state[name] for state in states]) for name in states[0]}
 
     def losses_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(runs,) and (runs, batch, classes)."""
+        """Returns losses, (runs,), and logits, (runs, batch, classes)."""
         device = images.device.type
         state = self._stacked
         if torch.is_autocast_enabled(device):
@@ -231,7 +239,7 @@ class Stack:
         return F.cross_entropy(logits.float(), labels), logits
 
     def hand_out_gradients(self) -> None:
-        """To each network its slice."""
+        """Gives each network its slice of the gradients."""
         for name, whole in self._stacked.items():
             if whole.requires_grad:
                 slices = gradient(whole).unbind()
@@ -240,23 +248,25 @@ class Stack:
                 whole.grad = None
 
     def forget_gradients(self) -> None:
+        """Sets all gradients to None."""
         for tensor in (*self._stacked.values(), *(p for each in self._parameters for p in each.values())):
             tensor.grad = None
 
     def stay_in_place(self) -> None:
-        """Tell the compiler that the stacked tensors do, so that a graph need not copy them in."""
+        """Tells the compiler that the stacked tensors keep their addresses, so that a graph need not copy them."""
         for whole in self._stacked.values():
             torch._dynamo.mark_static_address(whole)
 
 
 class StackableBatchNorm(nn.BatchNorm2d):
-    """As it is in training, in float32: with stacked statistics PyTorch's takes no bfloat16.
+    """Batch normalization in training mode and float32. PyTorch's own does not take bfloat16 with stacked statistics.
 
-    Nor does it take CUDA's channels-last images: in its choice of a library it asks for their memory format, which
-    `vmap` does not tell. PyTorch's own kernel is named here.
+    PyTorch's own does not take channels-last images on CUDA under `vmap` either: it asks for their memory format, which
+    `vmap` does not tell. This class calls PyTorch's kernel directly.
     """
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalizes images (n, channels, height, width) and updates the running statistics."""
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
@@ -266,7 +276,10 @@ class StackableBatchNorm(nn.BatchNorm2d):
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor (len(tensors), ...) of their values and memory format, whose slices they become."""
+    """Returns one tensor (len(tensors), ...) with the values and memory format of `tensors`.
+
+    The tensors become slices of it.
+    """
     like = tensors[0]
     whole = torch.empty_strided(
         (len(tensors), *like.shape), (like.numel(), *like.stride()), dtype=like.dtype, device=like.device
