@@ -153,7 +153,7 @@ def keep(arguments: Sequence[str] | None = None) -> None:
             from rethinking.experiments import archive
 
         archive.add(Path(chosen.results), [archive.of_run_folder(Path(run)) for run in chosen.runs])
-        print(f"{len(chosen.runs)} kept in {chosen.results}")
+        print(f"runs kept in {chosen.results}: {len(chosen.runs)}")
 
 
 def cache(arguments: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ FILE = "rethinking_file_"  # prefix of the names of modules that are loaded from
 
 
 class Registry(Generic[T]):
-    """The names of one kind of thing, such as networks.
+    """The names of one kind of object, such as networks.
 
     what: the option that takes a name, for messages
     group: the entry points by which installed packages add names
@@ -54,7 +54,7 @@ class Registry(Generic[T]):
         return self._reserved
 
     def registered(self) -> Iterator[tuple[str, T]]:
-        """Yields the registered names and things."""
+        """Yields the registered names and their objects."""
         yield from self._registered.items()
 
     @property
@@ -63,7 +63,7 @@ class Registry(Generic[T]):
         return tuple(dict.fromkeys((*self._registered, *(point.name for point in _installed(self._group)))))
 
     def find(self, name: str) -> T:
-        """Returns the thing of a registered or installed name, of `FILE.py:NAME`, or of `package.module:NAME`.
+        """Returns the object of a registered or installed name, of `FILE.py:NAME`, or of `package.module:NAME`.
 
         Raises `InputError` for an unknown name, and where the import fails.
         """

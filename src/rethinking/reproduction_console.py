@@ -210,5 +210,5 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Converts options to those of `Reproduction`. Raises `InputError` for an unknown name or a wrong type."""
     known = {option.name: option for option in options_of(Reproduction)}
     for name in options.keys() - known.keys():
-        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; there are ' + ', '.join(known)}")
+        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; the options are ' + ', '.join(known)}")
     return {name: given(known[name], value) for name, value in options.items()}

@@ -97,6 +97,11 @@ def test_an_epoch_without_a_test_is_planned_to_be_shorter():
     assert len(measured) == 2, "random signs, which have no test set, are measured apart"
 
 
+def test_an_epoch_of_a_run_with_a_long_warm_up_can_be_planned():
+    config = ExperimentConfig(model_name="mlp_1x512", dataset="digits", train_subset=10, device="cpu", warmup_epochs=5)
+    assert seconds_per_epoch(config, 10, 1, {}) > 0
+
+
 def test_a_dry_run_lists_what_is_finished_and_trains_nothing(reproduced, tmp_path: Path):
     folder, _ = reproduced
     before = trained(folder)

@@ -415,6 +415,15 @@ def test_a_replaced_example_needs_a_test_image(tmp_path: Path, options, said):
         train(config(tmp_path, **options))
 
 
+@pytest.mark.parametrize("warmup_epochs", [2, 5])
+def test_a_warm_up_must_be_shorter_than_the_training(tmp_path: Path, warmup_epochs):
+    message = f"warmup_epochs must be below num_epochs, 2, not {warmup_epochs}: the rate would never reach"
+    with pytest.raises(InputError, match=message):
+        train(config(tmp_path, warmup_epochs=warmup_epochs))
+    rates = [record["learning_rate"] for record in train(config(tmp_path, warmup_epochs=1)).metrics]
+    assert rates == pytest.approx([0.01 / 2, 0.01 * 0.95])
+
+
 @pytest.mark.parametrize("options", [{"replaced_example": 0}, {"keep_test_losses": True}])
 def test_without_a_test_set_there_is_nothing_to_replace_with_or_to_keep(tmp_path: Path, monkeypatch, options):
     alone = replace(sources.load("digits"), test=None)

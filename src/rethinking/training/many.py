@@ -211,7 +211,7 @@ def _train_together(
                 if planned.folder.is_finished:
                     yield planned, planned.folder.result(planned.config)
                     continue
-                if planned.folder.is_busy:  # known before its images are prepared
+                if planned.folder.is_busy:  # checked before its images are prepared
                     raise planned.folder.busy()
                 training = prepare(planned, images, _with_cores(planned, observe) if alone else observe, held)
             except RunError as error:

@@ -25,7 +25,7 @@ from rethinking.training.optimizers import ADAPTIVE
 EXAMPLE = 8  # images of the forward pass that is measured
 LIBRARIES = 230 << 20  # bytes of a process that has loaded PyTorch, on a CPU
 SPARE = 0.9  # share of the free memory to plan with
-CONTROL_GROUPS = Path("/sys/fs/cgroup")  # of Linux, version 2
+CONTROL_GROUPS = Path("/sys/fs/cgroup")  # control groups of Linux, version 2
 
 
 class Footprint(NamedTuple):
@@ -51,7 +51,7 @@ def footprint(config: ExperimentConfig, data: sources.ImageData) -> Footprint:
         return Footprint(0, run + (AHEAD + 2) * batch)
     images = of_images(config, data)
     if config.device == "cpu":
-        images += _count(config, data) * math.prod(data.image_shape)  # the pages of the cache they were read from
+        images += _count(config, data) * math.prod(data.image_shape)  # file pages of the cache that holds them
     return Footprint(images, run)
 
 
@@ -115,7 +115,7 @@ def of_run(config: ExperimentConfig, data: sources.ImageData) -> int:
     parameters, kept, largest = _of_network(*network, outputs, shape, bf16)
     moments = 2 if config.optimizer in ADAPTIVE else 1
     weights = parameters * (4 * (2 + moments) + (4 if bf16 else 0))  # with copies in bfloat16
-    training = (3 * kept // 2 + 2 * largest) * config.batch_size  # half of the kept ones twice, and two gradients
+    training = (3 * kept // 2 + 2 * largest) * config.batch_size  # activations, half of them twice, and two gradients
     evaluation = 3 * largest * BATCH_SIZE
     return weights + max(training, evaluation)
 

@@ -13,7 +13,7 @@ from torch.optim.sgd import sgd
 
 from rethinking.config import ExperimentConfig
 
-ADAPTIVE = {"adam": adam, "adamw": adamw}  # with a mean and a mean square of each gradient as state
+ADAPTIVE = {"adam": adam, "adamw": adamw}  # their state is a mean and a mean square of each gradient
 
 
 class Optimizer:

@@ -117,9 +117,9 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     tensors, details = _randomization_record(config, train_split, test_split)
     folder.begin(config, tensors, details)
 
-    shown = _what_decides_the_images(config)
-    if shown in images:
-        train_batches, test_batches, on_disk = images[shown]
+    decisive = _image_options(config)
+    if decisive in images:
+        train_batches, test_batches, on_disk = images[decisive]
         train_batches = train_batches.relabelled(train_split)
     else:
         layout, dtype = is_convolutional(model), torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -130,7 +130,7 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
         train_batches = kind(train_split, prepared, device, layout, dtype)
         plain = replace(prepared, random_crop=False, flip_rotate=False)
         test_batches = kind(test_split, plain, device, layout, dtype) if test_split else None
-        images[shown] = train_batches, test_batches, on_disk
+        images[decisive] = train_batches, test_batches, on_disk
         if on_disk:
             log.info(on_disk)
     facts = {
@@ -181,7 +181,7 @@ def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Bat
     return (StreamedBatches if on_disk else Batches)(split, plain, torch.device(config.device), channels_last=False)
 
 
-def _what_decides_the_images(config: ExperimentConfig) -> tuple[object, ...]:
+def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     """Returns the options that decide the images, of those in which runs of one group may differ."""
     operator = (config.randomization, config.randomization_digest, config.randomization_options)
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)

@@ -48,7 +48,7 @@ def train(
         planned = PlannedRun.of(config, force)
         if planned.folder.is_finished:
             return planned.folder.result(planned.config)
-        if planned.folder.is_busy:  # known before its images are prepared
+        if planned.folder.is_busy:  # checked before its images are prepared
             raise planned.folder.busy()
         with _shortage_in_one_line():
             observing = [*observers, *display.observers()]

@@ -94,7 +94,7 @@ class Step:
             with torch.no_grad():
                 for tensor, value in zip(state, before, strict=True):
                     tensor.copy_(value)
-            self._forward.forget_gradients()  # of a step that failed halfway
+            self._forward.forget_gradients()  # a step may have failed halfway
 
 
 class CapturedStep:
