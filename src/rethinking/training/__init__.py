@@ -1,4 +1,4 @@
-"""Trains runs: preparation, the loop and its evaluation, hardware, run folders and loggers."""
+"""Trains runs: prepares them, trains and evaluates their networks, and writes run folders and logs."""
 
 from rethinking.training.many import train_many
 from rethinking.training.run import find, train

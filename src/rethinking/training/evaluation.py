@@ -58,7 +58,7 @@ def label_metrics(predictions: Tensor, labels: Tensor, true_labels: Tensor) -> d
     """Returns accuracy on corrupted labels, accuracy on untouched labels, and agreement with the true labels, all 0-1.
 
     `predictions`, `labels` and `true_labels` are int64 (n,). A label counts as corrupted where it differs from the true
-    label. The value is None where there are no images.
+    label. An accuracy over no images is None.
     """
     changed = labels != true_labels
     correct = predictions == labels

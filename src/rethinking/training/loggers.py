@@ -47,7 +47,7 @@ class Observer(Protocol):
         return
 
     def step(self, images: int) -> None:
-        """Is called after each batch of so many images."""
+        """Is called after each batch, with its number of images."""
         return
 
     def epoch(self, record: Record) -> None:

@@ -273,10 +273,10 @@ def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
 
 
 def learning_rate(config: ExperimentConfig, epoch: int) -> float:
-    """Returns the learning rate of `epoch`, counted from 1, of a resolved configuration.
+    """Returns the learning rate of `epoch`, counted from 1, for a resolved configuration.
 
-    It is the rate of the schedule, which begins with `config.learning_rate`, times the factor of the warm-up (Appendix
-    A).
+    The schedule begins with `config.learning_rate` (Appendix A). A warm-up, which is not in the paper, scales the rates
+    of the first epochs.
     """
     before = epoch - 1
     factors = {
@@ -291,7 +291,7 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
 
 
 def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:
-    """Returns whether the exact training accuracy is always measured after `epoch`: every K-th epoch, and the last."""
+    """Returns whether the exact training accuracy is measured after `epoch` in any case: every K-th epoch, and the last."""
     requested = config.eval_train_every is not None and epoch % config.eval_train_every == 0
     return requested or epoch == config.num_epochs
 

@@ -49,8 +49,8 @@ def train_many(
     augmentation, weight decay, schedule and length are each run's own. A stacked run agrees with the same run alone
     except for rounding. Networks that are not registered as stackable train one after the other.
 
-    Runs side by side have one thread each and an equal share of the computing threads. Only a CPU can do that. Where
-    one run is to be compiled, all runs train one after the other.
+    Runs can also train side by side on a CPU. Each then has a thread of its own and an equal share of the processor's
+    cores. Where one run is to be compiled, all runs train one after the other.
 
     at_once: the number of runs, or None for as many as the free memory holds. On a CPU, None allows at most one run per
         computing thread. Networks with convolutions then train one after the other with all threads.

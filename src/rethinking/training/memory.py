@@ -29,7 +29,7 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")  # control groups of Linux, version 2
 
 
 class Footprint(NamedTuple):
-    """Bytes at most.
+    """The largest memory use of runs, in bytes.
 
     images: of the images, which runs with the same images share
     run: of everything else, for each run

@@ -12,7 +12,7 @@
 The folder keeps these promises:
 
 - After a kill or a power cut the run continues from its last finished epoch. Metrics, checkpoint and result are on the
-  disk, content and name, before the next epoch begins. A loss by a broken disk or file system is reported.
+  disk, content and name, before the next epoch begins. A loss from a broken disk or file system is reported.
 - All files except metrics.jsonl are replaced as wholes. Only the lines of metrics.jsonl that the checkpoint counts are
   read. The next epoch overwrites what follows them, such as half a line.
 - A changed digit is reported. The checkpoint has a checksum of its values, epoch, names, shapes and types, and one of
