@@ -1,10 +1,16 @@
-"""The experiments of Zhang et al. 2017, "Understanding deep learning requires rethinking generalization".
+"""Randomization tests of neural networks, and the experiments of Zhang et al. 2017.
 
-    from rethinking import ExperimentConfig, train
-    result = train(ExperimentConfig(model_name="mlp_1x512", dataset="digits", randomization="random_labels"))
-    result.final["exact_train_accuracy"], result.final["test_accuracy"]
+The paper is "Understanding deep learning requires rethinking generalization". A test of your network on your images,
+one run, and a table of the paper:
 
     import rethinking
+
+    rethinking.randomization_test(network, images, test_images)
+
+    config = rethinking.ExperimentConfig(model_name="mlp_1x512", dataset="digits", randomization="random_labels")
+    result = rethinking.train(config)
+    result.final["exact_train_accuracy"], result.final["test_accuracy"]
+
     rethinking.reproduce("table1", scale="demo")
 
 The command `rethinking` does the same from a shell: `rethinking --help` lists what it can do.

@@ -291,7 +291,10 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
 
 
 def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:
-    """Returns whether the exact training accuracy is measured after `epoch` in any case: every K-th epoch, and the last."""
+    """Returns whether the exact training accuracy is measured after `epoch` in any case.
+
+    It is due after every K-th epoch (`eval_train_every`) and after the last.
+    """
     requested = config.eval_train_every is not None and epoch % config.eval_train_every == 0
     return requested or epoch == config.num_epochs
 

@@ -100,7 +100,7 @@ def _inspect(network: Network, source: tuple[str, ...], batch_sizes: tuple[int, 
 
 
 def network_notes(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """Returns lines about a user's own network, of a resolved configuration; none for the paper's networks."""
+    """Returns lines about a user's own network; none for the paper's networks. The configuration must be resolved."""
     own = inspected(config, data)
     return [] if own is None else [f"network: {config.model_name}, {own.digest[:10]}", *own.notes]
 
@@ -127,7 +127,7 @@ def _build(
 
 
 def outputs(config: ExperimentConfig, data: sources.ImageData | Seen) -> int:
-    """Returns the number of outputs of the network: that of the classes, or of the operator's own classes."""
+    """Returns the number of the network's outputs: one per class of the data, or per class of the operator's own."""
     return config.operator.num_outputs(len(data.class_names))
 
 
@@ -158,7 +158,7 @@ def crop_of(config: ExperimentConfig, shape: tuple[int, int, int]) -> tuple[int,
 
 
 def cut(config: ExperimentConfig, data: sources.ImageData) -> list[str]:
-    """Returns a line that says which part of the images is used; none where the whole image is used."""
+    """Returns a line about the crop in a list; the list is empty where the whole image is used."""
     _, height, width = data.image_shape
     crop = crop_of(config, data.image_shape)
     if (height, width) == crop:

@@ -47,7 +47,8 @@ Shared = dict[tuple[object, ...], tuple[Batches, Batches | None, str | None]]
 class PlannedRun:
     """A configuration and its run's folder, before anything is loaded for training.
 
-    given, config: the configuration as it was given, and resolved
+    given: the configuration as the caller gave it
+    config: the same configuration, resolved
     group: equal for runs that can be trained as one computation
     seconds: the time limit, as in `Training`
     """
@@ -98,7 +99,8 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     observe: makes the observers of the run
     held: keeps the folder locked until it is closed
 
-    Raises `InputError` for a network that differs at each construction, and `RunError` where the folder cannot be used.
+    Raises `InputError` for a network that differs at each construction. Raises `RunError` where the folder cannot be
+    used.
     """
     config, folder = planned.config, planned.folder
     data = sources.load_for(config)
