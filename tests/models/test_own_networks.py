@@ -427,7 +427,7 @@ def test_a_network_that_cannot_be_loaded_again_is_reported(tmp_path: Path):
     written(tmp_path / "code")
     assert load_run(path).network() is not None
     (path / "checkpoint.safetensors").unlink()
-    with pytest.raises(RunError, match=r"has no checkpoint.safetensors any more"):
+    with pytest.raises(RunError, match=r"has lost its checkpoint.safetensors"):
         load_run(path).network()
 
 

@@ -191,7 +191,7 @@ def test_a_full_disk_is_a_one_line_error_and_saved_epochs_stay(tmp_path: Path):
     (line,) = errors.splitlines()
     assert line.startswith("error: cannot write")
     assert "checkpoint.safetensors" in line
-    assert "the same command goes on" in line
+    assert "the same command continues" in line
     assert (only_run(tmp_path) / "checkpoint.safetensors").read_bytes() == saved
     assert not list(only_run(tmp_path).glob("*.tmp"))
     again = finish(command)
