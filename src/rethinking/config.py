@@ -26,6 +26,7 @@ from rethinking.errors import InputError, nearest
 from rethinking.models import catalogue
 from rethinking.models.catalogue import Network
 from rethinking.options import Check, command_line, option
+from rethinking.source import PARSING
 
 CONFIG_FORMAT = 1  # of config.yaml and its run folder; raised when an older version would misread a newer run
 
@@ -543,7 +544,8 @@ def arguments(text: str | None) -> dict[str, Any]:
         return {}
     wrong = InputError(f"options must be literal values by name, such as 'width=64, layers=[2, 2]', not '{text[:200]}'")
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
+        with PARSING:
+            call = ast.parse(f"f({text})", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise wrong from None
     if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):

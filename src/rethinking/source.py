@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
+import threading
 import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ HERE = str(Path(__file__).parent)
 WITH_VERSION = tuple(str(Path(folder).resolve()) for folder in (*INSTALLED, HERE))  # code with a version, not followed
 LIBRARIES = {"site-packages", "dist-packages"}  # also of a user, of the system, or of another environment
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum)
+PARSING = threading.Lock()  # in Python 3.11 two threads that parse at once fail (python/cpython#106905)
 
 
 def source_of(things: Iterable[object]) -> tuple[str, ...]:
@@ -192,7 +194,9 @@ def _is_own(file: Path | None) -> bool:
 def _imported_files(text: str, file: Path) -> Iterator[Path]:
     """Yields the files outside installed packages that a file imports anywhere in its code."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-        for node in ast.walk(ast.parse(text)):
+        with PARSING:
+            tree = ast.parse(text)
+        for node in ast.walk(tree):
             names = []
             folder = file.parent
             if isinstance(node, ast.Import):
@@ -239,5 +243,7 @@ def _digest_of_array(array: Any) -> str:
 
 def _without_comments(source: str) -> str:
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-        return ast.unparse(ast.parse(inspect.cleandoc(source)))
+        with PARSING:
+            tree = ast.parse(inspect.cleandoc(source))
+        return ast.unparse(tree)
     return source

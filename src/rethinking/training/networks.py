@@ -188,7 +188,8 @@ def rebuilt(
     data = facts.get("data")
     seen = sources.load_for(config) if data is None else Seen(tuple(data["class_names"]), tuple(data["image_shape"]))
     built = _build(config.network, *_network_arguments(config, seen))
-    if config.network_digest not in (None, inspection.digest(config.network.loaded, built)):
+    known = config.network_digest
+    if known is not None and known != inspection.digest(config.network.loaded, built):
         raise InputError(
             f"{config.model_name} is no longer the network that this run trained: its source, its attributes or its"
             " initial weights have changed"

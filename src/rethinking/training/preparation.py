@@ -109,7 +109,8 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     on_disk = why_on_disk(config, data)
     train_split, test_split = _randomized_splits(config, data, on_disk is not None)
     model = untrained(config, data)
-    if config.network_digest not in (None, inspection.digest(config.network.loaded, model)):
+    known = config.network_digest
+    if known is not None and known != inspection.digest(config.network.loaded, model):
         raise InputError(
             f"{config.model_name} builds a different network each time from the same seed; its draws must come from"
             " PyTorch's, NumPy's or Python's global generators"
