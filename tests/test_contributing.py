@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -37,3 +38,20 @@ def test_the_workflow_runs_the_script_of_a_clean_checkout():
     job = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["test"]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("make test")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""A module."""\n\n\ndef public(x: int) -> int:\n    return x\n',
+        '"""A module."""\n\n\nclass Public:\n    x = 1\n',
+        '"""A module."""\n\n\nclass Public:\n    """A class."""\n\n    def method(self) -> int:\n        return 1\n',
+        "x = 1\n",
+    ],
+    ids=["function", "class", "method", "module"],
+)
+def test_a_public_name_of_the_package_without_a_docstring_is_refused(code: str):
+    words = [sys.executable, "-m", "ruff", "check", "--quiet", "--stdin-filename", "src/rethinking/new.py", "-"]
+    ran = subprocess.run(words, cwd=ROOT, input=code, capture_output=True, text=True, timeout=HANGING, check=False)
+    assert ran.returncode == 1
+    assert "D10" in ran.stdout
