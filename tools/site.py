@@ -12,7 +12,7 @@ import posixpath
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree import ElementTree
 
 import latex2mathml.converter
 from markdown import Markdown
@@ -27,7 +27,11 @@ ROOT = Path(__file__).parents[1]
 BRANCH = "main"
 DATAFRAME = re.compile(r'<style scoped>.*?</style>| border="1" class="dataframe"', re.DOTALL)  # what pandas adds
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>")  # such as log, which MathML sets without space
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+LIMITS = {f"{MATHML}msub": f"{MATHML}munder", f"{MATHML}msubsup": f"{MATHML}munderover"}
+TAKE_LIMITS = ("sup", "inf", "max", "min", "lim", "\N{N-ARY SUMMATION}", "\N{N-ARY PRODUCT}")
+
+ElementTree.register_namespace("", MATHML.strip("{}"))
 
 
 class RepositoryLinks(Extension):  # type: ignore[misc]  # Markdown has no types
@@ -41,7 +45,7 @@ class RepositoryLinks(Extension):  # type: ignore[misc]  # Markdown has no types
         outer = self
 
         class Links(Treeprocessor):  # type: ignore[misc]
-            def run(self, root: Element) -> None:
+            def run(self, root: ElementTree.Element) -> None:
                 for element in root.iter():
                     for attribute in ("href", "src"):
                         if attribute in element.attrib:
@@ -114,7 +118,10 @@ def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, b
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Remembers the page for its links. One that stands alone in the navigation has no list of its section."""
     links.page, links.files = page, files
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]
     return markdown
 
 
@@ -123,12 +130,21 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 
 def mathml(found: re.Match[str], page: Page) -> str:
-    """An equation in TeX as MathML, which browsers draw without script; a command that is unknown fails the build."""
+    """An equation in TeX as MathML, which browsers draw without script; an unknown command fails the build."""
     tex = html.unescape(found[2]).strip()
     made = latex2mathml.converter.convert(tex, display="block" if found[1] == "div" else "inline")
     if "\\" in made:
         raise PluginError(f"{page.file.src_uri}: latex2mathml does not know a command of {tex}")
-    return FUNCTION.sub(r'<mo lspace="0.17em" rspace="0.17em">\1</mo>', made)
+    root = ElementTree.fromstring(made)
+    for element in root.iter():
+        operator = element[0] if len(element) else element
+        if element.tag in LIMITS and operator.text in TAKE_LIMITS:
+            element.tag = LIMITS[element.tag]
+            operator.set("movablelimits", "true")  # beside the operator within a line
+        elif element.tag == f"{MATHML}mi" and len(element.text or "") > 1:  # such as log
+            element.tag = f"{MATHML}mo"
+            element.attrib |= {"lspace": "0.17em", "rspace": "0.17em"}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
