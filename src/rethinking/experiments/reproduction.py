@@ -62,14 +62,16 @@ class Reproduction:
         metavar="NAME|PATH",
     )
     data_root: str | None = option(
-        None, "search this folder for the named data set before the Hub", metavar="FOLDER", changes_numbers=False
+        None, "a folder to search for the named data set before the Hub", metavar="FOLDER", changes_numbers=False
     )
     resize: int | None = option(
-        None, "scale every image's shorter side to N pixels and take the centre square", metavar="N"
+        None, "scale the shorter side of every image to N pixels and take the centre square", metavar="N"
     )
     colour: str | None = option(None, "convert every image to rgb or grey", metavar="rgb|grey")
     holdout: float = option(
-        0.0, "for data without a test set: take this share of each class's training images", metavar="SHARE"
+        0.0,
+        "share of each class's training images that becomes the test set, for data without a test set",
+        metavar="SHARE",
     )
     skip_unlabelled: bool = option(False, "leave out images without a label")
     image_column: str | None = option(None, "the column of a table that holds the images", metavar="NAME")
