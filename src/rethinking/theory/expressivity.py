@@ -90,7 +90,7 @@ class MemorizingNetwork(nn.Module):
     r"""Theorem 1's network $c(x) = \sum_j w_j \max(\langle a, x \rangle - b_j, 0)$ with $2n + d$ weights, float64.
 
     direction, thresholds, weights: a (d,), b (n,) and w (n,)
-    weight_bound: no |w_j| exceeds it (see the function `weight_bound`)
+    weight_bound: no $|w_j|$ exceeds it (see the function `weight_bound`)
     smallest_eigenvalue: the smallest eigenvalue of the system that w solves (Lemma 1)
     """
 

@@ -45,8 +45,8 @@ class Solution:
         nearly singular that refinement does not converge. Refinement removes its effect, unless K itself has no
         solution. In this case, which `residual` shows, a solves the system of K + ridge + jitter
     residual: the largest |K a + ridge a - y|, with K in float32 (`residual_in_float64` uses the exact kernel)
-    norm: $\sqrt{tr(a^T K a)}$, the norm of f in the kernel's space over all outputs; for a linear kernel, the norm of
-        the weights. None where `residual` shows that K has no solution: a then grows with the inverse of jitter
+    norm: $\sqrt{\mathrm{tr}(a^T K a)}$, the norm of f in the kernel's space over all outputs; for a linear kernel, the
+        norm of the weights. None where `residual` shows that K has no solution: a then grows with the inverse of jitter
     refinements: steps of refinement after the first solution
     """
 
