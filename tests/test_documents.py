@@ -81,8 +81,9 @@ def test_the_readmes_links_work_outside_of_the_repository():
         elif link.startswith(f"{REPOSITORY}/"):
             assert (ROOT / link.removeprefix(f"{REPOSITORY}/blob/main/")).is_file(), link
         elif link.startswith(SITE):
-            page = re.sub(r"(^|/)$", r"\1index.html", link.removeprefix(SITE))
-            assert (ROOT / "docs" / page.replace(".html", ".md")).is_file(), link
+            address, _, heading = link.removeprefix(SITE).partition("#")
+            page = re.sub(r"(^|/)$", r"\1index.html", address).replace(".html", ".md")
+            assert f"\n## {heading}" in (ROOT / "docs" / page).read_text().lower(), link
         else:
             assert link in (REPOSITORY, "https://arxiv.org/abs/1611.03530"), link
 
