@@ -1,4 +1,4 @@
-"""Training within a budget of time. Each run has the same share; time that one run leaves goes to the others."""
+"""Trains runs within a budget of time, which they share equally; time that one run leaves goes to the others."""
 
 from __future__ import annotations
 

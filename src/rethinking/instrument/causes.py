@@ -186,7 +186,7 @@ def without_dropout(unfit: Unfit) -> str | None:
 
 
 def constant(unfit: Unfit) -> Iterator[Finding]:
-    """Finds a network whose outputs are the same for different images. Needs the checkpoint of the run."""
+    """Finds a network whose outputs are the same for different images; without a checkpoint it finds nothing."""
     if not files.exists(unfit.run.path / "checkpoint.safetensors"):  # a user may delete it
         return
     compared = min(unfit.run.result["train_images"], IMAGES_COMPARED)

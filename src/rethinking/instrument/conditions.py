@@ -49,7 +49,10 @@ def conditions(labels: Sequence[str | float], pixels: Sequence[str]) -> tuple[Co
 
 
 def of_labels(word: str | float) -> Condition:
-    """Returns the condition of one of the `labels` (see `conditions`). Raises `InputError` for an unknown name."""
+    """Returns the condition of one of the `labels` of `conditions`.
+
+    Raises `InputError` for an unknown name.
+    """
     if word == TRUE or _probability(word) == 0:
         return Condition(TRUE, "true labels", {"randomization": "none"})
     if word == RANDOM or _probability(word) == 1:
@@ -62,7 +65,10 @@ def of_labels(word: str | float) -> Condition:
 
 
 def of_pixels(word: str) -> Condition:
-    """Returns the condition of one of the `pixels` (see `conditions`). Raises `InputError` for an unknown name."""
+    """Returns the condition of one of the `pixels` of `conditions`.
+
+    Raises `InputError` for an unknown name.
+    """
     plain = str(word).removesuffix("_pixels")
     if plain in PIXELS:
         words = "Gaussian pixels" if plain == "gaussian" else f"{plain} pixels"
@@ -71,7 +77,10 @@ def of_pixels(word: str) -> Condition:
 
 
 def _probability(word: str | float) -> float | None:
-    """Returns the probability; None for text that is no number. Raises `InputError` for a number outside 0 to 1."""
+    """Returns the probability; None for text that is no number.
+
+    Raises `InputError` for a number outside 0 to 1.
+    """
     try:
         value = float(word)
     except ValueError:

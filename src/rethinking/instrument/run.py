@@ -153,7 +153,10 @@ def load(test: RandomizationTest, begin: Steps = unwatched) -> tuple[sources.Ima
 
 
 def prepare(test: RandomizationTest, begin: Steps = unwatched) -> Prepared:
-    """Reads the data and chooses the learning rate. Raises `InputError` where network and data do not fit together."""
+    """Reads the data and chooses the learning rate.
+
+    Raises `InputError` where network and data do not fit together.
+    """
     _ = test.config.network  # reports a wrong name before any data is read
     data, config = load(test, begin)
     for condition in test.conditions:
