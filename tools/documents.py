@@ -261,8 +261,11 @@ def _options(options: list[Option], docs: str) -> str:
         default, what = (_in_markdown(text, docs) for text in (shown_default(option), option.help))
         groups.setdefault(option.group, []).append([name, takes, default, what])
     headings = [["option", "takes", "default", "what"], ["---"] * 4]
-    made = {group: ["| " + " | ".join(line) + " |" for line in headings + rows] for group, rows in groups.items()}
-    return "\n\n".join("\n".join([f"**{group.capitalize()}**", "", *lines]) for group, lines in made.items())
+    made = []
+    for group, rows in groups.items():
+        lines = ["| " + " | ".join(line) + " |" for line in headings + rows]
+        made.append("\n".join([f"**{group.capitalize()}**", "", *lines] if len(groups) > 1 else lines))
+    return "\n\n".join(made)
 
 
 def _each_as_code(metavar: str) -> str:
@@ -270,11 +273,16 @@ def _each_as_code(metavar: str) -> str:
 
 
 def _in_markdown(text: str, docs: str) -> str:
-    """A help text with its options and quoted values as code, and its documents as links."""
+    """A help text with its options and quoted values as code, and links to its documents by their titles."""
+
+    def link(match: re.Match[str]) -> str:
+        first = (ROOT / match[0]).read_text(encoding="utf-8").partition("\n")[0]
+        return f"[{first.removeprefix('# ')}]({docs}{match[1]}.md)"
+
     text = text.replace("<", "&lt;").replace("|", "\\|")
     text = re.sub(r"(?<!\w)'([^']+)'(?!\w)", r"`\1`", text)
     text = re.sub(r"(?<!\w)(--\w+)", r"`\1`", text)
-    return re.sub(r"docs/([\w/]+)\.md", rf"[\1]({docs}\1.md)", text)
+    return re.sub(r"docs/([\w/]+)\.md", link, text)
 
 
 GENERATED: dict[str, Callable[[], str]] = {"train_options": train_options, "reproduce_options": reproduce_options}
