@@ -32,7 +32,7 @@ SPACE_IN_CODE = "\x00"  # no end mark before it ends a sentence
 
 def sentences(markdown: str) -> list[str]:
     """The sentences of a page, with their code in backticks and their formulas between dollar signs."""
-    parts = (part for text in _paragraphs(page_parser().parse(markdown)) for part in _split(text))
+    parts = (part for text in _paragraphs(_parser().parse(markdown)) for part in _split(text))
     return [part for part in parts if words(part) > LABEL or re.search(r"[.!?:]\W*$", part)]
 
 
@@ -44,7 +44,7 @@ def documents(root: Path = ROOT) -> list[Path]:
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
-def page_parser() -> MarkdownIt:
+def _parser() -> MarkdownIt:
     """CommonMark with tables, formulas and front matter. Indented text is prose, as in an admonition of MkDocs."""
     parser = MarkdownIt("commonmark").enable("table").disable("code")
     return parser.use(dollarmath_plugin, double_inline=True).use(front_matter_plugin)
