@@ -215,7 +215,7 @@ def _help(option: Option) -> str:
 
 
 def shown_default(option: Option) -> str:
-    """The default in words; nothing where there is none."""
+    """Returns the default in words; '' where there is none."""
     default = option.default
     if option.default_text is not None:
         return option.default_text
