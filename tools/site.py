@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import posixpath
 import re
@@ -144,6 +145,9 @@ def mathml(found: re.Match[str], page: Page) -> str:
         elif element.tag == f"{MATHML}mi" and len(element.text or "") > 1:  # such as log
             element.tag = f"{MATHML}mo"
             element.attrib |= {"lspace": "0.17em", "rspace": "0.17em"}
+        for before, operator in itertools.pairwise(element):
+            if operator.text == "\N{MINUS SIGN}" and before.text in ("(", "[", ",", "="):
+                operator.set("form", "prefix")  # a sign
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 import rethinking
 from tests.conftest import ROOT, made_once
+from tools.site import EQUATION, mathml
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -152,6 +154,27 @@ def test_equations_are_mathml(site: Path):
         text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         assert "arithmatex" not in text, path.name
         assert not re.search(r"\\[a-zA-Z(\[]", text), f"{path.name} shows TeX"
+
+
+def test_limits_stand_below_and_signs_close_to_their_number():
+    tex = r"\sup_{h \in H} \sum_{i=1}^n \log h_i \in [-1, 1]"
+    made = mathml(EQUATION.fullmatch(rf'<div class="arithmatex">\[{tex}\]</div>'), None)
+    root = ElementTree.fromstring(made)
+    assert root.get("display") == "block"
+    parts = {element.tag.partition("}")[2]: element[0].text for element in root.iter() if len(element) > 1}
+    assert (parts["munder"], parts["munderover"], parts["msub"]) == ("sup", "\N{N-ARY SUMMATION}", "h")
+    spaced = [element.text for element in root.iter() if element.get("lspace")]
+    assert spaced == ["log"]
+    signs = [element.text for element in root.iter() if element.get("form") == "prefix"]
+    assert signs == ["\N{MINUS SIGN}"]
+
+
+def test_equations_are_drawn_with_the_sites_font(browser: Browser, site: Path):
+    page, _ = opened(browser, WIDE)
+    page.goto((site / "theory.html").as_uri())
+    page.evaluate("document.fonts.ready")
+    assert page.evaluate("[...document.fonts].map(font => [font.family, font.status])") == [["Equations", "loaded"]]
+    page.close()
 
 
 BROKEN = """# Broken
