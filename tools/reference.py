@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from griffe import Class, ExprCall, Extension, Object
+from griffe import Class, ExprCall, Extension, Function, Object, Parameter, ParameterKind, Parameters
 
 ROOT = Path(__file__).parents[1]
 NAME = re.compile(r"`?\*{0,2}[\w.]+`?(?:, `?\*{0,2}[\w.]+`?)*: ")  # begins a line that says what something is
@@ -35,7 +35,12 @@ class Docstrings(Extension):
             mod.docstring.value = as_markdown(mod.docstring.value)
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        """Lists the options of a configuration with their help texts, and leaves their defaults for the signature."""
+        if any(str(base) == "NamedTuple" for base in cls.bases):
+            cls.set_member("__init__", _constructor(cls))
+        self._list_options(cls)
+
+    def _list_options(self, cls: Class) -> None:
+        """Adds the options of a configuration with their help texts; the signature shows their defaults alone."""
         calls = {name: field.value for name, field in cls.attributes.items() if isinstance(field.value, ExprCall)}
         calls = {name: call for name, call in calls.items() if str(call.function) == "option"}
         if not calls or cls.docstring is None:
@@ -49,8 +54,16 @@ class Docstrings(Extension):
         cls.docstring.value = text + blank + source
 
 
+def _constructor(cls: Class) -> Function:
+    """The `__init__` of a named tuple, which Griffe does not make as it does for dataclasses."""
+    kind = ParameterKind.positional_or_keyword
+    fields = [field for field in cls.attributes.values() if field.annotation is not None]
+    taken = [Parameter(field.name, annotation=field.annotation, kind=kind, default=field.value) for field in fields]
+    return Function("__init__", parameters=Parameters(Parameter("self", kind=kind), *taken))
+
+
 def as_markdown(docstring: str) -> str:
-    """Lines such as `name: what it is` become a list of definitions, and indented ones a block of code."""
+    """Turns lines `name: what it is` below the first paragraph into definitions, and indented lines into code."""
     parts: list[str] = []
     code: list[str] = []
     for paragraph in [*docstring.split("\n\n"), ""]:
@@ -60,7 +73,7 @@ def as_markdown(docstring: str) -> str:
         if code:
             parts.append(_block(textwrap.dedent("\n\n".join(code)).rstrip()))
             code = []
-        parts.append(_definitions(paragraph) if NAME.match(paragraph) else _escaped(paragraph))
+        parts.append(_definitions(paragraph) if parts and NAME.match(paragraph) else _escaped(paragraph))
     return "\n\n".join(parts).rstrip()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 import rethinking
 from tests.conftest import ROOT, made_once
+from tools.reference import as_markdown
 from tools.site import EQUATION, mathml
 
 if TYPE_CHECKING:
@@ -144,6 +147,39 @@ def test_the_reference_has_every_public_name(pages: dict[Path, Links], site: Pat
     assert {f"rethinking.{name}" for name in rethinking.__all__ if name != "__version__"} <= anchors
     private = [name for page in pages.values() for name in page.anchors if re.match(r"rethinking\.(.*\.)?_[a-z]", name)]
     assert not private
+
+
+def test_the_reference_shows_signatures_and_options(site: Path):
+    text = re.sub(r"<[^>]+>", "", (site / "reference/experiments.html").read_text(encoding="utf-8"))
+    assert re.search(r"Row\(\s*labels: Labels,\s*config: Config,\s*paper: Mapping\[str, float \| str\] = \{\},", text)
+    text = re.sub(r"<[^>]+>", "", (site / "reference/index.html").read_text(encoding="utf-8"))
+    assert re.search(r'ExperimentConfig\(\s*\*,\s*model_name: str = (?:"|&quot;)small_inception', text)
+    for field in fields(rethinking.ExperimentConfig):
+        assert re.search(rf"{field.name}\s+{re.escape(html.escape(field.metadata['help'], quote=False)[:20])}", text)
+
+
+DOCSTRING = """name: not a name in the first paragraph, where a < b.
+
+names, `others`: what they are,
+    and more
+last: of `x < y`
+
+    code = 1
+
+    more = 2
+
+    $ no code
+
+Text."""
+
+
+def test_docstrings_become_markdown():
+    assert as_markdown(DOCSTRING) == (
+        "name: not a name in the first paragraph, where a &lt; b.\n\n"
+        "`names`, `others`\n:   what they are,\n    and more\n\n`last`\n:   of `x < y`\n\n"
+        "```text\ncode = 1\n\nmore = 2\n\n$ no code\n```\n\nText."
+    )
+    assert as_markdown("Example:\n\n    x = 1") == "Example:\n\n```python\nx = 1\n```"
 
 
 def test_equations_are_mathml(site: Path):
