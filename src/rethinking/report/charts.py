@@ -158,10 +158,10 @@ def _panel(
         for end in ((y, y + spread) if log_y else (y - spread, y + spread))
     ]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
-    y_axis = _padded(low if log_y else min(0.0, low), high, log_y) | {"log": log_y}
+    y_axis = _padded(low if log_y else min(0.0, low), high, log_y) | {"log": log_y, "percent": percent}
     x = {name: value for name, value in x.items() if name != "places"}
     title = title if unit in title else f"{title}, {unit}"
-    return {"title": title, "percent": percent, "unit": unit, "x": x, "y": y_axis, "curves": curves}
+    return {"title": title, "unit": unit, "x": x, "y": y_axis, "curves": curves}
 
 
 def _x_axis(label: str, curves: list[dict[str, Any]], log: bool = False) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 "use strict";
-// The page's behaviour: addresses of numbers, the panel of a number, copying, folding, contents and figures.
+// The behaviour of the page: addresses of numbers, the panel of a number, copying, folding and contents.
 (() => {
   const data = JSON.parse(document.getElementById("the-data").textContent);
   const panel = document.getElementById("the-panel");
@@ -93,7 +93,7 @@
     }
     if (beside.length) said.push(element("p", {}, beside.join(" · ")));
     const link = new URL(`#${encodeURIComponent(number.id)}`, location.href).href;
-    const copy = element("button", { type: "button", className: "copy", "data-text": link, "data-copy": "" }, "Copy link to this number");
+    const copy = element("button", { type: "button", className: "copy", "data-text": link }, "Copy link to this number");
     const runs = data.groups[number.dataset.runs].map((place) => data.runs[place]);
     return [
       element("p", { className: "value" }, number.textContent),
@@ -110,9 +110,10 @@
   }
 
   function described(run, several, first) {
+    const words = run.command.split(" ").flatMap((word) => [element("span", {}, word), " "]).slice(0, -1);
     const content = [
       element("p", { className: "soft" }, run.status),
-      element("div", { className: "command" }, element("code", {}, run.command), element("button", { type: "button", className: "copy", "data-copy": "" }, "Copy")),
+      element("div", { className: "command" }, element("code", {}, ...words), element("button", { type: "button", className: "copy" }, "Copy")),
       listed(run.facts),
       element("details", {}, element("summary", {}, "Configuration"), listed(run.configuration)),
     ];
@@ -219,191 +220,7 @@
   }
   addEventListener("scroll", whereabouts, { passive: true });
 
-  // Figures
-
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const colourOf = (name) => style(`--curve-${name.colour}`);
-  const dashes = { dashed: [7, 4], dotted: [2, 3] };
-
-  function key(name, look) {
-    const made = element("i", { className: `key ${look}` });
-    made.style.setProperty("--colour", name ? `var(--curve-${name.colour})` : "var(--soft)");
-    return made;
-  }
-
-  function draw(figure) {
-    const chart = data.charts[figure.dataset.chart];
-    const box = figure.querySelector(".plot");
-    box.classList.toggle("single", chart.panels.length === 1);
-    box.classList.toggle("pairs", [2, 4].includes(chart.panels.length));
-    for (const old of box.plots ?? []) old.destroy();
-    const panels = chart.panels.map((one) => element("div", { className: "panel" }, element("p", { className: "title" }, one.title), element("p", { className: "along" }, one.x.label)));
-    box.replaceChildren(...panels);
-    box.plots = chart.panels.map((one, place) => drawPanel(panels[place], one, chart));
-    const entries = chart.names.map((name) => element("li", {}, key(name, name.style), name.label));
-    if (chart.reference) entries.push(element("li", {}, key(null, "dashed"), chart.reference));
-    figure.querySelector(".legend").replaceChildren(...entries);
-  }
-
-  function drawPanel(box, one, chart) {
-    const width = box.clientWidth, height = chart.panels.length === 1 ? (narrow.matches ? 280 : 360) : 230;
-    const { tables, series, bands, curves } = seriesOf(one, chart);
-    const values = element("div", { className: "values", hidden: true });
-    const snap = snapping(one);
-    const plot = new uPlot({
-      width, height, series, bands,
-      padding: [8, 10, 0, 0],
-      scales: { x: scale(one.x), y: scale(one.y) },
-      axes: [axis(one.x, { size: 28 }), axis(one.y, { size: widthOf(one) })],
-      legend: { show: false },
-      cursor: {
-        y: false, points: { show: false }, drag: { x: false, y: false },
-        move: (u, left, top) => [left < 0 ? left : u.valToPos(snap(u.posToVal(left, "x")), "x"), top],
-      },
-      hooks: { setCursor: [(u) => tell(u, values, one, chart, snap)] },
-    }, curves.length ? uPlot.join(tables) : [[]], box);
-    plot.over.addEventListener("mouseleave", () => { values.hidden = true; });
-    box.append(values);
-    return plot;
-  }
-
-  const scale = ({ min, max, log }) => ({ time: false, range: [min, max], ...(log ? { distr: 3, log: 10 } : {}) });
-
-  const font = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif";
-  function axis(of, more) {
-    const lines = { stroke: style("--grid"), width: 1 };
-    return {
-      font, gap: 4, space: 44, stroke: style("--soft"), grid: lines, ticks: { ...lines, size: 4 },
-      splits: of.ticks || of.log ? () => of.ticks ?? powers(of.min, of.max) : undefined,
-      filter: of.ticks ? apart : of.log ? (u, places) => places : undefined,
-      values: (u, places) => places.map((place) => (place === null ? "" : written(place, of))),
-      ...more,
-    };
-  }
-
-  // The places of a logarithmic axis: powers of ten, or 1, 2 and 5 of each where these are few.
-  function powers(min, max) {
-    const first = Math.floor(Math.log10(min)), last = Math.ceil(Math.log10(max)), step = Math.ceil((last - first) / 6);
-    const factors = Math.log10(max / min) < 2.3 ? [1, 2, 5] : [1];
-    const places = [];
-    for (let power = first; power <= last; power += step) places.push(...factors.map((factor) => factor * 10 ** power));
-    return places.filter((place) => place >= min && place <= max);
-  }
-
-  // Of places with a label each, those that leave room for one another.
-  function apart(u, places) {
-    let last = -Infinity;
-    return places.map((place) => {
-      const left = u.valToPos(place, "x");
-      if (left - last < 46) return null;
-      last = left;
-      return place;
-    });
-  }
-
-  // A number in few digits, such as 0.25, 32,000 or 1.5×10⁻⁷.
-  function short(value) {
-    if (value === 0 || (Math.abs(value) < 1e6 && Math.abs(value) >= 1e-3)) return Number(value.toPrecision(4)).toLocaleString("en");
-    const [digits, power] = value.toExponential(2).split("e");
-    const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
-    return Number(digits) === 1 ? `10${raised}` : `${Number(digits)}×10${raised}`;
-  }
-
-  const written = (value, of) => (of.percent ? `${Number((100 * value).toPrecision(4))}%` : short(value));
-  const precise = (value, one) => (one.percent ? `${(100 * value).toFixed(2)}%` : `${short(value)}${one.unit ? ` ${one.unit}` : ""}`);
-
-  function widthOf(one) {
-    one.y.percent = one.percent;
-    return (u, labels) => 14 + 7 * Math.max(2, ...(labels ?? []).map((label) => label.length));
-  }
-
-  // The curves as uPlot takes them: each with its own places, its spread as a band, its hollow points on top.
-  function seriesOf(one, chart) {
-    const tables = [], series = [{}], bands = [], hollow = [];
-    one.curves.forEach((curve, place) => {
-      const name = chart.names[curve.name], stroke = colourOf(name);
-      const size = 9 - 4 * (place / one.curves.length);
-      const marked = chart.points || curve.y.filter((y) => y !== null).length === 1;
-      if (name.style === "area") {
-        tables.push([curve.x, curve.y]);
-        series.push({ stroke: "transparent", fill: `${stroke}1c`, fillTo: () => one.y.min, points: { show: false } });
-        return;
-      }
-      if (curve.spread) {
-        const beyond = (sign) => curve.y.map((y, index) => (y === null ? null : Math.max(y + sign * curve.spread[index], one.y.log ? one.y.min : -Infinity)));
-        tables.push([curve.x, beyond(1), beyond(-1)]);
-        bands.push({ series: [series.length, series.length + 1], fill: `${stroke}2e` });
-        series.push({ stroke: "transparent", points: { show: false } }, { stroke: "transparent", points: { show: false } });
-      }
-      tables.push([curve.x, curve.y]);
-      series.push({
-        stroke: curve.reference ? `${stroke}cc` : stroke, width: curve.reference ? 1.25 : 1.75,
-        dash: curve.reference ? dashes.dashed : dashes[name.style],
-        points: { show: marked && !curve.reference, size, fill: stroke, width: 1.5 },
-      });
-      if (marked && curve.hollow) hollow.push([curve, stroke, size]);
-    });
-    for (const [curve, stroke, size] of hollow) {
-      tables.push([curve.hollow.map((index) => curve.x[index]), curve.hollow.map((index) => curve.y[index])]);
-      series.push({ paths: () => null, stroke, points: { show: true, size, stroke, fill: style("--back"), width: 1.5 } });
-    }
-    return { tables, series, bands, curves: one.curves };
-  }
-
-  // The nearest place on the axis at which one of our curves has a value.
-  function snapping(one) {
-    const own = one.curves.some((curve) => !curve.reference) ? one.curves.filter((curve) => !curve.reference) : one.curves;
-    const places = [...new Set(own.flatMap((curve) => curve.x.filter((_, index) => curve.y[index] !== null)))];
-    const at = one.x.log ? Math.log : (place) => place;
-    return (x) => places.reduce((best, place) => (Math.abs(at(place) - at(x)) < Math.abs(at(best) - at(x)) ? place : best), places[0]);
-  }
-
-  // The values at the cursor, in a box on the side where the cursor is not.
-  function tell(u, values, one, chart, snap) {
-    if (u.cursor.left < 0) {
-      values.hidden = true;
-      return;
-    }
-    const x = snap(u.posToVal(u.cursor.left, "x")), near = Math.abs(u.posToVal(6, "x") - u.posToVal(0, "x"));
-    const rows = one.curves.filter((curve) => !curve.reference).flatMap((curve) => {
-      const index = curve.x.indexOf(x), name = chart.names[curve.name];
-      if (index < 0 || curve.y[index] === null) return [];
-      const spread = curve.spread?.[index] ? ` ± ${precise(curve.spread[index], one)}` : "";
-      const beside = one.curves.find((other) => other.reference && other.name === curve.name);
-      const there = beside ? nearest(beside.x, x, near) : -1;
-      const texts = [precise(curve.y[index], one) + spread, ...(chart.reference ? [there < 0 ? "" : precise(beside.y[there], one)] : [])];
-      return [element("tr", {}, element("th", { scope: "row" }, key(name, name.style), name.label), ...texts.map((text) => element("td", {}, text)))];
-    });
-    const heads = chart.reference ? ["", "ours", chart.reference.split(",")[0]].map((text) => element("th", { scope: "col" }, text)) : [];
-    const caption = element("caption", {}, `${one.x.label} ${short(x)}`);
-    values.hidden = rows.length === 0;
-    values.replaceChildren(element("table", {}, caption, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows.slice(0, 12))));
-    const right = u.cursor.left < u.over.clientWidth / 2, edge = u.over.offsetLeft + u.cursor.left;
-    values.style.top = `${u.over.getBoundingClientRect().top - u.root.parentElement.getBoundingClientRect().top + 6}px`;
-    const room = u.root.parentElement.clientWidth - values.offsetWidth;
-    values.style.left = `${Math.max(0, Math.min(room, right ? edge + 12 : edge - 12 - values.offsetWidth))}px`;
-  }
-
-  function nearest(places, x, near) {
-    let best = -1;
-    places.forEach((place, index) => {
-      if (Math.abs(place - x) <= near && (best < 0 || Math.abs(place - x) < Math.abs(places[best] - x))) best = index;
-    });
-    return best;
-  }
-
-  const figures = [...document.querySelectorAll("figure[data-chart]")];
-  const drawAll = () => figures.forEach(draw);
-  let drawn = 0;
-  function redraw() {
-    if (document.documentElement.clientWidth === drawn) return;
-    drawn = document.documentElement.clientWidth;
-    drawAll();
-  }
-  redraw();
-  addEventListener("resize", redraw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-
+  globalThis.drawFigures?.(data.charts, element); // before an address leads anywhere, since figures take their room
   whereabouts();
   follow(location.hash);
 })();

@@ -26,6 +26,7 @@ from rethinking.report.summary import totals, what_ran
 
 SITE = "https://rethinking-generalization.github.io/rethinking-generalization/"
 TITLE = "Rethinking generalization, reproduced"
+FIGURES = ("uplot/uPlot.min.css", "uplot/LICENSE", "uplot/uPlot.iife.min.js", "charts.js")  # what they are drawn with
 
 
 class Front(NamedTuple):
@@ -85,7 +86,7 @@ def as_html(
         data=behind.as_json(drawn),
         style=_part("page.css"),
         script=_part("page.js"),
-        uplot=[_part(f"uplot/{name}") for name in ("uPlot.min.css", "LICENSE", "uPlot.iife.min.js")] if drawn else [],
+        uplot=[_part(name) for name in FIGURES] if drawn else [],
     )
 
 
