@@ -55,8 +55,11 @@ def test_each_addition_is_one_file(followed: tuple[Path, str]):
     assert additions == {"net.py", "shapes.py", "dimmed.py", "width_sweep.py", "confidence.py", "logger.py"}
 
 
-def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(followed: tuple[Path, str], tmp_path: Path):
+def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(
+    followed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder, printed = followed
+    monkeypatch.setenv("RETHINKING_CACHE", str(folder / ".cache"))
     (run,) = [load_run(run) for run in (folder / "runs").glob("mlp_1x512-shapes-*")]
     assert run.final["exact_train_accuracy"] > 0.9
     assert run.final["test_accuracy"] > 0.55, "discs and squares are told apart better than by a guess"

@@ -225,6 +225,7 @@ def follow_block(block: Block, folder: Path, names: dict[str, Any], server: Comm
 def follow(document: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Runs all blocks of a document in `folder`; a block that needs what is not here is only parsed.
 
+    The cache of images is `.cache` there, so that a copy of the folder has what its runs were trained on.
     Returns the names that its Python left, and what each block printed. An error has the block's place as a note.
     """
     names: dict[str, Any] = {}
@@ -232,7 +233,7 @@ def follow(document: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     path, modules = [*sys.path], {*sys.modules}
     sys.path.insert(0, str(folder))
     try:
-        with served() as server:
+        with served() as server, mock.patch.dict(os.environ, RETHINKING_CACHE=str(folder / ".cache")):
             for block in blocks(document):
                 try:
                     printed.append(follow_block(block, folder, names, server))
