@@ -16,7 +16,7 @@ from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.draws import corrupt_labels
 from rethinking.models import build_model
-from rethinking.training import find
+from rethinking.training import find, preparation
 from rethinking.training.networks import untrained
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.preparation import plain_training_set, resolve
@@ -422,6 +422,15 @@ def test_a_warm_up_must_be_shorter_than_the_training(tmp_path: Path, warmup_epoc
         train(config(tmp_path, warmup_epochs=warmup_epochs))
     rates = [record["learning_rate"] for record in train(config(tmp_path, warmup_epochs=1)).metrics]
     assert rates == pytest.approx([0.01 / 2, 0.01 * 0.95])
+
+
+def test_a_finished_run_of_an_earlier_version_with_a_longer_warm_up_is_found(tmp_path: Path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(preparation, "_check_warm_up", lambda config: None)
+        finished = train(config(tmp_path, warmup_epochs=2))
+    assert train(config(tmp_path, warmup_epochs=2)).path == finished.path
+    with pytest.raises(InputError, match="warmup_epochs must be below"):
+        train(config(tmp_path, warmup_epochs=2), force=True)
 
 
 @pytest.mark.parametrize("options", [{"replaced_example": 0}, {"keep_test_losses": True}])

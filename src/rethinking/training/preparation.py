@@ -77,6 +77,8 @@ class PlannedRun:
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
+        if not folder.is_finished:
+            _check_warm_up(config)
         shared = (
             "model_name",
             "network_digest",
@@ -192,17 +194,21 @@ def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     return (config.images_in_memory, config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 
+def _check_warm_up(config: ExperimentConfig) -> None:
+    """Raises `InputError` for a warm-up that does not end. Finished runs of earlier versions may have one."""
+    if config.warmup_epochs >= config.num_epochs:
+        raise InputError(
+            f"warmup_epochs must be below num_epochs, {config.num_epochs}, not {config.warmup_epochs}: the rate would"
+            " never reach the schedule's"
+        )
+
+
 def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConfig:
     """Returns `config` with explicit values for everything that depends on the network, the data or the machine.
 
     Raises `InputError` where options, data and machine do not fit together.
     """
     config.check_operator()
-    if config.warmup_epochs >= config.num_epochs:
-        raise InputError(
-            f"warmup_epochs must be below num_epochs, {config.num_epochs}, not {config.warmup_epochs}: the rate would"
-            " never reach the schedule's"
-        )
     device = resolve_device(config.device)
     crop = crop_of(config, data.image_shape)
     if config.train_subset is not None and config.train_subset > len(data.train):
