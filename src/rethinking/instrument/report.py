@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 Outcome = RunResult | DivergedError
 
 NAME = "test"  # of the table, and of its files
-GAP = declare("gap", percent, "share", "training less test accuracy, after the last epoch")
-TO_FIT = declare(f"epochs to {FITS:.0%}", count, "epochs", "the first one with that exact training accuracy")
-SECONDS = declare("seconds", count, "s", "of training and evaluation")
+GAP = declare("gap", percent, "share", "training accuracy minus test accuracy, after the last epoch")
+TO_FIT = declare(f"epochs to {FITS:.0%}", count, "epochs", "the first epoch with that exact training accuracy")
+SECONDS = declare("seconds", count, "s", "time of training and evaluation")
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What a randomization test found.
+    """What a randomization test found: its runs, a table, sentences and a figure.
 
-    test: as it was asked for; config: the options that all runs share; data: the images
-    outcomes: the run of every condition and seed, or the error of one whose loss was not finite
-    rate: of a range test, where there was one, if only to compare a given rate with it
-    choices: what was chosen and why, a sentence each
+    test: the test as it was given
+    config: the options that all runs share
+    data: the images
+    outcomes: for each condition and seed the run, or the error if its loss was not finite
+    rate: the result of the range test, None if there was none
+    choices: sentences that say what was chosen and why
     """
 
     test: RandomizationTest
@@ -56,18 +58,19 @@ class Report:
     # The runs
 
     def __getitem__(self, condition: str | float | tuple[str | float, int]) -> RunResult:
-        """The run of a condition, 'true', 'random', 0.5, 'shuffled_pixels', ..., with the first seed or `, SEED`.
+        """Returns the run of a condition: 'true', 'random', 0.5, 'shuffled_pixels', ...
 
-        Raises `InputError` for a condition that is not among them, and `DivergedError` where its loss was not finite.
+        `report["random"]` is the run of the first seed, `report["random", 1]` the run of seed 1. Raises `InputError` for
+        a condition that the test lacks, and `DivergedError` if the loss of the run was not finite.
         """
         return self.run(*condition) if isinstance(condition, tuple) else self.run(condition)
 
     def __iter__(self) -> Iterator[str]:
-        """The keys of its conditions."""
+        """Iterates over the keys of the conditions."""
         return iter([condition.key for condition in self.test.conditions])
 
     def run(self, condition: str | float, seed: int | None = None) -> RunResult:
-        """The run of a condition and seed, the first where none is given; errors as of `report[condition]`."""
+        """Returns the run of a condition and seed, by default the first seed. Raises what `report[condition]` raises."""
         known = list(self)
         word = condition if isinstance(condition, str) else f"{condition:g}"
         meant = (word, f"{word}_pixels", {"0": TRUE, "1": RANDOM}.get(word))
@@ -86,14 +89,14 @@ class Report:
 
     @property
     def network(self) -> str:
-        """What the network is called."""
+        """The name of the network."""
         name = self.test.network.rpartition(":")[2]
         instance = re.fullmatch(r"<(.+ [0-9a-f]{8})>", name)  # of an `nn.Module`, its class and the start of its digest
         return instance[1] if instance else name
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """The verdict, a sentence each with its number and threshold; why labels were not fitted, and what to try."""
+        """The verdict in sentences with numbers and thresholds, why labels were not fitted, and what to try."""
         shown = [one for condition in self.test.conditions if (one := self._shown(condition)) is not None]
         images = self.config.train_subset or len(self.data.train)
         found = verdict(self.network, shown, images, len(self.data.class_names)) if shown else []
@@ -112,7 +115,7 @@ class Report:
         return Shown(condition, metrics, len(self.test.seeds) - len(metrics)) if metrics else None
 
     def _causes(self, condition: Condition) -> list[Finding]:
-        """Of the runs whose loss was not finite, and of the first one that did not fit."""
+        """Returns why runs of a condition diverged, and why the first other run did not fit its labels."""
         outcomes = [self.outcomes[condition.key, seed] for seed in self.test.seeds]
         errors = [outcome for outcome in outcomes if isinstance(outcome, DivergedError)]
         rate = self.config.learning_rate
@@ -125,7 +128,7 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict as it can be quoted, with the next command where there is one."""
+        """The verdict, a sentence for each finding, with the next command where there is one."""
         return [
             f"{finding.sentence} Next: {finding.command}" if finding.command else finding.sentence
             for finding in self.findings
@@ -133,7 +136,7 @@ class Report:
 
     @property
     def paragraph(self) -> str:
-        """The verdict and how it was come by, in Markdown, for the appendix of a paper."""
+        """A paragraph in Markdown for the appendix of a paper: set-up, verdict, versions and command."""
         runs = [run for run in self.outcomes.values() if isinstance(run, RunResult)]
         if not runs:
             return f"{' '.join(finding.sentence for finding in self.findings)} (`{self.test.command_anywhere}`.)\n"
@@ -155,7 +158,7 @@ class Report:
 
     @property
     def experiment(self) -> Experiment:
-        """What the tables and the page take: a row a condition."""
+        """The test as tables and the page take it, with a row for each condition."""
         return Experiment(
             title=f"Randomization test of {self.network} on {self.data.name}",
             about="",
@@ -167,13 +170,13 @@ class Report:
 
     @functools.cached_property
     def evidence(self) -> dict[str, Evidence]:
-        """What is kept of the runs, by their names."""
+        """The evidence of each run by its name."""
         runs = [archive.evidence(run) for run in self.outcomes.values() if isinstance(run, RunResult)]
         return {run.run: run for run in runs}
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """The numbers of the table: of every condition, over all seeds whose loss was finite."""
+        """The numbers of the table, over all seeds with a finite loss."""
         answers = []
         configs = self.test.configs(self.config)
         for condition in self.test.conditions:
@@ -188,11 +191,11 @@ class Report:
 
     @property
     def grid(self) -> tables.Grid:
-        """The table, a row a condition."""
+        """The table, with a row for each condition."""
         return tables.grid(self.experiment, self.cells)
 
     def frame(self) -> Any:
-        """A pandas `DataFrame`, a row for every condition and seed. Raises `InputError` where pandas is missing."""
+        """Returns a pandas `DataFrame` with a row for every condition and seed. Raises `InputError` without pandas."""
         rows = []
         for condition in self.test.conditions:
             for seed in self.test.seeds:
@@ -205,7 +208,7 @@ class Report:
         return notebook.frame(rows)
 
     def plot(self) -> Figure:
-        """Loss and accuracies an epoch, a colour a condition."""
+        """Draws loss and accuracies by epoch, in a colour for each condition."""
         from rethinking.drawing import draw_learning_curves
 
         runs = {condition.words: self._runs(condition) for condition in self.test.conditions}
@@ -214,17 +217,17 @@ class Report:
         )
 
     def _runs(self, condition: Condition) -> list[RunResult]:
-        """Of every seed whose loss was finite."""
+        """Returns the runs of a condition whose loss was finite."""
         outcomes = (self.outcomes[condition.key, seed] for seed in self.test.seeds)
         return [outcome for outcome in outcomes if isinstance(outcome, RunResult)]
 
     # What is left
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report into `folder`; returns the path of its page.
+        """Writes the report into `folder`, and returns the path of its page, report.html.
 
-        report.html; test.csv, .md, .png and .svg, the table and the curves; verdict.md, the paragraph; runs.csv and
-        epochs.csv, the evidence. Raises `RunError` where that cannot be.
+        test.csv and test.md hold the table, test.png and test.svg the curves, verdict.md the paragraph, and runs.csv and
+        epochs.csv the evidence. Raises `RunError` if a file cannot be read or written.
         """
         from rethinking.drawing import save_figure
 
@@ -243,7 +246,7 @@ class Report:
 
     @staticmethod
     def _remove_earlier(folder: Path) -> None:
-        """The numbers of another test in the same folder, which are not this one's."""
+        """Removes the files that another test left in the folder."""
         with files.writing(folder):
             for name in (*(f"{NAME}.{ending}" for ending in ("csv", "md", "png", "svg")), "verdict.md"):
                 (folder / name).unlink(missing_ok=True)
@@ -253,7 +256,7 @@ class Report:
         return f"<Report: {first}>"
 
     def _repr_html_(self) -> str:
-        """In a notebook: the table, the sentences and the curves."""
+        """Returns table, sentences and curves as a notebook shows them."""
         from rethinking.drawing import as_svg
 
         said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
@@ -264,7 +267,7 @@ class Report:
 
 
 def numbers(answers: list[Answer]) -> list[Number]:
-    """A row's numbers after its last epoch."""
+    """Returns the numbers of each run after its last epoch."""
     found = []
     for answer in answers:
         run = answer.evidence
@@ -286,7 +289,7 @@ FRAME = ("train_accuracy", "test_accuracy", "generalization_gap", "epochs_to_fit
 
 
 def _numbers_of(metrics: Any, seconds: float) -> tuple[float | None, ...]:
-    """Training and test accuracy, their difference, epochs to fit, epochs, seconds."""
+    """Returns training and test accuracy, their difference, epochs to fit, epochs and seconds."""
     last = metrics[-1]
     train = train_accuracy(last)
     test = last["test_accuracy"]
