@@ -60,8 +60,8 @@ class Report:
     def __getitem__(self, condition: str | float | tuple[str | float, int]) -> RunResult:
         """Returns the run of a condition: 'true', 'random', 0.5, 'shuffled_pixels', ...
 
-        `report["random"]` is the run of the first seed, `report["random", 1]` the run of seed 1. Raises `InputError` for
-        a condition that the test lacks, and `DivergedError` if the loss of the run was not finite.
+        `report["random"]` is the run of the first seed, `report["random", 1]` the run of seed 1. Raises `InputError`
+        for a condition that the test lacks, and `DivergedError` if the loss of the run was not finite.
         """
         return self.run(*condition) if isinstance(condition, tuple) else self.run(condition)
 
@@ -70,7 +70,7 @@ class Report:
         return iter([condition.key for condition in self.test.conditions])
 
     def run(self, condition: str | float, seed: int | None = None) -> RunResult:
-        """Returns the run of a condition and seed, by default the first seed. Raises what `report[condition]` raises."""
+        """Returns the run of a condition and seed, by default the first. Raises what `report[condition]` raises."""
         known = list(self)
         word = condition if isinstance(condition, str) else f"{condition:g}"
         meant = (word, f"{word}_pixels", {"0": TRUE, "1": RANDOM}.get(word))
@@ -226,8 +226,8 @@ class Report:
     def save(self, folder: str | Path) -> Path:
         """Writes the report into `folder`, and returns the path of its page, report.html.
 
-        test.csv and test.md hold the table, test.png and test.svg the curves, verdict.md the paragraph, and runs.csv and
-        epochs.csv the evidence. Raises `RunError` if a file cannot be read or written.
+        test.csv and test.md hold the table, test.png and test.svg the curves, verdict.md the paragraph, and runs.csv
+        and epochs.csv the evidence. Raises `RunError` if a file cannot be read or written.
         """
         from rethinking.drawing import save_figure
 
