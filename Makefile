@@ -32,8 +32,10 @@ bench-more: .venv/.installed
 	$(RUN) benchmarks/floor.py --out results/performance.csv
 	$(RUN) -m tools.documents
 
+# Writes the documents' tables and the pages of results/ from results/.
 docs: .venv/.installed
 	$(RUN) -m tools.documents
+	$(RUN) -m tools.pages
 
 # Builds the documentation site into build/site; open build/site/index.html.
 site: .venv/.installed
@@ -44,7 +46,7 @@ examples: .venv/.installed
 	$(RUN) -m tools.examples
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache
+	rm -rf .venv .mypy_cache .ruff_cache build
 
 .venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
