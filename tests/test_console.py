@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rethinking.config import ExperimentConfig
-from rethinking.progress import Progress, Shortened, StepsInWords
+from rethinking.progress import Progress, Shortened, StepsInWords, Watched
 
 
 @pytest.mark.parametrize("height", [6, 12, 20])
@@ -78,6 +78,18 @@ def test_without_a_terminal_the_lines_of_several_runs_name_their_runs(tmp_path: 
     lines = console.file.getvalue().splitlines()
     assert lines[-2].startswith("run1  epoch 1/3  ")
     assert lines[-1].startswith("epoch 2/3  ")
+
+
+def test_the_time_left_is_within_the_seconds_that_training_has(monkeypatch: pytest.MonkeyPatch):
+    """A tenth of the epochs took a second. Nine seconds are expected for the rest, and two are left of three."""
+    clock = iter([0.0, 1.0, 1.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    watched = Watched(Progress(Console(file=io.StringIO())))
+    watched.started(Path("runs/a"), ExperimentConfig(num_epochs=10), [], 100)
+    watched.step(100)
+    assert watched.left_and_measured() == ["9s left"]
+    watched.seconds = 3.0
+    assert watched.left_and_measured() == ["at most 2s left"]
 
 
 def test_a_step_of_a_kernel_machine_says_how_long_is_left(monkeypatch: pytest.MonkeyPatch):

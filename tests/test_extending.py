@@ -260,3 +260,14 @@ def test_a_network_of_ones_own_stays_in_a_table_that_others_are_added_to(followe
     assert "left out: net.py:net, which no chosen table or figure trains" in told
     random_signs = [sys.executable, str(ROOT / "reproduce.py"), "rademacher", "--scale", "demo", "--dry_run"]
     assert "net.py:net, random_signs" in command(tmp_path, *random_signs, "--models", "net.py:net")
+
+
+def test_a_reproduction_speaks_of_a_crop_only_where_a_network_gets_one(followed: tuple[Path, str]):
+    folder, _ = followed
+    words = ("--scale", "demo", "--dry_run", "--resize", "32")
+    own, papers = (
+        forked.run(ROOT / "reproduce.py", name, *words, cwd=folder).stdout for name in ("width_sweep.py", "table4")
+    )
+    assert "To train" in own or "width" in own
+    assert "cropped" not in own, "a network of your own takes images whole"
+    assert "images of 32x32 pixels are cropped to 28x28: their centre" in papers

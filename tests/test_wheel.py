@@ -88,7 +88,7 @@ def test_the_installed_package_trains_tests_and_reports(installed: Path, tmp_pat
     assert run(command, "--version", cwd=tmp_path).strip() == f"rethinking {PROJECT['version']}"
     net = "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
     (tmp_path / "net.py").write_text(net, encoding="utf-8")
-    tested = ("net.py:net", "--dataset", "digits", "--epochs", "1", "--lr", "0.01", "--out", "tested")
+    tested = ("net:net", "--dataset", "digits", "--epochs", "1", "--lr", "0.01", "--out", "tested")
     assert "random labels" in run(command, "test", *tested, cwd=tmp_path)
     assert "<title>" in (tmp_path / "tested" / "report.html").read_text(encoding="utf-8")
     listed = run(command, "reproduce", "all", "--scale", "demo", "--models", "mlp_1x512", "--dry_run", cwd=tmp_path)

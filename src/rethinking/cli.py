@@ -71,6 +71,7 @@ DEMO = ("mlp_3x512", "--dataset", "digits")  # arguments of `rethinking test`; u
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs `rethinking COMMAND ...` and exits. `arguments` default to those of the process."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.append(str(Path.cwd()))  # modules here are found as `python -m` finds them, after all that is installed
     commands = {
         "test": randomization_test,
         "train": train,

@@ -5,6 +5,7 @@ The observers of runs call this module. It does not know what a run is.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -119,6 +120,7 @@ class Watched:
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
+        self.seconds = math.inf  # that training has at most, where somebody sets them
 
     def started(self, path: Path, config: ExperimentConfig, metrics: list[dict[str, Any]], images: int) -> None:
         """Takes the run's folder, configuration, earlier records and images per epoch, and starts the clock."""
@@ -175,8 +177,9 @@ class Watched:
         """Returns words for the time left and the numbers of the last epoch, as far as they are known."""
         done, left = self._epochs_done, self.epochs_left()
         elapsed = time.perf_counter() - self._began
-        most = "at most " if self.config.stop_when_fit else ""  # the last epoch is not known yet
-        parts = [f"{most}{duration(elapsed / done * left)} left"] if done > 0 and left > 0 else []
+        most = "at most " if self.config.stop_when_fit or self.seconds < math.inf else ""  # the end is not known yet
+        expected = min(elapsed / done * left, max(0.0, self.seconds - elapsed)) if done > 0 else 0.0
+        parts = [f"{most}{duration(expected)} left"] if done > 0 and left > 0 else []
         return parts if self._last is None else parts + _measured(self._last)
 
 

@@ -143,9 +143,10 @@ class ReproductionConsole:
     def _describe_data(self) -> None:
         with contextlib.closing(StepsInWords(self._console)) as steps:
             found = self._reproduction.all_data(steps.of("data"))
-        networks = any(EXPERIMENTS[name].models for name in self._reproduction.rows)
+        trained = [config for config in self._reproduction.configs() if isinstance(config, ExperimentConfig)]
         for data in found:
-            say(self._console, [*data.described(), *(cut(ExperimentConfig(), data) if networks else [])])
+            crops = dict.fromkeys(line for config in trained for line in cut(config, data))
+            say(self._console, [*data.described(), *crops])
 
     def _table_at_work(self) -> RenderableType:
         """Returns the first table or figure with missing runs, apart from failed ones."""

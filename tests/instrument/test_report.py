@@ -16,7 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from rethinking import InputError, cli
+from rethinking import InputError, RunError, cli
 from rethinking.errors import DivergedError
 from rethinking.experiments import archive
 from rethinking.instrument.battery import asked_for
@@ -189,6 +189,23 @@ def test_it_keeps_the_evidence_of_its_runs_and_more_can_be_added(report: Report,
     assert len(archive.read(folder)) == 9
 
 
+def test_a_report_does_not_take_the_place_of_one_with_more_epochs_of_the_same_runs(report: Report, tmp_path: Path):
+    """As after `rm -rf runs` and the same command with a smaller budget: the page would show both."""
+    report.save(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    cut = {
+        key: dataclasses.replace(run, metrics=run.metrics[:-1], finished=False) if len(run.metrics) > 1 else run
+        for key, run in report.outcomes.items()
+    }
+    shorter = dataclasses.replace(report, outcomes=cut)
+    with pytest.raises(RunError, match=r"has a report of .* after \d+ epochs, and this one is after \d+; .*--out"):
+        shorter.save(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+    other = tmp_path / "other"
+    shorter.save(other)
+    assert names_in(other) == FILES
+
+
 def test_the_table_file_is_the_reports_table(report: Report, tmp_path: Path):
     folder = report.save(tmp_path).parent
     cells, dataset, scale = tables.read_csv(folder / "test.csv")
@@ -206,7 +223,12 @@ def test_the_verdict_file_is_a_paragraph_with_all_that_reproduces_it(report: Rep
     assert text.count("\n") == 1
     for finding in report.findings:
         assert finding.sentence in text
-    for said in ("wide, with 8,836 trainable parameters", "48 training images", "4 classes", *report.choices):
+    for said in (
+        "wide, with 8,836 trainable parameters",
+        "48 training and 40 test images",
+        "4 classes",
+        *report.choices,
+    ):
         assert said in text
     assert report.data.fingerprint[:12] in text
     assert str(report["true"].path.parent) not in text, "no folder of this machine"

@@ -17,6 +17,7 @@ from rethinking.data.draws import CHUNK, RandomizedSplit
 from rethinking.data.operators import Operator
 from rethinking.errors import InputError, RunError, in_one_line
 from rethinking.seeding import Streams, generator, global_streams
+from rethinking.source import place_of
 
 
 def replace_example(
@@ -104,7 +105,7 @@ def _failing_in_one_line(operator: Operator, seed: int) -> Iterator[None]:
     except Exception as error:  # a user's operator may raise any type
         if not operators.is_own(operator):
             raise
-        raise InputError(f"{type(operator).__name__} fails: {in_one_line(error)}") from error
+        raise InputError(f"{type(operator).__name__} fails: {in_one_line(error)}{place_of(error)}") from error
 
 
 def _check_labels(operator: Operator, labels: Tensor, count: int, classes: int) -> None:

@@ -191,7 +191,7 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
         before = dict(kept)
         for run in runs:
             there = kept.get(run.run)
-            if there is None or there.question != run.question or _progress(run) >= _progress(there):
+            if there is None or there.question != run.question or progress(run) >= progress(there):
                 kept[run.run] = run
         kept = dict(sorted(kept.items()))
         if kept != before:
@@ -202,7 +202,8 @@ def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
         return kept
 
 
-def _progress(run: Evidence) -> tuple[bool, int]:
+def progress(run: Evidence) -> tuple[bool, int]:
+    """Returns whether a run is finished, and its epochs: what orders two states of one run."""
     return run.finished, len(run.metrics)
 
 

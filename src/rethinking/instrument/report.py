@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rethinking import files, notebook
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.errors import DivergedError, InputError, nearest
+from rethinking.errors import DivergedError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Answer, Cell, Evidence, Experiment, Number, Row, cells
 from rethinking.experiments.quantities import EPOCHS, TEST_ACCURACY, TRAIN_ACCURACY, count, declare, percent
@@ -142,9 +142,10 @@ class Report:
             return f"{' '.join(finding.sentence for finding in self.findings)} (`{self.test.command_anywhere}`.)\n"
         facts = runs[0].result
         versions = facts["provenance"]["versions"]
+        tested = f" and {facts['data']['test_images']:,} test" if facts["data"]["test_images"] else ""
         how = (
             f"Randomization test (Zhang et al. 2017) of {self.network}, with {facts['parameters']:,} trainable"
-            f" parameters, on {facts['train_images']:,} training images of {self.data.name}, with"
+            f" parameters, on {facts['train_images']:,} training{tested} images of {self.data.name}, with"
             f" {len(self.data.class_names):,} classes. {' '.join(self.choices)}"
         )
         made = (
@@ -227,11 +228,13 @@ class Report:
         """Writes the report into `folder`, and returns the path of its page, report.html.
 
         test.csv and test.md hold the table, test.png and test.svg the curves, verdict.md the paragraph, and runs.csv
-        and epochs.csv the evidence. Raises `RunError` if a file cannot be read or written.
+        and epochs.csv the evidence. Raises `RunError` if a file cannot be read or written, and where `folder` has a
+        report of the same runs with more epochs.
         """
         from rethinking.drawing import save_figure
 
         folder = Path(folder)
+        self._check_not_behind(folder)
         archive.add(folder, self.evidence.values())
         with archive.locked(folder) as kept:
             if self.cells:
@@ -243,6 +246,16 @@ class Report:
             findings = tuple((finding.sentence, finding.command) for finding in self.findings)
             front = page.Front(self.experiment.title, findings, " ".join(self.choices))
             return page.write(folder, kept, {NAME: self.experiment}, front)
+
+    def _check_not_behind(self, folder: Path) -> None:
+        """Raises `RunError` where `folder` has the same runs with more epochs, as after their folders were removed."""
+        kept = archive.read(folder)
+        for name, run in self.evidence.items():
+            if name in kept and archive.progress(kept[name]) > archive.progress(run):
+                raise RunError(
+                    f"{folder} has a report of {name} after {len(kept[name].metrics)} epochs, and this one is after"
+                    f" {len(run.metrics)}; write this report into another folder (--out), or move that one away"
+                )
 
     @staticmethod
     def _remove_earlier(folder: Path) -> None:

@@ -21,8 +21,9 @@ from rethinking.instrument.report import Report
 from rethinking.instrument.verdict import FITS, epochs_in_words, train_accuracy
 from rethinking.models import catalogue
 from rethinking.notebook import shown
-from rethinking.progress import duration
+from rethinking.progress import Watched, duration
 from rethinking.steps import Steps, unwatched
+from rethinking.training.loggers import Observer
 from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult
 from rethinking.training.timing import seconds_per_epoch
@@ -239,7 +240,8 @@ def carry_out(prepared: Prepared, observe: Observe = tuple, begin: Steps = unwat
     Raises `RunError` where a run fails, except for a loss that is not finite: the report says so.
     """
     configs = prepared.test.configs(prepared.config)
-    outcomes = train_within(list(dict.fromkeys(configs.values())), prepared.test.seconds, observe)
+    wanted = list(dict.fromkeys(configs.values()))
+    outcomes = train_within(wanted, prepared.test.seconds, lambda: _knowing(observe(), prepared.test.seconds))
     found: dict[tuple[str, int], RunResult | DivergedError] = {}
     for key, config in configs.items():
         outcome = outcomes[config]
@@ -248,6 +250,14 @@ def carry_out(prepared: Prepared, observe: Observe = tuple, begin: Steps = unwat
         found[key] = outcome
     rate = prepared.rate or rate_to_compare(prepared, list(found.values()), begin)
     return Report(prepared.test, prepared.config, prepared.data, found, rate, prepared.choices)
+
+
+def _knowing(observers: Sequence[Observer], seconds: float) -> Sequence[Observer]:
+    """Returns observers of a run, of which those that show the time left know that training has at most `seconds`."""
+    for observer in observers:
+        if isinstance(observer, Watched):
+            observer.seconds = seconds
+    return observers
 
 
 def rate_to_compare(
