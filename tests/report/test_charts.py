@@ -64,7 +64,8 @@ def test_axes_hold_every_point_and_a_margin(folder, name):
     json.dumps(chart, allow_nan=False)
     for panel in chart["panels"]:
         ours = [curve for curve in panel["curves"] if not curve.get("reference")]
-        x = [place for curve in ours for place in curve["x"]]
+        filled = [zip(curve["x"], curve["y"], strict=True) for curve in ours]
+        x = [place for curve in filled for place, value in curve if value is not None]
         y = [value for curve in ours for value in curve["y"] if value is not None]
         assert panel["x"]["min"] < min(x) or not chart.get("points")
         assert max(x) < panel["x"]["max"] or not chart.get("points")

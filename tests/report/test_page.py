@@ -38,6 +38,8 @@ WINDOWS = {
     for width in (1440, 390)
     for scheme in ("light", "dark")
 }
+HANGING = 1_200_000  # ms
+expect.set_options(timeout=HANGING)
 Opened = Callable[..., Page]
 
 
@@ -52,6 +54,7 @@ def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]
 
     def open_page(path: Path, fragment: str = "", script: str = "", **options: Any) -> Page:
         contexts.append(browser.new_context(**{**WINDOWS[request.param], **options}))
+        contexts[-1].set_default_timeout(HANGING)
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -218,7 +221,7 @@ def test_the_contents_name_every_section_apart_and_stay_at_hand(page: Page):
     link = links.filter(has_text="Table 4")
     assert is_in_sight(page, link)
     link.click()
-    page.wait_for_function("document.querySelector('#table4').getBoundingClientRect().top < innerHeight / 3")
+    page.wait_for_function("() => document.querySelector('#table4').getBoundingClientRect().top < innerHeight / 3")
     expect(page.locator("nav [aria-current]")).to_have_text("Table 4")
     assert links.first.is_visible() == (page.viewport_size["width"] > 500), "the menu closes behind the reader"
 
@@ -468,10 +471,15 @@ def test_hover_and_tap_give_the_values_with_their_names_and_units(opened: Opened
 def test_figures_follow_the_colour_scheme_when_it_changes(opened: Opened, beside_the_paper: Path):
     page = opened(beside_the_paper)
     stroke = f"(() => {{ const u = ({PLOTS})[0]; return [u.series[1].stroke(u, 1), u.axes[0].stroke(u, 0)] }})()"
+    wanted = (
+        "['--curve-0', '--soft'].map(name => getComputedStyle(document.documentElement).getPropertyValue(name).trim())"
+    )
     found = []
     for scheme in ("light", "dark", "light"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function("scheme => matchMedia(`(prefers-color-scheme: ${scheme})`).matches", arg=scheme)
+        page.wait_for_function(
+            f"() => matchMedia('(prefers-color-scheme: {scheme})').matches && `${{{stroke}}}` === `${{{wanted}}}`"
+        )
         found.append(page.evaluate(stroke))
     assert found[0] == found[2]
     assert all(light != dark for light, dark in zip(*found[:2], strict=True))
