@@ -70,11 +70,6 @@ class Table:
         return sum(line.folded for line in self.lines)
 
     @property
-    def spread(self) -> int:
-        """The letters of the longest spread."""
-        return max((heading.spread for heading in self.headings), default=0)
-
-    @property
     def has_two_headings(self) -> bool:
         """Whether a quantity has more than one column, so that the table has two rows of headings."""
         return any(heading.beside for heading in self.headings)
