@@ -424,6 +424,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "sizes": (lambda: [(FEW[0], 0), (FEW[1][:5], 1)], "one size and mode: image 1 of the split 'train' is 8x5 RGB"),
     "modes": (lambda: [(FEW[0], 0), (FEW[1][..., 0], 1)], "--colour rgb or grey makes them alike"),
     "two channels": (lambda: (PIXELS[..., :2], LABELS), "with neither 1 nor 3 channels"),
+    "transparency first": (
+        lambda: (np.zeros((20, 4, 8, 8), np.uint8), [0, 1] * 10),
+        r"8\), with neither.* or \(n, 1 or 3, height",
+    ),
     "two channels, an item": (lambda: [(image[..., :2], 0) for image in FEW], "with neither 1 nor 3 channels"),
     "two axes of channels": (lambda: (np.zeros((4, 3, 9, 3), np.uint8), LABELS[:4]), "two numbers could be"),
     "flat images": (lambda: (FEW.reshape(4, -1), LABELS[:4]), r"is \(4, 240\); images must be"),

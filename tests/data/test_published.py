@@ -529,6 +529,14 @@ def test_channels_may_come_first(tmp_path: Path):
         assert_holds(load_npz(tmp_path, **arrays_of(KERAS, images)).train, images[:10], FEW[:10])
 
 
+def test_transparency_comes_last(tmp_path: Path):
+    images = pixels(14, 4, 8, 6)
+    np.savez(tmp_path / "given.npz", **arrays_of(KERAS, images))
+    assert_refused(tmp_path / "given.npz", "4, 8, 6)", "(n, height, width, 1, 3 or 4) or (n, 1 or 3, height, width)")
+    np.savez(tmp_path / "given.npz", **arrays_of(KERAS, images.transpose(0, 2, 3, 1)))
+    assert sources.load(str(tmp_path / "given.npz"), options=ReadOptions(colour="rgb")).image_shape == (3, 8, 6)
+
+
 def test_grey_images_have_one_channel_or_none(tmp_path: Path):
     for images in (pixels(14, 8, 6), pixels(14, 8, 6, 1)):
         data = load_npz(tmp_path, **arrays_of(KERAS, images))

@@ -23,6 +23,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "testset"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
 }
+LAYOUTS = "(n, height, width), (n, height, width, 1, 3 or 4) or (n, 1 or 3, height, width)"
 
 
 def split_of(word: str) -> str | None:

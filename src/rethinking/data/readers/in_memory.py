@@ -18,7 +18,16 @@ import numpy as np
 
 from rethinking.data.decoding import OtherShape, decode, not_alike
 from rethinking.data.readers import tables
-from rethinking.data.readers.contents import ArrayImages, Contents, Labels, ReadOptions, Split, Stored, split_of
+from rethinking.data.readers.contents import (
+    LAYOUTS,
+    ArrayImages,
+    Contents,
+    Labels,
+    ReadOptions,
+    Split,
+    Stored,
+    split_of,
+)
 from rethinking.errors import InputError, in_one_line
 from rethinking.steps import Steps
 
@@ -26,7 +35,6 @@ READ_TWICE = 16  # items that are read twice, to find random transforms
 IMAGE_KEYS = ("image", "img", "pixel_values")  # keys of items that are mappings
 LABEL_KEYS = ("label", "labels", "fine_label")
 CHANNELS = (1, 3, 4)
-LAYOUTS = "(n, height, width), (n, height, width, channels) or (n, channels, height, width)"
 FORMS = "a pair (images, labels), a torch Dataset, a datasets.Dataset, or a mapping of these by train and test"
 
 Signature = tuple[Any, ...]  # equal for equal items

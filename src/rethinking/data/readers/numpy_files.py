@@ -14,7 +14,16 @@ from typing import IO
 
 import numpy as np
 
-from rethinking.data.readers.contents import ArrayImages, Contents, Found, ReadOptions, Split, numbered, split_of
+from rethinking.data.readers.contents import (
+    LAYOUTS,
+    ArrayImages,
+    Contents,
+    Found,
+    ReadOptions,
+    Split,
+    numbered,
+    split_of,
+)
 from rethinking.errors import InputError
 
 IMAGES = ("images", "image", "imgs", "img", "data", "x")
@@ -148,10 +157,7 @@ def _pixels(array: np.ndarray, name: str, where: str) -> np.ndarray:
         array = array.transpose(0, 2, 3, 1)
     if array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3, 4)):
         return array
-    raise InputError(
-        f"{where}: {name} is {array.shape}; images must be (n, height, width), (n, height, width, channels) or"
-        " (n, channels, height, width)"
-    )
+    raise InputError(f"{where}: {name} is {array.shape}; images must be {LAYOUTS}")
 
 
 def _labels(array: np.ndarray, name: str, where: str) -> np.ndarray:
