@@ -1,7 +1,7 @@
 """Compares the waiting times before training starts, and the whole demo, with another commit.
 
     git worktree add ../old 9d224da
-    python benchmarks/starts.py ../old --data_root ../shared/data [--out results/performance.csv]
+    python benchmarks/starts.py ../old --data_root FOLDER [--out results/performance.csv]
 
 The times are seconds from the command, as medians over the rounds, of: `import rethinking`; `--help`; the first epoch
 of an MLP on the built-in digits, with a filled and with an empty cache; the first epoch on CIFAR-10 with a filled
