@@ -135,7 +135,7 @@ class Reproduction:
     bandwidth: str = option(
         "search",
         "table3, minimum_norm: bandwidth of the Gaussian kernel: search chooses it on held-out images, median takes the"
-        " median distance",
+        " median distance, and a number B is taken as it is",
         metavar="search|median|B",
     )
     memory_limit: float | None = option(
