@@ -1,8 +1,8 @@
 """Corollary 1 (Section 4): depth k, width O(n / k) and O(n + d) weights also fit n points.
 
 Expect every label right at every depth. The width falls like 1 / (depth - 2). The number of weights stays below
-d + 5 n plus a few for each layer; two layers need no clipping and have d + 2 n. With more layers, the worst output is
-closer to its label. The reason is that a point passes through the ramps of its own interval alone.
+d + 5 n plus a few for each layer; two layers need no clipping and have d + 2 n. With many layers, the worst output is
+closer to its label than with two. The reason is that a point passes through the ramps of its own interval alone.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row

@@ -1,8 +1,8 @@
 """Section 5, minimum norm: test error against norm, for solutions that fit every training label.
 
-Expect the solution of K a = y at the lower left. Solutions that generalize badly lie to its right. But the norm orders
-the solutions of one problem, not of different problems. More images give a larger norm and a smaller error. On all
-images, Gabor features have about the norm of pixels and a far smaller error.
+Expect the solution of K a = y at the lower left. Solutions that generalize badly lie to its right. But the norm does
+not order the errors. More images give a larger norm and a smaller error. On all images, Gabor features have about the
+norm of pixels and a far smaller error.
 """
 
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row

@@ -2,10 +2,11 @@
 
 Expect similar changes with true and random labels where both are fitted and both gaps are large. On a few thousand
 images of CIFAR-10, the mean change in nats is two to three times as large with random labels, whose losses are larger.
-The change in the probability of the right class, which is bounded, is about equal. Before a network fits random labels,
-as small AlexNet in its first epochs, the change is smaller with them. On the digits, which are nearly solved, it is far
-smaller with true labels. The paper's point is that uniform stability is a worst case over all training sets, and so
-over all labels: one number for both. These measurements of particular sets are lower bounds on it.
+The change in the probability of the right class, which is bounded, is about equal. In small AlexNet
+the change is smaller with random labels until they are half fitted. In the MLPs it is not, except in the first epochs
+of the deeper one. On the digits, which are nearly solved, it is far smaller with true labels. The paper's point is that
+uniform stability is a worst case over all training sets, and so over all labels: one number for both. These
+measurements of particular sets are lower bounds on it.
 
 A network trains on all examples. It trains again with one example replaced by a test image, with the same seed and
 order, for each of several examples. Mean and standard deviation are taken over the replacements. Fresh points are test
