@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import inspect
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -21,6 +23,8 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 
 import rethinking
+from rethinking.experiments.reproduction import Reproduction
+from rethinking.instrument.battery import RandomizationTest
 from tests.conftest import ROOT, made_once
 from tools.reference import as_markdown
 from tools.site import EQUATION, mathml
@@ -149,13 +153,60 @@ def test_the_reference_has_every_public_name(pages: dict[Path, Links], site: Pat
     assert not private
 
 
+def named_in_pages() -> set[str]:
+    """Modules, classes and functions of the package that pages and notebooks name in full or import."""
+    folders = (ROOT / "docs", ROOT / "examples")
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *files_of(folders))]
+    names = {name for text in texts for name in re.findall(r"`(rethinking(?:\.\w+)+)`", text)}
+    for text in texts:
+        for module, imported in re.findall(r"from (rethinking[\w.]*) import ([\w, ]+)", text):
+            names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
+    return {name for name in names if is_documented(name)}
+
+
+def files_of(folders: tuple[Path, ...]) -> Iterator[Path]:
+    for folder in folders:
+        yield from (path for path in folder.rglob("*") if path.suffix in (".md", ".ipynb"))
+
+
+def is_documented(name: str) -> bool:
+    """Whether it is a module, a class or a function. Packages and groups of entry points have no entry."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return (
+        inspect.isclass(found)
+        or inspect.isfunction(found)
+        or (inspect.ismodule(found) and not hasattr(found, "__path__"))
+    )
+
+
+def test_the_reference_has_what_pages_name(pages: dict[Path, Links], site: Path):
+    anchors = set().union(*(pages[path].anchors for path in (site / "reference").glob("*.html")))
+    named = named_in_pages()
+    assert {"rethinking.theory.measured.MeasureConfig", "rethinking.models.signature"} <= named
+    assert named <= anchors
+
+
 def test_the_reference_shows_signatures_and_options(site: Path):
     text = re.sub(r"<[^>]+>", "", (site / "reference/experiments.html").read_text(encoding="utf-8"))
     assert re.search(r"Row\(\s*labels: Labels,\s*config: Config,\s*paper: Mapping\[str, float \| str\] = \{\},", text)
     text = re.sub(r"<[^>]+>", "", (site / "reference/index.html").read_text(encoding="utf-8"))
     assert re.search(r'ExperimentConfig\(\s*\*,\s*model_name: str = (?:"|&quot;)small_inception', text)
-    for field in fields(rethinking.ExperimentConfig):
-        assert re.search(rf"{field.name}\s+{re.escape(html.escape(field.metadata['help'], quote=False)[:20])}", text)
+    kinds = {"index": rethinking.ExperimentConfig, "instrument": RandomizationTest, "experiments": Reproduction}
+    for page, kind in kinds.items():
+        text = re.sub(r"<[^>]+>", "", (site / f"reference/{page}.html").read_text(encoding="utf-8"))
+        for field in fields(kind):
+            assert re.search(
+                rf"{field.name}\s+{re.escape(html.escape(field.metadata['help'], quote=False)[:20])}", text
+            )
+
+
+def test_what_a_module_is_for_is_no_definition(site: Path):
+    for path in (site / "reference").glob("*.html"):
+        for contents in re.findall(r'<div class="doc doc-contents first">\s*(<\w+)', path.read_text(encoding="utf-8")):
+            assert contents == "<p", path.name
 
 
 DOCSTRING = """name: not a name in the first paragraph, where a < b.
@@ -179,6 +230,7 @@ def test_docstrings_become_markdown():
         "`names`, `others`\n:   what they are,\n    and more\n\n`last`\n:   of `x < y`\n\n"
         "```text\ncode = 1\n\nmore = 2\n\n$ no code\n```\n\nText."
     )
+    assert as_markdown("`load`: loads.\n\nText.") == "`load`: loads.\n\nText."
     assert as_markdown("Example:\n\n    x = 1") == "Example:\n\n```python\nx = 1\n```"
 
 
