@@ -27,6 +27,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 BRANCH = "main"
 DATAFRAME = re.compile(r'<style scoped>.*?</style>| border="1" class="dataframe"', re.DOTALL)  # what pandas adds
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 LIMITS = {f"{MATHML}msub": f"{MATHML}munder", f"{MATHML}msubsup": f"{MATHML}munderover"}
@@ -111,7 +112,7 @@ def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, b
                 parts.append(f"![The figure that this cell draws]({picture})")
             elif output["output_type"] == "execute_result" and "text/html" in data:
                 table = DATAFRAME.sub("", data["text/html"])
-                parts.append(f'<div class="output" tabindex="0">{table}</div>')
+                parts.append(f'<div class="output">{table}</div>')
             else:
                 text = data["text/plain"] if data else "".join(output["text"])
                 parts.append(f"``` {{ .text .no-copy .output }}\n{text.rstrip()}\n```")
@@ -127,6 +128,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Draws equations, and lets the keyboard scroll a wide table."""
+    content = TABLE.sub(r'<div class="wide" tabindex="0">\g<0></div>', content)
     return EQUATION.sub(lambda found: mathml(found, page), content)
 
 
@@ -151,7 +154,12 @@ def mathml(found: re.Match[str], page: Page) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+def on_post_page(output: str, page: Page | None, config: MkDocsConfig) -> str:
     """Leaves out the script that asks GitHub for stars, and names the search for screen readers."""
     output = output.replace(' data-md-component="source"', "")
     return output.replace(' role="dialog"', ' role="dialog" aria-label="Search"')
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """The page for addresses that do not exist is no page to MkDocs."""
+    return on_post_page(output_content, None, config) if template_name == "404.html" else output_content
