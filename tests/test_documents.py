@@ -1,5 +1,6 @@
 """What the documents say is what the code does and the results hold."""
 
+import csv
 import itertools
 import re
 import tomllib
@@ -289,6 +290,37 @@ def test_figure_1as_curves_in_short_are_the_papers():
     }
     rows = [re.findall(r"[\w.]+", line) for line in reproduced.loss_reached(ROOT / "results").splitlines()[2:]]
     assert {row[0]: " ".join(row[2::2]) for row in rows} == known
+
+
+CONTRADICTIONS: dict[
+    str, tuple[str, dict[str, str], str, float, str]
+] = {  # folder, labels, quantity, its value, the words
+    "figure1a": ("cifar10", {"condition": "true_labels"}, "training loss", 0.2, "falls to 0.1"),
+    "figure1b": ("cifar10", {"label_corruption": "1"}, "relative time to overfit", 0.9, "take longer"),
+    "figure1c": ("cifar10", {"label_corruption": "0.9", "model": "mlp_1x512"}, "test error", 0.9, "below the paper's"),
+    "expressivity": ("cifar10", {"data": "mnist"}, "train error", 0.1, "fits random labels"),
+    "rademacher": ("cifar10_jpeg-small", {"model": "mlp_1x512"}, "gap measured", 1.5, "all networks"),
+    "stability": ("cifar10_jpeg-small", {"labels": "random"}, "mean change of loss, nats", 0.1, "times as much"),
+    "complexity": ("cifar10_jpeg-small", {"label_corruption": "1"}, "sharpness", 1.0, "grows"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_sentence_that_results_contradict_is_not_written(name: str, tmp_path: Path):
+    folder, labels, quantity, value, words = CONTRADICTIONS[name]
+    with (ROOT / "results" / folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    for row in rows:
+        if row["quantity"] == quantity and labels.items() <= row.items():
+            row["ours"] = str(value)
+            row["difference"] = str(value - float(row["paper"])) if row["paper"] else ""
+    (tmp_path / folder).mkdir()
+    with (tmp_path / folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=[*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(reproduced.ContradictedError, match=words):
+        reproduced.PAGES[name].found(tmp_path)
 
 
 def numbers_of(name: str, quantity: str) -> dict[tuple[str, ...], dict[float | None, float]]:

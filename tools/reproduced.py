@@ -1,6 +1,7 @@
 """What the reproduction found, in a sentence for each table and figure, and what is too long for a page in short.
 
-Every number is read from `results/`, in the form that its table has.
+Every number is read from `results/`, in the form that its table has. The words of a sentence hold for numbers of one
+sign. Where other results contradict them, `ContradictedError` says so, and the sentence is to be written anew.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ from typing import NamedTuple
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell
 from rethinking.experiments.quantities import percent
+from rethinking.models import catalogue
 from rethinking.report import tables
 
 ORIGINAL, COPY, SMALL = "cifar10", "", "cifar10_jpeg-small"  # folders of the results
+
+
+class ContradictedError(ValueError):
+    """The results do not say what a sentence says."""
+
+
+def _hold(words: str, *facts: bool) -> None:
+    """Raises `ContradictedError` unless all facts hold on which these words of a sentence rest."""
+    if not all(facts):
+        raise ContradictedError(f"the results contradict the words '{words}'; write the sentence anew")
 
 
 class Shown:
@@ -48,12 +60,15 @@ class Shown:
 def table1(results: Path) -> str:
     found = Shown(results, ORIGINAL, "table1")
     train, test = (
-        100 * max(abs(cell.difference or 0.0) for cell in found.of(f"{split} accuracy")) for split in ("train", "test")
+        max(found.of(f"{split} accuracy"), key=lambda cell: abs(cell.difference or 0.0)) for split in ("train", "test")
     )
-    accuracies = [cell.ours or 0.0 for cell in found.of("train accuracy")]
+    cells = [*found.of("train accuracy")]
+    _hold("with true and with random labels", {dict(cell.labels)["labels"] for cell in cells} == {"true", "random"})
+    within = [f"within {100 * abs(cell.difference or 0.0):.2f}" for cell in (train, test)]
+    ended = f" The largest difference comes from a run {test.note}." if test.note else ""
     return (
-        f"Training accuracy is at least {percent(min(accuracies))} in all {len(accuracies)} rows, with true and with"
-        f" random labels. It is within {train:.2f} points of the paper's, test accuracy within {test:.2f}."
+        f"Training accuracy is at least {percent(min(cell.ours or 0.0 for cell in cells))} in all {len(cells)} rows,"
+        f" with true and with random labels. It is {within[0]} points of the paper's, test accuracy {within[1]}.{ended}"
     )
 
 
@@ -90,6 +105,8 @@ def figure1b(results: Path) -> str:
         f"{found.beside('relative time to overfit', model=model, label_corruption='1')} for `{model}`"
         for model in ("small_inception", "mlp_1x512")
     ]
+    factors = [cell for cell in found.of("relative time to overfit", label_corruption="1") if cell.ours is not None]
+    _hold("random labels take longer", all((cell.ours or 0.0) > 1 for cell in factors))
     return f"Random labels take longer than true ones by a factor of {' and '.join(each)}."
 
 
@@ -100,6 +117,9 @@ def figure1c(results: Path) -> str:
         for cell in found.of("test error", model="mlp_1x512")
         if dict(cell.labels)["label_corruption"] not in ("0", "1")
     ]
+    errors = [cell.ours or 0.0 for cell in found.of("test error", model="mlp_1x512")]
+    _hold("the test error rises", errors == sorted(errors))
+    _hold("below the paper's", min(inner) > 0)
     return (
         f"The test error rises to {found.beside('test error', model='mlp_1x512', label_corruption='1')} for `mlp_1x512`"
         f" on random labels. Between the ends it is {min(inner):.2f} to {max(inner):.2f} points below the paper's."
@@ -133,6 +153,7 @@ def expressivity(results: Path) -> str:
     random = "images, random labels"
     weights = [found.ours("weights", data=data, points=random) for data in ("mnist", "cifar10")]
     misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
+    _hold("fits random labels", misfits == 0)
     return (
         f"A network with {weights[0]} weights fits random labels of all MNIST images. For CIFAR-10 {weights[1]} weights"
         f" are enough. The training error is {percent(misfits)}."
@@ -142,10 +163,12 @@ def expressivity(results: Path) -> str:
 def rademacher(results: Path) -> str:
     found = Shown(results, SMALL, "rademacher")
     networks = {cell.labels for cell in found.of("gap measured")}
+    _hold("all networks", {dict(labels)["model"] for labels in networks} == {*catalogue.PAPER})
     least, bound, gap = (
         [cell.ours or 0.0 for cell in found.of(quantity) if cell.labels in networks]
         for quantity in ("correlation", "bound on the gap, at least", "gap measured")
     )
+    _hold("all networks reach a correlation, so the bound, while the gaps", min(least) > 0.99, min(bound) > max(gap))
     return (
         f"On the JPEG copy all networks reach a correlation of at least {min(least):.3f} with random signs. So the"
         f" bound on the gap is at least {min(bound):.2f}, while the measured gaps are {min(gap):.2f} to {max(gap):.2f}."
@@ -157,6 +180,7 @@ def stability(results: Path) -> str:
     quantity = "mean change of loss, nats"
     ratios = [random / true for true, random in _last_changes(found, quantity).values()]
     shares = [random / true for true, random in _last_changes(found, "mean change of probability").values()]
+    _hold("changes the final loss times as much", min(ratios) > 1)
     return (
         f"On the JPEG copy one replaced example changes the final loss {min(ratios):.1f} to {max(ratios):.1f} times as"
         f" much with random labels as with true ones. It changes the probability of the right class"
@@ -168,12 +192,13 @@ def complexity(results: Path) -> str:
     found = Shown(results, SMALL, "complexity")
 
     def ends(quantity: str) -> str:
-        true, random = (found.ours(quantity, model="mlp_1x512", label_corruption=level) for level in "01")
-        return f"from {true} to {random}"
+        true, random = (found.one(quantity, model="mlp_1x512", label_corruption=level) for level in "01")
+        _hold(f"the {quantity} grows", (true.ours or 0.0) < (random.ours or 0.0))
+        return f"from {tables.shown(quantity, true.ours)} to {tables.shown(quantity, random.ours)}"
 
     return (
-        f"On the JPEG copy, between true and random labels, the gap of `mlp_1x512` grows {ends('generalization gap')},"
-        f" its Frobenius norm {ends('Frobenius norm')} and its sharpness {ends('sharpness')}."
+        f"On the JPEG copy the gap of `mlp_1x512` grows {ends('generalization gap')} between true and random labels."
+        f" Its Frobenius norm grows {ends('Frobenius norm')}, and its sharpness {ends('sharpness')}."
     )
 
 
@@ -196,7 +221,9 @@ PAGES = {
     "minimum_norm": Page("Minimum norm", "Gradient descent finds the solution with the least norm", minimum_norm),
     "expressivity": Page("Expressivity", "Two layers with 2n + d weights fit any labels", expressivity),
     "rademacher": Page("Rademacher complexity", "Equation 1 gives no bound for networks that fit noise", rademacher),
-    "stability": Page("Uniform stability", "Stability does not tell true labels from random ones", stability),
+    "stability": Page(
+        "Uniform stability", "The worst case over all training sets is one number for true and random labels", stability
+    ),
     "complexity": Page(
         "Complexity measures", "Norms, margins and sharpness beside the gap; beyond the paper", complexity
     ),
@@ -226,9 +253,10 @@ def loss_reached(results: Path) -> str:
 def _epochs_to_loss(found: Shown, condition: str, level: float) -> tuple[int, int]:
     """The first epoch with at most that training loss, ours and the paper's."""
     cells = [*found.of("training loss", condition=condition)]
-    ours = (cell.x for cell in cells if cell.ours is not None and cell.ours <= level)
-    papers = (cell.x for cell in cells if isinstance(cell.paper, float) and cell.paper <= level)
-    return int(next(ours) or 0), int(next(papers) or 0)
+    ours = [cell.x for cell in cells if cell.ours is not None and cell.ours <= level]
+    papers = [cell.x for cell in cells if isinstance(cell.paper, float) and cell.paper <= level]
+    _hold(f"the training loss falls to {level:g}", bool(ours), bool(papers))
+    return int(ours[0] or 0), int(papers[0] or 0)
 
 
 def last_changes(results: Path) -> str:
