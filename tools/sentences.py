@@ -1,7 +1,8 @@
 """The length of the sentences in the documents: `python -m tools.sentences`.
 
-It prints, for README.md, each page under docs/ and all of them together, the number of sentences and the words in the
-median and in the longest one. The exit status is 1 if the median of all exceeds `--limit`.
+It prints the number of sentences and the words in the median and in the longest one: for README.md, CONTRIBUTING.md,
+CHANGELOG.md, each page under docs/, and all of them together. The exit status is 1 if the median of all exceeds
+`--limit`.
 
 A sentence ends with its full stop, question mark or exclamation mark, or with its paragraph, list item or line of a
 definition. Code, tables, headings, comments and addresses are not counted. A formula is one word.
@@ -41,7 +42,8 @@ def words(sentence: str) -> int:
 
 
 def documents(root: Path = ROOT) -> list[Path]:
-    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    at_root = [root / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+    return [*at_root, *sorted((root / "docs").rglob("*.md"))]
 
 
 def _parser() -> MarkdownIt:
@@ -102,7 +104,7 @@ def _row(name: str, lengths: list[int]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.sentences", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("paths", nargs="*", type=Path, help="pages to count; README.md and docs/ unless given")
+    parser.add_argument("paths", nargs="*", type=Path, help="pages to count; all documents unless given")
     parser.add_argument("--limit", type=float, default=LIMIT, help="words that the median may have (%(default)s)")
     parser.add_argument("--longest", type=int, default=0, metavar="N", help="print the N longest sentences too")
     asked = parser.parse_args(arguments)
