@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from rethinking import cli
 from rethinking.config import ExperimentConfig
@@ -116,6 +117,18 @@ def test_the_readmes_picture_shows_the_accuracies_of_results():
         assert number.replace("100.0%", "100%") in re.findall(r"!\[(.+?)\]", README)[0]
     texts = " ".join(text for element in drawn.iter() if (text := element.text))
     assert all(number in texts for number in last)
+
+
+def test_the_readmes_picture_as_png_is_drawn_from_results(tmp_path: Path):
+    """To the pixel where the same version of matplotlib draws, else nearly, since letters may differ a little."""
+    name = "true_and_random.png"
+    assert f"({CONTENT}docs/images/{name})" in README
+    picture.write(ROOT / "results", tmp_path)
+    with Image.open(ROOT / "docs" / "images" / name) as committed, Image.open(tmp_path / name) as drawn:
+        same_version = committed.info["Software"] == drawn.info["Software"]
+        pixels, anew = (np.asarray(image, dtype=float) for image in (committed, drawn))
+    assert pixels.shape == anew.shape
+    assert np.abs(pixels - anew).mean() <= (0 if same_version else 2), "run `make docs`"
 
 
 def luminance(colour: str) -> float:
