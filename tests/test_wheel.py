@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ OPTIONAL = {"wandb", "pandas", "ipython"}  # wandb is an extra; the others are t
 
 
 def run(*words: str | Path, cwd: Path) -> str:
-    ran = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=HANGING, check=False)
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True, timeout=HANGING, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 

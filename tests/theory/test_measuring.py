@@ -132,7 +132,7 @@ def test_the_loss_measured_is_that_of_the_very_images_it_was_trained_on(tmp_path
 def test_a_run_whose_weights_are_gone_is_not_measured_untrained(tmp_path: Path):
     run = train(network(tmp_path, num_epochs=1))
     (run.path / "checkpoint.safetensors").unlink()
-    with pytest.raises(RunError, match=r"has no checkpoint\.safetensors any more"):
+    with pytest.raises(RunError, match=r"has lost its checkpoint\.safetensors"):
         tasks.carry_out(ComplexityConfig.of_run_folder(run.path))
 
 
