@@ -418,6 +418,29 @@ def test_norms_and_errors_of_solutions_are_as_the_page_on_minimum_norm_says():
     assert error[gabor] == pytest.approx(error[pixels] / 3, rel=0.1)
 
 
+def test_gradient_descent_comes_to_the_least_norm():
+    (quantity,) = {cell.quantity for cell in read_csv(ROOT / "results" / "minimum_norm_sgd.csv")[0]}
+    for (_, model), distances in numbers_of("minimum_norm_sgd", quantity).items():
+        assert distances[max(distances)] < 0.001, model
+
+
+def test_a_threshold_of_98_percent_comes_closer_where_the_page_on_differences_says():
+    rows = [re.findall(r"[^|]+", line) for line in (ROOT / "results" / "time_to_overfit.md").read_text().splitlines()]
+    mlp = {row[1].strip(): [cell.strip() for cell in row[2:5]] for row in rows if row and row[0].strip() == "mlp_1x512"}
+    late = {
+        level: [int(epoch) - int(cells[0]) if epoch != "-" else 71 for epoch in cells[1:]]
+        for level, cells in mlp.items()
+    }
+    closer = {level for level, (at_98, at_985) in late.items() if abs(at_98) < abs(at_985)}
+    assert closer == {level for level in late if 0.2 <= float(level) <= 0.8}, "above, neither is reached"
+
+
+def test_the_first_epoch_of_small_inception_on_the_copy():
+    loss = numbers_of("figure1a", "training loss")["small_inception", "true_labels"]
+    (accuracy,) = numbers_of("figure2b", "train accuracy").values()
+    assert f"Ours are {loss[1]:.2f} and {accuracy[1]:.0%}," in " ".join(DIFFERENCES.split())
+
+
 def test_networks_change_with_random_labels_as_the_page_on_stability_says():
     changes = numbers_of("cifar10_jpeg-small/stability", "mean change of loss, nats")
     less_until = {"small_alexnet": 30, "mlp_3x512": 3, "mlp_1x512": 0}
