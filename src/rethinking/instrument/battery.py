@@ -119,7 +119,7 @@ class RandomizationTest:
         "measure test accuracy and loss after every K-th epoch and the last",
         group="test",
         metavar="K",
-        default_text="1, or with more test than training images the ratio of both",
+        default_text="1; with more test images than training images, their ratio rounded up",
     )
     out: str | None = option(
         None,

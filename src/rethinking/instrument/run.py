@@ -52,11 +52,14 @@ def randomization_test(
     network: a name as for `--model`, a function that builds the network, or an `nn.Module` with the initial weights
     images: what `--dataset` takes, or images in Python that `data.sources.adopt` takes
     test_images: the test set in the same form, None without one
-    labels: each 'true', 'random', or a probability that a label is random
-    pixels: each 'shuffled', 'random' or 'gaussian'
+    labels: each 'true', 'random', a probability that a label is random, or your own operator
+    pixels: each 'shuffled', 'random', 'gaussian', or your own operator
     name: the name of images that are given in Python
     progress: shows the progress of the runs; by default in a notebook only
-    options: options of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir
+    options: options of `rethinking test`, such as epochs, budget, lr, seeds, optimizer, batch_size, runs_dir. The
+        documentation lists them in docs/testing.md, and the options of each run in docs/training.md
+
+    An operator is given as text, 'FILE.py:CLASS' or 'package.module:CLASS', and not as a class.
 
     Finished runs are found again, and unfinished runs continue. Raises `InputError` for options, network and images
     that do not fit together, and the other errors of `train`. A loss that is not finite is no error: the report says
