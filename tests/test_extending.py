@@ -52,7 +52,8 @@ def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str])
 def test_each_addition_is_one_file(followed: tuple[Path, str]):
     folder, _ = followed
     additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
-    assert additions == {"net.py", "shapes.py", "dimmed.py", "width_sweep.py", "confidence.py", "logger.py"}
+    names = {"net.py", "shapes.py", "next_class.py", "dimmed.py", "width_sweep.py", "confidence.py", "logger.py"}
+    assert additions == names
 
 
 def test_images_of_a_file_are_learnt_and_have_the_name_that_is_printed(

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 class Operator:
     """Base class of the randomization operators. A subclass is a frozen dataclass whose fields are its options.
 
+    The methods get all images of a split at once, before training begins. `random("words")` returns a
+    `torch.Generator` for one purpose, which depends only on `--randomization_seed` and the words.
+
     A subclass checks its options in `__post_init__` and raises `InputError`.
 
     own_classes: number of classes of the operator's labels, if they replace the data's classes. Such a run has no test
@@ -55,7 +58,8 @@ class Operator:
         """Returns the labels to train on. Test labels stay as they are.
 
         labels: the true labels, int64 (n,); the result has the same dtype and shape
-        random: the streams of the randomization's seed
+        num_classes: number of classes of the data. Labels are 0 to `num_classes` - 1, those that are returned too
+        random: makes generators, as `torch.rand(n, generator=random("which"))` uses them
         """
         return labels
 
@@ -64,8 +68,9 @@ class Operator:
     ) -> tuple[RandomizedSplit, RandomizedSplit | None]:
         """Returns both splits with other images or with a permutation of positions.
 
-        positions: number of positions of the cropped image, height times width
-        random: the streams of the randomization's seed
+        positions: number of positions of an image as the network sees it, after the crop: height times width. A
+            permutation is int32 (positions,), or (n, positions) with one for each image (`RandomizedSplit.permuted`)
+        random: makes generators, as `torch.rand(n, generator=random("which"))` uses them
         """
         return train, test
 
