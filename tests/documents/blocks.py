@@ -33,7 +33,7 @@ from tests import forked
 from tests.conftest import ROOT, made_once
 
 SHOWN = ("text", "toml", "yaml", "json", "bibtex")  # files and outputs, which nothing runs
-NEEDY = ("make", "pre-commit", "pip", "uv", "git", "apt", "conda", "docker", "srun", "sbatch", "ray")  # never run here
+NEEDY = ("make", "cd", "pre-commit", "pip", "uv", "git", "apt", "conda", "docker", "srun", "sbatch", "ray")  # never run
 NEEDS = re.compile(r"<!-- needs: (.+?) -->")
 SHELL_WORDS = ("do", "done", "then", "fi", "wait", "")
 
