@@ -24,6 +24,7 @@ from tools import differences, picture, reproduced
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+UNFINISHED = re.compile(r"after \d+ of \d+ epochs")  # the remark on a number of a run that is not finished
 ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
 Row = dict[str, str]
 
@@ -304,7 +305,10 @@ def table(name: str, results: Path) -> str:
     numbers = tables.markdown(tables.grid(experiment, cells))
     papers = "CIFAR-10" if experiment.models else "MNIST and CIFAR-10"
     beside = f"; the paper's on {papers}" if any(cell.paper is not None for cell in cells) else ""
-    return f"Ours on {dataset}, {scale} scale, {tables.repeats(experiment, cells)}{beside}.\n\n{numbers}"
+    caption = f"Ours on {dataset}, {scale} scale, {tables.repeats(experiment, cells)}{beside}."
+    if UNFINISHED.search(numbers):
+        caption += ' "After N of M epochs": the run is not finished.'
+    return f"{textwrap.fill(caption, 120)}\n\n{numbers}"
 
 
 def with_tables(text: str, results: Path) -> str:
