@@ -295,6 +295,12 @@ class Large(Fails):
     def forward(self, images):
         return self.layers(images)
 
+def small():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+
+def strided():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 7 * 7, 10))
+
 instance = nn.Linear(784, 10)
 number = 3
 """
@@ -317,7 +323,9 @@ RAISES = "import torch\n\nraise RuntimeError('no\\nluck')\n"
         ("net.py:Fails", r"RuntimeError: mat1 and mat2 .* \(net.py, line 14\)"),
         ("net.py:Rows", r"logits of shape \(1, 7\) for 1 image, not \(1, 10\)"),
         ("net.py:NaN", "outputs are not finite"),
-        ("net.py:Large", r"\(net.py, line 33\); the network takes 3x64x64: --resize 64 --colour rgb"),
+        ("net.py:small", r"the network takes 3x8x8: --resize 8 --colour rgb"),
+        ("net.py:strided", r"the network takes 1x16x16: --resize 16$"),
+        ("net.py:Large", r"\(net.py, line 33\); the network takes 3x48x48: --resize 48 --colour rgb"),
     ],
 )
 def test_a_network_that_does_not_fit_the_images_is_a_one_line_error_and_leaves_no_file(tmp_path: Path, network, said):

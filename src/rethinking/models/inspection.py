@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from rethinking.source import place_of, source_of
 
 INTERNAL = {*vars(nn.Module())}  # attributes that every module has
 REGULARIZERS = ("dropout", "droppath", "drop_path", "stochasticdepth", "dropblock")  # words in names of layer classes
-LARGER = (32, 64, 128, 224, 299)  # usual image sides in pixels
+USUAL_SIDES = (16, 28, 32, 48, 64, 96, 128, 224, 299)  # of images, in pixels
 NORMS_OF_WEIGHTS = {"_WeightNorm": "weight norm", "WeightNorm": "weight norm", "_SpectralNorm": "spectral norm"}
 NORMS_OF_WEIGHTS |= {"SpectralNorm": "spectral norm", "_Orthogonal": "orthogonal weights"}
 
@@ -195,12 +196,22 @@ def forward(model: nn.Module, images: Tensor, outputs: int | None) -> Tensor:
     return logits
 
 
+def _sides_of_first_linear(model: nn.Module) -> list[int]:
+    """Returns the sides of square RGB and grey images that have as many values as the first linear layer takes."""
+    linear = next((module for module in model.modules() if isinstance(module, nn.Linear)), None)
+    pixels = [linear.in_features / channels for channels in (3, 1)] if linear is not None else []
+    return [math.isqrt(int(number)) for number in pixels if number == math.isqrt(int(number)) ** 2]
+
+
 def mended_by(model: nn.Module, images: Tensor) -> str:
     """Returns a hint with options that make the network take the images, after "; "; '' if no options do."""
     channels, *sides = images.shape[1:]
     training = model.training
     colours = [("", channels), (" --colour rgb", 3) if channels == 1 else (" --colour grey", 1)]
-    sizes = [("", sides), *((f" --resize {side}", [side, side]) for side in LARGER if side > min(sides))]
+    larger = [side for side in USUAL_SIDES if side > min(sides)]
+    smaller = [side for side in reversed(USUAL_SIDES) if side < min(sides)]
+    scaled = dict.fromkeys([*_sides_of_first_linear(model), *larger, *smaller])
+    sizes = [("", sides), *((f" --resize {side}", [side, side]) for side in scaled)]
     try:
         for resize, size in sizes:
             for colour, number in colours:
