@@ -2,6 +2,7 @@
 
 import pytest
 
+from rethinking.experiments import figure1b
 from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.report.agreement import agreements, deviation, difference, tolerance
 
@@ -51,19 +52,29 @@ def test_what_is_missing_unfinished_or_in_words_is_said():
     cells = [
         cell("test accuracy", 0.9, 0.9),
         cell("test accuracy", 0.5, 0.9, "after 3 of 70 epochs", "begun"),
+        cell("test accuracy", 0.9, 0.9, "after 69 of 70 epochs", "begun"),
         cell("test accuracy", None, 0.8, "not reached"),
         cell("test accuracy", 0.7, "failed to converge"),
         cell("test accuracy", 0.7, None),
         cell("norm", 3.0, None),
     ]
     (found,) = agreements(cells, KEPT)
-    assert (found.agree, found.compared) == (1, 3), "a number that is missing does not agree"
+    assert (found.agree, found.compared) == (1, 4), "what is missing or unfinished does not agree"
     assert found.remarks == [
-        "1 unfinished",
+        "2 unfinished",
         "1 without ours",
         "1 more in words",
     ]
     assert found.largest == cells[1]
+    assert found.largest_in_words == "\N{MINUS SIGN}40.00 points (after 3 of 70 epochs)"
+
+
+def test_a_quantity_that_follows_from_another_is_not_counted():
+    """Figure 1b's relative time at level 0 is 1 for everybody."""
+    assert figure1b.EXPERIMENT.derived == (figure1b.RELATIVE,)
+    cells = [cell(figure1b.RELATIVE, 1.0, 1.0), cell(figure1b.EPOCHS_TO_OVERFIT, 11.0, 10.0)]
+    (found,) = agreements(cells, KEPT, figure1b.EXPERIMENT.derived)
+    assert found.quantity == figure1b.EPOCHS_TO_OVERFIT
 
 
 def test_a_largest_difference_is_that_of_the_largest_deviation():

@@ -426,7 +426,7 @@ def test_a_warm_up_must_be_shorter_than_the_training(tmp_path: Path, warmup_epoc
 
 def test_a_finished_run_of_an_earlier_version_with_a_longer_warm_up_is_found(tmp_path: Path, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr(preparation, "_check_warm_up", lambda config: None)
+        earlier.setattr(preparation, "_check_warm_up", lambda config, folder: None)
         finished = train(config(tmp_path, warmup_epochs=2))
     assert train(config(tmp_path, warmup_epochs=2)).path == finished.path
     with pytest.raises(InputError, match="warmup_epochs must be below"):

@@ -17,15 +17,22 @@ from rethinking.experiments.quantities import EPOCHS, TRAIN_ACCURACY, declare, s
 from rethinking.experiments.scale import Study
 from rethinking.theory.measuring import ComplexityConfig
 
+
+def _measure(name: str, meaning: str, unit: str = "") -> str:
+    return declare(name, significant(3), unit, meaning)
+
+
 QUANTITIES = {  # their names in `theory.measuring`
-    declare("generalization gap", significant(3), "share", "training less test accuracy"): "generalization_gap",
-    declare("margin, 10th percentile", significant(3), "", "of outputs"): "margin",
-    declare("normalized margin, 10th percentile", significant(3), "", "by spectral norms"): "normalized_margin",
-    declare("Frobenius norm", significant(3), "", "of all weights"): "frobenius_norm",
-    declare("product of spectral norms", significant(3), "", "of all layers"): "spectral_product",
-    declare("path norm", significant(3)): "path_norm",
-    declare("distance from initialization", significant(3), "", "Frobenius norm"): "distance",
-    declare("sharpness", significant(3), "nats", "rise of the training loss within a small ball"): "sharpness",
+    _measure("generalization gap", "training accuracy minus test accuracy", "share"): "generalization_gap",
+    _measure("margin, 10th percentile", "output of the label minus the largest other output"): "margin",
+    _measure(
+        "normalized margin, 10th percentile", "margin divided by the product of spectral norms"
+    ): "normalized_margin",
+    _measure("Frobenius norm", "root of the sum of all squared weights"): "frobenius_norm",
+    _measure("product of spectral norms", "product over all layers with weights"): "spectral_product",
+    _measure("path norm", "root of the sum, over all paths, of the squared product of weights"): "path_norm",
+    _measure("distance from initialization", "Euclidean distance of all parameters from their start"): "distance",
+    _measure("sharpness", "largest rise of the training loss within a small ball", "nats"): "sharpness",
 }
 TRAINED = {EPOCHS: "epochs", TRAIN_ACCURACY: "exact_train_accuracy"}  # shown in the table, not in the figure
 SHOWN = (*TRAINED, *QUANTITIES)

@@ -18,7 +18,12 @@ LEVELS = {"0": "true", "0.5": "half random", "1": "random"}
 
 def margin_of(model: str) -> str:
     """The name of the quantity that holds a model's margins."""
-    return declare(f"normalized margin, {model}", significant(2), "", "percentiles over the training set")
+    return declare(
+        f"normalized margin, {model}",
+        significant(2),
+        "",
+        "margin divided by the product of spectral norms, at a percentile of the training set",
+    )
 
 
 QUANTITIES = {model: margin_of(model) for model in catalogue.PAPER}

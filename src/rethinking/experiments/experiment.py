@@ -173,6 +173,7 @@ class Experiment:
     plot: how it is drawn; None for a table
     any_model: whether other models can be added, without numbers of the paper
     ours_only: quantities for which the paper has no number
+    derived: quantities that follow from others in the table; agreement with the paper is not counted for them
     companions: experiments that are made together with it
     repeats: what a number's mean and deviation are taken over
     standard_error: whether the standard error of the mean is shown instead of the deviation
@@ -187,6 +188,7 @@ class Experiment:
     plot: Plot | None = None
     any_model: bool = False
     ours_only: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     repeats: str = "seed"
     standard_error: bool = False

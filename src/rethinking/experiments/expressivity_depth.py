@@ -31,7 +31,12 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return of_facts(answers, QUANTITIES, "depth")
 
 
-QUANTITIES = (declare("width", whole, "", "units of a hidden layer"), WEIGHTS, TRAIN_ERROR, LARGEST_DIFFERENCE)
+QUANTITIES = (
+    declare("width", whole, "", "number of units in a hidden layer"),
+    WEIGHTS,
+    TRAIN_ERROR,
+    LARGEST_DIFFERENCE,
+)
 EXPERIMENT = Experiment(
     title="Corollary 1: networks of any depth that memorize by construction",
     about=__doc__,

@@ -31,10 +31,10 @@ def numbers(answers: list[Answer]) -> list[Number]:
 
 
 QUANTITIES = (
-    declare("construction seconds", decimals(2), "seconds", "of wall time"),
-    declare("smallest eigenvalue", significant(2), "", "of Lemma 1's matrix"),
+    declare("construction seconds", decimals(2), "seconds", "time that writing the network down takes"),
+    declare("smallest eigenvalue", significant(2), "", "smallest eigenvalue of the matrix of Lemma 1"),
     LARGEST_WEIGHT,
-    declare("weight bound", significant(2), "", "what no weight exceeds"),
+    declare("weight bound", significant(2), "", "bound on the absolute weights (Lemma 1)"),
     LARGEST_DIFFERENCE,
 )
 EXPERIMENT = Experiment(

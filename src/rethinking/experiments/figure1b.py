@@ -11,10 +11,12 @@ from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, 
 from rethinking.experiments.paper import curve, read_table
 from rethinking.experiments.quantities import count, decimals, declare
 from rethinking.experiments.scale import Study
-from rethinking.experiments.time_to_overfit import time_to_overfit
+from rethinking.experiments.time_to_overfit import DEFINITION, time_to_overfit
 
-RELATIVE = declare("relative time to overfit", decimals(2), "", "epochs to overfit, relative to true labels'")
-EPOCHS_TO_OVERFIT = declare("epochs to overfit", count, "", "see `time_to_overfit`")
+RELATIVE = declare(
+    "relative time to overfit", decimals(2), "", "epochs to overfit, divided by the epochs for true labels"
+)
+EPOCHS_TO_OVERFIT = declare("epochs to overfit", count, "", f"first epoch with {DEFINITION}")
 MODELS = tuple(dict.fromkeys(row["model"] for row in read_table("figure1b")))
 CURVES = {
     (model, quantity): curve("figure1b", "label_corruption", quantity.replace(" ", "_"), model=model)
@@ -71,6 +73,7 @@ EXPERIMENT = Experiment(
     models=MODELS,
     rows=rows,
     numbers=numbers,
+    derived=(RELATIVE,),  # 1 at level 0, whatever is measured
     plot=Plot(
         quantities=(RELATIVE,),
         series="model",

@@ -15,7 +15,7 @@ from rethinking.experiments.paper import curve
 from rethinking.experiments.quantities import TEST_ACCURACY, TRAIN_ACCURACY, declare, percent
 from rethinking.experiments.scale import Study
 
-BEST = declare("best test accuracy so far", percent, "share", "of all epochs up to one")
+BEST = declare("best test accuracy so far", percent, "share", "highest test accuracy up to an epoch")
 STEPS = 391  # per epoch, in the paper's figure
 MODELS = ("small_inception", "small_inception_no_bn")
 

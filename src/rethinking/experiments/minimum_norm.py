@@ -13,7 +13,9 @@ from rethinking.experiments.experiment import Answer, Experiment, Number, Row
 from rethinking.experiments.quantities import NORM, RESIDUAL, TEST_ERROR, TRAIN_ERROR, declare, significant
 from rethinking.experiments.scale import Study
 
-HESSIANS_DIFFERENCE = declare("Hessian's difference", significant(2), "", "of two minima, relative")
+HESSIANS_DIFFERENCE = declare(
+    "Hessian's difference", significant(2), "", "relative difference of the Hessians at two minima"
+)
 LINEAR: dict[str, Any] = {"features": "random_conv", "filters": 100}  # more features, 801, than images
 SOLUTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("least norm", {}),

@@ -10,7 +10,7 @@ from rethinking.experiments.minimum_norm import LINEAR
 from rethinking.experiments.quantities import declare, significant
 from rethinking.experiments.scale import Study
 
-DISTANCE = declare("distance", significant(2), "", "to the solution of least norm, relative")
+DISTANCE = declare("distance", significant(2), "", "relative distance to the solution of least norm")
 
 
 def rows(study: Study) -> list[Row]:

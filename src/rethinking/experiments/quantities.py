@@ -3,7 +3,7 @@
 A quantity is declared once, next to the code that measures it. Tables, figures and CSV files then refer to it by its
 name. This file declares the quantities that several experiments show.
 
-    SHARPNESS = declare("sharpness", significant(3), "nats", "the rise of the training loss within a small ball")
+    SHARPNESS = declare("sharpness", significant(3), "nats", "largest rise of the training loss within a small ball")
 """
 
 from __future__ import annotations
@@ -76,14 +76,23 @@ def quantity(name: str) -> Quantity:
     return _declared.get(name, Quantity(name, significant(4)))
 
 
-TRAIN_ACCURACY = declare("train accuracy", percent, "share", "the training set after an epoch, or online within it")
-TEST_ACCURACY = declare("test accuracy", percent, "share", "the test set after an epoch")
-TRAINING_LOSS = declare("training loss", decimals(3), "nats", "mean cross-entropy over an epoch's batches")
-TRAIN_ERROR = declare("train error", percent, "share", "wrong labels of the training set")
-TEST_ERROR = declare("test error", percent, "share", "wrong labels of the test set")
-NORM = declare("norm", significant(3), "", "of a solution in its kernel's space, over all outputs (Section 5)")
-RESIDUAL = declare("residual", significant(2), "", "the largest difference of an output from its target, relative")
-LARGEST_DIFFERENCE = declare("largest difference", significant(2), "", "of an output from its label")
-LARGEST_WEIGHT = declare("largest weight", significant(2), "", "the largest absolute weight")
+TRAIN_ACCURACY = declare(
+    "train accuracy",
+    percent,
+    "share",
+    "share of right labels on the training set after an epoch, or (online) during it",
+)
+TEST_ACCURACY = declare("test accuracy", percent, "share", "share of right labels on the test set after an epoch")
+TRAINING_LOSS = declare("training loss", decimals(3), "nats", "mean cross-entropy over the batches of an epoch")
+TRAIN_ERROR = declare("train error", percent, "share", "share of wrong labels on the training set")
+TEST_ERROR = declare("test error", percent, "share", "share of wrong labels on the test set")
+NORM = declare(
+    "norm", significant(3), "", "norm of the solution in the space of its kernel, over all outputs (Section 5)"
+)
+RESIDUAL = declare("residual", significant(2), "", "largest relative difference between an output and its target")
+LARGEST_DIFFERENCE = declare(
+    "largest difference", significant(2), "", "largest difference between an output and its label"
+)
+LARGEST_WEIGHT = declare("largest weight", significant(2), "", "largest absolute weight")
 WEIGHTS = declare("weights", whole, "", "number of weights")
-EPOCHS = declare("epochs", count, "", "trained")
+EPOCHS = declare("epochs", count, "", "number of trained epochs")

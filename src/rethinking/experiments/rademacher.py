@@ -30,11 +30,13 @@ from rethinking.theory.rademacher import APART, gap_bound, on_random_signs
 LONG: dict[str, Any] = {"num_epochs": 500, "lr_decay": 1.0, "stop_when_fit": True}
 # With so few images, gradient descent predicts one class for all for a long time, or diverges. Adam does not.
 OF_MODEL: dict[str, dict[str, Any]] = {"small_inception_no_bn": {"optimizer": "adam", "learning_rate": 0.001}}
-CORRELATION = declare("correlation", decimals(3), "", "(1/n) sum_i sigma_i h(x_i) reached")
-CLOSED_FORM = declare("closed form", decimals(3), "", "the supremum for the same signs")
-BOUND_ON_MEAN = declare("bound on its mean", decimals(3), "", "over signs, by Jensen")
-BOUND = declare("bound on the gap, at least", decimals(2), "", "from the correlation")
-GAP = declare("gap measured", decimals(2), "share", "training less test accuracy")
+CORRELATION = declare("correlation", decimals(3), "", "(1/n) sum_i sigma_i h(x_i) that training reached")
+CLOSED_FORM = declare("closed form", decimals(3), "", "supremum of the correlation for the same signs")
+BOUND_ON_MEAN = declare(
+    "bound on its mean", decimals(3), "", "bound on the mean over all signs, by Jensen's inequality"
+)
+BOUND = declare("bound on the gap, at least", decimals(2), "", "bound that follows from the correlation (Equation 1)")
+GAP = declare("gap measured", decimals(2), "share", "training accuracy minus test accuracy")
 RARELY = 50  # epochs between two evaluations on the test set, which has up to a hundred times the images
 
 

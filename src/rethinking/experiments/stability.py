@@ -23,13 +23,19 @@ from rethinking.models import catalogue
 from rethinking.theory.stability import Change, StabilityConfig
 
 QUANTITIES = {  # their names in `theory.stability.Change`
-    declare("mean change of loss, nats", significant(2), "nats", "over the test set"): "mean",
-    declare("largest change of loss, nats", significant(2), "nats", "over the test set"): "largest",
-    declare("mean change of probability", significant(2), "", "of the right class"): "mean_of_probability",
-    declare("largest change of probability", significant(2), "", "of the right class"): "largest_of_probability",
+    declare("mean change of loss, nats", significant(2), "nats", "mean over the test images"): "mean",
+    declare("largest change of loss, nats", significant(2), "nats", "largest over the test images"): "largest",
+    declare(
+        "mean change of probability", significant(2), "", "change of the right class, mean over the test images"
+    ): "mean_of_probability",
+    declare(
+        "largest change of probability", significant(2), "", "change of the right class, largest over the test images"
+    ): "largest_of_probability",
 }
 assert tuple(QUANTITIES.values()) == Change._fields
-TRAINED = declare("online train accuracy", percent, "share", "within an epoch")  # not in the figure
+TRAINED = declare(
+    "online train accuracy", percent, "share", "share of right labels during an epoch"
+)  # not in the figure
 EPOCHS: dict[str, Any] = {"num_epochs": 70, "stop_when_fit": False}  # networks that are compared train equally long
 
 

@@ -30,7 +30,7 @@ ROUNDING = 1e-9
 class Agreement(NamedTuple):
     """The numbers of one quantity in one table beside the paper's.
 
-    agree: how many are within the tolerance; compared: how many numbers of the paper stand in the table
+    agree: how many from finished runs are within the tolerance; compared: how many numbers of the paper stand there
     missing: how many of these have no number of ours; unfinished: how many of ours come from a run that has not ended
     in_words: how often the paper has words in place of a number
     largest: the cell with the largest difference, None where we have no number at all
@@ -47,8 +47,11 @@ class Agreement(NamedTuple):
 
     @property
     def largest_in_words(self) -> str:
-        """The largest difference, with its unit."""
-        return difference(self.largest) if self.largest else ""
+        """The largest difference, with its unit, and with what is to be known about the number."""
+        if self.largest is None:
+            return ""
+        note = f" ({self.largest.note})" if self.largest.note else ""
+        return f"{difference(self.largest)}{note}"
 
     @property
     def remarks(self) -> list[str]:
@@ -63,23 +66,28 @@ class Agreement(NamedTuple):
         return said
 
 
-def agreements(cells: Sequence[Cell], kept: Mapping[str, Evidence]) -> list[Agreement]:
-    """One `Agreement` a quantity, for the quantities that have a number of the paper's."""
+def agreements(cells: Sequence[Cell], kept: Mapping[str, Evidence], derived: Sequence[str] = ()) -> list[Agreement]:
+    """One `Agreement` a quantity, for the quantities that have a number of the paper's.
+
+    derived: quantities that follow from the others of the table, which would be counted twice
+    """
     found = []
-    for quantity in dict.fromkeys(cell.quantity for cell in cells):
+    for quantity in dict.fromkeys(cell.quantity for cell in cells if cell.quantity not in derived):
         of_quantity = [cell for cell in cells if cell.quantity == quantity and cell.paper is not None]
         compared = [cell for cell in of_quantity if isinstance(cell.paper, float)]
         if not compared:
             continue
         measured = [cell for cell in compared if cell.ours is not None]
+        unfinished = [cell for cell in measured if cell.note and not _ended(cell, kept)]
+        near = [cell for cell in measured if deviation(cell) <= tolerance(quantity).limit + ROUNDING]
         found.append(
             Agreement(
                 quantity,
-                agree=sum(deviation(cell) <= tolerance(quantity).limit + ROUNDING for cell in measured),
+                agree=sum(cell not in unfinished for cell in near),
                 compared=len(compared),
                 tolerance=tolerance(quantity).words,
                 missing=len(compared) - len(measured),
-                unfinished=sum(bool(cell.note) and not _ended(cell, kept) for cell in measured),
+                unfinished=len(unfinished),
                 in_words=len(of_quantity) - len(compared),
                 largest=max(measured, key=deviation, default=None),
             )

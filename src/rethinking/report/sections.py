@@ -29,6 +29,7 @@ class Section:
     about: paragraphs; facts: data and scale; repeats: what ± is; spread: the same, shorter, for a panel
     columns: what each quantity is; picture: an SVG file in base64, where no chart can be drawn
     agreements: each with the address of its largest difference, and with the row of that in words
+    by_epoch: whether a curve has a point for each epoch
     """
 
     name: str
@@ -43,6 +44,7 @@ class Section:
     chart: charts.Chart | None
     picture: str
     agreements: tuple[tuple[Agreement, str, str], ...]
+    by_epoch: bool
 
 
 def section_of(
@@ -71,7 +73,7 @@ def section_of(
     chart = _chart(experiment, cells, scale, kept, learning_curves)
     svg = files.read(folder / f"{name}.svg") if name not in experiments else None
     quantities = dict.fromkeys(cell.quantity for cell in cells)
-    compared = agreements(cells, kept)
+    compared = agreements(cells, kept, experiment.derived)
     return Section(
         name=name,
         title=experiment.title,
@@ -85,6 +87,7 @@ def section_of(
         chart=chart,
         picture=base64.b64encode(svg).decode() if svg else "",
         agreements=tuple((one, *(places[one.largest] if one.largest else ("", ""))) for one in compared),
+        by_epoch=experiment.plot is not None and experiment.plot.x_per_epoch is not None,
     )
 
 
@@ -121,7 +124,8 @@ def _elsewhere(folder: Path, name: str, cells: list[Cell]) -> Experiment:
 
 def _facts(cells: Sequence[Cell], runs: Sequence[Evidence], dataset: str, scale: str) -> str:
     """The data and the scale of a table, ours and the paper's."""
-    images = " or ".join(f"{count:,}" for count in sorted({run.facts["train_images"] for run in runs}))
+    counts = [f"{count:,}" for count in sorted({run.facts["train_images"] for run in runs})]
+    images = " or ".join([*filter(None, [", ".join(counts[:-1])]), counts[-1]])
     ours = f"Ours: {dataset}, {images} training images{f', {scale} scale' if scale else ''}."
     return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
 

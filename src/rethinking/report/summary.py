@@ -27,7 +27,7 @@ def what_ran(runs: Sequence[Evidence]) -> dict[str, list[str]]:
         "Hardware": _with_counts(_count(runs, lambda run: run.facts["provenance"]["hardware"])),
         "Versions": _with_counts(_count(runs, _versions)),
         "Commit": _with_counts(_count(runs, lambda run: run.facts["provenance"].get("commit") or "")),
-        "Date": [" to ".join(dict.fromkeys([dates[0], dates[-1]]))] if dates else [],
+        "Date": [" to ".join(dict.fromkeys([dates[0], dates[-1]]))] if dates else ["not kept by these runs"],
     }
     if dates and undated:
         lines["Date"].append(f"{_counted(undated, 'run', 'runs')} without a date")
@@ -73,10 +73,14 @@ def _versions(run: Evidence) -> str:
 
 
 def totals(sections: Sequence[Section]) -> list[tuple[int, int, str]]:
-    """How many numbers agree with the paper's, of how many: in tables, and along curves."""
+    """How many numbers agree with the paper's, of how many: in tables, and in figures.
+
+    A figure with a point for each epoch is left out, since the converged end of its curves agrees at every epoch.
+    """
     found_in = []
     for is_curve, what in ((False, "numbers in tables"), (True, "points of figures")):
-        found = [one for section in sections for one, *_ in section.agreements if bool(section.chart) is is_curve]
+        asked = [section for section in sections if bool(section.chart) is is_curve and not section.by_epoch]
+        found = [one for section in asked for one, *_ in section.agreements]
         if found:
             found_in.append((sum(one.agree for one in found), sum(one.compared for one in found), what))
     return found_in

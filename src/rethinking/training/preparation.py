@@ -77,8 +77,7 @@ class PlannedRun:
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
         folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
-        if not folder.is_finished:
-            _check_warm_up(config)
+        _check_warm_up(config, folder)
         shared = (
             "model_name",
             "network_digest",
@@ -194,9 +193,9 @@ def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     return (config.images_in_memory, config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
 
 
-def _check_warm_up(config: ExperimentConfig) -> None:
+def _check_warm_up(config: ExperimentConfig, folder: RunDir) -> None:
     """Raises `InputError` for a warm-up that does not end. Finished runs of earlier versions may have one."""
-    if config.warmup_epochs >= config.num_epochs:
+    if config.warmup_epochs >= config.num_epochs and not folder.is_finished:
         raise InputError(
             f"warmup_epochs must be below num_epochs, {config.num_epochs}, not {config.warmup_epochs}: the rate would"
             " never reach the schedule's"
