@@ -170,6 +170,40 @@ def test_axe_finds_nothing_to_mend(opened: Opened, reproduced: tuple[Path, str],
             assert found == [], f"{path}, panel {state}"
 
 
+def test_a_printed_page_is_one_column_of_dark_text_with_every_row(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    page.set_viewport_size({"width": 1440, "height": 850})
+    page.emulate_media(media="print")
+    colour = page.evaluate("getComputedStyle(document.body).color")
+    assert sum(map(int, re.findall(r"\d+", colour))) < 150
+    assert page.locator("main").bounding_box()["width"] > 1000, "beside no contents"
+    assert page.locator("section#figure1a tbody tr").locator("visible=true").count() == 5 * 70
+    assert page.locator("nav, button.unfold, button.copy").locator("visible=true").count() == 0
+    page.set_viewport_size({"width": 703, "height": 1000})  # what margins of 12 mm leave on A4
+    assert page.locator("section#table1 table").bounding_box()["width"] <= 703
+
+
+def test_figures_print_in_light_colours_and_go_back(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    page.evaluate(
+        """() => {
+            window.printed = [];
+            for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => {
+                const u = document.querySelector("figure .plot").plots[0];
+                const widths = [...document.querySelectorAll(".uplot")].map(one => one.getBoundingClientRect().width);
+                printed.push([event, u.series[1].stroke(u, 1), Math.max(...widths)]);
+            });
+        }"""
+    )
+    before = page.evaluate(f"(() => {{ const u = ({PLOTS})[0]; return u.series[1].stroke(u, 1) }})()")
+    page.pdf(format="A4")
+    (first, inside, width), (last, after, _) = page.evaluate("printed")
+    assert (first, last) == ("beforeprint", "afterprint")
+    assert inside == "#1f6fb5"
+    assert after == before
+    assert width <= 703
+
+
 # Summary and contents
 
 

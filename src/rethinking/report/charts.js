@@ -185,4 +185,10 @@ function drawFigures(charts, element) {
   redraw();
   addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  for (const [event, printed] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      document.documentElement.classList.toggle("printed", printed);
+      drawAll();
+    });
+  }
 }
