@@ -367,6 +367,40 @@ def test_a_number_that_is_opened_is_in_the_address_and_a_later_address_opens_ano
     assert page.locator(".number.marked").get_attribute("id") == "figure1c-mlp_1x512-0-test"
 
 
+def test_back_from_a_number_leads_to_where_the_reader_was(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper)
+    page.locator("#table4").scroll_into_view_if_needed()
+    page.locator("section#table4 button.number").first.click()
+    panel_of(page).get_by_role("button", name="Close").click()
+    before = page.evaluate("scrollY")
+    page.locator("section#the-summary td a").first.evaluate("link => link.click()")
+    expect(page.locator("section#table4 .number.marked")).to_have_count(0)
+    panel_of(page)
+    page.go_back()
+    expect(page.locator("section#table4 .number.marked")).to_have_count(1)
+    panel_of(page)
+    page.go_back()
+    expect(page.locator("dialog[open], .number.marked")).to_have_count(0)
+    assert page.evaluate("location.hash") == ""
+    assert abs(page.evaluate("scrollY") - before) < page.viewport_size["height"]
+
+
+@pytest.mark.parametrize("key", ["ctrlKey", "metaKey", "shiftKey", "altKey"])
+def test_a_click_with_a_key_is_the_browsers(opened: Opened, beside_the_paper: Path, key: str):
+    page = opened(beside_the_paper)
+    prevented = page.locator("section#the-summary td a").first.evaluate(
+        """(link, key) => {
+            let prevented;
+            addEventListener("click", event => { prevented = event.defaultPrevented; event.preventDefault(); });
+            link.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true, [key]: true}));
+            return prevented;
+        }""",
+        key,
+    )
+    assert prevented is False
+    assert page.locator("dialog[open]").count() == 0
+
+
 def test_an_address_that_nothing_has_does_no_harm(opened: Opened, beside_the_paper: Path):
     for fragment in ("#no-such-number", "#%E4", "#", "#table1"):
         page = opened(beside_the_paper, fragment)

@@ -28,8 +28,12 @@
     }
   }
 
-  function show(number) {
+  function unmark() {
     document.querySelector(".number.marked")?.classList.remove("marked");
+  }
+
+  function show(number) {
+    unmark();
     number.classList.add("marked");
     const wide = number.closest(".wide");
     if (number.closest("tr").classList.contains("more")) unfold(wide, true);
@@ -38,8 +42,16 @@
   }
 
   function follow(hash) {
-    const found = hash.length > 1 ? named(hash) : null;
-    if (isNumber(found)) show(found);
+    const found = named(hash);
+    if (isNumber(found)) return show(found);
+    unmark();
+    panel.close();
+  }
+
+  // Shows a number, with an entry of its own in the browser's history: Back leads to where the reader was.
+  function visit(number) {
+    if (named(location.hash) !== number) history.pushState(null, "", `#${encodeURIComponent(number.id)}`);
+    show(number);
   }
 
   let opener = null;
@@ -177,18 +189,16 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button"), link = event.target.closest("a[href^='#']");
     if (isNumber(button)) {
-      history.replaceState(null, "", `#${encodeURIComponent(button.id)}`);
-      show(button);
+      visit(button);
     } else if (button?.matches(".copy")) {
       copy(button);
     } else if (button?.matches(".unfold")) {
       unfold(button.closest(".wide"), button.getAttribute("aria-expanded") === "false");
     } else if (button?.matches(".menu")) {
       menu(!nav.classList.contains("open"));
-    } else if (link && isNumber(named(link.hash))) {
+    } else if (link && isNumber(named(link.hash)) && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) {
       event.preventDefault();
-      history.pushState(null, "", link.hash);
-      follow(link.hash);
+      visit(named(link.hash));
     }
     if (link && nav.contains(link)) menu(false);
   });
