@@ -86,6 +86,12 @@ def beside_the_paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def page_beside_the_paper(opened: Opened, beside_the_paper: Path) -> Page:
+    """The page of the results on CIFAR-10, open."""
+    return opened(beside_the_paper)
+
+
 def panel_of(page: Page) -> Locator:
     """The panel of a number, open."""
     panel = page.locator("dialog[open]")
@@ -475,12 +481,65 @@ def test_a_command_is_copied_by_a_click(page: Page):
     command = panel_of(page).locator(".command").first
     command.get_by_role("button").click()
     expect(command.get_by_role("button")).to_have_text("Copied")
-    expect(page.locator("[role=status]")).to_have_text("Copied")
+    expect(page.locator("dialog [role=status]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").inner_text()
     panel_of(page).get_by_role("button", name="Copy link to this number").click()
     expect(panel_of(page).locator(".actions button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
     expect(command.get_by_role("button")).to_have_text("Copy")
+
+
+def test_a_second_click_on_copy_keeps_its_label(page_beside_the_paper: Page):
+    page = page_beside_the_paper
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("section#table1 button.number").first.click()
+    button = panel_of(page).locator(".command button").first
+    for _ in range(2):
+        button.click()
+        expect(button).to_have_text("Copied")
+    expect(button).to_have_text("Copy")
+
+
+def test_a_status_is_emptied_before_it_is_filled_again(page_beside_the_paper: Page):
+    page = page_beside_the_paper
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("section#table1 button.number").first.click()
+    panel_of(page)
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const status = document.querySelector("dialog [role=status]");
+            new MutationObserver(() => told.push(status.textContent)).observe(status, { childList: true });
+        }"""
+    )
+    for times in (1, 2):
+        panel_of(page).locator(".command button").first.click()
+        page.wait_for_function("times => told.filter(text => text === 'Copied').length === times", arg=times)
+    assert page.evaluate("told.slice(-3)") == ["Copied", "", "Copied"]
+
+
+def test_the_name_of_a_button_tells_its_row_and_its_quantity(page_beside_the_paper: Page):
+    number = page_beside_the_paper.locator("#table1-mlp_3x512-random-test")
+    assert number.get_attribute("aria-label") == f"mlp_3x512, random, test accuracy: {number.inner_text()}"
+    along = page_beside_the_paper.locator("#figure1a-small_inception-random_pixels-1-training_loss")
+    assert along.get_attribute("aria-label").startswith("random_pixels, epoch 1, training loss: ")
+    assert page_beside_the_paper.locator("tbody wbr").count() == 0, "which screen readers read as a space"
+    assert page_beside_the_paper.get_by_text("Each number of ours, in blue, is a button.").is_visible()
+
+
+def test_a_table_may_be_called_anything(tmp_path: Path, opened: Opened):
+    folder, name = ROOT / "results/cifar10", "my 50%"
+    (tmp_path / f"{name}.csv").write_text((folder / "figure1c.csv").read_text())
+    page = opened(report_page.write(tmp_path, archive.read(folder), {name: EXPERIMENTS["figure1c"]}))
+    assert page.locator("section#my_50 figure canvas").count() == 1
+    assert page.locator("nav a").evaluate_all("links => links.map(link => link.hash)") == ["#the-summary", "#my_50"]
+    assert page.evaluate("[...document.querySelectorAll('[id]')].filter(one => /\\s/.test(one.id)).length") == 0
+    page.locator("button.number").first.click()
+    address = page.evaluate("location.hash")
+    assert address.startswith("#my_50-")
+    panel_of(page).get_by_role("button", name="Close").click()
+    page.locator("section#the-summary table th a").first.click()
+    assert page.evaluate("location.hash") == "#my_50"
 
 
 def test_a_command_is_selected_where_the_clipboard_is_refused(opened: Opened, reproduced: tuple[Path, str]):
@@ -587,6 +646,17 @@ def test_the_legend_names_every_curve_and_the_figure_says_what_it_draws(opened: 
     assert "The numbers are in the table below." in label
     assert "Bands: one standard deviation around the mean." in figure.inner_text()
     assert page.evaluate(PLOTS + ".some(u => u.bands.length > 0)")
+
+
+def test_the_page_of_ones_own_test_says_where_its_numbers_are(opened: Opened, tmp_path: Path):
+    folder = ROOT / "results/cifar10"
+    (tmp_path / "table1.csv").write_bytes((folder / "table1.csv").read_bytes())
+    front = report_page.Front("A test", (("A finding.", ""),), "")
+    page = opened(report_page.write(tmp_path, archive.read(folder), front=front))
+    said = "The table below has the numbers of the last epoch; epochs.csv beside this page has every epoch."
+    assert page.locator("figure [role=img]").get_attribute("aria-label").endswith(said)
+    assert page.locator("p.unscripted").inner_text().endswith(said)
+    assert "The numbers are in the table below." not in page.content()
 
 
 def test_without_script_the_tables_stay_and_a_line_says_what_is_missing(opened: Opened, beside_the_paper: Path):

@@ -24,7 +24,14 @@ class Addresses:
         values = [_value(name, value) for name, value in cell.labels]
         if tabled and cell.x is not None:
             values.append(f"{cell.x:g}")
-        plain = "-".join([table, *(word for word in map(_word, values) if word), _quantity(cell.quantity)])
+        plain = "-".join([_word(table), *(word for word in map(_word, values) if word), _quantity(cell.quantity)])
+        return self._free(plain)
+
+    def of_section(self, table: str) -> str:
+        """The address of a table, whose file may be called anything."""
+        return self._free(_word(table) or "table")
+
+    def _free(self, plain: str) -> str:
         address, number = plain, 1
         while address in self.given:
             number += 1

@@ -54,6 +54,19 @@
     show(number);
   }
 
+  // The name of a number's button for a screen reader: its row, its quantity and the number.
+  function nameOf(number) {
+    const cell = number.closest("td"), headings = cell.closest("table").tHead.rows[0].cells;
+    const factors = [...cell.parentElement.cells].filter((one) => one.matches("th, .factor"));
+    const words = factors.map((one) => {
+      const heading = headings[one.cellIndex].textContent, value = one.textContent;
+      if (["yes", "no"].includes(value)) return value === "yes" ? heading : "";
+      return /^[-\d.,]+$/.test(value) ? `${heading} ${value}` : value;
+    });
+    return `${[...words, headingsOf(cell)[0]].filter(Boolean).join(", ")}: ${number.textContent.trim()}`;
+  }
+  for (const number of document.querySelectorAll("button.number")) number.setAttribute("aria-label", nameOf(number));
+
   let opener = null;
   function open(number) {
     opener = number;
@@ -138,7 +151,7 @@
   async function copy(button) {
     const code = button.previousElementSibling;
     const text = button.dataset.text ?? code.textContent;
-    const label = button.textContent;
+    const label = button.dataset.label ??= button.textContent;
     let said = "Copied";
     try {
       await navigator.clipboard.writeText(text);
@@ -147,8 +160,16 @@
       if (!code) window.prompt("Copy this address", text);
     }
     button.textContent = said;
-    document.getElementById("the-news").textContent = said;
-    setTimeout(() => { button.textContent = label; }, 2000);
+    announce(said);
+    clearTimeout(Number(button.dataset.timer));
+    button.dataset.timer = setTimeout(() => { button.textContent = label; }, 2000);
+  }
+
+  // Tells a screen reader, in the open panel where there is one. Text that stays the same is not read again.
+  function announce(said) {
+    const news = document.querySelector(panel.open ? "dialog > .unseen" : "body > .unseen");
+    news.textContent = "";
+    setTimeout(() => { news.textContent = said; }, 100);
   }
 
   function selectAndCopy(code) {
@@ -219,7 +240,7 @@
 
   const links = [...nav.querySelectorAll("a")];
   function whereabouts() {
-    const sections = links.map((link) => named(link.hash));
+    const sections = links.map((link) => named(link.hash)).filter((section) => section !== null);
     const passed = sections.filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
     const here = passed.at(-1) ?? sections[0];
     for (const link of links) {

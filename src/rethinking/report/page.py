@@ -79,6 +79,7 @@ def as_html(
         title=front.title if front else TITLE,
         front=front,
         sections=sections,
+        ids={section.name: addresses.of_section(section.name) for section in sections},
         summary=what_ran(runs),
         totals=totals(sections),
         beside_the_paper=any(run.has_the_papers_images for run in runs),
