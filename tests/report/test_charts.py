@@ -3,13 +3,14 @@
 import functools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
-from rethinking.experiments.experiment import Cell, Evidence
+from rethinking.experiments.experiment import Cell, Evidence, Plot
 from rethinking.report import charts, tables
 from rethinking.report.figures import paper_figure
 from tools.pages import RESULTS, folders
@@ -114,6 +115,35 @@ def test_points_of_unfinished_runs_are_hollow():
     assert "Hollow points: the run has not ended." in chart["notes"]
 
 
+@pytest.mark.parametrize("quantity", ["train loss", "test error"])
+def test_curves_of_the_same_colour_differ_in_their_lines(quantity):
+    run = Evidence("a", "", True, {}, {}, ({"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5},))
+    names = [f"network {place}" for place in range(12)]
+    cells = [Cell((("model", name),), quantity, 1.0, 0.5, None, 1, None, "", ("a",)) for name in names]
+    plot = Plot(quantities=(quantity,), series="model", x_label="x", panels=True)
+    in_panels = charts.of_experiment(replace(EXPERIMENTS["figure1c"], plot=plot), cells, False)
+    for chart in (charts.of_runs({name: [run] for name in names}), in_panels):
+        assert [name["label"] for name in chart["names"]] == names
+        assert len({(name["colour"], name["style"]) for name in chart["names"]}) == 12
+
+
+def test_a_logarithmic_axis_holds_the_whole_band():
+    curve = {"name": 0, "x": [1, 2, 3], "y": [1.0, 10.0, 5.0], "spread": [0.75, 2.0, 6.0]}
+    panel = charts._panel("t", [curve], {"label": "x", "places": [1, 2, 3]}, log_y=True)
+    assert 0 < panel["y"]["min"] < 0.25
+    assert panel["y"]["max"] > 12
+
+
+def test_a_note_says_where_an_axis_ends_before_our_last_epoch():
+    *_, chart = chart_of(RESULTS / "cifar10", "figure1a")
+    plot = EXPERIMENTS["figure1a"].plot
+    last = max(curve["x"][-1] for curve in chart["panels"][0]["curves"] if "reference" not in curve)
+    assert last > plot.x_limits[1]
+    assert f"The axis ends where the paper's does: at {plot.x_limits[1]:g} thousand steps." in chart["notes"]
+    *_, chart = chart_of(RESULTS / "cifar10", "figure1c")
+    assert not any("axis ends" in note for note in chart["notes"])
+
+
 def test_learning_curves_have_a_colour_a_condition_and_a_curve_a_run():
     def run(name: str, accuracies: list[float], tested: bool) -> Evidence:
         metrics = tuple(
@@ -126,13 +156,14 @@ def test_learning_curves_have_a_colour_a_condition_and_a_curve_a_run():
             }
             for epoch, accuracy in enumerate(accuracies, start=1)
         )
-        return Evidence(name, "", True, {}, {}, metrics)
+        return Evidence(name, "", True, {"seed": len(name)}, {}, metrics)
 
-    runs = {"true": [run("a", [0.5, 0.75, 1.0], True), run("b", [0.5], True)], "random": [run("c", [0.5, 0.5], True)]}
+    runs = {"true": [run("a", [0.5, 0.75, 1.0], True), run("bb", [0.5], True)], "random": [run("c", [0.5, 0.5], True)]}
     chart = charts.of_runs(runs)
     assert [name["label"] for name in chart["names"]] == ["true", "random"]
     loss, training, test = chart["panels"]
     assert [curve["name"] for curve in loss["curves"]] == [0, 0, 1]
+    assert [curve.get("run") for curve in loss["curves"]] == ["seed 1", "seed 2", None]
     assert loss["title"] == "training loss, nats"
     assert training["title"] == "training accuracy"
     assert training["curves"][0]["y"] == [0.5, 0.75, 1]

@@ -600,6 +600,65 @@ def test_hover_and_tap_give_the_values_with_their_names_and_units(opened: Opened
     assert box["x"] + box["width"] <= page.viewport_size["width"]
 
 
+def test_numbers_are_written_with_four_digits(page_beside_the_paper: Page):
+    values = [0.00149, 0.0034, 0.25, 32000, 1234567, 3e-7, 0]
+    written = [
+        "0.00149",
+        "0.0034",
+        "0.25",
+        "32,000",
+        "1.23\N{MULTIPLICATION SIGN}10⁶",
+        "3\N{MULTIPLICATION SIGN}10⁻⁷",
+        "0",
+    ]
+    assert page_beside_the_paper.evaluate("values => values.map(short)", values) == written
+
+
+def test_values_stand_under_the_plot_of_a_phone_name_seeds_and_count_what_they_leave_out(
+    opened: Opened, tmp_path: Path
+):
+    folder = ROOT / "results/cifar10"
+    (tmp_path / "table1.csv").write_bytes((folder / "table1.csv").read_bytes())
+    front = report_page.Front("A test", (("A finding.", ""),), "")
+    page = opened(report_page.write(tmp_path, archive.read(folder), front=front))
+    over = page.locator(".u-over").first
+    over.scroll_into_view_if_needed()
+    plot, phone = over.bounding_box(), page.viewport_size["width"] < 500
+    at = (plot["x"] + 6, plot["y"] + 40)
+    page.touchscreen.tap(*at) if phone else page.mouse.move(*at)
+    values = page.locator(".values").first
+    expect(values).to_be_visible()
+    text = values.inner_text()
+    curves = data_of(page.content())["charts"]["table1"]["panels"][0]["curves"]
+    assert len(curves) > 10
+    assert f"and {len(curves) - 10} more" in text
+    assert "seed 1" in text
+    assert (values.bounding_box()["y"] >= plot["y"] + plot["height"]) == phone
+
+
+def test_labels_and_legends_have_room_on_a_narrow_window(opened: Opened, beside_the_paper: Path):
+    page = opened(beside_the_paper, viewport={"width": 320, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.locator(".legend li").first.evaluate("one => one.append(' with a name of many words'.repeat(4))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_the_last_label_of_an_axis_ends_in_the_figure(opened: Opened, tmp_path: Path):
+    record = """
+        const draw = CanvasRenderingContext2D.prototype.fillText;
+        window.ends = [];
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, ...rest) {
+            const half = this.measureText(text).width / 2;
+            if (this.textAlign === "center") ends.push([text, (x + half) / this.canvas.width]);
+            return draw.call(this, text, x, ...rest);
+        };"""
+    folder = ROOT / "results"
+    (tmp_path / "report.html").write_text(report_page.as_html(folder, archive.read(folder)))
+    ends = opened(tmp_path / "report.html", script=record).evaluate("ends")
+    assert "32,000" in {text for text, _ in ends}, "the most filters"
+    assert max(end for _, end in ends) <= 1, max(ends, key=lambda one: one[1])
+
+
 def test_figures_follow_the_colour_scheme_when_it_changes(opened: Opened, beside_the_paper: Path):
     page = opened(beside_the_paper)
     stroke = f"(() => {{ const u = ({PLOTS})[0]; return [u.series[1].stroke(u, 1), u.axes[0].stroke(u, 0)] }})()"

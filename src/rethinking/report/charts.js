@@ -1,4 +1,12 @@
 "use strict";
+// A number in few digits, such as 0.25, 32,000 or 1.5×10⁻⁷.
+function short(value) {
+  if (value === 0 || (Math.abs(value) < 1e6 && Math.abs(value) >= 1e-3)) return value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  const [digits, power] = value.toExponential(2).split("e");
+  const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
+  return Number(digits) === 1 ? `10${raised}` : `${Number(digits)}×10${raised}`;
+}
+
 // Draws every figure of the page with uPlot: the curves of `charts`, in the page's colours, with values at the cursor.
 function drawFigures(charts, element) {
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -34,7 +42,7 @@ function drawFigures(charts, element) {
     const snap = snapping(one);
     const plot = new uPlot({
       width, height, series, bands,
-      padding: [8, 10, 0, 0],
+      padding: [8, Math.max(10, 4 * lastOf(one.x).length), 0, 0],
       scales: { x: scale(one.x), y: scale(one.y) },
       axes: [axis(one.x, { size: 28 }), axis(one.y, { size: widthOf })],
       legend: { show: false },
@@ -63,6 +71,12 @@ function drawFigures(charts, element) {
     };
   }
 
+  // The last label along an axis, half of which may stand beyond the end.
+  function lastOf(of) {
+    const places = of.ticks ?? (of.log ? powers(of.min, of.max) : [Math.floor(of.max)]);
+    return places.length ? written(places.at(-1), of) : "";
+  }
+
   // The places of a logarithmic axis: powers of ten, or 1, 2 and 5 of each where these are few.
   function powers(min, max) {
     const first = Math.floor(Math.log10(min)), last = Math.ceil(Math.log10(max)), step = Math.ceil((last - first) / 6);
@@ -81,14 +95,6 @@ function drawFigures(charts, element) {
       last = left;
       return place;
     });
-  }
-
-  // A number in few digits, such as 0.25, 32,000 or 1.5×10⁻⁷.
-  function short(value) {
-    if (value === 0 || (Math.abs(value) < 1e6 && Math.abs(value) >= 1e-3)) return Number(value.toPrecision(4)).toLocaleString("en");
-    const [digits, power] = value.toExponential(2).split("e");
-    const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
-    return Number(digits) === 1 ? `10${raised}` : `${Number(digits)}×10${raised}`;
   }
 
   const written = (value, of) => (of.percent ? `${Number((100 * value).toPrecision(4))}%` : short(value));
@@ -155,8 +161,10 @@ function drawFigures(charts, element) {
         const there = beside ? nearest(beside.x, x, near) : -1;
         texts.push(there < 0 ? "" : precise(beside.y[there], one));
       }
-      return element("tr", {}, element("th", { scope: "row" }, key(name, name.style), name.label), ...texts.map((text) => element("td", {}, text)));
+      const label = curve.run ? `${name.label}, ${curve.run}` : name.label;
+      return element("tr", {}, element("th", { scope: "row" }, key(name, name.style), label), ...texts.map((text) => element("td", {}, text)));
     });
+    if (found.length > MOST) rows.push(element("tr", {}, element("td", { colSpan: 3 }, `and ${found.length - MOST} more`)));
     const heads = chart.reference ? ["", "ours", chart.reference.split(",")[0]].map((text) => element("th", { scope: "col" }, text)) : [];
     const caption = element("caption", {}, `${one.x.label} ${short(x)}`);
     values.hidden = rows.length === 0;

@@ -50,7 +50,8 @@ def of_runs(runs: Mapping[str, Sequence[Evidence]]) -> Chart | None:
             for run in of_name:
                 records = [record for record in run.metrics if record.get(metric) is not None]
                 x, y = [record["epoch"] for record in records], [_short(record[metric]) for record in records]
-                curves += [{"name": place, "x": x, "y": y}] if records else []
+                which = {"run": f"seed {run.configuration.get('seed', 0)}"} if len(of_name) > 1 else {}
+                curves += [{"name": place, "x": x, "y": y, **which}] if records else []
         if curves:
             panels.append(_panel(title, curves, _x_axis("epoch", curves), is_share, "" if is_share else "nats"))
     if not panels:
@@ -121,13 +122,16 @@ def _beside_the_paper(plot: Plot, cells: Sequence[Cell], full_scale: bool) -> Ch
     label = plot.x_label if in_steps or plot.x_per_epoch is None else "epoch"
     title = plot.y_label or plot.quantities[0]
     panel = _panel_of(plot, plot.quantities[0], title, curves, label, log_y)
+    notes = []
     if plot.x_limits and not plot.log_x and (in_steps or plot.x_per_epoch is None):
         panel["x"] |= _padded(*plot.x_limits, False)
+        if places and places[-1] * unit > plot.x_limits[1]:
+            notes.append(f"The axis ends where the paper's does: at {plot.x_limits[1]:g} {label}.")
     if plot.y_limits and not log_y:  # the paper's axis, and more only where it must
         values = [cell.ours for cell in cells if cell.quantity in plot.quantities and cell.ours is not None]
         low, high = plot.y_limits
         panel["y"] |= _padded(min([low, *values]), max([high, *values]), False)
-    return {"names": names, "points": plot.points, "panels": [panel]}
+    return {"names": names, "points": plot.points, "panels": [panel], "notes": notes}
 
 
 def _panel_of(
@@ -155,7 +159,8 @@ def _panel(
         for curve in curves
         for y, spread in itertools.zip_longest(curve["y"], curve.get("spread", ()), fillvalue=0.0)
         if y is not None
-        for end in ((y, y + spread) if log_y else (y - spread, y + spread))
+        for end in (y - spread, y, y + spread)
+        if not log_y or end > 0
     ]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     y_axis = _padded(low if log_y else min(0.0, low), high, log_y) | {"log": log_y, "percent": percent}
@@ -205,14 +210,16 @@ def _curve(name: int, points: Points, log_y: bool) -> dict[str, Any]:
 
 
 def _name(label: str, colour: int, style: str = "solid") -> dict[str, Any]:
-    """An entry of the legend."""
+    """An entry of the legend. Where colours repeat, the style of the line tells their curves apart."""
+    if style in STYLES:
+        style = STYLES[(STYLES.index(style) + colour // COLOURS) % len(STYLES)]
     return {"label": label, "colour": colour % COLOURS, "style": style}
 
 
 def _finished(chart: Chart, spread: str) -> Chart:
     """The chart with what its legend has to explain, and with what it shows in words."""
     curves = [curve for panel in chart["panels"] for curve in panel["curves"]]
-    notes = []
+    notes = chart.get("notes", [])
     if any("reference" in curve for curve in curves):
         chart["reference"] = PAPERS
     if any("spread" in curve for curve in curves):
