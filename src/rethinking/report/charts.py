@@ -11,7 +11,7 @@ from typing import Any
 from rethinking.experiments.experiment import Cell, Evidence, Experiment, Plot
 from rethinking.experiments.quantities import percent
 from rethinking.experiments.quantities import quantity as quantity_of
-from rethinking.report.figures import SPAN, series_names
+from rethinking.report.figures import is_logarithmic, series_names
 
 COLOURS = 10  # that the page's style has for curves
 PADDING = 0.035  # of an axis at both ends, so that no point on its edge is cut
@@ -73,7 +73,7 @@ def _in_panels(plot: Plot, cells: Sequence[Cell]) -> Chart:
         if not of_quantity:
             continue
         places = sorted({cell.x or 0.0 for cell in of_quantity})
-        log_y = _is_log(plot, of_quantity)
+        log_y = is_logarithmic(plot, [cell.ours for cell in of_quantity if cell.ours is not None])
         curves = []
         for number, name in enumerate(names):
             found = {cell.x or 0.0: cell for cell in of_quantity if named[cell.labels] == name}
@@ -183,13 +183,6 @@ def _padded(low: float, high: float, log: bool) -> dict[str, float]:
         return {"min": _short(low / factor), "max": _short(high * factor)}
     more = PADDING * (high - low) or abs(high) or 1.0
     return {"min": _short(low - more), "max": _short(high + more)}
-
-
-def _is_log(plot: Plot, cells: Sequence[Cell]) -> bool:
-    """Whether a panel's axis is logarithmic: where values are of several magnitudes."""
-    values = [cell.ours for cell in cells if cell.ours is not None]
-    least, largest = min(values, default=0.0), max(values, default=0.0)
-    return least > 0 and (plot.log_y or (largest > SPAN * least and not plot.share_y))
 
 
 def _curve(name: int, points: Points, log_y: bool) -> dict[str, Any]:

@@ -81,10 +81,16 @@ def _panels(plot: Plot, cells: Sequence[Cell], title: str) -> Figure:
     return figure
 
 
-def _scale_y(axes: Axes, values: Sequence[float], plot: Plot) -> None:
-    """Of a panel: logarithmic where values are of several magnitudes, else from 0 on, so that little looks little."""
+def is_logarithmic(plot: Plot, values: Sequence[float]) -> bool:
+    """Whether the axis of a panel with these values is logarithmic: where they have several magnitudes."""
     least, largest = min(values, default=0.0), max(values, default=0.0)
-    if least > 0 and (plot.log_y or (largest > SPAN * least and not plot.share_y)):
+    return least > 0 and (plot.log_y or (largest > SPAN * least and not plot.share_y))
+
+
+def _scale_y(axes: Axes, values: Sequence[float], plot: Plot) -> None:
+    """Scales the axis of a panel. A linear axis begins at 0, so that small differences look small."""
+    least, largest = min(values, default=0.0), max(values, default=0.0)
+    if is_logarithmic(plot, values):
         axes.set_yscale("log")
         if largest < SPAN * least:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

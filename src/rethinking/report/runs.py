@@ -8,6 +8,7 @@ from typing import Any
 
 from rethinking.experiments import complexity
 from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.quantities import percent
 from rethinking.report.commands import command
 from rethinking.theory.stability import Change
 
@@ -130,5 +131,5 @@ def _of_machine(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _percent(exact: float | None, online: float | None = None) -> str:
     if exact is not None:
-        return f"{exact:.2%}"
-    return "not measured" if online is None else f"{online:.2%} (online)"
+        return percent(exact)
+    return "not measured" if online is None else f"{percent(online)} (online)"
