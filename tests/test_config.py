@@ -112,7 +112,7 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
         ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
         ({"dataset": ""}, "dataset must be a text that is not empty"),
-        ({"device": "cpu:0"}, "device must be one of auto, cpu, cuda, mps, not 'cpu:0'; did you mean 'cpu'?"),
+        ({"device": "cpu:0"}, "device must be one of auto, cpu, cuda, cuda:N, mps, not 'cpu:0'; did you mean 'cpu'?"),
     ],
 )
 def test_a_wrong_value_is_a_one_line_error(options, message):

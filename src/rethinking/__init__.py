@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from rethinking.models.construction import build_model
     from rethinking.reproduction_console import reproduce
     from rethinking.runs import load_run
-    from rethinking.training import RunResult, train, train_many
+    from rethinking.sweep.many import train_many
+    from rethinking.training import RunResult, train
     from rethinking.training.loggers import Observer
 
 LAZY = {  # these names need PyTorch; each is imported on first use, so that `--help` does not wait for PyTorch
@@ -44,7 +45,7 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "randomize": "data.randomized",
     "reproduce": "reproduction_console",
     "train": "training",
-    "train_many": "training",
+    "train_many": "sweep.many",
 }
 
 __all__ = [

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import functools
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,6 +34,7 @@ CONFIG_FORMAT = 1  # of config.yaml and its run folder; raised when an older ver
 
 LARGEST_INT = 2**31 - 1
 EXPONENTIAL_DECAY = 0.95  # per epoch, Appendix A
+DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
 
 def at_least(bound: float) -> Check:
@@ -63,6 +65,11 @@ def number_or(word: str, check: Check) -> Check:
         return expected and f"{expected}, or '{word}'"
 
     return checked
+
+
+def device(name: str) -> str | None:
+    """Checks for the name of a device, such as 'cpu' or 'cuda:1'."""
+    return None if re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", name) else "one of auto, cpu, cuda, cuda:N, mps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,9 +360,10 @@ class ExperimentConfig:
 
     device: str = option(
         "auto",
-        "where to compute; 'auto' takes CUDA, else MPS, else the CPU",
+        "where to compute; 'auto' takes CUDA, else MPS, else the CPU. 'cuda:1' is the second CUDA card",
         group="hardware",
-        choices=("auto", "cpu", "cuda", "mps"),
+        check=device,
+        metavar=DEVICES,
     )
     precision: str = option(
         "auto",

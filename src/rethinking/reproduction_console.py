@@ -21,13 +21,13 @@ from rethinking.options import given, options_of
 from rethinking.progress import Progress, StepsInWords, duration, say
 from rethinking.report import tables
 from rethinking.reproducing import Reproduced, Sitting, in_words
+from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memory import product_rate
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.training.hardware import resolve_device
 from rethinking.training.networks import cut
-from rethinking.training.timing import seconds_per_epoch
 
 
 class ReproductionConsole:

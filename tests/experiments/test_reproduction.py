@@ -24,7 +24,7 @@ from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
 from rethinking.training.preparation import resolve
-from rethinking.training.timing import seconds_per_epoch
+from rethinking.sweep.timing import seconds_per_epoch
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 

@@ -22,13 +22,14 @@ from rethinking.identity import question
 from rethinking.models import catalogue
 from rethinking.options import check_seeds, command_line, option
 from rethinking.steps import Steps, unwatched
+from rethinking.sweep.here import wait_for_others
+from rethinking.sweep.many import train_many
 from rethinking.theory import tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
 from rethinking.theory.trained import MeasurementConfig
-from rethinking.training import find, train_many
-from rethinking.training.many import wait_for_others
+from rethinking.training import find
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult

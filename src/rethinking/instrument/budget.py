@@ -9,8 +9,9 @@ from pathlib import Path
 from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.errors import BusyError, DivergedError, RunError
-from rethinking.training import RunResult, find, train_many
-from rethinking.training.many import wait_for_others
+from rethinking.sweep.here import wait_for_others
+from rethinking.sweep.many import train_many
+from rethinking.training import RunResult, find
 from rethinking.training.preparation import Observe, PlannedRun
 
 SPENT = 0.99  # share of a budget, from which on the budget counts as spent

@@ -23,10 +23,10 @@ from rethinking.models import catalogue
 from rethinking.notebook import shown
 from rethinking.progress import Watched, duration
 from rethinking.steps import Steps, unwatched
+from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult
-from rethinking.training.timing import seconds_per_epoch
 
 __all__ = ["randomization_test"]
 

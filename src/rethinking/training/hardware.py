@@ -19,16 +19,25 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, see malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device of a name. 'auto' is CUDA, else Apple's MPS, else the CPU.
+    """Returns the device of a name. 'auto' is CUDA, else Apple's MPS, else the CPU; 'cuda:1' is the second CUDA card.
 
     Raises `InputError` for a device that this machine lacks.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
+    kind, _, card = name.partition(":")
+    if not available[kind]:
         raise InputError(f"device {name} is not available here; use one of auto, cpu")
+    if card and int(card) >= (cards := torch.cuda.device_count()):
+        raise InputError(f"device {name} is not available here; the cards are cuda:0 to cuda:{cards - 1}")
     return torch.device(name)
+
+
+def use_card(name: str) -> None:
+    """Makes the card of 'cuda:1' and the like the one that 'cuda' means in this thread. Other names change nothing."""
+    if name.startswith("cuda:"):
+        torch.cuda.set_device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

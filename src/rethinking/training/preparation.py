@@ -22,7 +22,7 @@ from rethinking.errors import InputError
 from rethinking.identity import run_id
 from rethinking.models import inspection
 from rethinking.models.construction import count_parameters, is_convolutional, to_device
-from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision
+from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision, use_card
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
 from rethinking.training.memory import why_on_disk
@@ -104,6 +104,7 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     used.
     """
     config, folder = planned.config, planned.folder
+    use_card(planned.given.device)
     data = sources.load_for(config)
     device = torch.device(config.device)
     choose_products(config.precision)

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 
 from rethinking.config import ExperimentConfig
-from rethinking.training.many import train_many
+from rethinking.sweep.here import train_here
 
 MEASURED_BATCHES = 4  # batches per epoch of the trial
 FORWARD = 1 / 3  # share of a training step's time; a backward pass takes about as long as two forward passes
@@ -43,7 +43,7 @@ def seconds_per_epoch(
             )
             trials = [replace(trial, seed=seed) for seed in range(at_once)]
             results = []
-            for _, outcome in train_many(trials, at_once=at_once, progress=False):
+            for _, outcome in train_here(trials, at_once=at_once, progress=False):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results.append(outcome)

@@ -1,4 +1,4 @@
-"""Trains many runs: stacked as one computation, side by side in threads, or one after the other."""
+"""Trains many runs in this process: stacked as one computation, side by side in threads, or one after the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOO_MANY = "%d runs at once are too many for the memory: going on with %d"
 log = logging.getLogger(__name__)
 
 
-def train_many(
+def train_here(
     configs: Sequence[ExperimentConfig],
     *,
     at_once: int | None = 1,
@@ -40,30 +40,7 @@ def train_many(
     observe: Observe = tuple,
     progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """Trains every configuration, up to `at_once` at the same time, and yields each with its result or its error.
-
-    Each run leaves the folder that it would leave alone, and can be resumed alone. Its result is yielded as soon as it
-    is over. An error ends one run and not the others.
-
-    Stacked runs are one computation. They share network, data set, batch size and hardware. Seed, labels, pixels,
-    augmentation, weight decay, schedule and length are each run's own. A stacked run agrees with the same run alone
-    except for rounding. Networks that are not registered as stackable train one after the other.
-
-    Runs can also train side by side on a CPU. Each then has a thread of its own and an equal share of the processor's
-    cores. Where one run is to be compiled, all runs train one after the other.
-
-    at_once: the number of runs, or None for as many as the free memory holds. On a CPU, None allows at most one run per
-        computing thread. Networks with convolutions then train one after the other with all threads.
-    stacked: whether to stack runs; by default they are stacked on CUDA only
-    force: whether to train finished runs again, as in `train`
-    seconds: time limit for the training of each run, over all calls. A run that reaches it ends with the current epoch.
-        Its result is not finished, and the same call with more seconds resumes the run.
-    observe: makes the observers of a run
-    progress: whether to show progress; by default a notebook does and a script does not
-
-    Where the memory is too small, runs continue from their last finished epochs, half as many at once. Raises
-    `InputError` before any training.
-    """
+    """Trains every configuration in this process. The arguments and the results are those of `sweep.train_many`."""
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     with shown(progress) as display:

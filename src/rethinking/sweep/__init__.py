@@ -1,0 +1,1 @@
+"""Many runs: here, one process for each device, or on a Ray cluster."""
