@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PRELOADED = ["rethinking.cli", "rethinking.reproduction_console", "torch.utils.tensorboard"]
+PRELOADED = ["rethinking.cli", "rethinking.run_list_console", "torch.utils.tensorboard"]
 LIMIT = 1200  # seconds; against hanging alone
 
 processes = multiprocessing.get_context("forkserver")

@@ -24,11 +24,11 @@ from rethinking.errors import InputError, RunError
 from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
+    from rethinking.calls import reproduce
     from rethinking.data.operators import Operator
     from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
-    from rethinking.reproduction_console import reproduce
     from rethinking.runs import load_run
     from rethinking.sweep.many import train_many
     from rethinking.training import RunResult, train
@@ -43,7 +43,7 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "load_run": "runs",
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
-    "reproduce": "reproduction_console",
+    "reproduce": "calls",
     "train": "training",
     "train_many": "sweep.many",
 }

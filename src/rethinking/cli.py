@@ -131,13 +131,13 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
     with _one_line_errors():
         with _whole_imports():
             from rethinking.experiments.reproduction import Reproduction
-            from rethinking.reproduction_console import ReproductionConsole
+            from rethinking.run_list_console import RunListConsole
 
         prog = "reproduce.py" if arguments is None else "rethinking reproduce"
         words = list(sys.argv[1:] if arguments is None else arguments)
         description = "Reproduce tables and figures of Zhang et al. 2017 and show them beside the paper's numbers."
         reproduction = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
-        on_console = ReproductionConsole(reproduction, _console())
+        on_console = RunListConsole(reproduction, _console())
         if reproduction.dry_run:
             on_console.dry_run()
         else:

@@ -37,6 +37,7 @@ def option(
     metavar: str = "",
     default_text: str | None = None,
     positional: bool = False,
+    alone: str | None = None,
     changes_numbers: bool = True,
     added_later: bool = False,
     recorded: bool = False,
@@ -47,6 +48,7 @@ def option(
     metavar: stands for the value in `--help`
     default_text: replaces the default in `--help`, for a default that depends on other options
     positional: whether the option is an argument without a flag
+    alone: the value of the flag without a value; None where it needs one
     changes_numbers: whether the option is part of a run's identity
     added_later: whether runs of earlier versions lack the option; at its default it stays out of the identity, so that
         these runs are found
@@ -63,6 +65,7 @@ def option(
         "choices": choices,
         "default_text": default_text,
         "positional": positional,
+        "alone": alone,
         "changes_numbers": changes_numbers,
         "added_later": added_later,
         "recorded": recorded,
@@ -88,6 +91,7 @@ class Option(NamedTuple):
 
     kinds: the types that its value may have; for a tuple the types of its elements
     many: whether it takes several words
+    alone: its value where the flag stands without one; None where that is an error
     """
 
     name: str
@@ -100,6 +104,7 @@ class Option(NamedTuple):
     default_text: str | None
     positional: bool = False
     many: bool = False
+    alone: str | None = None
 
 
 def options_of(kind: type, defaults: object = None) -> list[Option]:
@@ -133,6 +138,7 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
                 default_text,
                 meta["positional"],
                 many,
+                meta["alone"],
             )
         )
     return made
@@ -185,8 +191,10 @@ class _Parser(argparse.ArgumentParser):
             group.add_argument(f"--{option.flag}", f"--no_{option.flag}", dest=option.name, action=_Switch, help=words)
         else:
             metavar = option.metavar.removesuffix(" ...")
-            nargs = "+" if option.many else None
-            group.add_argument(f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs)
+            nargs = "+" if option.many else None if option.alone is None else "?"
+            group.add_argument(
+                f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs, const=option.alone
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raises `InputError` for what argparse itself refuses: a missing value, or a value too many."""

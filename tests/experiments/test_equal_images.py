@@ -17,7 +17,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.draws import corrupt_labels
 from rethinking.errors import InputError, RunError
-from rethinking.experiments import reproduction
+from rethinking.experiments import run_list
 from rethinking.experiments.experiment import Config
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import tables
@@ -117,7 +117,7 @@ def failures(asked: Reproduction, monkeypatch: pytest.MonkeyPatch) -> dict[Confi
 
     failed: dict[Config, str] = {}
     with monkeypatch.context() as patch, contextlib.suppress(BegunError):
-        patch.setattr(reproduction, "train_many", begin)
+        patch.setattr(run_list, "train_many", begin)
         for config, outcome in asked.train({}):
             assert isinstance(outcome, RunError)
             failed[config] = str(outcome)

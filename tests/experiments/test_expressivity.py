@@ -15,7 +15,7 @@ from rethinking.experiments.expressivity_points import QUANTITIES
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.report import tables
 from rethinking.report.commands import command
-from rethinking.reproducing import in_words
+from rethinking.sitting import in_words
 from tests.conftest import OUT, reproduce
 
 

@@ -21,7 +21,7 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.scale import SCALES, ImageSource, Study
 from rethinking.report import tables
 from rethinking.report.commands import command
-from rethinking.reproducing import in_words
+from rethinking.sitting import in_words
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.training.hardware import resolve_device

@@ -206,9 +206,9 @@ def test_only_the_measurements_of_a_failed_network_fail_with_it(tmp_path: Path, 
             yield config, RuntimeError("a fault of the device") if config.replaced_example == 1 else outcome
 
     carried_out = []
-    monkeypatch.setattr("rethinking.experiments.reproduction.train_many", one_fails)
+    monkeypatch.setattr("rethinking.experiments.run_list.train_many", one_fails)
     monkeypatch.setattr(
-        "rethinking.experiments.reproduction.tasks.carry_out", lambda config, _: carried_out.append(config) or config
+        "rethinking.experiments.run_list.tasks.carry_out", lambda config, _: carried_out.append(config) or config
     )
     outcomes = dict(asked.train({}))
     failed = {config: str(outcome) for config, outcome in outcomes.items() if isinstance(outcome, RunError)}

@@ -23,8 +23,8 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
-from rethinking.training.preparation import resolve
 from rethinking.sweep.timing import seconds_per_epoch
+from rethinking.training.preparation import resolve
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 

@@ -36,12 +36,13 @@ ORDER = (  # as in the paper
     "minimum_norm_errors",
     "minimum_norm_sgd",
 )
+NO_EXPERIMENTS = (Path(__file__).stem, "run_list", "reproduction", "sweep", "archive")  # import this module
 
 
 def _in_this_folder() -> dict[str, Experiment]:
     """The experiments of this folder: the paper's in its order, then all others by name."""
     modules = sorted(module.name for module in pkgutil.iter_modules(experiments.__path__))
-    others = [name for name in modules if name not in (*ORDER, Path(__file__).stem, "reproduction", "archive")]
+    others = [name for name in modules if name not in (*ORDER, *NO_EXPERIMENTS)]
     found = {name: importlib.import_module(f"{experiments.__name__}.{name}") for name in (*ORDER, *others)}
     return {name: module.EXPERIMENT for name, module in found.items() if hasattr(module, "EXPERIMENT")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -12,26 +12,20 @@ from typing import Any
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.errors import BusyError, ImpossibleError, InputError, RunError, nearest
-from rethinking.experiments import archive
+from rethinking.errors import InputError, nearest
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.catalogue import find as find_experiment
-from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Row, cells
+from rethinking.experiments.experiment import Config, Evidence, Experiment, Row
+from rethinking.experiments.run_list import RunList
 from rethinking.experiments.scale import SCALES, ImageSource, Scale, Study
 from rethinking.identity import question
 from rethinking.models import catalogue
-from rethinking.options import check_seeds, command_line, option
+from rethinking.options import check_seeds, option
 from rethinking.steps import Steps, unwatched
-from rethinking.sweep.here import wait_for_others
-from rethinking.sweep.many import train_many
-from rethinking.theory import tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
-from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
-from rethinking.theory.run import find as find_theory
+from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.trained import MeasurementConfig
-from rethinking.training import find
-from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
-from rethinking.training.preparation import Observe, accepting, resolve
+from rethinking.training.preparation import accepting
 from rethinking.training.run_dir import RunResult
 
 Result = RunResult | TheoryResult
@@ -41,7 +35,7 @@ BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduction:
+class Reproduction(RunList):
     """The options of `reproduce.py`. Raises `InputError` for unknown names and wrong values."""
 
     experiment: str = option(
@@ -93,41 +87,6 @@ class Reproduction:
     seeds: tuple[int, ...] = option(
         (0,), "train one run for each seed; the results show mean and standard deviation", metavar="SEED ..."
     )
-    at_once: str = option(
-        "auto",
-        "train this many runs at the same time; auto: as many as fit into memory, on a CPU one MLP for each thread",
-        metavar="auto|N",
-        changes_numbers=False,
-    )
-    dry_run: bool = option(
-        False,
-        "train nothing: list the runs, which of them are done, and how long the others should take on this machine",
-        changes_numbers=False,
-    )
-    show_only: bool = option(False, "train nothing: show and write the results so far", changes_numbers=False)
-    no_wait: bool = option(
-        False,
-        "do not wait for runs that another process is at work on: skip them and list them",
-        changes_numbers=False,
-    )
-    out: str | None = option(
-        None,
-        "write the results here (default: reproduced/<data>-<scale>, or reproduced/complexity for given runs)",
-        metavar="FOLDER",
-        changes_numbers=False,
-    )
-    runs_dir: str = option(
-        "runs",
-        "keep run folders here, and find earlier runs here, including those of train.py",
-        metavar="FOLDER",
-        changes_numbers=False,
-    )
-    device: str = option("auto", "where to compute", metavar="auto|cpu|cuda|mps")
-    precision: str = option(
-        "auto",
-        "the precision of training; kernel machines use fp32 with sums in float64, all others float64",
-        metavar="auto|fp32|tf32|bf16",
-    )
     filters: tuple[int, ...] = option(
         (),
         "table3: numbers of random convolutional filters (default at full scale: from 500 to the paper's 32000)",
@@ -166,8 +125,7 @@ class Reproduction:
         if len({Path(run).resolve().name for run in self.runs}) < len(self.runs):
             raise InputError("runs must have different names, because the results tell runs apart by them")
         check_seeds(self.seeds)
-        if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
-            raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
+        self._check_running()
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
         KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # checks both
@@ -182,9 +140,24 @@ class Reproduction:
             )
 
     @property
-    def command(self) -> str:
-        """The command line with the same options."""
-        return command_line("python reproduce.py", self)
+    def program(self) -> str:
+        """The command without its options."""
+        return "python reproduce.py"
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of rows that have none of their own."""
+        return self.seeds
+
+    @property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """All tables and figures by name."""
+        return EXPERIMENTS
+
+    @property
+    def every_run_fails_alone(self) -> bool:
+        """Whether a run that trains nothing and does not fit the data fails alone: with `all`."""
+        return self.experiment == "all"
 
     @property
     def wanted(self) -> list[str]:
@@ -216,7 +189,7 @@ class Reproduction:
         options = {
             "runs_dir": self.runs_dir,
             "data_root": self.data_root,
-            "device": self.device,
+            "device": self.one_device,
             "precision": self.precision,
             **self._reading,
         }
@@ -226,7 +199,7 @@ class Reproduction:
 
     def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
         """The study of an experiment that trains nothing, with the data sets and numbers of filters in the evidence."""
-        options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.device, **self._reading}
+        options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.one_device, **self._reading}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
         machines = [run.configuration for run in theory if run.task == "kernel_machines"]
@@ -267,25 +240,30 @@ class Reproduction:
         return ("mnist",) if channels == 1 else ("cifar10",)
 
     @property
-    def scale_in_words(self) -> str:
+    def words_for_scale(self) -> str:
         """The scale, or "their own" for given runs."""
         return "their own" if self.runs else self.scale
 
     @property
     def left_out(self) -> list[str]:
-        """The experiments of `all` that have no run at this scale or for these models."""
-        return [name for name in self.wanted if name not in self.rows] if self.experiment == "all" else []
-
-    @property
-    def models_left_out(self) -> list[str]:
-        """The requested models for which none of the wanted tables and figures has a run."""
+        """The models that no wanted table or figure trains, and what of `all` has no run, in a sentence each."""
         used = {config.model_name for config in self.configs() if isinstance(config, ExperimentConfig)}
-        return [model for model in self.models if model not in used]
+        lines = [f"{model}, which no chosen table or figure trains" for model in self.models if model not in used]
+        for name in (name for name in self.wanted if name not in self.rows and self.experiment == "all"):
+            takes = ", ".join(EXPERIMENTS[name].models)
+            why = f"takes --models {takes}" if takes else "trains no network, or uses other images"
+            lines.append(f"{name}, which {why}")
+        return lines
 
-    def configs(self) -> list[Config]:
-        """Every run that is needed, seed by seed. A run that tables and figures share appears once."""
-        everything = [row for rows in self.rows.values() for row in rows]
-        return list(dict.fromkeys(row.with_seed(seed) for seed in self.seeds for row in everything))
+    @functools.cached_property
+    def given(self) -> set[Config]:
+        """The measurements of runs that are given by their folders."""
+        return {row.config for rows in self.rows.values() for row in rows if row.own_seed}
+
+    def rows_with(self, name: str, kept: Mapping[str, Evidence]) -> list[Row]:
+        """The rows of an experiment, with those of further models in the evidence."""
+        more_models = (*EXPERIMENTS[name].models, *(_own_models(kept) if EXPERIMENTS[name].any_model else ()))
+        return self._rows(name, more_models, kept)
 
     @property
     def _reading(self) -> dict[str, Any]:
@@ -326,189 +304,7 @@ class Reproduction:
         name = self._name_of(dataset) if dataset in sources.NAMES else self.data().name
         return Path("reproduced") / f"{name}-{self.scale}"
 
-    def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
-        """Every run that is needed, with its result so far: None before it begins, the error where it is damaged."""
-        for config in self.configs():
-            try:
-                yield config, find(config) if isinstance(config, ExperimentConfig) else find_theory(config)
-            except RunError as error:
-                yield config, error
-            except InputError as error:
-                yield config, self._failure(config, error)
-
-    def missing(self, kept: Mapping[str, Evidence]) -> list[Config]:
-        """The runs that are still needed, because the evidence does not answer them.
-
-        A network that the evidence answers is needed again where a measurement of it is missing and its folder is gone.
-        """
-        needed = self.configs()
-        missing = {config for config in needed if not self.finished_answer(config, kept)}
-        measured = [config for config in missing if isinstance(config, MeasurementConfig) and config not in self._given]
-        for network in {network for config in measured for network in config.networks()} - missing:
-            try:
-                found = find(network)
-            except RunError:  # damaged
-                found = None
-            if found is None or not found.finished:
-                missing.add(network)
-        return [config for config in needed if config in missing]
-
-    @functools.cached_property
-    def _given(self) -> set[Config]:
-        """The measurements of runs that are given by their folders."""
-        return {row.config for rows in self.rows.values() for row in rows if row.own_seed}
-
-    def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """The finished run in the evidence that answers `config`, from any machine; None where there is none."""
-        answer = self._answer(config, kept)
-        return answer if answer is not None and answer.finished else None
-
-    def train(
-        self, kept: Mapping[str, Evidence], observe: Observe = tuple, watch: Watch = lambda config: unwatched
-    ) -> Generator[tuple[Config, Result | RunError], None, None]:
-        """Train the networks that the evidence lacks, in groups of `at_once`, then carry out the other runs in turn.
-
-        Yields each run with its result or error. A run that fails, or that the data does not allow, does not stop the
-        others. Runs that another process is at work on are tried again after all others, until they are done. With
-        `no_wait` each of them is yielded with its `BusyError`. Raises `InputError` where data or options do not fit any
-        run.
-        """
-        left = self.missing(kept)
-        failed: set[Config] = set()  # networks that failed
-        pause = 0.0
-        while left:
-            busy = []
-            for config, outcome in self._train_once(left, failed, observe, watch):
-                if isinstance(outcome, BusyError) and not self.no_wait:
-                    busy.append(config)
-                else:
-                    yield config, outcome
-            if busy:
-                pause = wait_for_others(pause, len(busy))
-            left = busy
-
-    def _train_once(
-        self, configs: list[Config], failed: set[Config], observe: Observe, watch: Watch
-    ) -> Iterator[tuple[Config, Result | RunError]]:
-        """Carry out each configuration and yield its result or error. Networks that fail are added to `failed`."""
-        theory = [config for config in configs if isinstance(config, TheoryConfig)]
-        for one in list(theory):
-            try:
-                tasks.estimate_cost(one)
-            except InputError as error:
-                theory.remove(one)
-                yield one, self._failure(one, error)
-        networks = [config for config in configs if isinstance(config, ExperimentConfig)]
-        for config in list(networks):
-            try:
-                resolve(config, self.data())
-            except InputError as error:
-                networks.remove(config)
-                failed.add(config)
-                yield config, self._failure(config, error)
-        busy: set[Config] = set()
-        for config, outcome in train_many(networks, at_once=self._at_once, observe=observe, progress=False):
-            if isinstance(outcome, Exception):
-                (busy if isinstance(outcome, BusyError) else failed).add(config)
-                if not isinstance(outcome, RunError):
-                    outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
-            yield config, outcome
-        # Ascending, because the sums over filters continue from one number of filters to the next.
-        for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
-            needed = {*one.networks()} if isinstance(one, MeasurementConfig) else set()
-            if needed & (failed | busy):
-                yield one, RunError("its network failed") if needed & failed else BusyError("its network is busy")
-                continue
-            made_by.set(self.command)
-            try:
-                yield one, tasks.carry_out(one, watch(one))
-            except BusyError as error:
-                yield one, error
-            except (RunError, InputError) as error:  # for example where free memory has shrunk
-                yield one, RunError(str(error))
-
-    def _failure(self, config: Config, error: InputError) -> RunError:
-        """The error of a run that fails alone, because the data does not allow it or has too few images.
-
-        With `all`, every run that trains nothing fails alone. Otherwise `error` is raised, and ends the command.
-        """
-        theory = self.experiment == "all" and isinstance(config, TheoryConfig)
-        if theory or isinstance(error, ImpossibleError) or self._fails_alone(config):
-            return RunError(str(error))
-        raise error
-
-    def _fails_alone(self, config: Config) -> bool:
-        """Whether the data has too few images for this run, but enough for another."""
-        return self._lacks_images(config) and (self.experiment == "all" or self._some_have_images)
-
-    @functools.cached_property
-    def _some_have_images(self) -> bool:
-        return not all(self._lacks_images(config) for config in self.configs())
-
-    def _lacks_images(self, config: Config) -> bool:
-        """Whether the data has fewer training or test images than the run needs."""
-        if isinstance(config, MeasurementConfig):
-            return any(self._lacks_images(network) for network in config.networks())
-        data = sources.load_for(config)
-        train_images, test_images = len(data.train), len(data.test) if data.test else 0
-        if isinstance(config, TheoryConfig):
-            return (config.train_subset or 0) > train_images
-        replaced = 0 if config.replaced_example is None else config.replaced_example + 1
-        return (config.train_subset or replaced) > train_images or max(config.keep_test_losses, replaced) > test_images
-
-    @property
-    def _at_once(self) -> int | None:
-        return None if self.at_once == "auto" else int(self.at_once)
-
-    def together(self, config: ExperimentConfig, runs: int) -> tuple[int, int]:
-        """How many of `runs` runs like `config` train at once, and their peak of memory in bytes."""
-        data = self.data()
-        resolved = resolve(config, data)
-        at_once = min(runs, self._at_once or at_once_that_fit(resolved))
-        images, run = footprint(resolved, data)
-        own = images if resolved.redraws_images else 0
-        peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * (own + run)
-        return at_once, peak
-
-    def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
-        """The evidence for each row of an experiment, including models and seeds that were not requested.
-
-        Where a row has finished runs, its unfinished ones are left out.
-        """
-        seeds = sorted({*self.seeds, *(run.configuration["seed"] for run in kept.values())})
-        answers = []
-        more_models = (*EXPERIMENTS[name].models, *(_own_models(kept) if EXPERIMENTS[name].any_model else ()))
-        for row in self._rows(name, more_models, kept):
-            own = [row.config.seed] if row.own_seed else seeds
-            found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in own)
-            of_row = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
-            answers += [answer for answer in of_row if answer.evidence.finished] or of_row
-        return answers
-
-    def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[Config]:
-        """The runs that an experiment still needs."""
-        needed = (row.with_seed(seed) for row in self.rows[name] for seed in self.seeds)
-        return [config for config in needed if not self.finished_answer(config, kept)]
-
-    def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """The best evidence for `config`, from any device and in any precision unless one is requested."""
-        if isinstance(config, TheoryConfig):
-            return self._answer_of_theory(config, kept)
-        data = self.data()
-        try:
-            wanted = question(resolve(config, data), data.name, data.fingerprint)
-        except InputError as error:
-            self._failure(config, error)
-            return None
-        eligible = {name: run for name, run in kept.items() if self._wanted.items() <= run.configuration.items()}
-        return archive.best_answer(eligible, wanted)
-
-    @property
-    def _wanted(self) -> dict[str, str]:
-        """Device and precision, where they are requested."""
-        return {name: value for name in ("device", "precision") if (value := getattr(self, name)) != "auto"}
-
-    def _answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+    def answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The evidence for `config`: on the requested data, or else on data of the same name in the evidence."""
         needed = isinstance(config, MeasurementConfig) or config.dataset in {source.dataset for source in self._images}
         try:
@@ -518,7 +314,7 @@ class Reproduction:
         except InputError as error:
             self._failure(config, error)
             data = None
-        wanted = dict(self._wanted)
+        wanted = dict(self.requested)
         if not isinstance(config, MeasurementConfig):
             wanted.pop("precision", None)  # only training has one
         for run in kept.values():
@@ -529,10 +325,6 @@ class Reproduction:
             if not run.is_of_network and same and run.question == question(config, name, fingerprint):
                 return run
         return None
-
-    def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
-        """The cells or points of an experiment, from the evidence."""
-        return cells(EXPERIMENTS[name].numbers(self.answers(name, kept)))
 
 
 def _place_in_catalogue(model: str) -> int:

@@ -16,27 +16,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rethinking import files
-from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence, Experiment
-from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.run_list import RunList
 from rethinking.experiments.time_to_overfit import DEFINITION, SENSITIVITY, time_to_overfit
 from rethinking.report import page, tables
 from rethinking.report.figures import paper_figure
 
 
-def write(reproduction: Reproduction, kept: Mapping[str, Evidence]) -> None:
-    """Every table and figure of `reproduction` that has evidence, and the page of all that its folder holds.
+def write(runs: RunList, kept: Mapping[str, Evidence]) -> None:
+    """Every table and figure of `runs` that has evidence, and the page of all that its folder holds.
 
     The folder must be locked (`archive.locked`). Raises `RunError` where it cannot be read or written.
     """
-    folder = reproduction.folder()
+    folder = runs.folder()
     if not kept:
         return
-    for name in reproduction.wanted:
-        cells = reproduction.cells(name, kept)
+    for name in runs.wanted:
+        cells = runs.cells(name, kept)
         if cells:
-            _write_experiment(folder, name, cells, kept, reproduction.scale_in_words)
-    page.write(folder, kept)
+            _write_experiment(folder, name, runs.experiments[name], cells, kept, runs.words_for_scale)
+    page.write(folder, kept, runs.experiments)
 
 
 def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
@@ -51,8 +50,10 @@ def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Eviden
     return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
 
 
-def _write_experiment(folder: Path, name: str, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> None:
-    experiment = EXPERIMENTS[name].shown_for(cells, kept)
+def _write_experiment(
+    folder: Path, name: str, experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str
+) -> None:
+    experiment = experiment.shown_for(cells, kept)
     facts = kept[cells[0].runs[0]].facts
     dataset = write_table(folder, name, experiment, cells, kept, scale)
     if experiment.plot is not None and any(cell.quantity in experiment.plot.quantities for cell in cells):

@@ -24,6 +24,7 @@ def train_many(
     seconds: float = math.inf,
     devices: Sequence[str] | None = None,
     ray: bool | str = False,
+    runs_shared: str = "auto",
     observe: Observe = tuple,
     progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
@@ -47,6 +48,8 @@ def train_many(
         Its result is not finished, and the same call with more seconds resumes the run.
     devices: trains in a process for each of these devices, such as ['cuda:0', 'cuda:3']; ['cuda'] is every visible card
     ray: trains on a Ray cluster: its address, or True for the one at `RAY_ADDRESS`, else for a cluster on this machine
+    runs_shared: whether the nodes of a Ray cluster see `runs_dir`: 'yes', 'no', or 'auto' to look. Where they do not,
+        checkpoints and results travel to the folder here
     observe: makes the observers of a run
     progress: whether to show progress; by default a notebook does and a script does not
 
@@ -62,7 +65,7 @@ def train_many(
         return
     with shown(progress) as display:
         observers: Observe = lambda: [*observe(), *display.observers()]  # noqa: E731
-        workload = Workload(tuple(configs), at_once, stacked, force, seconds, observers)
+        workload = Workload(tuple(configs), at_once, stacked, force, seconds, observers, runs_shared)
         if ray:
             from rethinking.sweep.on_ray import train_on_ray  # Ray is an optional package
 

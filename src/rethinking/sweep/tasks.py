@@ -36,6 +36,7 @@ class Workload:
     force: bool
     seconds: float
     observe: Observe
+    runs_shared: str = "auto"
 
 
 @dataclass(frozen=True)

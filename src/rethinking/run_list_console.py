@@ -1,26 +1,22 @@
-"""Shows a reproduction on the terminal: the list of a dry run, and tables that fill in."""
+"""Shows a list of runs on the terminal: what a dry run finds, and tables that fill in."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from rethinking import notebook
 from rethinking.config import ExperimentConfig
-from rethinking.errors import BusyError, InputError, RunError, nearest
+from rethinking.data import sources
+from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
-from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Evidence
-from rethinking.experiments.reproduction import Reproduction, Result
-from rethinking.options import given, options_of
+from rethinking.experiments.run_list import Result, RunList
 from rethinking.progress import Progress, StepsInWords, duration, say
 from rethinking.report import tables
-from rethinking.reproducing import Reproduced, Sitting, in_words
+from rethinking.sitting import Sitting, in_words
 from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
@@ -30,32 +26,32 @@ from rethinking.training.hardware import resolve_device
 from rethinking.training.networks import cut
 
 
-class ReproductionConsole:
-    """A reproduction with its output on a terminal.
+class RunListConsole:
+    """A list of runs with its output on a terminal.
 
     While runs are at work, the current table stands under the live line and fills in. At the end all tables are
     printed.
     """
 
-    def __init__(self, reproduction: Reproduction, console: Console) -> None:
-        self._reproduction = reproduction
+    def __init__(self, runs: RunList, console: Console) -> None:
+        self._runs = runs
         self._console = console
-        self._sitting = Sitting(reproduction)
+        self._sitting = Sitting(runs)
 
     def dry_run(self) -> None:
         """Prints the list of runs, and the time and memory that the unfinished ones should take on this machine."""
         self._describe_data()
-        title = self._reproduction.folder().name
+        title = self._runs.folder().name
         table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
         total, peak = 0.0, 0
         summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters that earlier runs sum over
         rate = 0.0  # operations per second of matrix products; measured on first use
-        kept = archive.read(self._reproduction.folder())
-        missing = {*self._reproduction.missing(kept)}
+        kept = archive.read(self._runs.folder())
+        missing = {*self._runs.missing(kept)}
         found = [
-            (config, (None if config in missing else self._reproduction.finished_answer(config, kept)) or result)
-            for config, result in self._reproduction.found()
+            (config, (None if config in missing else self._runs.finished_answer(config, kept)) or result)
+            for config, result in self._runs.found()
         ]
         left = collections.Counter(
             config.model_name
@@ -91,8 +87,8 @@ class ReproductionConsole:
             if _is_over(result):
                 table.add_row(self._sitting.named(config), f"{done}", "done")
                 continue
-            at_once, memory = self._reproduction.together(config, left[config.model_name])
-            images = config.train_subset or len(self._reproduction.data().train)
+            at_once, memory = self._runs.together(config, left[config.model_name])
+            images = config.train_subset or len(sources.load_for(config).train)
             epoch = seconds_per_epoch(config, images, at_once, measured)
             seconds = epoch * (config.num_epochs - done)
             total, peak = total + seconds, max(peak, memory)
@@ -131,7 +127,7 @@ class ReproductionConsole:
                     self._print(f"finished: {self._sitting.named(config)}")
         self._console.print(Group(*(self._table(name) for name in self._sitting.shown)))
         self._left_out()
-        folder = self._reproduction.folder()
+        folder = self._runs.folder()
         if self._sitting.kept:
             self._print(f"written to {folder}; open {folder / 'report.html'}")
         else:
@@ -142,8 +138,8 @@ class ReproductionConsole:
 
     def _describe_data(self) -> None:
         with contextlib.closing(StepsInWords(self._console)) as steps:
-            found = self._reproduction.all_data(steps.of("data"))
-        trained = [config for config in self._reproduction.configs() if isinstance(config, ExperimentConfig)]
+            found = self._runs.all_data(steps.of("data"))
+        trained = [config for config in self._runs.configs() if isinstance(config, ExperimentConfig)]
         for data in found:
             crops = dict.fromkeys(line for config in trained for line in cut(config, data))
             say(self._console, [*data.described(), *crops])
@@ -151,7 +147,7 @@ class ReproductionConsole:
     def _table_at_work(self) -> RenderableType:
         """Returns the first table or figure with missing runs, apart from failed ones."""
         for name in self._sitting.shown:
-            if set(self._reproduction.misses(name, self._sitting.kept)) - self._sitting.failed.keys():
+            if set(self._runs.misses(name, self._sitting.kept)) - self._sitting.failed.keys():
                 return self._table(name)
         return ""
 
@@ -161,12 +157,8 @@ class ReproductionConsole:
         return tables.Terminal(table.title, table.grid, table.caption) if table else ""
 
     def _left_out(self) -> None:
-        for model in self._reproduction.models_left_out:
-            self._print(f"left out: {model}, which no chosen table or figure trains")
-        for name in self._reproduction.left_out:
-            takes = ", ".join(EXPERIMENTS[name].models)
-            why = f"takes --models {takes}" if takes else "trains no network, or uses other images"
-            self._print(f"left out: {name}, which {why}")
+        for line in self._runs.left_out:
+            self._print(f"left out: {line}")
 
     def _print(self, text: str) -> None:
         say(self._console, [text])
@@ -174,42 +166,3 @@ class ReproductionConsole:
 
 def _is_over(result: Evidence | Result | RunError | None) -> bool:
     return isinstance(result, RunError | TheoryResult) or (result is not None and result.finished)
-
-
-def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
-    """Trains the missing runs of a table or figure, writes the results, and returns the tables.
-
-        rethinking.reproduce("table1", scale="demo", models=("mlp_1x512",))["table1"].frame()
-
-    It does the same as `rethinking reproduce`. `options` are the options of that command, which are the fields of
-    `experiments.reproduction.Reproduction`. `progress` shows progress; by default a notebook shows it and a script does
-    not. A dry run prints its list and returns the tables so far.
-
-    Raises `InputError` for wrong options and for options that do not fit the data. Raises `RunError` after writing the
-    results if runs failed.
-    """
-    reproduction = Reproduction(**_given({"experiment": experiment, **options}))
-    sitting = Sitting(reproduction)
-    if reproduction.dry_run:
-        ReproductionConsole(reproduction, Console()).dry_run()
-        sitting.kept = archive.read(reproduction.folder())
-        return sitting.reproduced
-    with notebook.shown(progress) as display:
-        reproduction.all_data(display.steps("data"))
-        running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
-        with contextlib.closing(running) as carried_out:
-            for config, outcome in carried_out:
-                if isinstance(outcome, RunError):
-                    display.say(f"failed: {sitting.named(config)}: {outcome}")
-                elif not isinstance(config, ExperimentConfig):
-                    display.say(f"finished: {sitting.named(config)}")
-    sitting.raise_failures()
-    return sitting.reproduced
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts options to those of `Reproduction`. Raises `InputError` for an unknown name or a wrong type."""
-    known = {option.name: option for option in options_of(Reproduction)}
-    for name in options.keys() - known.keys():
-        raise InputError(f"unknown option '{name}'{nearest(name, known) or '; the options are ' + ', '.join(known)}")
-    return {name: given(known[name], value) for name, value in options.items()}

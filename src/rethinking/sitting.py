@@ -1,4 +1,4 @@
-"""Carries out a reproduction: trains missing runs, keeps their evidence, writes tables, figures and the report page."""
+"""Carries out a list of runs: trains missing ones, keeps their evidence, writes tables, figures and the report page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rethinking import notebook
 from rethinking.config import ExperimentConfig
 from rethinking.errors import BusyError, RunError
 from rethinking.experiments import archive
-from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Config, Evidence
-from rethinking.experiments.reproduction import Reproduction, Result, Watch
+from rethinking.experiments.run_list import Result, RunList, Watch
 from rethinking.report import results, tables
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.preparation import Observe
 
 BETWEEN_WRITINGS = 60.0  # seconds; drawing tables and figures takes a few seconds
+KEEPING_SHARE = 0.05  # of the time that writing the evidence of many runs may take
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,38 +85,47 @@ class Reproduced(Mapping[str, Table]):
 
 
 class Sitting:
-    """The work of one process on a reproduction.
+    """The work of one process on a list of runs.
 
     kept: the evidence so far, by the names of runs
     failed: runs that failed, with their errors
     busy: runs that other processes are at work on
     """
 
-    def __init__(self, reproduction: Reproduction) -> None:
-        self.reproduction = reproduction
+    def __init__(self, runs: RunList) -> None:
+        self.runs = runs
         self.kept: dict[str, Evidence] = {}
         self.failed: dict[Config, RunError] = {}
         self.busy: list[Config] = []
+        self._waiting: list[Result] = []  # results that are not in the evidence yet
+        self._keeping = 0.0  # seconds that the last writing of evidence took
+        self._kept_at = 0.0  # the time of that writing
 
     def run(self, observe: Observe, watch: Watch) -> Generator[tuple[Config, Result | RunError], None, None]:
         """Trains what is missing, unless `show_only` is set, and writes the results.
 
-        Yields each run with its outcome once its evidence is kept. Close the generator at the end: runs side by side
-        would otherwise continue.
+        Yields each run with its outcome. Its evidence is kept by then, or soon after where much evidence makes the
+        writing slow. Close the generator at the end: runs side by side would otherwise continue.
         """
+        if self.runs.show_only:
+            self._keep(self._so_far())
+            self._write()
+            return
+        with self.runs.machines():
+            yield from self._run(observe, watch)
+
+    def _run(self, observe: Observe, watch: Watch) -> Generator[tuple[Config, Result | RunError], None, None]:
         self._keep(self._so_far())  # before the first run, so that it fails early where the folder cannot be written
         written = time.monotonic()
         try:
-            if self.reproduction.show_only:
-                return
-            with contextlib.closing(self.reproduction.train(self.kept, observe, watch)) as trained:
+            with contextlib.closing(self.runs.train(self.kept, observe, watch)) as trained:
                 for config, outcome in trained:
                     if isinstance(outcome, BusyError):
                         self.busy.append(config)
                     elif isinstance(outcome, RunError):
                         self.failed[config] = outcome
                     else:
-                        self._keep([outcome])
+                        self._keep_soon(outcome)
                     yield config, outcome
                     if time.monotonic() - written > BETWEEN_WRITINGS:
                         self._write()
@@ -137,44 +146,54 @@ class Sitting:
 
     def table(self, name: str) -> Table | None:
         """Returns a table as far as there are runs to fill it; None where there are no runs."""
-        cells = self.reproduction.cells(name, self.kept)
+        cells = self.runs.cells(name, self.kept)
         if not cells:
             return None
-        experiment = EXPERIMENTS[name]
-        caption = results.caption(experiment, cells, self.kept, self.reproduction.scale_in_words)
+        experiment = self.runs.experiments[name]
+        caption = results.caption(experiment, cells, self.kept, self.runs.words_for_scale)
         return Table(name, experiment.title, caption, tuple(cells), tables.grid(experiment, cells))
 
     @property
     def shown(self) -> list[str]:
         """The names of the requested tables, without long tables of curves that come along with others."""
-        first, *others = self.reproduction.rows
-        plots = {name: EXPERIMENTS[name].plot for name in others}
+        first, *others = self.runs.rows
+        plots = {name: self.runs.experiments[name].plot for name in others}
         return [first, *(name for name, plot in plots.items() if plot is None or not plot.tabled)]
 
     @property
     def reproduced(self) -> Reproduced:
         """The tables so far, as `reproduce` returns them."""
-        found = {name: table for name in self.reproduction.rows if (table := self.table(name))}
-        return Reproduced(self.reproduction.folder(), found, self.shown)
+        found = {name: table for name in self.runs.rows if (table := self.table(name))}
+        return Reproduced(self.runs.folder(), found, self.shown)
 
     @functools.cached_property
     def _names(self) -> dict[Config, str]:
-        return named_apart(self.reproduction.configs())
+        return named_apart(self.runs.configs())
 
     def named(self, config: Config) -> str:
         """Returns a run in words, which differ from the words of every other run."""
         return self._names.get(config) or in_words(config)
 
     def _so_far(self) -> list[Result]:
-        return [result for _, result in self.reproduction.found() if result and not isinstance(result, RunError)]
+        return [result for _, result in self.runs.found() if result and not isinstance(result, RunError)]
+
+    def _keep_soon(self, result: Result) -> None:
+        """Keeps a result at once, unless the writing of evidence would take too large a share of the time."""
+        self._waiting.append(result)
+        if time.monotonic() - self._kept_at >= self._keeping / KEEPING_SHARE:
+            self._keep(self._waiting)
 
     def _keep(self, found: list[Result]) -> None:
-        self.kept = archive.add(self.reproduction.folder(), [archive.evidence(result) for result in found])
+        began = time.monotonic()
+        self.kept = archive.add(self.runs.folder(), [archive.evidence(result) for result in found])
+        self._waiting = []
+        self._kept_at = time.monotonic()
+        self._keeping = self._kept_at - began
 
     def _write(self) -> None:
         """Writes tables, figures and the page from the evidence so far, with the evidence of other processes."""
-        with archive.locked(self.reproduction.folder()) as self.kept:
-            results.write(self.reproduction, self.kept)
+        with archive.locked(self.runs.folder()) as self.kept:
+            results.write(self.runs, self.kept)
 
 
 def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
@@ -194,7 +213,7 @@ def named_apart(configs: Sequence[Config]) -> dict[Config, str]:
 
 
 def in_words(config: Config) -> str:
-    """Returns a run in words: what sets it apart from the other runs of a reproduction."""
+    """Returns a run in words: what sets it apart from the other runs of a list."""
     if isinstance(config, ExperimentConfig):
         words = _words_of_network(config)
     elif isinstance(config, MeasurementConfig):

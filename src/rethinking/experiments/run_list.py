@@ -1,0 +1,419 @@
+"""A list of runs and the tables that show them: what a reproduction and a sweep have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rethinking.config import DEVICES, ExperimentConfig
+from rethinking.config import device as device_check
+from rethinking.data import sources
+from rethinking.errors import BusyError, ImpossibleError, InputError, RunError
+from rethinking.experiments import archive
+from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Experiment, Row, cells
+from rethinking.identity import question
+from rethinking.options import command_line, option
+from rethinking.steps import Steps, unwatched
+from rethinking.sweep.here import wait_for_others
+from rethinking.sweep.many import train_many
+from rethinking.theory import tasks
+from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
+from rethinking.theory.run import find as find_theory
+from rethinking.theory.trained import MeasurementConfig
+from rethinking.training import find
+from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
+from rethinking.training.preparation import Observe, resolve
+from rethinking.training.run_dir import RunResult
+
+Result = RunResult | TheoryResult
+Watch = Callable[[TheoryConfig], Steps]  # makes an observer of the steps of one run that trains nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunList:
+    """A list of runs, the options for carrying them out, and the tables and figures that show them.
+
+    A subclass says which runs there are (`rows`), what shows them (`experiments`) and where the results go (`folder`).
+
+    Raises `InputError` for wrong values.
+    """
+
+    device: tuple[str, ...] = option(
+        ("auto",),
+        "where to compute. Several devices, such as cuda:0 cuda:3, have a process each; auto and cuda take all visible"
+        " CUDA cards, each with a process of its own",
+        group="running",
+        metavar=f"{DEVICES} ...",
+    )
+    precision: str = option(
+        "auto",
+        "the precision of training; kernel machines use fp32 with sums in float64, all others float64",
+        group="running",
+        metavar="auto|fp32|tf32|bf16",
+    )
+    at_once: str = option(
+        "auto",
+        "train this many runs at the same time; auto: as many as fit into memory, on a CPU one MLP for each thread",
+        group="running",
+        metavar="auto|N",
+        changes_numbers=False,
+    )
+    ray: str | None = option(
+        None,
+        "train on the Ray cluster at this address; without an address at RAY_ADDRESS, or on this machine",
+        group="running",
+        metavar="ADDRESS",
+        alone="",
+        changes_numbers=False,
+    )
+    runs_shared: str = option(
+        "auto",
+        "whether the nodes of a Ray cluster see --runs_dir; auto looks. Where they do not, checkpoints travel",
+        group="running",
+        choices=("auto", "yes", "no"),
+        changes_numbers=False,
+    )
+    dry_run: bool = option(
+        False,
+        "train nothing: list the runs, which of them are done, and how long the others should take on this machine",
+        group="running",
+        changes_numbers=False,
+    )
+    show_only: bool = option(
+        False, "train nothing: show and write the results so far", group="running", changes_numbers=False
+    )
+    no_wait: bool = option(
+        False,
+        "do not wait for runs that another process is at work on: skip them and list them",
+        group="running",
+        changes_numbers=False,
+    )
+    out: str | None = option(
+        None, "write the results here", group="running", metavar="FOLDER", default_text="", changes_numbers=False
+    )
+    runs_dir: str = option(
+        "runs",
+        "keep run folders here, and find earlier runs here, including those of train.py",
+        group="running",
+        metavar="FOLDER",
+        changes_numbers=False,
+    )
+
+    def _check_running(self) -> None:
+        """Raises `InputError` for wrong values of the options above."""
+        if self.at_once != "auto" and not (self.at_once.isdecimal() and int(self.at_once) > 0):
+            raise InputError(f"at_once must be auto or a whole number from 1 on, not '{self.at_once}'")
+        for name in self.device:
+            if expected := device_check(name):
+                raise InputError(f"device must be {expected}, not '{name}'")
+        if self.runs_shared not in ("auto", "yes", "no"):
+            raise InputError(f"runs_shared must be one of auto, yes, no, not '{self.runs_shared}'")
+        if self.ray is not None and len(self.device) > 1:
+            raise InputError("ray gives runs to the devices of its nodes; leave device out, or give auto, cpu or cuda")
+
+    # What a subclass says
+
+    @property
+    def rows(self) -> dict[str, list[Row]]:
+        """The rows of each table and figure that has some, by its name."""
+        raise NotImplementedError
+
+    @property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """The tables and figures by name."""
+        raise NotImplementedError
+
+    def folder(self) -> Path:
+        """The folder of the results."""
+        raise NotImplementedError
+
+    def all_data(self, begin: Steps = unwatched) -> list[sources.ImageData]:
+        """Load every data set that the runs use, except missing ones."""
+        raise NotImplementedError
+
+    @property
+    def program(self) -> str:
+        """The command without its options."""
+        raise NotImplementedError
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of rows that have none of their own."""
+        return (0,)
+
+    @property
+    def words_for_scale(self) -> str:
+        """The scale in words; empty where there is none."""
+        return ""
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of the tables and figures to write."""
+        return list(self.rows)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the options ask for and no run answers, in a sentence each."""
+        return []
+
+    @property
+    def every_run_fails_alone(self) -> bool:
+        """Whether a run that trains nothing and does not fit the data fails alone, instead of ending the command."""
+        return False
+
+    def rows_with(self, name: str, kept: Mapping[str, Evidence]) -> list[Row]:
+        """The rows of an experiment, with those that only the evidence has."""
+        return self.rows[name]
+
+    @property
+    def given(self) -> set[Config]:
+        """Measurements of runs that are given by their folders."""
+        return set()
+
+    # What follows
+
+    @contextlib.contextmanager
+    def machines(self) -> Iterator[None]:
+        """Connect to the Ray cluster, where one is asked for, until the runs are done.
+
+        Raises `InputError` where Ray or the cluster is missing.
+        """
+        if self.ray is None:
+            yield
+            return
+        from rethinking.sweep.on_ray import connected  # Ray is an optional package
+
+        with connected(self.ray or None):
+            yield
+
+    @property
+    def command(self) -> str:
+        """The command line with the same options."""
+        return command_line(self.program, self)
+
+    def configs(self) -> list[Config]:
+        """Every run that is needed, seed by seed. A run that tables and figures share appears once."""
+        everything = [row for rows in self.rows.values() for row in rows]
+        return list(dict.fromkeys(row.with_seed(seed) for seed in self.all_seeds for row in everything))
+
+    def found(self) -> Iterator[tuple[Config, Result | RunError | None]]:
+        """Every run that is needed, with its result so far: None before it begins, the error where it is damaged."""
+        for config in self.configs():
+            try:
+                yield config, find(config) if isinstance(config, ExperimentConfig) else find_theory(config)
+            except RunError as error:
+                yield config, error
+            except InputError as error:
+                yield config, self._failure(config, error)
+
+    def missing(self, kept: Mapping[str, Evidence]) -> list[Config]:
+        """The runs that are still needed, because the evidence does not answer them.
+
+        A network that the evidence answers is needed again where a measurement of it is missing and its folder is gone.
+        """
+        needed = self.configs()
+        missing = {config for config in needed if not self.finished_answer(config, kept)}
+        measured = [config for config in missing if isinstance(config, MeasurementConfig) and config not in self.given]
+        for network in {network for config in measured for network in config.networks()} - missing:
+            try:
+                found = find(network)
+            except RunError:  # damaged
+                found = None
+            if found is None or not found.finished:
+                missing.add(network)
+        return [config for config in needed if config in missing]
+
+    def finished_answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """The finished run in the evidence that answers `config`, from any machine; None where there is none."""
+        answer = self._answer(config, kept)
+        return answer if answer is not None and answer.finished else None
+
+    def train(
+        self, kept: Mapping[str, Evidence], observe: Observe = tuple, watch: Watch = lambda config: unwatched
+    ) -> Generator[tuple[Config, Result | RunError], None, None]:
+        """Train the networks that the evidence lacks, in groups of `at_once`, then carry out the other runs in turn.
+
+        Yields each run with its result or error. A run that fails, or that the data does not allow, does not stop the
+        others. Runs that another process is at work on are tried again after all others, until they are done. With
+        `no_wait` each of them is yielded with its `BusyError`. Raises `InputError` where data or options do not fit any
+        run.
+        """
+        left = self.missing(kept)
+        failed: set[Config] = set()  # networks that failed
+        pause = 0.0
+        while left:
+            busy = []
+            for config, outcome in self._train_once(left, failed, observe, watch):
+                if isinstance(outcome, BusyError) and not self.no_wait:
+                    busy.append(config)
+                else:
+                    yield config, outcome
+            if busy:
+                pause = wait_for_others(pause, len(busy))
+            left = busy
+
+    def _train_once(
+        self, configs: list[Config], failed: set[Config], observe: Observe, watch: Watch
+    ) -> Iterator[tuple[Config, Result | RunError]]:
+        """Carry out each configuration and yield its result or error. Networks that fail are added to `failed`."""
+        theory = [config for config in configs if isinstance(config, TheoryConfig)]
+        for one in list(theory):
+            try:
+                tasks.estimate_cost(one)
+            except InputError as error:
+                theory.remove(one)
+                yield one, self._failure(one, error)
+        networks = [config for config in configs if isinstance(config, ExperimentConfig)]
+        for config in list(networks):
+            try:
+                resolve(config, sources.load_for(config))
+            except InputError as error:
+                networks.remove(config)
+                failed.add(config)
+                yield config, self._failure(config, error)
+        busy: set[Config] = set()
+        for config, outcome in self._train_networks(networks, observe):
+            if isinstance(outcome, Exception):
+                (busy if isinstance(outcome, BusyError) else failed).add(config)
+                if not isinstance(outcome, RunError):
+                    outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
+            yield config, outcome
+        # Ascending, because the sums over filters continue from one number of filters to the next.
+        for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):
+            needed = {*one.networks()} if isinstance(one, MeasurementConfig) else set()
+            if needed & (failed | busy):
+                yield one, RunError("its network failed") if needed & failed else BusyError("its network is busy")
+                continue
+            made_by.set(self.command)
+            try:
+                yield one, tasks.carry_out(one, watch(one))
+            except BusyError as error:
+                yield one, error
+            except (RunError, InputError) as error:  # for example where free memory has shrunk
+                yield one, RunError(str(error))
+
+    def _train_networks(
+        self, networks: list[ExperimentConfig], observe: Observe
+    ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
+        """Train networks where the options say: here, on several devices, or on a Ray cluster."""
+        if not networks:
+            return
+        yield from train_many(
+            networks,
+            at_once=self._at_once,
+            devices=self._devices,
+            ray=False if self.ray is None else self.ray or True,
+            runs_shared=self.runs_shared,
+            observe=observe,
+            progress=False,
+        )
+
+    def _failure(self, config: Config, error: InputError) -> RunError:
+        """The error of a run that fails alone, because the data does not allow it or has too few images.
+
+        With `every_run_fails_alone` that holds for all runs that train nothing. Otherwise `error` is raised, and ends
+        the command.
+        """
+        theory = self.every_run_fails_alone and isinstance(config, TheoryConfig)
+        if theory or isinstance(error, ImpossibleError) or self._fails_alone(config):
+            return RunError(str(error))
+        raise error
+
+    def _fails_alone(self, config: Config) -> bool:
+        """Whether the data has too few images for this run, but enough for another."""
+        return self._lacks_images(config) and (self.every_run_fails_alone or self._some_have_images)
+
+    @functools.cached_property
+    def _some_have_images(self) -> bool:
+        return not all(self._lacks_images(config) for config in self.configs())
+
+    def _lacks_images(self, config: Config) -> bool:
+        """Whether the data has fewer training or test images than the run needs."""
+        if isinstance(config, MeasurementConfig):
+            return any(self._lacks_images(network) for network in config.networks())
+        data = sources.load_for(config)
+        train_images, test_images = len(data.train), len(data.test) if data.test else 0
+        if isinstance(config, TheoryConfig):
+            return (config.train_subset or 0) > train_images
+        replaced = 0 if config.replaced_example is None else config.replaced_example + 1
+        return (config.train_subset or replaced) > train_images or max(config.keep_test_losses, replaced) > test_images
+
+    @property
+    def _at_once(self) -> int | None:
+        return None if self.at_once == "auto" else int(self.at_once)
+
+    @property
+    def one_device(self) -> str:
+        """The option `device` of each run. Runs on several CUDA cards have the device 'cuda'."""
+        return self.device[0] if len(self.device) == 1 else self.device[0].partition(":")[0]
+
+    @property
+    def _devices(self) -> tuple[str, ...] | None:
+        """The devices that have a process each; None where this process trains."""
+        if self.ray is not None:
+            return None
+        if len(self.device) > 1:
+            return self.device
+        all_cards = self.one_device in ("auto", "cuda") and torch.cuda.device_count() > 1
+        return ("cuda",) if all_cards else None
+
+    def together(self, config: ExperimentConfig, runs: int) -> tuple[int, int]:
+        """How many of `runs` runs like `config` train at once, and their peak of memory in bytes."""
+        data = sources.load_for(config)
+        resolved = resolve(config, data)
+        at_once = min(runs, self._at_once or at_once_that_fit(resolved))
+        images, run = footprint(resolved, data)
+        own = images if resolved.redraws_images else 0
+        peak = LIBRARIES + at_once * (images + run) if resolved.device == "cpu" else images + at_once * (own + run)
+        return at_once, peak
+
+    def answers(self, name: str, kept: Mapping[str, Evidence]) -> list[Answer]:
+        """The evidence for each row of an experiment, including models and seeds that were not requested.
+
+        Where a row has finished runs, its unfinished ones are left out.
+        """
+        seeds = sorted({*self.all_seeds, *(run.configuration["seed"] for run in kept.values())})
+        answers = []
+        for row in self.rows_with(name, kept):
+            own = [row.config.seed] if row.own_seed else seeds
+            found = ((seed, self._answer(row.with_seed(seed), kept)) for seed in own)
+            of_row = [Answer(row, seed, evidence) for seed, evidence in found if evidence is not None]
+            answers += [answer for answer in of_row if answer.evidence.finished] or of_row
+        return answers
+
+    def misses(self, name: str, kept: Mapping[str, Evidence]) -> list[Config]:
+        """The runs that an experiment still needs."""
+        needed = (row.with_seed(seed) for row in self.rows[name] for seed in self.all_seeds)
+        return [config for config in needed if not self.finished_answer(config, kept)]
+
+    def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """The best evidence for `config`, from any device and in any precision unless one is requested."""
+        if isinstance(config, TheoryConfig):
+            return self.answer_of_theory(config, kept)
+        try:
+            data = sources.load_for(config)
+            wanted = question(resolve(config, data), data.name, data.fingerprint)
+        except InputError as error:
+            self._failure(config, error)
+            return None
+        eligible = {name: run for name, run in kept.items() if self.requested.items() <= run.configuration.items()}
+        return archive.best_answer(eligible, wanted)
+
+    def answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
+        """The evidence for a run that trains nothing."""
+        return None
+
+    @property
+    def requested(self) -> dict[str, str]:
+        """Device and precision, where they are requested."""
+        requested = {"device": self.one_device.partition(":")[0], "precision": self.precision}
+        return {name: value for name, value in requested.items() if value != "auto"}
+
+    def cells(self, name: str, kept: Mapping[str, Evidence]) -> list[Cell]:
+        """The cells or points of an experiment, from the evidence."""
+        return cells(self.experiments[name].numbers(self.answers(name, kept)))
