@@ -83,7 +83,7 @@ def test_a_configuration_file_reads_with_hyphens_too(tmp_path: Path):
         (["--randomization", "shufled_pixels"], "did you mean 'shuffled_pixels'?"),
         (["--lr_schedule", "cosin"], "did you mean 'cosine'?"),
         (["--precision", "fp16"], "precision must be one of auto, fp32, tf32, bf16"),
-        (["--device", "gpu"], "device must be one of auto, cpu, cuda, mps"),
+        (["--device", "gpu"], "device must be one of auto, cpu, cuda, cuda:N, mps"),
         (["--num_epochs", "many"], "--num_epochs takes INT, not 'many': epochs to train"),
         (["--num_epochs", "1.5"], "--num_epochs takes INT, not '1.5'"),
         (["--num_epochs"], "--num_epochs needs a value"),
@@ -232,8 +232,8 @@ OPTIONS = {
         --eval_train_every --device --precision --compile --images_in_memory --runs_dir --use_tensorboard --use_wandb
         --wandb_project --wandb_entity""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
-        --label_column --models --scale --seeds --at_once --dry_run --show_only --no_wait --out --runs_dir --device
-        --precision --filters --bandwidth --memory_limit""",
+        --label_column --models --scale --seeds --filters --bandwidth --memory_limit --device --precision --at_once
+        --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
     "keep": "RESULTS RUN",
     "cache": "--remove --remove_all",
     "demo": "",

@@ -108,13 +108,14 @@ class Option(NamedTuple):
 
 
 def options_of(kind: type, defaults: object = None) -> list[Option]:
-    """Returns the options of a dataclass whose fields are made by `option`.
+    """Returns the options of a dataclass whose fields are made by `option`, its own before those of its base class.
 
     defaults: an instance with other default values, or None
     """
     hints = typing.get_type_hints(kind)
     made = []
-    for spec in dataclasses.fields(kind):
+    own = vars(kind).get("__annotations__", {})
+    for spec in sorted(dataclasses.fields(kind), key=lambda spec: spec.name not in own):
         meta = spec.metadata
         if not spec.init or meta["recorded"]:
             continue

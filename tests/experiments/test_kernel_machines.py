@@ -178,7 +178,7 @@ def test_an_answer_of_another_device_does_not_count_if_the_device_is_given(solve
     kept = archive.read(folder / OUT)
     here = resolve_device("auto").type
     for device, answered in (("auto", True), (here, True), ("cpu" if here == "cuda" else "cuda", False)):
-        asked = Reproduction(experiment="minimum_norm", scale="demo", device=device)
+        asked = Reproduction(experiment="minimum_norm", scale="demo", device=(device,))
         found = [asked.finished_answer(config, kept) for config in asked.configs()]
         assert all(found) is answered
         assert any(found) is answered

@@ -94,7 +94,12 @@ class RunList:
         changes_numbers=False,
     )
     out: str | None = option(
-        None, "write the results here", group="running", metavar="FOLDER", default_text="", changes_numbers=False
+        None,
+        "write the results here",
+        group="running",
+        metavar="FOLDER",
+        default_text="a folder for this data and these runs",
+        changes_numbers=False,
     )
     runs_dir: str = option(
         "runs",
@@ -301,8 +306,6 @@ class RunList:
         self, networks: list[ExperimentConfig], observe: Observe
     ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
         """Train networks where the options say: here, on several devices, or on a Ray cluster."""
-        if not networks:
-            return
         yield from train_many(
             networks,
             at_once=self._at_once,
