@@ -149,3 +149,15 @@ def test_stacked_runs_of_different_lengths_agree_with_their_solo_twins(tmp_path,
         assert together.result["stacked"] == 3
         assert together.metrics[0]["train_loss"] == pytest.approx(alone.metrics[0]["train_loss"], rel=1e-3)
         assert together.final["test_accuracy"] == pytest.approx(alone.final["test_accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_runs_in_a_worker_on_a_card_agree_with_runs_in_this_process(tmp_path, at_once):
+    asked = [config(tmp_path / "worker", seed=seed, device="auto", precision="bf16") for seed in range(2)]
+    outcomes = trained(asked, devices=["cuda"], at_once=at_once)
+    for one in asked:
+        here = train(replace(one, runs_dir=str(tmp_path / "here")))
+        assert outcomes[one].path.name == here.path.name
+        assert outcomes[one].result["provenance"]["hardware"] == here.result["provenance"]["hardware"]
+        assert outcomes[one].metrics[0]["train_loss"] == pytest.approx(here.metrics[0]["train_loss"], rel=3e-2)
+        assert outcomes[one].final["test_accuracy"] == pytest.approx(here.final["test_accuracy"], abs=0.05)

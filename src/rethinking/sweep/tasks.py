@@ -6,18 +6,23 @@ the task, passes the reports on to the observers of its runs. The result of a ru
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from rethinking import errors
+from rethinking import errors, registry
 from rethinking.config import ExperimentConfig
-from rethinking.errors import RunError, in_one_line
+from rethinking.data import operators
+from rethinking.errors import InputError, RunError, in_one_line, too_little_memory
+from rethinking.source import place_of
 from rethinking.sweep.here import train_here
 from rethinking.training.loggers import Observer, Observers
 from rethinking.training.preparation import Observe, PlannedRun
@@ -46,12 +51,16 @@ class Task:
     configs: the configurations; several ones are stacked as one computation
     threads: the number of computing threads; None for PyTorch's default
     force, seconds: as in `train_many`
+    at_once: the largest number of runs in one computation; None for as many as the worker's memory holds
+    modules: the modules that the worker imports first, from `modules_for`
     """
 
     configs: tuple[ExperimentConfig, ...]
     threads: int | None = None
     force: bool = False
     seconds: float = math.inf
+    at_once: int | None = None
+    modules: tuple[str, ...] = ()
 
 
 class Started(NamedTuple):
@@ -78,19 +87,28 @@ class EpochEnded(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """A run is no longer at work."""
+    """A run is no longer at work. `complete` is False where it was interrupted or failed."""
 
     run: str
+    complete: bool
 
 
 class Over(NamedTuple):
     """A configuration of the task, by its place, is done: its result is in its folder, or `error` ended it."""
 
     place: int
-    error: RunError | errors.InputError | None
+    error: RunError | InputError | None
 
 
-Report = Started | Stepped | EpochEnded | Stopped | Over
+class Logged(NamedTuple):
+    """A line of the package's log: the name of the logger, the level, and the message."""
+
+    name: str
+    level: int
+    message: str
+
+
+Report = Started | Stepped | EpochEnded | Stopped | Over | Logged
 
 
 def groups_for(
@@ -115,33 +133,103 @@ def groups_for(
     return made
 
 
-def carry_out(task: Task, send: Callable[[Report], None], observe: Observe = tuple) -> None:
-    """Trains the runs of a task and sends reports on them. An error of a run is sent and not raised.
+def modules_for(config: ExperimentConfig) -> tuple[str, ...]:
+    """Returns the modules that register the network and the operator of a configuration, for a worker to import.
 
+    Nothing has to be imported for the package's own, and for what is named FILE.py:NAME or MODULE:NAME. Raises
+    `InputError` for a network or an operator that another process cannot import by its name.
+    """
+    needed: list[str] = []
+    if config.network.is_own:
+        needed += _module_of("network", config.model_name, config.network.function)
+    if operators.is_own(config.operator):
+        needed += _module_of("operator", config.randomization, type(config.operator))
+    return tuple(dict.fromkeys(needed))
+
+
+def _module_of(what: str, name: str, thing: Any) -> list[str]:
+    inner = thing
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inner.func
+    module = getattr(inner, "__module__", None) or "__main__"
+    given = name.rpartition(":")[0] if ":" in name else module  # where a worker looks for it
+    found = "<" not in name and module != "__main__" and given != "__main__" and not given.startswith(registry.FILE)
+    if found and ":" in name:
+        found = registry.load(name) is thing  # not so with arguments bound by functools.partial
+    elif found and not isinstance(thing, str):
+        found = "<" not in inner.__qualname__  # made inside a function
+    if not found:
+        raise InputError(
+            f"another process cannot import the {what} {name}: put it into a file of its own and give it as"
+            " FILE.py:NAME, or leave devices and ray out"
+        )
+    return [] if ":" in name or isinstance(thing, str) else [module]
+
+
+def carry_out(task: Task, send: Callable[[Report], None], observe: Observe = tuple) -> None:
+    """Trains the runs of a task and sends reports on them, with one `Over` for each configuration.
+
+    Errors are sent and not raised. Lines of the package's log are sent in place of being handled here.
+
+    send: may be called by several threads at once, since the loggers of a run have threads of their own
     observe: makes further observers of a run, which are called before the report is sent
     """
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     several = len(task.configs) > 1
-    outcomes = train_here(
-        task.configs,
-        at_once=None if several else 1,
-        stacked=several,
-        force=task.force,
-        seconds=task.seconds,
-        observe=lambda: [*observe(), _Reporter(send)],
-        progress=False,
-    )
-    for config, outcome in outcomes:
-        send(Over(task.configs.index(config), None if isinstance(outcome, RunResult) else portable(outcome)))
+    left = set(range(len(task.configs)))
+    with _log_sent(send):
+        try:
+            for module in task.modules:
+                importlib.import_module(module)
+            outcomes = train_here(
+                task.configs,
+                at_once=task.at_once if several else 1,
+                stacked=several,
+                force=task.force,
+                seconds=task.seconds,
+                observe=lambda: [*observe(), _Reporter(send)],
+                progress=False,
+            )
+            for config, outcome in outcomes:
+                place = task.configs.index(config)
+                left.remove(place)
+                send(Over(place, None if isinstance(outcome, RunResult) else portable(outcome)))
+        except Exception as error:  # a user's network can raise anything
+            for place in sorted(left):
+                send(Over(place, portable(error)))
 
 
-def portable(error: Exception) -> RunError | errors.InputError:
+def portable(error: Exception) -> RunError | InputError:
     """Returns an error that every process can read: one of the package's own types with its message."""
+    error = too_little_memory(error) or error
     kind = getattr(errors, type(error).__name__, None)
     if kind is errors.RefusedImagesError:
-        kind = errors.InputError
-    return kind(str(error)) if kind is not None else RunError(in_one_line(error))
+        kind = InputError
+    return kind(str(error)) if kind is not None else RunError(in_one_line(error) + place_of(error))
+
+
+@contextlib.contextmanager
+def _log_sent(send: Callable[[Report], None]) -> Iterator[None]:
+    """Sends the lines of the package's log, from INFO on, and gives them to no other handler."""
+    logger = logging.getLogger("rethinking")
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:], logger.propagate = [_LogSender(send)], False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)
+
+
+class _LogSender(logging.Handler):
+    def __init__(self, send: Callable[[Report], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(Logged(record.name, record.levelno, record.getMessage()))
 
 
 class _Reporter(Observer):
@@ -166,19 +254,23 @@ class _Reporter(Observer):
         self._send(EpochEnded(self._run, record))
 
     def ended(self, result: RunResult | None) -> None:
-        self._send(Stopped(self._run))
+        self._send(Stopped(self._run, complete=result is not None))
 
     def _steps(self) -> None:
-        self._send(Stepped(self._run, self._images))
+        if self._images:
+            self._send(Stepped(self._run, self._images))
         self._images, self._sent = 0, time.monotonic()
 
 
 class Followed:
     """Passes the reports of one task on to the observers of its runs. Call `end` once no report can come any more.
 
+    Lines of a worker's log go to the logger of the same name.
+
     folders: the folder of each configuration of the task, as the driver sees it
     observe: makes the observers of a run
-    result: returns the result of the run with this folder name, for `Observer.ended`; None where it is not finished
+    result: returns the result of a run that came to its end, by the name of its folder, for `Observer.ended`; None
+        where there is none
     """
 
     def __init__(self, folders: Sequence[Path], observe: Observe, result: Callable[[str], RunResult | None]) -> None:
@@ -187,17 +279,26 @@ class Followed:
         self._result = result
         self._at_work: dict[str, Observers] = {}
 
+    @property
+    def at_work(self) -> set[str]:
+        """The names of the folders of the runs that have begun and not stopped."""
+        return set(self._at_work)
+
     def take(self, report: Report) -> None:
         """Passes one report on."""
         if isinstance(report, Started):
             observers = self._at_work[report.run] = Observers(self._observe())
-            observers.started(self._folders[report.run], report.config, report.metrics, report.images)
+            elsewhere = Path(report.config.runs_dir) / report.run  # another process took the folder meanwhile
+            folder = self._folders.get(report.run, elsewhere)
+            observers.started(folder, report.config, report.metrics, report.images)
         elif isinstance(report, Stepped):
             self._at_work[report.run].step(report.images)
         elif isinstance(report, EpochEnded):
             self._at_work[report.run].epoch(report.record)
         elif isinstance(report, Stopped):
-            self._at_work.pop(report.run).ended(self._result(report.run))
+            self._at_work.pop(report.run).ended(self._result(report.run) if report.complete else None)
+        elif isinstance(report, Logged):
+            logging.getLogger(report.name).log(report.level, "%s", report.message)
 
     def end(self) -> None:
         """Tells the observers of runs that did not come to an end, for example because their worker died."""

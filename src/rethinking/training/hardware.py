@@ -40,6 +40,15 @@ def use_card(name: str) -> None:
         torch.cuda.set_device(name)
 
 
+def only_card(card: int, visible: str | None) -> str:
+    """Returns the value of CUDA_VISIBLE_DEVICES with which a new process sees one CUDA card alone.
+
+    card: the number of the card, as this process counts: 1 for 'cuda:1'
+    visible: the value that this process has, such as '2,5' or UUIDs; None where the variable is not set
+    """
+    return str(card) if visible is None else visible.split(",")[card].strip()
+
+
 def resolve_precision(name: str, device: torch.device) -> str:
     """Returns 'fp32', 'tf32' or 'bf16'. 'auto' is bf16 where the hardware has it natively, else fp32.
 
