@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -24,6 +26,7 @@ from rethinking.data import sources
 from rethinking.errors import BusyError
 from rethinking.models.catalogue import NETWORKS
 from rethinking.sweep import workers
+from rethinking.sweep.tasks import Workload
 from rethinking.sweep.workers import environments_of
 from rethinking.training.hardware import only_card
 from rethinking.training.loggers import Observer
@@ -222,11 +225,44 @@ def test_a_run_that_kills_its_worker_three_times_is_left_and_the_others_of_its_g
     error = outcomes[asked[3]]
     assert isinstance(error, RunError)
     assert str(error).endswith("Train it alone, without devices, to see the reason")
-    assert "was at work in 3 workers that died, at last by SIGSEGV" in str(error)
+    assert "was at work in 3 workers that died within one epoch, at last by SIGSEGV" in str(error)
     assert [outcomes[one].final["epoch"] for one in asked[:3]] == [1, 1, 1]  # type: ignore[union-attr]
 
 
+def test_a_dead_group_is_divided_and_only_deaths_within_one_epoch_count(tmp_path: Path):
+    planned = [PlannedRun.of(config(tmp_path, seed=seed)) for seed in range(5)]
+    crew = workers._Crew(Workload((), None, True, False, math.inf, tuple), [], [], 1)
+
+    def after_death(at_work: list[int], others: tuple[int, ...] = (), advanced: bool = False) -> list[object]:
+        began = [planned[number] for number in at_work]
+        runs = [*began, *(planned[number] for number in others)]
+        dead = SimpleNamespace(
+            runs=runs, at_work=began, advanced=began if advanced else [], why="SIGKILL", died=lambda: None
+        )
+        return list(crew._after_death(dead))  # type: ignore[arg-type]
+
+    def waiting() -> list[list[int]]:
+        numbers = [sorted(planned.index(run) for run in group) for group in crew._waiting]
+        crew._waiting.clear()
+        return sorted(numbers)
+
+    assert after_death([0, 1, 2], others=(3, 4)) == []
+    assert waiting() == [[0, 1], [2], [3, 4]]
+    assert after_death([0, 1]) == []
+    assert waiting() == [[0], [1]]
+    for _ in range(5):
+        assert after_death([0], advanced=True) == []
+        assert waiting() == [[0]]
+    assert after_death([0]) == []
+    assert waiting() == [[0]]
+    ((left, error),) = after_death([0])  # type: ignore[misc]
+    assert left is planned[0]
+    assert isinstance(error, RunError)
+    assert waiting() == []
+
+
 WRONG = """
+    import os
     from torch import nn
 
     class Wrong(nn.Linear):
@@ -235,7 +271,7 @@ WRONG = """
         def forward(self, images):
             self.calls += 1
             if self.calls > 5:
-                raise TypeError("no such layer")
+                raise TypeError("no such layer on card " + os.environ["CUDA_VISIBLE_DEVICES"])
             return super().forward(images)
 
     def wrong(num_classes):
@@ -243,7 +279,9 @@ WRONG = """
 """
 
 
-def test_a_failure_ends_its_run_alone_as_in_one_process(tmp_path: Path):
+def test_a_failure_ends_its_run_alone_as_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The worker has the environment of its device."""
+    monkeypatch.setattr(workers, "environments_of", lambda *_: ("cpu", [{"CUDA_VISIBLE_DEVICES": "7"}]))
     (tmp_path / "wrong.py").write_text(textwrap.dedent(WRONG))
     asked = [
         config(tmp_path, model_name=f"{tmp_path / 'wrong.py'}:wrong", crop_size=28),
@@ -254,7 +292,7 @@ def test_a_failure_ends_its_run_alone_as_in_one_process(tmp_path: Path):
     taken = PlannedRun.of(asked[2]).folder
     with taken.lock():
         outcomes = trained(asked, devices=["cpu"])
-    assert str(outcomes[asked[0]]) == f"TypeError: no such layer ({tmp_path / 'wrong.py'}, line 10)"
+    assert str(outcomes[asked[0]]) == f"TypeError: no such layer on card 7 ({tmp_path / 'wrong.py'}, line 11)"
     assert "the loss is not finite" in str(outcomes[asked[1]])
     assert isinstance(outcomes[asked[2]], BusyError)
     assert isinstance(outcomes[asked[3]], RunResult)
@@ -292,6 +330,12 @@ def test_mistakes_are_reported_before_any_worker_starts(tmp_path: Path, monkeypa
         with pytest.raises(InputError, match=message):
             trained([right, wrong], devices=["cpu"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_imports_the_callers_code_starts_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "_is_worker", True)
+    with pytest.raises(InputError, match=r"put train_many.* below `if __name__ =="):
+        trained([config(tmp_path)], devices=["cpu"])
 
 
 def test_no_worker_is_left_once_the_caller_stops(tmp_path: Path):

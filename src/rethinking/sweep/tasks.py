@@ -278,6 +278,7 @@ class Followed:
         self._observe = observe
         self._result = result
         self._at_work: dict[str, Observers] = {}
+        self.advanced: set[str] = set()  # the names of the folders of the runs that have finished an epoch
 
     @property
     def at_work(self) -> set[str]:
@@ -294,6 +295,7 @@ class Followed:
         elif isinstance(report, Stepped):
             self._at_work[report.run].step(report.images)
         elif isinstance(report, EpochEnded):
+            self.advanced.add(report.run)
             self._at_work[report.run].epoch(report.record)
         elif isinstance(report, Stopped):
             self._at_work.pop(report.run).ended(self._result(report.run) if report.complete else None)

@@ -36,7 +36,7 @@ from rethinking.training.hardware import only_card
 from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import RunResult
 
-DEATHS = 3  # a run that was at work in so many workers that died is left
+DEATHS = 3  # a run is left after so many deaths of its workers in a row, with no epoch finished in between
 STARTS = 3  # a device on which so many workers in a row end before they are ready is left
 LOOK = 1.0  # seconds between two looks whether a process is alive whose pipe is open
 READY = "ready"  # the first message of a worker
@@ -180,6 +180,12 @@ class _Worker:
         return [run for run in self.runs if run.folder.path.name in names] or self.runs
 
     @property
+    def advanced(self) -> list[PlannedRun]:
+        """The runs that are not over and have finished an epoch here."""
+        names = self._followed.advanced if self._followed is not None else set()
+        return [run for run in self.runs if run.folder.path.name in names]
+
+    @property
     def is_idle(self) -> bool:
         """Whether it can take a task."""
         return self._ready and not self.runs
@@ -310,6 +316,8 @@ class _Crew:
         names = {run.folder.path.name: run for run in runs}
 
         def result(name: str) -> RunResult | None:
+            if name not in names:  # another process took the folder meanwhile, and this run the next one
+                return None
             outcome = self._results[name] = _outcome(names[name])
             return outcome if isinstance(outcome, RunResult) else None
 
@@ -328,10 +336,14 @@ class _Crew:
         A group that was at work is halved after the first death, and its runs are alone after the second. So a run
         that kills its workers is alone in the third.
         """
-        runs, at_work = worker.runs, worker.at_work
+        runs, at_work, advanced = worker.runs, worker.at_work, worker.advanced
         worker.died()
+        if not runs:
+            log.warning("a worker died without a task (%s)", worker.why)
         again = []
         for run in runs:
+            if run in advanced:
+                self._deaths[run] = 0
             self._deaths[run] += run in at_work
             self._results.pop(run.folder.path.name, None)
             if _is_finished(run):
@@ -344,10 +356,11 @@ class _Crew:
             log.warning("a worker died (%s); runs that go on in another one: %d", worker.why, len(again))
             suspects = [run for run in again if run in at_work]
             others = [run for run in again if run not in at_work]
+            if others:
+                self._waiting.appendleft(others)
             alone = any(self._deaths[run] > 1 for run in suspects)
-            size = 1 if alone else math.ceil(len(suspects) / 2) or 1
-            groups = [suspects[i : i + size] for i in range(0, len(suspects), size)] + [others][: len(others)]
-            self._waiting.extendleft(reversed(groups))
+            size = 1 if alone else max(1, math.ceil(len(suspects) / 2))
+            self._waiting.extendleft(suspects[begin : begin + size] for begin in range(0, len(suspects), size))
 
     def _give_up(self) -> Iterator[tuple[PlannedRun, Outcome]]:
         """Yields all waiting runs with the reason why no worker starts."""
@@ -365,8 +378,8 @@ def _is_finished(run: PlannedRun) -> bool:
 
 def _left(run: PlannedRun, why: str) -> RunError:
     return RunError(
-        f"{run.folder.path} was at work in {DEATHS} workers that died, at last by {why}; it is left after its last"
-        " finished epoch. Train it alone, without devices, to see the reason"
+        f"{run.folder.path} was at work in {DEATHS} workers that died within one epoch, at last by {why}; it is left"
+        " after its last finished epoch. Train it alone, without devices, to see the reason"
     )
 
 
