@@ -22,7 +22,7 @@ def train_many(
     stacked: bool | None = None,
     force: bool = False,
     seconds: float = math.inf,
-    devices: Sequence[str] | None = None,
+    devices: str | Sequence[str] | None = None,
     ray: bool | str = False,
     runs_shared: str = "auto",
     observe: Observe = tuple,
@@ -46,7 +46,8 @@ def train_many(
     force: whether to train finished runs again, as in `train`
     seconds: time limit for the training of each run, over all calls. A run that reaches it ends with the current epoch.
         Its result is not finished, and the same call with more seconds resumes the run.
-    devices: trains in a process for each of these devices, such as ['cuda:0', 'cuda:3']; ['cuda'] is every visible card
+    devices: trains in a process for each of these devices, such as ['cuda:0', 'cuda:3']; ['cuda'] is every visible
+        card, and ['cpu', 'cpu'] two processes with half the threads each. `at_once` then counts the runs of one process
     ray: trains on a Ray cluster: its address, or True for the one at `RAY_ADDRESS`, else for a cluster on this machine
     runs_shared: whether the nodes of a Ray cluster see `runs_dir`: 'yes', 'no', or 'auto' to look. Where they do not,
         checkpoints and results travel to the folder here
@@ -58,6 +59,7 @@ def train_many(
     """
     if ray and devices:
         raise InputError("ray gives runs to the devices of its nodes; leave devices out")
+    devices = (devices,) if isinstance(devices, str) else devices
     if not ray and not devices:
         yield from train_here(
             configs, at_once=at_once, stacked=stacked, force=force, seconds=seconds, observe=observe, progress=progress
