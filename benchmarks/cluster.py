@@ -110,7 +110,7 @@ class Nodes:
     def __init__(self, folder: Path, addresses: Sequence[str] = ()) -> None:
         import ray  # reads the environment, which `main` sets
 
-        addresses = addresses or [ray.util.get_node_ip_address()] * 4
+        addresses = addresses or [str(ray.util.get_node_ip_address())] * 4  # type: ignore[no-untyped-call]
         self._folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # sockets need short paths
         self._addresses = addresses
         self._log = self._folder / "nodes.log"

@@ -20,7 +20,7 @@ from tests.conftest import ROOT, made_once
 HANGING = 1200  # seconds
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGE = ROOT / "src" / "rethinking"
-OPTIONAL = {"wandb", "pandas", "ipython"}  # wandb is an extra; the others are there in a notebook
+OPTIONAL = {"wandb", "ray", "pandas", "ipython"}  # wandb and ray are extras; the others are there in a notebook
 
 
 def run(*words: str | Path, cwd: Path) -> str:

@@ -105,9 +105,10 @@ def load(path: str) -> Any:
     if not (module and name):
         raise InputError(f"a path is FILE.py:NAME or MODULE:NAME, with something on both sides of ':', not '{path}'")
     if module.endswith(".py"):
-        if not Path(module).is_file():
+        file = _copies.get(module, Path(module))
+        if not file.is_file():
             raise InputError(f"there is no file {module}, which '{path}' names")
-        loaded = _imported(path, lambda: _module_of_file(Path(module).resolve()))
+        loaded = _imported(path, lambda: _module_of_file(file.resolve()))
     else:
         loaded = _imported(path, lambda: importlib.import_module(module))
     try:
@@ -115,6 +116,14 @@ def load(path: str) -> Any:
     except AttributeError:
         known = [other for other in vars(loaded) if not other.startswith("_")]
         raise InputError(f"{module} has no '{name}'{nearest(name, known)}") from None
+
+
+def use_copy(file: Path, copy: Path) -> None:
+    """Makes paths that name `file` load its copy, for example on a machine that lacks the file."""
+    _copies[str(file)] = copy
+
+
+_copies: dict[str, Path] = {}
 
 
 def absolute(path: str) -> str:

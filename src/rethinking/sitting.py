@@ -107,17 +107,11 @@ class Sitting:
         Yields each run with its outcome. Its evidence is kept by then, or soon after where much evidence makes the
         writing slow. Close the generator at the end: runs side by side would otherwise continue.
         """
-        if self.runs.show_only:
-            self._keep(self._so_far())
-            self._write()
-            return
-        with self.runs.machines():
-            yield from self._run(observe, watch)
-
-    def _run(self, observe: Observe, watch: Watch) -> Generator[tuple[Config, Result | RunError], None, None]:
         self._keep(self._so_far())  # before the first run, so that it fails early where the folder cannot be written
         written = time.monotonic()
         try:
+            if self.runs.show_only:
+                return
             with contextlib.closing(self.runs.train(self.kept, observe, watch)) as trained:
                 for config, outcome in trained:
                     if isinstance(outcome, BusyError):

@@ -97,14 +97,25 @@ def content_of(files: Mapping[str, Path], place: str, begin: Steps) -> list[tupl
 
 
 def build(path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
-    """Builds the entry at `path`.
+    """Builds the entry at `path`. Of several processes that want the same entry, one builds it and the others wait.
 
     `write` puts the arrays into the folder it is given, and returns the rest of `info.json`.
 
     Raises the errors of `unfinished`.
     """
-    with unfinished(path.name) as made:
-        finish(made, write(made), lambda _: path)
+    lock = filelock.FileLock(path.with_name(f"{path.name}.building"), mode=0o666)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _cannot_write(error) from None
+    try:
+        if not exists(path):
+            with unfinished(path.name) as made:
+                finish(made, write(made), lambda _: path)
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -121,9 +132,7 @@ def unfinished(name: str) -> Iterator[Path]:
         lock = filelock.FileLock(cache / f"{name}.lock", mode=0o666)
         lock.acquire()
     except OSError as error:
-        raise InputError(
-            f"cannot write the cache {cache}: {error.strerror}; set RETHINKING_CACHE to another folder"
-        ) from None
+        raise _cannot_write(error) from None
     made = cache / f"{name}{UNFINISHED}"
     try:
         made.mkdir()
@@ -183,6 +192,10 @@ def read(path: Path) -> Entry:
     if not intact:
         raise RunError(f"the cached data set {path} is damaged: {DELETE_IT}")
     return Entry(path, info, splits)
+
+
+def _cannot_write(error: OSError) -> InputError:
+    return InputError(f"cannot write the cache {folder()}: {error.strerror}; set RETHINKING_CACHE to another folder")
 
 
 def _cannot_read(path: Path, error: OSError) -> RunError:

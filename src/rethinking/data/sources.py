@@ -27,7 +27,7 @@ from rethinking.data.readers.contents import ArrayImages, Contents, Found, Image
 from rethinking.errors import InputError, RefusedImagesError, nearest
 from rethinking.steps import Steps, unwatched
 
-__all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "adopt", "load", "load_for"]
+__all__ = ["NAMES", "ImageData", "ImageSet", "ReadOptions", "absolute", "adopt", "load", "load_for", "provide"]
 
 LONGEST_NAME = 80  # characters of a data set's name, which is part of folder names
 GIVEN = re.compile(r"python:([\w.-]+-[0-9a-f]{12})")  # images given in Python: the name of their cache entry
@@ -81,8 +81,27 @@ def accept_any(shape: Shape) -> None:
 
 def load_for(config: Configuration, accept: Accept = accept_any, begin: Steps = unwatched) -> ImageData:
     """Loads the data set of a configuration with the configuration's reading options; see `load`."""
+    if (data := _provided.get(reading(config))) is not None:
+        accept(data.image_shape)
+        return data
+    return load(*reading(config), accept, begin)
+
+
+def reading(config: Configuration) -> tuple[str, str | None, ReadOptions]:
+    """Returns the arguments of `load` for a configuration: its data set, folder and reading options."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
-    return load(config.dataset, config.data_root, ReadOptions(**options), accept, begin)
+    return config.dataset, config.data_root, ReadOptions(**options)
+
+
+def provide(config: Configuration, data: ImageData) -> None:
+    """Makes `load_for` return `data` for configurations that read the same, in this process.
+
+    It is for a machine that lacks the files, and gets the decoded images from another machine.
+    """
+    _provided[reading(config)] = data
+
+
+_provided: dict[tuple[str, str | None, ReadOptions], ImageData] = {}
 
 
 def load(

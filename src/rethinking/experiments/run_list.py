@@ -26,6 +26,7 @@ from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
 from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find
+from rethinking.training.hardware import planning_for
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
 from rethinking.training.preparation import Observe, resolve
 from rethinking.training.run_dir import RunResult
@@ -184,16 +185,16 @@ class RunList:
 
     @contextlib.contextmanager
     def machines(self) -> Iterator[None]:
-        """Connect to the Ray cluster, where one is asked for, until the runs are done.
+        """Connect to the Ray cluster, where one is asked for, and plan runs for its machines in this context.
 
         Raises `InputError` where Ray or the cluster is missing.
         """
         if self.ray is None:
             yield
             return
-        from rethinking.sweep.on_ray import connected  # Ray is an optional package
+        from rethinking.sweep.on_ray import ray_cluster  # Ray is an optional package
 
-        with connected(self.ray or None):
+        with ray_cluster(self.ray or None) as machine, planning_for(machine):
             yield
 
     @property

@@ -60,6 +60,8 @@ def train_many(
     if ray and devices:
         raise InputError("ray gives runs to the devices of its nodes; leave devices out")
     devices = (devices,) if isinstance(devices, str) else devices
+    if runs_shared not in ("auto", "yes", "no"):
+        raise InputError(f"runs_shared must be one of auto, yes, no, not {runs_shared!r}")
     if not ray and not devices:
         yield from train_here(
             configs, at_once=at_once, stacked=stacked, force=force, seconds=seconds, observe=observe, progress=progress

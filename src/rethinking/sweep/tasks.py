@@ -33,7 +33,10 @@ OFTEN = 0.5  # seconds between two reports on the steps of a run
 
 @dataclass(frozen=True)
 class Workload:
-    """The arguments of `train_many`, for an engine with workers. `observe` includes the display of progress."""
+    """The arguments of `train_many`, for an engine with workers. `observe` includes the display of progress.
+
+    runs_shared: whether a cluster's nodes see `runs_dir`: 'auto' looks, 'yes' demands it, with 'no' their files travel
+    """
 
     configs: tuple[ExperimentConfig, ...]
     at_once: int | None

@@ -7,6 +7,9 @@ import ctypes
 import datetime
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,54 @@ from rethinking.errors import InputError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, see malloc.h
 
 
-def resolve_device(name: str) -> torch.device:
+@dataclass(frozen=True)
+class Machine:
+    """The devices that a training of runs is planned for, such as those of a cluster's nodes.
+
+    native_bf16: whether a device computes in bfloat16, by 'cuda', 'mps' and 'cpu'; a device that is not there is absent
+    """
+
+    native_bf16: Mapping[str, bool]
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Returns the devices of this machine."""
+        there = [kind for kind, available in _available().items() if available]
+        return cls({kind: has_native_bf16(torch.device(kind)) for kind in there})
+
+
+_planned_for: ContextVar[Machine | None] = ContextVar("planned_for", default=None)
+
+
+@contextlib.contextmanager
+def planning_for(machine: Machine) -> Iterator[None]:
+    """Makes `preparation.resolve` choose device and precision for another machine, in this thread."""
+    before = _planned_for.set(machine)
+    try:
+        yield
+    finally:
+        _planned_for.reset(before)
+
+
+def planned_machine() -> Machine | None:
+    """Returns the machine of `planning_for`; None for this machine."""
+    return _planned_for.get()
+
+
+def _available() -> dict[str, bool]:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+
+
+def resolve_device(name: str, machine: Machine | None = None) -> torch.device:
     """Returns the device of a name. 'auto' is CUDA, else Apple's MPS, else the CPU; 'cuda:1' is the second CUDA card.
 
-    Raises `InputError` for a device that this machine lacks.
+    machine: has the device; by default this machine
+
+    Raises `InputError` for a device that the machine lacks.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if machine is not None:
+        return _device_of(machine, name)
+    available = _available()
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     kind, _, card = name.partition(":")
@@ -32,6 +77,16 @@ def resolve_device(name: str) -> torch.device:
     if card and int(card) >= (cards := torch.cuda.device_count()):
         raise InputError(f"device {name} is not available here; the cards are cuda:0 to cuda:{cards - 1}")
     return torch.device(name)
+
+
+def _device_of(machine: Machine, name: str) -> torch.device:
+    there = [kind for kind in ("cuda", "mps", "cpu") if kind in machine.native_bf16]
+    kind, _, card = name.partition(":")
+    if name != "auto" and kind not in there:
+        raise InputError(f"device {name} is not available on the cluster; use one of auto, {', '.join(there)}")
+    if card:
+        raise InputError(f"device {name} names a card, which the cluster chooses itself; use cuda")
+    return torch.device(there[0] if name == "auto" else kind)
 
 
 def use_card(name: str) -> None:
@@ -49,8 +104,10 @@ def only_card(card: int, visible: str | None) -> str:
     return str(card) if visible is None else visible.split(",")[card].strip()
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
+def resolve_precision(name: str, device: torch.device, machine: Machine | None = None) -> str:
     """Returns 'fp32', 'tf32' or 'bf16'. 'auto' is bf16 where the hardware has it natively, else fp32.
+
+    machine: has the device; by default this machine
 
     Raises `InputError` for tf32 without CUDA.
     """
@@ -58,7 +115,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
         raise InputError(f"precision tf32 needs CUDA, not {device.type}; use one of auto, fp32, bf16")
     if name != "auto":
         return name
-    return "bf16" if has_native_bf16(device) else "fp32"
+    native = has_native_bf16(device) if machine is None else machine.native_bf16[device.type]
+    return "bf16" if native else "fp32"
 
 
 def choose_products(precision: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,14 @@ from rethinking.errors import InputError
 from rethinking.identity import run_id
 from rethinking.models import inspection
 from rethinking.models.construction import count_parameters, is_convolutional, to_device
-from rethinking.training.hardware import choose_products, provenance, resolve_device, resolve_precision, use_card
+from rethinking.training.hardware import (
+    choose_products,
+    planned_machine,
+    provenance,
+    resolve_device,
+    resolve_precision,
+    use_card,
+)
 from rethinking.training.loggers import Observer, loggers_for
 from rethinking.training.loop import Training
 from rethinking.training.memory import why_on_disk
@@ -41,6 +49,19 @@ log = logging.getLogger(__name__)
 Observe = Callable[[], Sequence[Observer]]  # makes the observers of one run
 # Training images, test images, and the line about images on disk, by the options that decide them.
 Shared = dict[tuple[object, ...], tuple[Batches, Batches | None, str | None]]
+
+
+_runs_in: ContextVar[Path | None] = ContextVar("runs_in", default=None)
+
+
+@contextlib.contextmanager
+def runs_in(folder: Path) -> Iterator[None]:
+    """Keeps run folders in `folder` in place of the configurations' `runs_dir`, for runs planned in this thread."""
+    before = _runs_in.set(folder)
+    try:
+        yield
+    finally:
+        _runs_in.reset(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +97,8 @@ class PlannedRun:
         """
         data = sources.load_for(given, accept=accepting(given))
         config = resolve(given, data)
-        folder = RunDir.find(Path(config.runs_dir), run_id(config, data.name, data.fingerprint), force)
+        runs_dir = _runs_in.get() or Path(config.runs_dir)
+        folder = RunDir.find(runs_dir, run_id(config, data.name, data.fingerprint), force)
         _check_warm_up(config, folder)
         shared = (
             "model_name",
@@ -209,7 +231,8 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
     Raises `InputError` where options, data and machine do not fit together.
     """
     config.check_operator()
-    device = resolve_device(config.device)
+    machine = planned_machine()
+    device = resolve_device(config.device, machine)
     crop = crop_of(config, data.image_shape)
     if config.train_subset is not None and config.train_subset > len(data.train):
         raise InputError(
@@ -226,7 +249,7 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         randomization=registry.absolute(config.randomization),
         randomization_digest=operators.digest(config.operator),
         device=device.type,
-        precision=resolve_precision(config.precision, device),
+        precision=resolve_precision(config.precision, device, machine),
     )
     own = inspected(resolved, data)
     if own is None:
