@@ -26,7 +26,6 @@ from filelock import FileLock
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train_many
 from rethinking.data import sources
 from rethinking.errors import DivergedError
-from rethinking.models import catalogue
 from rethinking.sweep import on_ray, ray_cluster, ray_plan
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunDir
@@ -131,15 +130,20 @@ def cluster(started: TwoNodes) -> TwoNodes:
     return started
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Gives runs here as many threads as runs on a node have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunResult]:
     """The runs of `VARIED`, trained in this process with one thread."""
-    folder, threads = tmp_path_factory.mktemp("here"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        outcomes = dict(train_many([config(folder, **options) for options in VARIED], at_once=1))
-    finally:
-        torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("here")
+    outcomes = dict(train_many([config(folder, **options) for options in VARIED], at_once=1))
     return {result.path.name: result for result in outcomes.values()}
 
 
@@ -415,10 +419,3 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for wrong in ("ray://10.0.0.1:10001", "10.0.0.1", "somewhere:port"):
         with pytest.raises(InputError, match="must be HOST:PORT, such as"):
             outcome_of(config(tmp_path), ray=wrong)
-
-
-def test_networks_without_a_name_are_refused(tmp_path: Path):
-    (tmp_path / "own.py").write_text(NETWORK)
-    name = catalogue.adopt(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
-    with pytest.raises(InputError, match=r"another process cannot import the network .*put it into a file"):
-        ray_plan.check_has_name(config(tmp_path, model_name=name))

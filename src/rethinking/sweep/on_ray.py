@@ -11,7 +11,7 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,9 @@ def train_on_ray(workload: Workload, address: str | None) -> Iterator[Outcome]:
         found = ray_plan.survey(cluster, tokens.values())
         with planning_for(found.machine):
             planned = [PlannedRun.of(config, workload.force, workload.seconds) for config in workload.configs]
-        for config in {(run.config.model_name, run.config.randomization): run.config for run in planned}.values():
-            modules_for(config)  # raises for what a node cannot import
-        driver = _Driver(cluster, workload, found, tokens)
+        one_of_each = {_names_of(run): run.config for run in planned}
+        modules = {names: modules_for(config) for names, config in one_of_each.items()}
+        driver = _Driver(cluster, workload, found, tokens, modules)
         held.callback(driver.end)
         yield from driver.train(planned)
 
@@ -112,9 +112,16 @@ class _AtWork:
 class _Driver:
     """Gives jobs to Ray, a few more than there is room for, and takes what the nodes send."""
 
-    def __init__(self, cluster: Cluster, workload: Workload, found: ray_plan.Survey, tokens: dict[Path, Path]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        workload: Workload,
+        found: ray_plan.Survey,
+        tokens: dict[Path, Path],
+        modules: Mapping[tuple[str, str], tuple[str, ...]],
+    ) -> None:
         self._cluster, self._ray, self._workload = cluster, cluster.ray, workload
-        self._machine, self._tokens = found.machine, tokens
+        self._machine, self._tokens, self._modules = found.machine, tokens, modules
         self._refused = dict(found.refused)
         for line in found.refused.values():
             log.warning("%s; it gets no runs", line)
@@ -238,7 +245,7 @@ class _Driver:
             if sources.reading(config) not in data:
                 read = sources.load_for(run.config)
                 data[sources.reading(config)] = Needed(config, read.name, read.fingerprint)
-        modules = tuple(dict.fromkeys(module for run in job.runs for module in modules_for(run.config)))
+        modules = tuple(dict.fromkeys(module for run in job.runs for module in self._modules[_names_of(run)]))
         force = self._workload.force and not travels  # the name of a travelling run's folder is known
         return Errand(
             Task(configs, job.threads, force, self._workload.seconds, len(configs), modules),
@@ -412,6 +419,11 @@ class _Driver:
                 job.deaths = []
             job.not_before = time.monotonic() + 0.5
             self._waiting.appendleft(job)
+
+
+def _names_of(run: PlannedRun) -> tuple[str, str]:
+    """Returns the names of what a node imports for a run: its network and its operator."""
+    return run.config.model_name, run.config.randomization
 
 
 def _found(run: PlannedRun) -> RunResult | None:
