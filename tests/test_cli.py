@@ -234,6 +234,8 @@ OPTIONS = {
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --filters --bandwidth --memory_limit --device --precision --at_once
         --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
+    "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision
+        --threads --dry_run""",
     "keep": "RESULTS RUN",
     "cache": "--remove --remove_all",
     "demo": "",
@@ -248,6 +250,7 @@ def test_the_options_of_every_command_are_these():
     kinds = {
         "train": (ExperimentConfig, cli.Training),
         "reproduce": (Reproduction,),
+        "verify": (cli.Verifying,),
         "keep": (cli.Keeping,),
         "cache": (cli.Caching,),
         "demo": (cli.NoOptions,),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rethinking.sweep.many import train_many
     from rethinking.training import RunResult, train
     from rethinking.training.loggers import Observer
+    from rethinking.verification import verify
 
 LAZY = {  # these names need PyTorch; each is imported on first use, so that `--help` does not wait for PyTorch
     "Observer": "training.loggers",
@@ -46,6 +47,7 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "reproduce": "calls",
     "train": "training",
     "train_many": "sweep.many",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "reproduce",
     "train",
     "train_many",
+    "verify",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `rethinking test`, `train`, `reproduce`, `keep`, `cache` and `demo`.
+"""The command line: `rethinking test`, `train`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
 
 Every option is a field of `ExperimentConfig`, `RandomizationTest`, `Reproduction` or a dataclass below.
 
@@ -61,6 +61,31 @@ class Caching:
 
 
 @dataclass(frozen=True)
+class Verifying:
+    """The options of `verify`: the fields of `verification.Choice`, and a dry run."""
+
+    results: str = option("", "folder of results, such as results/cifar10", positional=True, metavar="RESULTS")
+    table: str = option("", "the table or figure with the number, such as table1", metavar="NAME")
+    row: tuple[str, ...] = option(
+        (), "values of the row's labels, all of which must agree (default: every row)", metavar="VALUE ..."
+    )
+    quantity: tuple[str, ...] = option((), "verify only these columns, such as test_accuracy", metavar="NAME ...")
+    x: float | None = option(None, "verify only this place on a figure's axis", metavar="PLACE")
+    seeds: tuple[int, ...] = option((), "published seeds to train again (default: the first)", metavar="SEED ...")
+    dataset: str | None = option(None, "where the data is (default: where its name leads)", metavar="NAME|PATH")
+    data_root: str | None = option(None, "a folder to search for the data set's name before the Hub", metavar="FOLDER")
+    runs_dir: str = option("runs", "keep run folders here, and find earlier runs here", metavar="FOLDER")
+    device: str = option("auto", "where to compute", metavar="auto|cpu|cuda|cuda:N|mps")
+    precision: str | None = option(
+        None, "the precision of training (default: the published one)", metavar="auto|fp32|tf32|bf16"
+    )
+    threads: int | None = option(
+        None, "computing threads (default: the published number, where the machine has as many)", metavar="N"
+    )
+    dry_run: bool = option(False, "train nothing: list the runs, and which of them are there")
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """The options of `demo`, which has none."""
 
@@ -76,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "test": randomization_test,
         "train": train,
         "reproduce": reproduce,
+        "verify": verify,
         "keep": keep,
         "cache": cache,
         "demo": demo,
@@ -84,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
         print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
+        print("       rethinking verify RESULTS    train the run of a published number again and compare")
         print("       rethinking keep RESULTS RUN  copy the results of single runs into a folder of results")
         print("       rethinking cache             list decoded data sets, or delete them")
         print("       rethinking demo              test a network on the built-in digits")
@@ -142,6 +169,27 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
             on_console.dry_run()
         else:
             on_console.run()
+
+
+def verify(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking verify RESULTS --table NAME --row VALUE ...`: train the run of a published number again and compare.
+
+    The exit status is 0 where all numbers are within the spread that the published seeds explain, else 1.
+    """
+    with _one_line_errors():
+        values = _parsed(Verifying, "verify", verify, arguments)
+        dry_run = values.pop("dry_run")
+        if not values["results"]:
+            raise InputError("verify takes a folder of results: rethinking verify results/cifar10 --table table1")
+        with _whole_imports():
+            from rethinking.verification import Choice
+            from rethinking.verification_console import VerificationConsole
+
+        on_console = VerificationConsole(Choice(**values), _console())
+        if dry_run:
+            on_console.dry_run()
+        elif not on_console.run():
+            sys.exit(1)
 
 
 def keep(arguments: Sequence[str] | None = None) -> None:

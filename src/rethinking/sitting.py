@@ -18,7 +18,7 @@ from rethinking.experiments.experiment import Cell, Config, Evidence
 from rethinking.experiments.run_list import Result, RunList, Watch
 from rethinking.report import results, tables
 from rethinking.theory.trained import MeasurementConfig
-from rethinking.training.preparation import Observe
+from rethinking.training.preparation import Observe, planning_many
 
 BETWEEN_WRITINGS = 60.0  # seconds; drawing tables and figures takes a few seconds
 KEEPING_SHARE = 0.05  # of the time that writing the evidence of many runs may take
@@ -169,7 +169,9 @@ class Sitting:
         return self._names.get(config) or in_words(config)
 
     def _so_far(self) -> list[Result]:
-        return [result for _, result in self.runs.found() if result and not isinstance(result, RunError)]
+        with planning_many():
+            found = list(self.runs.found())
+        return [result for _, result in found if result and not isinstance(result, RunError)]
 
     def _keep_soon(self, result: Result) -> None:
         """Keeps a result at once, unless the writing of evidence would take too large a share of the time."""

@@ -98,8 +98,9 @@ def check(words: list[str]) -> None:
             values = parse(all_options(), "rethinking test", "", options)
             made = shlex.split(asked_for(values.pop("network"), values).command)
             assert sorted(made) == sorted(words), f"{words} is understood as {made}"
-        case ["rethinking", ("keep" | "cache" | "demo") as name, *options]:
-            kind = {"keep": cli.Keeping, "cache": cli.Caching, "demo": cli.NoOptions}[name]
+        case ["rethinking", ("keep" | "cache" | "demo" | "verify") as name, *options]:
+            kinds = {"keep": cli.Keeping, "cache": cli.Caching, "demo": cli.NoOptions, "verify": cli.Verifying}
+            kind = kinds[name]
             parse(options_of(kind), f"rethinking {name}", "", options)
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None, f"there is no module {module}"

@@ -10,7 +10,8 @@ import dataclasses
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,13 +82,18 @@ def accept_any(shape: Shape) -> None:
 
 def load_for(config: Configuration, accept: Accept = accept_any, begin: Steps = unwatched) -> ImageData:
     """Loads the data set of a configuration with the configuration's reading options; see `load`."""
-    if (data := _provided.get(reading(config))) is not None:
+    known, read = _read_once.get(), reading(config)
+    data = _provided.get(read) or ({} if known is None else known).get(read)
+    if data is not None:
         accept(data.image_shape)
         return data
-    return load(*reading(config), accept, begin)
+    data = load(*read, accept, begin)
+    if known is not None:
+        known[read] = data
+    return data
 
 
-def reading(config: Configuration) -> tuple[str, str | None, ReadOptions]:
+def reading(config: Configuration) -> Read:
     """Returns the arguments of `load` for a configuration: its data set, folder and reading options."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
     return config.dataset, config.data_root, ReadOptions(**options)
@@ -101,7 +107,19 @@ def provide(config: Configuration, data: ImageData) -> None:
     _provided[reading(config)] = data
 
 
-_provided: dict[tuple[str, str | None, ReadOptions], ImageData] = {}
+@contextlib.contextmanager
+def read_once() -> Iterator[None]:
+    """Makes `load_for` look for each data set once inside, and not again for every one of many configurations."""
+    before = _read_once.set({})
+    try:
+        yield
+    finally:
+        _read_once.reset(before)
+
+
+Read = tuple[str, str | None, ReadOptions]
+_provided: dict[Read, ImageData] = {}
+_read_once: ContextVar[dict[Read, ImageData] | None] = ContextVar("read_once", default=None)
 
 
 def load(

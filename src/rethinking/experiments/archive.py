@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
@@ -33,6 +34,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rethinking import files
@@ -80,7 +82,19 @@ def of_run_folder(path: Path) -> Evidence:
     return evidence(load_run(path))
 
 
-def read(folder: Path) -> dict[str, Evidence]:
+class Kept(dict[str, Evidence]):
+    """The evidence of a folder by the run's name, as it was read. Make another one instead of changing it."""
+
+    @functools.cached_property
+    def by_question(self) -> Mapping[str, list[Evidence]]:
+        """The runs by their question."""
+        found: dict[str, list[Evidence]] = {}
+        for run in self.values():
+            found.setdefault(run.question, []).append(run)
+        return found
+
+
+def read(folder: Path) -> Kept:
     """Read the evidence of every run in `folder`, by the run's name.
 
     Raises `RunError` for files that cannot be read, are damaged or contradict each other.
@@ -92,7 +106,7 @@ def read(folder: Path) -> dict[str, Evidence]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[dict[str, Evidence]]:
+def locked(folder: Path) -> Iterator[Kept]:
     """Lock `folder` against other processes and yield its current evidence. A missing folder is made.
 
     Raises the errors of `read`, and `RunError` where the folder cannot be written.
@@ -105,7 +119,7 @@ def locked(folder: Path) -> Iterator[dict[str, Evidence]]:
         yield _read(folder)
 
 
-def _read(folder: Path) -> dict[str, Evidence]:
+def _read(folder: Path) -> Kept:
     name = ""
     try:
         name = "epochs.csv"
@@ -113,14 +127,14 @@ def _read(folder: Path) -> dict[str, Evidence]:
         for row in _rows(folder / name):
             of_run.setdefault(row["run"], []).append(row)
         name = "runs.csv"
-        kept: dict[str, Evidence] = {}
+        kept = Kept()
         for row in _rows(folder / name):
             kept[row["run"]] = _network(row, of_run.pop(row["run"], []))
         if of_run:
             raise ValueError(f"there is no row for {min(of_run)}, which epochs.csv has")
         for task, columns in tasks.columns().items():
             name = f"{task}.csv"
-            kept |= {row["run"]: _theory(row, task, columns) for row in _rows(folder / name)}
+            kept.update({row["run"]: _theory(row, task, columns) for row in _rows(folder / name)})
         return kept
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         what = " ".join(repr(error).split())[:200]
@@ -181,19 +195,20 @@ def _check_columns(row: Text, run: Evidence, expected: Mapping[str, Any]) -> Non
             raise ValueError(f"{name} of {run.run} does not agree with the rest")
 
 
-def add(folder: Path, runs: Iterable[Evidence]) -> dict[str, Evidence]:
+def add(folder: Path, runs: Iterable[Evidence]) -> Kept:
     """Add `runs` to the evidence in `folder`, and return all of it. Several processes may add to one folder.
 
     Of two states of one run, the one with more epochs stays. Raises the errors of `read`, and `RunError` where the
     folder cannot be written.
     """
     with locked(folder) as kept:
-        before = dict(kept)
+        before = kept
+        kept = Kept(before)
         for run in runs:
             there = kept.get(run.run)
             if there is None or there.question != run.question or progress(run) >= progress(there):
                 kept[run.run] = run
-        kept = dict(sorted(kept.items()))
+        kept = Kept(sorted(kept.items()))
         if kept != before:
             written = _as_files(kept).items()
             changed = {name: text for name, text in written if files.read(folder / name) != text.encode()}
@@ -234,9 +249,17 @@ def _carry_through(folder: Path) -> None:
             (folder / CHANGES).unlink()
 
 
-def best_answer(kept: Mapping[str, Evidence], wanted: str) -> Evidence | None:
-    """The run that answers the question `wanted`: a finished run first, then the one with most epochs."""
-    answers = [run for run in kept.values() if run.question == wanted and run.metrics]
+def best_answer(
+    kept: Mapping[str, Evidence], wanted: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> Evidence | None:
+    """The run that answers the question `wanted`: a finished run first, then the one with most epochs.
+
+    options: values that the run's configuration must have, such as its device
+    """
+    runs = kept.by_question.get(wanted, []) if isinstance(kept, Kept) else kept.values()
+    answers = [
+        run for run in runs if run.question == wanted and run.metrics and options.items() <= run.configuration.items()
+    ]
     return max(answers, key=lambda run: (run.finished, len(run.metrics), run.run), default=None)
 
 

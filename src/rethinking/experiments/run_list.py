@@ -28,7 +28,7 @@ from rethinking.theory.trained import MeasurementConfig
 from rethinking.training import find
 from rethinking.training.hardware import planning_for
 from rethinking.training.memory import LIBRARIES, at_once_that_fit, footprint
-from rethinking.training.preparation import Observe, resolve
+from rethinking.training.preparation import Observe, planning_many, resolve
 from rethinking.training.run_dir import RunResult
 
 Result = RunResult | TheoryResult
@@ -223,7 +223,8 @@ class RunList:
         A network that the evidence answers is needed again where a measurement of it is missing and its folder is gone.
         """
         needed = self.configs()
-        missing = {config for config in needed if not self.finished_answer(config, kept)}
+        with planning_many():
+            missing = {config for config in needed if not self.finished_answer(config, kept)}
         measured = [config for config in missing if isinstance(config, MeasurementConfig) and config not in self.given]
         for network in {network for config in measured for network in config.networks()} - missing:
             try:
@@ -277,7 +278,7 @@ class RunList:
         networks = [config for config in configs if isinstance(config, ExperimentConfig)]
         for config in list(networks):
             try:
-                resolve(config, sources.load_for(config))
+                self._question(config)
             except InputError as error:
                 networks.remove(config)
                 failed.add(config)
@@ -400,13 +401,22 @@ class RunList:
         if isinstance(config, TheoryConfig):
             return self.answer_of_theory(config, kept)
         try:
-            data = sources.load_for(config)
-            wanted = question(resolve(config, data), data.name, data.fingerprint)
+            wanted = self._question(config)
         except InputError as error:
             self._failure(config, error)
             return None
-        eligible = {name: run for name, run in kept.items() if self.requested.items() <= run.configuration.items()}
-        return archive.best_answer(eligible, wanted)
+        return archive.best_answer(kept, wanted, self.requested)
+
+    def _question(self, config: ExperimentConfig) -> str:
+        """The question of a run that trains a network. Raises `InputError` where data and options do not fit."""
+        if config not in self._questions:
+            data = sources.load_for(config)
+            self._questions[config] = question(resolve(config, data), data.name, data.fingerprint)
+        return self._questions[config]
+
+    @functools.cached_property
+    def _questions(self) -> dict[ExperimentConfig, str]:
+        return {}
 
     def answer_of_theory(self, config: TheoryConfig, kept: Mapping[str, Evidence]) -> Evidence | None:
         """The evidence for a run that trains nothing."""

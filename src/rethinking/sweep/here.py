@@ -21,7 +21,7 @@ from rethinking.training.hardware import keep_freed_memory
 from rethinking.training.loggers import Observer
 from rethinking.training.loop import Training, fit
 from rethinking.training.memory import at_once_that_fit
-from rethinking.training.preparation import Observe, PlannedRun, Shared, prepare
+from rethinking.training.preparation import Observe, PlannedRun, Shared, plan, prepare
 from rethinking.training.run_dir import RunResult
 
 LONGEST_PAUSE = 10.0  # seconds before runs of other processes are checked again
@@ -45,7 +45,7 @@ def train_here(
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     with shown(progress) as display:
         keep_freed_memory()
-        planned = [PlannedRun.of(config, force, seconds) for config in configs]
+        planned = plan(configs, force, seconds)
         yield from _train_all(planned, at_once, stacked, lambda: [*observe(), *display.observers()])
 
 

@@ -25,7 +25,7 @@ from rethinking.sweep.ray_cluster import Cluster, Node, connected, differing, to
 from rethinking.sweep.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
 from rethinking.sweep.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for
 from rethinking.training.hardware import Machine, planning_for
-from rethinking.training.preparation import PlannedRun
+from rethinking.training.preparation import PlannedRun, plan
 from rethinking.training.run_dir import RunResult
 
 DEATHS = 3  # of workers, after which a run is left
@@ -67,7 +67,7 @@ def train_on_ray(workload: Workload, address: str | None) -> Iterator[Outcome]:
             held.callback(tokens[folder].unlink, missing_ok=True)
         found = ray_plan.survey(cluster, tokens.values())
         with planning_for(found.machine):
-            planned = [PlannedRun.of(config, workload.force, workload.seconds) for config in workload.configs]
+            planned = plan(workload.configs, workload.force, workload.seconds)
         one_of_each = {_names_of(run): run.config for run in planned}
         modules = {names: modules_for(config) for names, config in one_of_each.items()}
         driver = _Driver(cluster, workload, found, tokens, modules)

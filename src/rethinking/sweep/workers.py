@@ -33,7 +33,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError
 from rethinking.sweep.tasks import Followed, Over, Report, Task, Workload, carry_out, groups_for, modules_for
 from rethinking.training.hardware import only_card
-from rethinking.training.preparation import PlannedRun
+from rethinking.training.preparation import PlannedRun, planning_many
 from rethinking.training.run_dir import RunResult
 
 DEATHS = 3  # a run is left after so many deaths of its workers in a row, with no epoch finished in between
@@ -80,10 +80,11 @@ def train_on_devices(
     kind, environments = environments_of(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
     given: dict[Path, list[ExperimentConfig]] = collections.defaultdict(list)
     planned: dict[Path, PlannedRun] = {}
-    for config in workload.configs:
-        run = _planned(config, kind, workload)
-        given[run.folder.path].append(config)
-        planned.setdefault(run.folder.path, run)
+    with planning_many():
+        for config in workload.configs:
+            run = _planned(config, kind, workload)
+            given[run.folder.path].append(config)
+            planned.setdefault(run.folder.path, run)
     finished: list[PlannedRun] = []
     waiting: list[PlannedRun] = []
     for run in planned.values():

@@ -42,7 +42,7 @@ from rethinking.training.networks import (
     outputs,
     untrained,
 )
-from rethinking.training.run_dir import RunDir
+from rethinking.training.run_dir import RunDir, listed_once
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,19 @@ class PlannedRun:
         network = (outputs(config, data), *(getattr(config, name) for name in shared))
         group = (folder.is_finished, data.fingerprint, *network)
         return cls(given, config, folder, group, seconds)
+
+
+@contextlib.contextmanager
+def planning_many() -> Iterator[None]:
+    """Reads folders of runs and data sets once for all runs that are planned inside."""
+    with listed_once(), sources.read_once():
+        yield
+
+
+def plan(configs: Sequence[ExperimentConfig], force: bool = False, seconds: float = math.inf) -> list[PlannedRun]:
+    """Plans many runs. Arguments and errors are those of `PlannedRun.of`."""
+    with planning_many():
+        return [PlannedRun.of(config, force, seconds) for config in configs]
 
 
 def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: contextlib.ExitStack) -> Training:

@@ -35,6 +35,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,15 +189,9 @@ class RunDir:
         """Returns the folder of an identifier: the newest finished run, else the unfinished run, else a new folder.
 
         With `force` a finished run stays, and the next folder, `<id>-2` and so on, is taken. Raises `RunError` where
-        `runs_dir` cannot be read.
+        `runs_dir` cannot be read. Each call lists `runs_dir`; to find many runs, see `listed_once`.
         """
-        pattern = re.compile(re.escape(identifier) + r"(?:-(\d+))?")
-        try:
-            names = [entry.name for entry in runs_dir.iterdir()] if runs_dir.is_dir() else []
-        except OSError as error:
-            raise RunError(f"cannot read {runs_dir}: {error.strerror}") from None
-        matches = (pattern.fullmatch(name) for name in names)
-        numbers = sorted(int(match[1] or 1) for match in matches if match)
+        numbers = _numbers(runs_dir).get(identifier, [])
         runs = [cls(runs_dir / (identifier if number == 1 else f"{identifier}-{number}")) for number in numbers]
         finished = [run for run in runs if run.is_finished]
         if finished and not force:
@@ -467,6 +462,47 @@ class RunDir:
 
     def _damaged(self, name: str) -> RunError:
         return RunError(f"{self.path / name} is damaged or missing: {START_ANEW}")
+
+
+_listed: ContextVar[dict[Path, dict[str, list[int]]] | None] = ContextVar("listed", default=None)
+
+
+@contextlib.contextmanager
+def listed_once() -> Iterator[None]:
+    """Lists each folder of runs once for all calls of `RunDir.find` inside, which then see no folder made since.
+
+    A run that begins meanwhile is found all the same, since its folder has the name that a new folder would have. Only
+    a second folder that `force` makes meanwhile is not.
+    """
+    token = _listed.set({})
+    try:
+        yield
+    finally:
+        _listed.reset(token)
+
+
+def _numbers(runs_dir: Path) -> dict[str, list[int]]:
+    """Returns the numbers of the folders of each identifier, ascending: 1 for `<id>`, 2 for `<id>-2`, and so on.
+
+    Raises `RunError` where `runs_dir` cannot be read.
+    """
+    listed = _listed.get()
+    if listed is not None and runs_dir in listed:
+        return listed[runs_dir]
+    try:
+        names = [entry.name for entry in runs_dir.iterdir()] if runs_dir.is_dir() else []
+    except OSError as error:
+        raise RunError(f"cannot read {runs_dir}: {error.strerror}") from None
+    found: dict[str, list[int]] = {}
+    for name in names:
+        found.setdefault(name, []).append(1)
+        identifier, hyphen, number = name.rpartition("-")
+        if hyphen and re.fullmatch(r"\d+", number):
+            found.setdefault(identifier, []).append(int(number))
+    numbers = {identifier: sorted(several) for identifier, several in found.items()}
+    if listed is not None:
+        listed[runs_dir] = numbers
+    return numbers
 
 
 def _record(line: bytes, epoch: int) -> Record:
