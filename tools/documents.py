@@ -20,6 +20,7 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.options import Option, options_of, shown_default
 from rethinking.progress import duration
 from rethinking.report import tables
+from rethinking.sweep.options import GROUP, own_options
 from tools import differences, picture, reproduced
 
 ROOT = Path(__file__).parents[1]
@@ -253,6 +254,16 @@ def reproduce_options() -> str:
     return _options(options_of(Reproduction), docs="../")
 
 
+def sweep_options() -> str:
+    """The options of `sweep` that are not options of `train`, for a page of `docs/`."""
+    return _options([one for one in own_options() if one.group == GROUP], docs="")
+
+
+def running_options() -> str:
+    """The options that `sweep` and `reproduce` share, for a page of `docs/`."""
+    return _options([one for one in own_options() if one.group != GROUP], docs="")
+
+
 def _options(options: list[Option], docs: str) -> str:
     """docs: the path from the page to the folder `docs/`"""
     groups: dict[str, list[list[str]]] = {}
@@ -286,7 +297,12 @@ def _in_markdown(text: str, docs: str) -> str:
     return re.sub(r"docs/([\w/]+)\.md", link, text)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"train_options": train_options, "reproduce_options": reproduce_options}
+GENERATED: dict[str, Callable[[], str]] = {
+    "train_options": train_options,
+    "sweep_options": sweep_options,
+    "running_options": running_options,
+    "reproduce_options": reproduce_options,
+}
 
 
 def table(name: str, results: Path) -> str:

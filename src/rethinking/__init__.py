@@ -1,7 +1,7 @@
 """Randomization tests of neural networks, and the experiments of Zhang et al. 2017.
 
 The paper is "Understanding deep learning requires rethinking generalization". A test of your network on your images,
-one run, and a table of the paper:
+one run, a table of the paper, and a grid of runs:
 
     import rethinking
 
@@ -12,6 +12,8 @@ one run, and a table of the paper:
     result.final["exact_train_accuracy"], result.final["test_accuracy"]
 
     rethinking.reproduce("table1", scale="demo")
+
+    rethinking.sweep(model="mlp_1x512", dataset="digits", corruption_prob=[0, 0.5, 1], seed=range(3)).frame()
 
 The command `rethinking` does the same from a shell: `rethinking --help` lists what it can do.
 """
@@ -24,7 +26,7 @@ from rethinking.errors import InputError, RunError
 from rethinking.runtime import set_defaults
 
 if TYPE_CHECKING:
-    from rethinking.calls import reproduce
+    from rethinking.calls import reproduce, sweep
     from rethinking.data.operators import Operator
     from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.instrument.run import randomization_test
@@ -66,6 +68,7 @@ __all__ = [
     "randomization_test",
     "randomize",
     "reproduce",
+    "sweep",
     "train",
     "train_many",
     "verify",
@@ -76,6 +79,8 @@ set_defaults()  # before any import of PyTorch
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sweep":
+        return importlib.import_module("rethinking.sweep")  # the package, which can be called
     if name in LAZY:
         return getattr(importlib.import_module(f"rethinking.{LAZY[name]}"), name)
     if name == "__version__":

@@ -1,9 +1,10 @@
-"""`reproduce`, for Python: what `rethinking reproduce` does, with a result to work with."""
+"""`reproduce` and `sweep`, for Python: what these commands do, with a result to work with."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,13 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.reproduction import Reproduction
+from rethinking.experiments.sweep import NAME, Sweep
 from rethinking.options import given, options_of
 from rethinking.run_list_console import RunListConsole
-from rethinking.sitting import Reproduced, Sitting
+from rethinking.sitting import Reproduced, Sitting, Table
+from rethinking.sweep.metrics import METRICS
+from rethinking.sweep.options import asked
+from rethinking.training.run_dir import RunResult
 
 
 def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) -> Reproduced:
@@ -55,3 +60,127 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options.keys() - known.keys():
         raise InputError(f"unknown option '{name}'{nearest(name, known) or '; the options are ' + ', '.join(known)}")
     return {name: given(known[name], value) for name, value in options.items()}
+
+
+def sweep(*, progress: bool | None = None, **options: Any) -> Swept:
+    """Returns a grid of runs, which trains what is missing when it is iterated.
+
+        swept = rethinking.sweep(model="mlp_1x512", dataset="digits", corruption_prob=[0, 0.5, 1], seed=range(3))
+        for result in swept:
+            print(result.config.seed, result.final["train_accuracy"])
+        swept.frame()
+
+    It does the same as `rethinking sweep`. An option of a run has one value, or a list of values. The other options are
+    those of that command, which are the fields of `sweep.options.SweepOptions`. `zip` is a list of names, or a list of
+    such lists. `progress` shows progress; by default a notebook shows it and a script does not. A dry run prints its
+    list, and trains nothing when it is iterated.
+
+    Raises `InputError` for wrong options, and for options that do not fit together or do not fit the data.
+    """
+    chosen = Sweep.of(asked(options))
+    _ = chosen.rows  # checks every combination against its data
+    if chosen.dry_run:
+        RunListConsole(chosen, Console()).dry_run()
+    return Swept(chosen, progress)
+
+
+class Swept:
+    """A grid of runs. Iterating it trains the missing runs and writes the results.
+
+    It yields the `RunResult` of each run: finished ones first, then each one as it ends. A run that fails is not
+    yielded, and does not stop the others. `RunError` is raised after the last one if runs failed. Runs that only the
+    evidence in the folder of results answers are in the frame and the table, and are not yielded.
+
+    folder: the folder of the results
+    failed: runs that failed, in words, with their errors
+    """
+
+    def __init__(self, chosen: Sweep, progress: bool | None) -> None:
+        self._sweep = chosen
+        self._progress = progress
+        self._sitting = Sitting(chosen)
+        self._done = chosen.dry_run
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return self._sweep.folder()
+
+    @property
+    def failed(self) -> dict[str, RunError]:
+        """Runs that failed, in words, with their errors."""
+        return {self._sitting.named(config): error for config, error in self._sitting.failed.items()}
+
+    def __len__(self) -> int:
+        return len(self._sweep.configs())
+
+    def __iter__(self) -> Iterator[RunResult]:
+        if self._sweep.dry_run:
+            return
+        sitting = self._sitting = Sitting(self._sweep)
+        with notebook.shown(self._progress) as display:
+            for _, found in self._sweep.found():
+                if isinstance(found, RunResult) and found.finished:
+                    yield found
+            running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
+            with contextlib.closing(running) as carried_out:
+                for config, outcome in carried_out:
+                    if isinstance(outcome, RunResult):
+                        yield outcome
+                    elif isinstance(outcome, RunError):
+                        display.say(f"failed: {sitting.named(config)}: {outcome}")
+        self._done = True
+        sitting.raise_failures()
+
+    def frame(self) -> Any:
+        """Returns a pandas DataFrame with one row per run: its options that vary, and its final numbers.
+
+        The missing runs are trained first. Runs that have no epoch yet have no row. Raises `InputError` where pandas is
+        not installed, and `RunError` where runs failed at that time; a second call returns the other runs.
+        """
+        self._carry_out()
+        return notebook.frame(self._rows())
+
+    @property
+    def table(self) -> Table | None:
+        """The table, as far as there are runs to fill it. The missing runs are trained first, as in `frame`."""
+        self._carry_out()
+        return self._table()
+
+    def _carry_out(self) -> None:
+        if not self._done:
+            for _ in self:
+                pass
+
+    def _table(self) -> Table | None:
+        self._read()
+        return self._sitting.table(NAME)
+
+    def _read(self) -> None:
+        if not self._sitting.kept:
+            self._sitting.kept = archive.read(self.folder)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        self._read()
+        rows: dict[str, dict[str, Any]] = {}
+        for one in self._sweep.members:
+            evidence = self._sweep.evidence(one.config, self._sitting.kept)
+            if evidence is not None and evidence.run not in rows:
+                measured = {name: metric.of(evidence.metrics, evidence.facts) for name, metric in METRICS.items()}
+                rows[evidence.run] = {
+                    **self._sweep.named_values(one),
+                    **{name: value.number for name, value in measured.items()},
+                    "finished": evidence.finished,
+                    "run": evidence.run,
+                }
+        return list(rows.values())
+
+    def __repr__(self) -> str:
+        varied = ", ".join(self._sweep.grid.varied)
+        return f"Swept({len(self)} runs{f' over {varied}' if varied else ''}; in {self.folder})"
+
+    def _repr_html_(self) -> str:
+        """The table so far. It trains nothing."""
+        found = self._table()
+        shown = found._repr_html_() if found else notebook.table([], [["no run so far", repr(self)]])
+        return shown + notebook.table([], [["results", str(self.folder)]])

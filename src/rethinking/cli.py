@@ -1,6 +1,6 @@
-"""The command line: `rethinking test`, `train`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
+"""The command line: `rethinking test`, `train`, `sweep`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
 
-Every option is a field of `ExperimentConfig`, `RandomizationTest`, `Reproduction` or a dataclass below.
+Every option is a field of `ExperimentConfig`, `RandomizationTest`, `SweepOptions`, `Reproduction` or a dataclass below.
 
 Only this module prints errors and ends the process. An error is one line. The exit status is 0 for success, 2 for a
 user's mistake and 1 for a failure.
@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = {
         "test": randomization_test,
         "train": train,
+        "sweep": sweep,
         "reproduce": reproduce,
         "verify": verify,
         "keep": keep,
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
+        print("       rethinking sweep [OPTIONS]   train a grid of experiments, and show a table and a figure of them")
         print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
         print("       rethinking verify RESULTS    train the run of a published number again and compare")
         print("       rethinking keep RESULTS RUN  copy the results of single runs into a folder of results")
@@ -153,6 +155,19 @@ def train(arguments: Sequence[str] | None = None) -> None:
         console.print(f"kept in {result.path}", highlight=False, markup=False, soft_wrap=True)
 
 
+def sweep(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking sweep ...`: train a grid of runs, show and write a table and a figure of them."""
+    with _one_line_errors():
+        from rethinking.sweep.options import parse as parse_sweep
+
+        options = parse_sweep(arguments or [])
+        with _whole_imports():  # PyTorch, once the options are checked
+            from rethinking.experiments.sweep import Sweep
+            from rethinking.run_list_console import RunListConsole
+
+        RunListConsole(Sweep.of(options), _console()).carry_out()
+
+
 def reproduce(arguments: Sequence[str] | None = None) -> None:
     """`rethinking reproduce ...` or `python reproduce.py ...`: train missing runs, show and write the results."""
     with _one_line_errors():
@@ -164,11 +179,7 @@ def reproduce(arguments: Sequence[str] | None = None) -> None:
         words = list(sys.argv[1:] if arguments is None else arguments)
         description = "Reproduce tables and figures of Zhang et al. 2017 and show them beside the paper's numbers."
         reproduction = Reproduction(**parse_words(options_of(Reproduction), prog, description, words))
-        on_console = RunListConsole(reproduction, _console())
-        if reproduction.dry_run:
-            on_console.dry_run()
-        else:
-            on_console.run()
+        RunListConsole(reproduction, _console()).carry_out()
 
 
 def verify(arguments: Sequence[str] | None = None) -> None:

@@ -417,15 +417,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = getattr(self, spec.name)
-            if spec.name in ("model_options", "randomization_options"):
-                value = as_text(value if isinstance(value, Mapping) else arguments(value))
-            value = _typed(spec.name, value)
-            expected = None if value is None else spec.metadata["check"](value)
-            if expected:
-                suggestion = nearest(str(value), spec.metadata["metavar"].split("|"))
-                raise InputError(f"{spec.name} must be {expected}, not {value!r}{suggestion}")
-            object.__setattr__(self, spec.name, value)
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -541,6 +533,18 @@ class ExperimentConfig:
     def to_yaml(self) -> str:
         """Returns the text of a `config.yaml`, which `from_yaml` reads."""
         return yaml.safe_dump({"format": CONFIG_FORMAT, **self.to_dict()}, sort_keys=False)
+
+
+def checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+    """Returns the value of one field, converted to its type. Raises `InputError` for one that is not allowed."""
+    if spec.name in ("model_options", "randomization_options"):
+        value = as_text(value if isinstance(value, Mapping) else arguments(value))
+    value = _typed(spec.name, value)
+    expected = None if value is None else spec.metadata["check"](value)
+    if expected:
+        suggestion = nearest(str(value), spec.metadata["metavar"].split("|"))
+        raise InputError(f"{spec.name} must be {expected}, not {value!r}{suggestion}")
+    return value
 
 
 def arguments(text: str | None) -> dict[str, Any]:

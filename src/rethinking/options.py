@@ -91,6 +91,7 @@ class Option(NamedTuple):
 
     kinds: the types that its value may have; for a tuple the types of its elements
     many: whether it takes several words
+    groups: whether it may stand several times, each time with several words; its value is a tuple of tuples
     alone: its value where the flag stands without one; None where that is an error
     """
 
@@ -105,6 +106,7 @@ class Option(NamedTuple):
     positional: bool = False
     many: bool = False
     alone: str | None = None
+    groups: bool = False
 
 
 def options_of(kind: type, defaults: object = None) -> list[Option]:
@@ -123,6 +125,8 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
         alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         many = typing.get_origin(alternatives[0]) is tuple
         kinds = typing.get_args(alternatives[0])[:1] if many else alternatives
+        groups = many and typing.get_origin(kinds[0]) is tuple
+        kinds = typing.get_args(kinds[0])[:1] if groups else kinds
         default = spec.default if defaults is None else getattr(defaults, spec.name)
         default_text = meta["default_text"] if default == spec.default else None
         metavar = meta["metavar"] or {int: "INT", float: "FLOAT"}.get(kinds[0], "TEXT")
@@ -140,6 +144,7 @@ def options_of(kind: type, defaults: object = None) -> list[Option]:
                 meta["positional"],
                 many,
                 meta["alone"],
+                groups,
             )
         )
     return made
@@ -189,13 +194,14 @@ class _Parser(argparse.ArgumentParser):
             nargs = "*" if option.many else "?" if option.default is not dataclasses.MISSING else None
             group.add_argument(option.name, metavar=option.metavar, help=words, nargs=nargs)
         elif bool in option.kinds:
-            group.add_argument(f"--{option.flag}", f"--no_{option.flag}", dest=option.name, action=_Switch, help=words)
+            flags = (f"--{option.flag}", f"--no_{option.flag}")
+            count = "*" if option.many else 0
+            group.add_argument(*flags, dest=option.name, action=_Switch, help=words, nargs=count, metavar="true|false")
         else:
             metavar = option.metavar.removesuffix(" ...")
             nargs = "+" if option.many else None if option.alone is None else "?"
-            group.add_argument(
-                f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs, const=option.alone
-            )
+            action: Any = {"action": "append"} if option.groups else {"const": option.alone}
+            group.add_argument(f"--{option.flag}", dest=option.name, metavar=metavar, help=words, nargs=nargs, **action)
 
     def error(self, message: str) -> NoReturn:
         """Raises `InputError` for what argparse itself refuses: a missing value, or a value too many."""
@@ -209,13 +215,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Switch(argparse.Action):
-    """The two forms of a switch, `--name` and `--no_name`."""
+    """The two forms of a switch, `--name` and `--no_name`. With `nargs` "*", `--name` takes values too."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None, **_: object) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: object, namespace: object, values: object, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, option_string == self.option_strings[0])
+    def __call__(self, parser: object, namespace: object, values: Any, option_string: str | None = None) -> None:
+        on = option_string == self.option_strings[0]
+        if values and not on:
+            raise InputError(f"{option_string} takes no value, not {values[0]!r}; give {self.option_strings[0]}")
+        single = on if self.nargs == 0 else [str(on)]
+        setattr(namespace, self.dest, values or single)
 
 
 def _help(option: Option) -> str:
@@ -239,6 +246,8 @@ def _value(option: Option, found: Any) -> Any:
     """Converts the words of an option to its type. No word gives the default."""
     if found is None or (option.positional and option.many and not found):
         return option.default
+    if option.groups:
+        return tuple(tuple(_one_value(option, word) for word in words) for words in found)
     if isinstance(found, list):
         return tuple(_one_value(option, word) for word in found)
     return found if isinstance(found, bool) else _one_value(option, found)
@@ -247,6 +256,8 @@ def _value(option: Option, found: Any) -> Any:
 def _one_value(option: Option, word: str) -> Any:
     if types.NoneType in option.kinds and word == "None":
         return None
+    if bool in option.kinds and word.lower() in ("true", "false"):
+        return word.lower() == "true"
     for kind in (int, float, str):
         if kind in option.kinds:
             try:
@@ -260,12 +271,18 @@ def _one_value(option: Option, word: str) -> Any:
 def given(option: Option, value: Any) -> Any:
     """Converts a value from Python to the option's type.
 
-    A path or a number stands for its text, and one value stands for a tuple of one. Raises `InputError` in one line.
+    A path or a number stands for its text, and one value stands for a tuple of one. True stands for an option that is
+    given without a value. Raises `InputError` in one line.
     """
+    if option.alone is not None and isinstance(value, bool):
+        return option.alone if value else option.default
     if bool in option.kinds:
         if not isinstance(value, bool):
             raise InputError(f"{option.name} takes True or False, not {value!r}: {option.help}")
         return value
+    if option.groups:
+        groups = [value] if isinstance(value, str) or all(isinstance(one, str) for one in value) else value
+        return tuple(given(option._replace(groups=False), group) for group in groups if group)
     if option.many:
         is_one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
         values = [value] if is_one else value
@@ -290,5 +307,6 @@ def words_of(chosen: Any, defaults: object = None, leave_out: Sequence[str] = ()
             words.append(f"--{option.flag}" if value else f"--no_{option.flag}")
         else:
             name = [] if option.positional else [f"--{option.flag}"]
-            words += [*name, *map(str, value if isinstance(value, tuple) else [value])]
+            for group in value if option.groups else [value]:
+                words += [*name, *map(str, group if isinstance(group, tuple) else [group])]
     return words

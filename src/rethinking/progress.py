@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,16 +67,14 @@ class Progress:
 
     def started(self, run: Watched, going_on: str) -> None:
         """Prints a line about the run and opens the live line on a terminal."""
-        self._print(
-            f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
-        )
+        self._announce(run, going_on)
         with self._lock:
             self._at_work = [*self._at_work, run]
             if not self._console.is_terminal or self._live is not None:
                 return
             self.refresh()
             self._live = Live(
-                get_renderable=lambda: Group(self._line(), Shortened(self._under)) if self._under else self._line(),
+                get_renderable=self._all_lines,
                 console=self._console,
                 refresh_per_second=4,
                 transient=True,
@@ -100,8 +98,17 @@ class Progress:
                 self._live.stop()
                 self._live = None
 
+    def _announce(self, run: Watched, going_on: str) -> None:
+        self._print(
+            f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
+        )
+
     def _print(self, text: str) -> None:
         say(self._console, [text])
+
+    def _all_lines(self) -> RenderableType:
+        """Returns the live line and what stands under it."""
+        return Group(self._line(), Shortened(self._under)) if self._under else self._line()
 
     def _line(self) -> Text:
         """Returns the live line: current epoch, time left and latest numbers. Of several runs it shows the slowest."""
@@ -113,6 +120,146 @@ class Progress:
         if len(at_work) > 1:
             parts.insert(0, f"{len(at_work)} runs at once")
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+class Tally:
+    """Counts the runs of a list, and estimates the time that is left for all of them.
+
+    A run of a network takes the seconds for each image that runs of this network took so far, with the same batch size
+    where there was one. The number of runs at once follows from the seconds of all epochs and the time that has passed.
+
+    Runs side by side and the live line may use it from their own threads.
+
+    total: the number of runs in the list
+    waiting: the runs that are neither finished nor failed
+    """
+
+    def __init__(self, total: int, waiting: Iterable[Any]) -> None:
+        self._waiting = dict.fromkeys(waiting)
+        self._total = total
+        self._finished = total - len(self._waiting)
+        self._failed = 0
+        self._began = time.perf_counter()
+        self._seconds = 0.0  # of all epochs since then
+        self._spent: dict[tuple[object, ...], tuple[float, int]] = {}  # seconds, and images, by `_kinds`
+        self._images: dict[str, int] = {}  # in an epoch on all images, by data set
+        self._lock = threading.Lock()  # nothing else is locked inside it
+
+    def epoch(self, run: Watched, record: Mapping[str, Any]) -> None:
+        """Takes the time of an epoch."""
+        taken = record.get("seconds") or 0.0
+        with self._lock:
+            self._seconds += taken
+            for kind in _kinds(run.config):
+                seconds, images = self._spent.get(kind, (0.0, 0))
+                self._spent[kind] = seconds + taken, images + run.images
+            if run.config.train_subset is None:
+                self._images[Path(run.config.dataset).name] = run.images
+
+    def over(self, config: Any, finished: bool = False, failed: bool = False) -> None:
+        """Takes a run off the list, as finished, failed or left to another process."""
+        with self._lock:
+            self._waiting.pop(config, None)
+            self._finished += finished
+            self._failed += failed
+
+    def in_words(self, at_work: Sequence[Watched]) -> str:
+        """Returns the numbers of runs and the time left, such as '3 of 36 runs finished, 2 at work, 12m 10s left'."""
+        with self._lock:
+            parts = [f"{self._finished} of {self._total} runs finished"]
+            parts += [f"{self._failed} failed"] if self._failed else []
+            parts += [f"{len(at_work)} at work"] if at_work else []
+            return ", ".join([*parts, *self._left(at_work)])
+
+    def _left(self, at_work: Sequence[Watched]) -> list[str]:
+        """Returns words for the time left, in a list; empty where no epoch has ended, or nothing is left."""
+        waiting = [config for config in self._waiting if isinstance(config, ExperimentConfig)]
+        elapsed = time.perf_counter() - self._began
+        if not waiting or self._seconds <= 0 or elapsed <= 0:
+            return []
+        seconds = sum(self._epoch(config) * config.num_epochs for config in waiting)
+        seconds -= sum(self._epoch(run.config) * (run.config.num_epochs - run.epochs_left()) for run in at_work)
+        at_once = self._seconds / elapsed
+        most = "at most " if any(config.stop_when_fit for config in waiting) else ""
+        unknown = dict.fromkeys(config.model_name for config in waiting if not self._epoch(config))
+        rest = f" without {', '.join(unknown)}" if unknown else ""
+        return [f"{most}{duration(max(0.0, seconds / at_once))} left{rest}"]
+
+    def _epoch(self, config: ExperimentConfig) -> float:
+        """Returns the seconds of an epoch of a run; 0 where no run of its network has finished an epoch."""
+        kind = next((kind for kind in _kinds(config) if kind in self._spent), None)
+        if kind is None:
+            return 0.0
+        seconds, images = self._spent[kind]
+        of_data = self._images.get(Path(config.dataset).name, max(self._images.values(), default=0))
+        return seconds / images * (config.train_subset or of_data)
+
+
+def _kinds(config: ExperimentConfig) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """Returns what runs of about the same speed have in common, the closest first."""
+    network = Path(config.model_name).name, config.model_options
+    return (*network, config.batch_size), network
+
+
+class ListProgress(Progress):
+    """Shows a list of runs: how many are finished, failed and at work, and the time left for all of them.
+
+    A terminal has a line with that above the live line. Elsewhere a plain line is printed every `OFTEN` seconds at
+    most. Runs may be many, so they have no line for each epoch.
+
+    tally: makes the tally when it is first needed
+    """
+
+    OFTEN = 30.0
+
+    def __init__(self, console: Console, below: Callable[[], RenderableType], tally: Callable[[], Tally]) -> None:
+        super().__init__(console, below)
+        self._make_tally = tally
+        self._made: Tally | None = None
+        self._making = threading.Lock()
+        self._said = time.perf_counter()
+
+    def refresh(self) -> None:
+        """Makes what stands under the live line again. Elsewhere there is nothing."""
+        if self._console.is_terminal:
+            super().refresh()
+
+    def started(self, run: Watched, going_on: str) -> None:
+        """Opens the live line on a terminal. Prints a line about a run that goes on from an earlier epoch."""
+        _ = self._tally  # its clock begins
+        super().started(run, going_on)
+
+    def _announce(self, run: Watched, going_on: str) -> None:
+        if going_on:
+            super()._announce(run, going_on)
+
+    def epoch(self, run: Watched) -> None:
+        """Takes the time of the epoch. Where there is no live line, prints a line if the last one is long ago."""
+        self._tally.epoch(run, run.last)
+        now = time.perf_counter()
+        if self._live is None and now - self._said > self.OFTEN:
+            self._said = now
+            self._print(f"{self.in_words()}: {self._line().plain}")
+
+    def over(self, config: Any, finished: bool = False, failed: bool = False) -> None:
+        """Takes a run off the list, as finished, failed or left to another process."""
+        self._tally.over(config, finished, failed)
+        self._said = time.perf_counter()  # a line follows
+
+    def in_words(self) -> str:
+        """Returns the numbers of runs and the time left."""
+        return self._tally.in_words(self._at_work)
+
+    @property
+    def _tally(self) -> Tally:
+        with self._making:
+            if self._made is None:
+                self._made = self._make_tally()
+            return self._made
+
+    def _all_lines(self) -> RenderableType:
+        lines = [Text(self.in_words(), no_wrap=True, overflow="ellipsis"), self._line()]
+        return Group(*lines, Shortened(self._under, len(lines))) if self._under else Group(*lines)
 
 
 class Watched:
@@ -147,6 +294,12 @@ class Watched:
         self._result = result
         self._follower.ended(self)
 
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The record of the last finished epoch. There is one."""
+        assert self._last is not None, "an epoch is finished"
+        return self._last
+
     def epochs_left(self) -> float:
         """Returns the number of epochs that are left, with the fraction of the current epoch."""
         return self.config.num_epochs - self._first_epoch + 1 - self._epochs_done
@@ -163,8 +316,7 @@ class Watched:
 
     def epoch_finished(self) -> str:
         """Returns words for the last finished epoch, such as 'epoch 2/10'."""
-        assert self._last is not None, "an epoch is finished"
-        return f"epoch {self._last['epoch']}/{self.config.num_epochs}"
+        return f"epoch {self.last['epoch']}/{self.config.num_epochs}"
 
     def outcome(self) -> str:
         """Returns words for how the run ended: its last epoch, and its time and numbers where it finished."""
@@ -231,14 +383,18 @@ class StepsInWords:
 
 
 class Shortened:
-    """Fits content under one line of the terminal. Of too long a content it keeps the beginning and the end."""
+    """Fits content under the first lines of the terminal. Of too long a content it keeps the beginning and the end.
 
-    def __init__(self, whole: RenderableType) -> None:
+    below: the number of lines above it
+    """
+
+    def __init__(self, whole: RenderableType, below: int = 1) -> None:
         self._whole = whole
+        self._below = below
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(self._whole, options.update(height=None), pad=False)
-        room = max(console.height - 1, 2)  # one line is for the live line
+        room = max(console.height - self._below, 2)
         if len(lines) > room:
             heading = room // 3
             lines = [*lines[:heading], [Segment("⋮")], *lines[len(lines) - (room - heading - 1) :]]

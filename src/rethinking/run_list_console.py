@@ -14,7 +14,7 @@ from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Evidence
 from rethinking.experiments.run_list import Result, RunList
-from rethinking.progress import Progress, StepsInWords, duration, say
+from rethinking.progress import ListProgress, StepsInWords, Tally, duration, say
 from rethinking.report import tables
 from rethinking.sitting import Sitting, in_words
 from rethinking.sweep.timing import seconds_per_epoch
@@ -37,6 +37,13 @@ class RunListConsole:
         self._runs = runs
         self._console = console
         self._sitting = Sitting(runs)
+
+    def carry_out(self) -> None:
+        """Lists the runs for `dry_run`, else carries them out."""
+        if self._runs.dry_run:
+            self.dry_run()
+        else:
+            self.run()
 
     def dry_run(self) -> None:
         """Prints the list of runs, and the time and memory that the unfinished ones should take on this machine."""
@@ -108,7 +115,9 @@ class RunListConsole:
         Raises `RunError` at the end if a run failed.
         """
         self._describe_data()
-        progress = Progress(self._console, self._table_at_work)
+        progress = ListProgress(
+            self._console, self._table_at_work, lambda: Tally(len(self._runs.configs()), self._sitting.needed)
+        )
         with (
             contextlib.closing(StepsInWords(self._console)) as steps,
             contextlib.closing(
@@ -117,14 +126,17 @@ class RunListConsole:
         ):
             for config, outcome in carried_out:
                 steps.close()
-                if isinstance(outcome, BusyError):
+                failed = isinstance(outcome, RunError)
+                busy = isinstance(outcome, BusyError)
+                progress.over(config, finished=not failed, failed=failed and not busy)
+                if busy:
                     continue
-                if isinstance(outcome, RunError):
+                if failed:
                     self._print(f"failed: {self._sitting.named(config)}: {outcome}")
                     continue
                 progress.refresh()
                 if not self._console.is_terminal:
-                    self._print(f"finished: {self._sitting.named(config)}")
+                    self._print(f"finished: {self._sitting.named(config)}  ({progress.in_words()})")
         self._console.print(Group(*(self._table(name) for name in self._sitting.shown)))
         self._left_out()
         folder = self._runs.folder()
@@ -141,8 +153,15 @@ class RunListConsole:
             found = self._runs.all_data(steps.of("data"))
         trained = [config for config in self._runs.configs() if isinstance(config, ExperimentConfig)]
         for data in found:
-            crops = dict.fromkeys(line for config in trained for line in cut(config, data))
+            crops = dict.fromkeys(line for config in trained if self._uses(config, data) for line in cut(config, data))
             say(self._console, [*data.described(), *crops])
+
+    @staticmethod
+    def _uses(config: ExperimentConfig, data: sources.ImageData) -> bool:
+        try:
+            return sources.load_for(config).fingerprint == data.fingerprint
+        except InputError:  # reported by the run
+            return False
 
     def _table_at_work(self) -> RenderableType:
         """Returns the first table or figure with missing runs, apart from failed ones."""

@@ -90,6 +90,7 @@ class Sitting:
     kept: the evidence so far, by the names of runs
     failed: runs that failed, with their errors
     busy: runs that other processes are at work on
+    needed: the runs that this sitting begins with, because the evidence lacks them
     """
 
     def __init__(self, runs: RunList) -> None:
@@ -97,6 +98,7 @@ class Sitting:
         self.kept: dict[str, Evidence] = {}
         self.failed: dict[Config, RunError] = {}
         self.busy: list[Config] = []
+        self.needed: list[Config] = []
         self._waiting: list[Result] = []  # results that are not in the evidence yet
         self._keeping = 0.0  # seconds that the last writing of evidence took
         self._kept_at = 0.0  # the time of that writing
@@ -108,6 +110,7 @@ class Sitting:
         writing slow. Close the generator at the end: runs side by side would otherwise continue.
         """
         self._keep(self._so_far())  # before the first run, so that it fails early where the folder cannot be written
+        self.needed = self.runs.missing(self.kept)
         written = time.monotonic()
         try:
             if self.runs.show_only:

@@ -159,6 +159,7 @@ class Plot:
     share_y: bool = False  # panels share their y axis, to compare their quantities
     tabled: bool = False  # the table has a column with the place on the axis, except on a terminal; epochs always have
     levels: Mapping[str, float] = field(default_factory=dict)  # the paper's single numbers by series: dashed lines
+    curves: tuple[str, ...] | None = None  # in place of `series`: the labels that together name a curve
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class Experiment:
     repeats: what a number's mean and deviation are taken over
     standard_error: whether the standard error of the mean is shown instead of the deviation
     of_runs: whether its runs are given by their folders, and only so
+    columns: labels that have columns in the table in place of rows, each with its texts in their order
     """
 
     title: str
@@ -193,6 +195,7 @@ class Experiment:
     repeats: str = "seed"
     standard_error: bool = False
     of_runs: bool = False
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def shown_for(self, cells: Iterable[Cell], kept: Mapping[str, Evidence]) -> Experiment:
         """The experiment as shown for `cells`: without the paper's numbers where no run has the paper's images."""

@@ -96,3 +96,5 @@ LARGEST_DIFFERENCE = declare(
 LARGEST_WEIGHT = declare("largest weight", significant(2), "", "largest absolute weight")
 WEIGHTS = declare("weights", whole, "", "number of weights")
 EPOCHS = declare("epochs", count, "", "number of trained epochs")
+GAP = declare("gap", percent, "share", "training accuracy minus test accuracy, after the last epoch")
+SECONDS = declare("seconds", count, "s", "time of training and evaluation")

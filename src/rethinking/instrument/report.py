@@ -16,7 +16,7 @@ from rethinking.data import sources
 from rethinking.errors import DivergedError, InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Answer, Cell, Evidence, Experiment, Number, Row, cells
-from rethinking.experiments.quantities import EPOCHS, TEST_ACCURACY, TRAIN_ACCURACY, count, declare, percent
+from rethinking.experiments.quantities import EPOCHS, GAP, SECONDS, TEST_ACCURACY, TRAIN_ACCURACY, count, declare
 from rethinking.instrument.battery import RandomizationTest
 from rethinking.instrument.causes import Unfit, causes, diverged
 from rethinking.instrument.conditions import RANDOM, TRUE, Condition
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 Outcome = RunResult | DivergedError
 
 NAME = "test"  # of the table, and of its files
-GAP = declare("gap", percent, "share", "training accuracy minus test accuracy, after the last epoch")
 TO_FIT = declare(f"epochs to {FITS:.0%}", count, "epochs", "the first epoch with that exact training accuracy")
-SECONDS = declare("seconds", count, "s", "time of training and evaluation")
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from rethinking.drawing import save_figure
 from rethinking.experiments.experiment import Cell, Experiment, Labels, Plot
+from rethinking.report.tables import labelled
 
 SPAN = 100.0  # of the values of a quantity, from which on its panel is logarithmic
 LINES = ("-", "--", ":")
@@ -176,6 +177,9 @@ def _log_x(axes: Axes, plot: Plot, places: Sequence[float]) -> None:
 def series_names(plot: Plot, cells: Sequence[Cell]) -> dict[Labels, str]:
     """The curve that each row belongs to; where several models or data sets share a figure, with its own."""
     rows = {cell.labels: dict(cell.labels) for cell in cells}
+    if plot.curves is not None:
+        words = {row: [labelled(name, labels[name]) for name in plot.curves] for row, labels in rows.items()}
+        return {row: ", ".join(of_row) or "all runs" for row, of_row in words.items()}
     beside = [
         name
         for name in ("model", "data")

@@ -66,6 +66,7 @@ def as_html(
     behind, addresses = Behind(kept), Addresses()
     curves = front is not None
     sections = named_apart(section_of(folder, name, behind, addresses, experiments, curves) for name in names)
+    own = front is None and sections and not any(section.name in EXPERIMENTS for section in sections)
     drawn = {section.name: section.chart for section in sections if section.chart is not None}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rethinking.report", "."),
@@ -76,7 +77,8 @@ def as_html(
     )
     runs = [kept[run] for run in behind.runs]
     return environment.get_template("page.html.j2").render(
-        title=front.title if front else TITLE,
+        title=front.title if front else sections[0].title if own else TITLE,
+        own=own,
         front=front,
         sections=sections,
         ids={section.name: addresses.of_section(section.name) for section in sections},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from rich.text import Text
 
 from rethinking import files
 from rethinking.errors import RunError
-from rethinking.experiments.experiment import Cell, Evidence, Experiment
+from rethinking.experiments.experiment import Cell, Evidence, Experiment, Labels
 from rethinking.experiments.quantities import quantity as quantity_of
 
 EPOCHS_SHOWN = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)  # and the last, where a figure has a point an epoch
+NUMBER = re.compile(r"[\d.]+(e[-+]?\d+)?")
 HEADING_WIDTH = 24  # letters of a row's heading on a terminal, before it wraps
 COLUMNS = ("quantity", "x", "ours", "std", "seeds", "paper", "difference", "note", "dataset", "scale", "runs")
 
@@ -46,7 +48,8 @@ class Grid(NamedTuple):
 def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = False) -> Grid:
     """Rows by label (and epoch, or other place on the axis); for each quantity ours, the paper's and the difference.
 
-    Where no cell has a number of the paper's, its columns and the differences are not there.
+    Where no cell has a number of the paper's, its columns and the differences are not there. Some experiments have
+    `columns` for values of labels.
     """
     beside_the_paper = any(cell.paper is not None for cell in cells)
     by_epoch = experiment.plot is not None and experiment.plot.x_per_epoch is not None
@@ -57,6 +60,8 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
         cells = [cell for cell in cells if cell.x in EPOCHS_SHOWN or cell.x == last[cell.labels]]
     if not cells:
         return Grid([], [])
+    if experiment.columns:
+        return _in_columns(experiment, cells)
     quantities = list(dict.fromkeys(cell.quantity for cell in cells))
     compared = {*quantities} - {*experiment.ours_only} if beside_the_paper else set()
     headings = [name.replace("_", " ") for name, _ in cells[0].labels] + ([along] if along else [])
@@ -74,6 +79,37 @@ def grid(experiment: Experiment, cells: Sequence[Cell], every_epoch: bool = Fals
                 row += [Entry(shown(quantity, cell.paper)), Entry(difference(cell))] if cell else [Entry("")] * 2
         rows.append(row)
     return Grid(headings, rows, factors)
+
+
+def _in_columns(experiment: Experiment, cells: Sequence[Cell]) -> Grid:
+    """Rows by the labels that have no columns; a column for each quantity and each value of those that have.
+
+    There are no columns for the paper.
+    """
+    across = experiment.columns
+
+    def parts(cell: Cell, in_columns: bool) -> Labels:
+        return tuple(label for label in cell.labels if (label[0] in across) is in_columns)
+
+    def place(labels: Labels) -> list[int]:
+        return [across[name].index(text) if text in across[name] else len(across[name]) for name, text in labels]
+
+    places = {(parts(cell, False), cell.quantity, parts(cell, True)): cell for cell in cells}
+    columns = sorted({column for _, _, column in places}, key=place)
+    quantities = dict.fromkeys(cell.quantity for cell in cells)
+    row_labels = dict.fromkeys(labels for labels, _, _ in places)
+    names = [name.replace("_", " ") for name, _ in next(iter(row_labels))]
+    headings = [
+        ", ".join([quantity, *(labelled(name, text) for name, text in column)])
+        for quantity in quantities
+        for column in columns
+    ]
+    rows = []
+    for labels in row_labels:
+        found = (places.get((labels, quantity, column)) for quantity in quantities for column in columns)
+        entries = (Entry(ours(cell, experiment.spread(cell)), cell) if cell else Entry("") for cell in found)
+        rows.append([*(Entry(text) for _, text in labels), *entries])
+    return Grid([*names, *headings], rows, len(names))
 
 
 def shown(quantity: str, value: float | str | None) -> str:
@@ -114,7 +150,13 @@ def row_in_words(made: Grid, row: Sequence[Entry]) -> str:
 def _in_words(heading: str, value: str) -> str:
     if value == "yes":
         return heading
-    return f"{heading} {value}" if value.replace(".", "").isdigit() else value
+    return f"{heading} {value}" if value == "default" or NUMBER.fullmatch(value) else value
+
+
+def labelled(name: str, value: str) -> str:
+    """A label in words, with its name where the value alone says too little, such as 'lr 0.1' and 'random crop no'."""
+    alone = value not in ("yes", "no", "default") and not NUMBER.fullmatch(value)
+    return value if alone else f"{name.replace('_', ' ')} {value}"
 
 
 class Terminal(NamedTuple):
