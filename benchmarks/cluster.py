@@ -40,7 +40,7 @@ from rich import print
 from workload import Machine, write_csv
 
 from rethinking import ExperimentConfig, RunResult, train_many
-from rethinking.sweep.on_ray import ray_cluster
+from rethinking.engines.on_ray import ray_cluster
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record
 

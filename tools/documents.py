@@ -20,7 +20,7 @@ from rethinking.experiments.reproduction import Reproduction
 from rethinking.options import Option, options_of, shown_default
 from rethinking.progress import duration
 from rethinking.report import tables
-from rethinking.sweep.options import GROUP, own_options
+from rethinking.sweeps.options import GROUP, own_options
 from tools import differences, picture, reproduced
 
 ROOT = Path(__file__).parents[1]

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from rethinking.calls import reproduce, sweep
     from rethinking.data.operators import Operator
     from rethinking.data.randomized import RandomizationRecord, randomize
+    from rethinking.engines.many import train_many
     from rethinking.instrument.run import randomization_test
     from rethinking.models.construction import build_model
     from rethinking.runs import load_run
-    from rethinking.sweep.many import train_many
     from rethinking.training import RunResult, train
     from rethinking.training.loggers import Observer
     from rethinking.verification import verify
@@ -47,8 +47,9 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
     "reproduce": "calls",
+    "sweep": "calls",
     "train": "training",
-    "train_many": "sweep.many",
+    "train_many": "engines.many",
     "verify": "verification",
 }
 
@@ -79,8 +80,6 @@ set_defaults()  # before any import of PyTorch
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sweep":
-        return importlib.import_module("rethinking.sweep")  # the package, which can be called
     if name in LAZY:
         return getattr(importlib.import_module(f"rethinking.{LAZY[name]}"), name)
     if name == "__version__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import contextvars
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError, RunError, nearest
 from rethinking.experiments import archive
 from rethinking.experiments.reproduction import Reproduction
-from rethinking.experiments.sweep import NAME, Sweep
 from rethinking.options import given, options_of
 from rethinking.run_list_console import RunListConsole
 from rethinking.sitting import Reproduced, Sitting, Table
-from rethinking.sweep.metrics import METRICS
-from rethinking.sweep.options import asked
+from rethinking.sweeps.metrics import METRICS
+from rethinking.sweeps.options import asked
+from rethinking.sweeps.sweep import NAME, Sweep
 from rethinking.training.run_dir import RunResult
 
 
@@ -41,7 +42,7 @@ def reproduce(experiment: str, *, progress: bool | None = None, **options: Any) 
         RunListConsole(reproduction, Console()).dry_run()
         sitting.kept = archive.read(reproduction.folder())
         return sitting.reproduced
-    with notebook.shown(progress) as display:
+    with reproduction.machines(), notebook.shown(progress) as display:
         reproduction.all_data(display.steps("data"))
         running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
         with contextlib.closing(running) as carried_out:
@@ -71,17 +72,32 @@ def sweep(*, progress: bool | None = None, **options: Any) -> Swept:
         swept.frame()
 
     It does the same as `rethinking sweep`. An option of a run has one value, or a list of values. The other options are
-    those of that command, which are the fields of `sweep.options.SweepOptions`. `zip` is a list of names, or a list of
+    those of that command, which are the fields of `sweeps.options.SweepOptions`. `zip` is a list of names, or a list of
     such lists. `progress` shows progress; by default a notebook shows it and a script does not. A dry run prints its
     list, and trains nothing when it is iterated.
 
     Raises `InputError` for wrong options, and for options that do not fit together or do not fit the data.
     """
     chosen = Sweep.of(asked(options))
-    _ = chosen.rows  # checks every combination against its data
+    if chosen.ray is None:  # else a combination may fit the cluster alone
+        _ = chosen.rows  # checks every combination against its data
     if chosen.dry_run:
         RunListConsole(chosen, Console()).dry_run()
     return Swept(chosen, progress)
+
+
+def _in_own_context(results: Generator[RunResult, None, None]) -> Iterator[RunResult]:
+    """Yields what a generator yields. Context variables that it sets are not seen outside."""
+    context = contextvars.copy_context()
+    try:
+        while True:
+            try:
+                result = context.run(next, results)
+            except StopIteration:
+                return
+            yield result
+    finally:
+        context.run(results.close)
 
 
 class Swept:
@@ -115,10 +131,11 @@ class Swept:
         return len(self._sweep.configs())
 
     def __iter__(self) -> Iterator[RunResult]:
-        if self._sweep.dry_run:
-            return
+        return iter(()) if self._sweep.dry_run else _in_own_context(self._trained())
+
+    def _trained(self) -> Generator[RunResult, None, None]:
         sitting = self._sitting = Sitting(self._sweep)
-        with notebook.shown(self._progress) as display:
+        with self._sweep.machines(), notebook.shown(self._progress) as display:
             for _, found in self._sweep.found():
                 if isinstance(found, RunResult) and found.finished:
                     yield found

@@ -158,12 +158,12 @@ def train(arguments: Sequence[str] | None = None) -> None:
 def sweep(arguments: Sequence[str] | None = None) -> None:
     """`rethinking sweep ...`: train a grid of runs, show and write a table and a figure of them."""
     with _one_line_errors():
-        from rethinking.sweep.options import parse as parse_sweep
+        from rethinking.sweeps.options import parse as parse_sweep
 
         options = parse_sweep(arguments or [])
         with _whole_imports():  # PyTorch, once the options are checked
-            from rethinking.experiments.sweep import Sweep
             from rethinking.run_list_console import RunListConsole
+            from rethinking.sweeps.sweep import Sweep
 
         RunListConsole(Sweep.of(options), _console()).carry_out()
 

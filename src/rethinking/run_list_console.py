@@ -10,6 +10,7 @@ from rich.table import Table
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.engines.timing import seconds_per_epoch
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Evidence
@@ -17,7 +18,6 @@ from rethinking.experiments.run_list import Result, RunList
 from rethinking.progress import ListProgress, StepsInWords, Tally, duration, say
 from rethinking.report import tables
 from rethinking.sitting import Sitting, in_words
-from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.theory import fitting, tasks
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.memory import product_rate
@@ -43,7 +43,8 @@ class RunListConsole:
         if self._runs.dry_run:
             self.dry_run()
         else:
-            self.run()
+            with self._runs.machines():
+                self.run()
 
     def dry_run(self) -> None:
         """Prints the list of runs, and the time and memory that the unfinished ones should take on this machine."""

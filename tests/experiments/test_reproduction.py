@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from rethinking.config import ExperimentConfig
+from rethinking.engines.timing import seconds_per_epoch
 from rethinking.experiments import archive
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
-from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.training.preparation import resolve
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 

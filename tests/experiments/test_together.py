@@ -92,7 +92,7 @@ def test_a_measurement_of_a_run_at_work_is_done_later(tmp_path: Path, monkeypatc
 
     for lock in held:
         lock.__enter__()
-    monkeypatch.setattr("rethinking.sweep.here.time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr("rethinking.engines.here.time", SimpleNamespace(sleep=pause))
     ((config, outcome),) = [*asked.train({})]
     assert config == theory
     assert not isinstance(outcome, Exception)

@@ -277,7 +277,7 @@ def test_a_run_that_another_process_trains_is_waited_for(folder: Path, monkeypat
     (config,) = asked.configs(prepared.config).values()
     with contextlib.ExitStack() as other:
         other.enter_context(PlannedRun.of(config).folder.lock())
-        monkeypatch.setattr("rethinking.sweep.here.time.sleep", lambda seconds: other.close())
+        monkeypatch.setattr("rethinking.engines.here.time.sleep", lambda seconds: other.close())
         report = carry_out(prepared)
     assert report["random"].finished
 

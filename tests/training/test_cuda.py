@@ -14,7 +14,7 @@ from rethinking.seeding import generator
 from rethinking.training.loop import Training, step_of, train_epoch
 from rethinking.training.run_dir import RunDir
 from rethinking.training.step import CapturedStep, Stack, Step, fastest_step
-from tests.sweep.test_here import config, trained
+from tests.engines.test_here import config, trained
 from tests.training.test_step import RUNS, batches, networks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -12,7 +12,7 @@ from rethinking.training import memory
 from rethinking.training.memory import LIBRARIES, footprint, free_memory
 from rethinking.training.preparation import PlannedRun
 from tests.conftest import ROOT
-from tests.sweep.test_here import config
+from tests.engines.test_here import config
 
 PEAK = """
 import resource, subprocess, sys

@@ -23,7 +23,7 @@ from rethinking.training import memory
 from rethinking.training.loggers import Observer
 from rethinking.training.memory import at_once_that_fit, footprint, why_on_disk
 from rethinking.training.preparation import PlannedRun, plain_training_set, resolve
-from tests.sweep.test_here import config
+from tests.engines.test_here import config
 
 TIMINGS = ("images_per_second", "seconds")
 OPERATOR = """

@@ -12,6 +12,8 @@ import torch
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.engines.here import wait_for_others
+from rethinking.engines.many import train_many
 from rethinking.errors import BusyError, ImpossibleError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Experiment, Row, cells
@@ -19,8 +21,6 @@ from rethinking.experiments.running import Running
 from rethinking.identity import question
 from rethinking.options import command_line
 from rethinking.steps import Steps, unwatched
-from rethinking.sweep.here import wait_for_others
-from rethinking.sweep.many import train_many
 from rethinking.theory import tasks
 from rethinking.theory.run import TheoryConfig, TheoryResult, made_by
 from rethinking.theory.run import find as find_theory
@@ -114,7 +114,7 @@ class RunList(Running):
         if self.ray is None:
             yield
             return
-        from rethinking.sweep.on_ray import ray_cluster  # Ray is an optional package
+        from rethinking.engines.on_ray import ray_cluster  # Ray is an optional package
 
         with ray_cluster(self.ray or None) as machine, planning_for(machine):
             yield

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rethinking import files
 from rethinking.config import ExperimentConfig
+from rethinking.engines.here import wait_for_others
+from rethinking.engines.many import train_many
 from rethinking.errors import BusyError, DivergedError, RunError
-from rethinking.sweep.here import wait_for_others
-from rethinking.sweep.many import train_many
 from rethinking.training import RunResult, find
 from rethinking.training.preparation import Observe, PlannedRun
 

@@ -13,6 +13,7 @@ from torch import nn
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.readers.contents import ReadOptions
+from rethinking.engines.timing import seconds_per_epoch
 from rethinking.errors import DivergedError, InputError, RefusedImagesError, RunError
 from rethinking.instrument.battery import BASE, HELD_OUT, MOST_EPOCHS, RandomizationTest, asked_for
 from rethinking.instrument.budget import found_of, to_train, train_within
@@ -23,7 +24,6 @@ from rethinking.models import catalogue
 from rethinking.notebook import shown
 from rethinking.progress import Watched, duration
 from rethinking.steps import Steps, unwatched
-from rethinking.sweep.timing import seconds_per_epoch
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import Observe, accepting, resolve
 from rethinking.training.run_dir import RunResult

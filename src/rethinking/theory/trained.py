@@ -11,8 +11,8 @@ import yaml
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.engines.many import train_many
 from rethinking.steps import Steps
-from rethinking.sweep.many import train_many
 from rethinking.theory.run import NOT_IN_IDENTITY, TheoryConfig
 from rethinking.training.preparation import resolve
 from rethinking.training.run_dir import RunResult

@@ -21,9 +21,9 @@ import torch
 from rethinking import errors, registry
 from rethinking.config import ExperimentConfig
 from rethinking.data import operators
+from rethinking.engines.here import train_here
 from rethinking.errors import InputError, RunError, in_one_line, too_little_memory
 from rethinking.source import place_of
-from rethinking.sweep.here import train_here
 from rethinking.training.loggers import Observer, Observers
 from rethinking.training.preparation import Observe, PlannedRun
 from rethinking.training.run_dir import Record, RunResult

@@ -21,12 +21,12 @@ from rich.console import Console
 import rethinking
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive
-from rethinking.experiments.sweep import Sweep
 from rethinking.progress import ListProgress, Tally, Watched
 from rethinking.report import charts, figures, tables
 from rethinking.runs import load_run
-from rethinking.sweep.metrics import METRICS
-from rethinking.sweep.options import all_options, asked, parse
+from rethinking.sweeps.metrics import METRICS
+from rethinking.sweeps.options import all_options, asked, parse
+from rethinking.sweeps.sweep import Sweep
 from rethinking.training.run_dir import RunResult
 from tests import forked
 from tests.conftest import ROOT, made_once, on_a_terminal
@@ -352,13 +352,6 @@ def test_a_failure_in_python_is_raised_after_the_other_runs(tmp_path: Path, monk
     with pytest.raises(rethinking.RunError, match="1 of the runs failed"):
         next(results)
     assert list(swept.failed) == ["mlp_1x512, none, seed 0, 100 images, learning_rate 1e+30"]
-
-
-def test_the_name_of_the_package_can_be_called_whatever_is_imported_first():
-    program = "import rethinking{}; print(callable(rethinking.sweep), type(rethinking.sweep.many).__name__)"
-    for first in (".calls", ".sweep.many"):
-        ran = subprocess.run([sys.executable, "-c", program.format(first)], capture_output=True, text=True, check=True)
-        assert ran.stdout == "True module\n"
 
 
 def test_the_folder_stays_when_values_and_seeds_are_added():

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 
 from rethinking.config import ExperimentConfig
-from rethinking.sweep.here import train_here
+from rethinking.engines.here import train_here
 
 MEASURED_BATCHES = 4  # batches per epoch of the trial
 FORWARD = 1 / 3  # share of a training step's time; a backward pass takes about as long as two forward passes

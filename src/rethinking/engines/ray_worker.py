@@ -19,8 +19,8 @@ from rethinking import files, registry
 from rethinking.config import ExperimentConfig
 from rethinking.data import cache, sources
 from rethinking.data.images import ImageData
+from rethinking.engines.tasks import Over, Report, Stopped, Task, carry_out, portable
 from rethinking.errors import BusyError, InputError, RunError
-from rethinking.sweep.tasks import Over, Report, Stopped, Task, carry_out, portable
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import runs_in

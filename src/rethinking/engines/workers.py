@@ -30,8 +30,8 @@ from pathlib import Path
 import torch
 
 from rethinking.config import ExperimentConfig
+from rethinking.engines.tasks import Followed, Over, Report, Task, Workload, carry_out, groups_for, modules_for
 from rethinking.errors import InputError, RunError
-from rethinking.sweep.tasks import Followed, Over, Report, Task, Workload, carry_out, groups_for, modules_for
 from rethinking.training.hardware import only_card
 from rethinking.training.preparation import PlannedRun, planning_many
 from rethinking.training.run_dir import RunResult
@@ -46,7 +46,7 @@ from multiprocessing.connection import Connection
 pipe = Connection(int(sys.argv[1]))
 sys.path[:] = sys.argv[3:]
 try:
-    from rethinking.sweep.workers import work
+    from rethinking.engines.workers import work
 except BaseException as error:
     pipe.send(f"{type(error).__name__}: {error}")
     sys.exit(1)

@@ -25,8 +25,8 @@ from filelock import FileLock
 
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train_many
 from rethinking.data import sources
+from rethinking.engines import on_ray, ray_cluster, ray_plan
 from rethinking.errors import DivergedError
-from rethinking.sweep import on_ray, ray_cluster, ray_plan
 from rethinking.training.loggers import Observer
 from rethinking.training.run_dir import Record, RunDir
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rethinking.config import ExperimentConfig
+from rethinking.engines.here import train_here
+from rethinking.engines.tasks import Workload
+from rethinking.engines.workers import train_on_devices
 from rethinking.errors import InputError
 from rethinking.notebook import shown
-from rethinking.sweep.here import train_here
-from rethinking.sweep.tasks import Workload
-from rethinking.sweep.workers import train_on_devices
 from rethinking.training.preparation import Observe
 from rethinking.training.run_dir import RunResult
 
@@ -71,7 +71,7 @@ def train_many(
         observers: Observe = lambda: [*observe(), *display.observers()]  # noqa: E731
         workload = Workload(tuple(configs), at_once, stacked, force, seconds, observers, runs_shared)
         if ray:
-            from rethinking.sweep.on_ray import train_on_ray  # Ray is an optional package
+            from rethinking.engines.on_ray import train_on_ray  # Ray is an optional package
 
             yield from train_on_ray(workload, None if ray is True else ray)
         else:

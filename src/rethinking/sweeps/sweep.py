@@ -14,16 +14,15 @@ from typing import Any
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError
-from rethinking.experiments import archive
 from rethinking.experiments.experiment import Answer, Config, Evidence, Experiment, Labels, Number, Plot, Row
 from rethinking.experiments.run_list import RunList
 from rethinking.identity import digest, question
 from rethinking.options import words_of
 from rethinking.steps import Steps, unwatched
-from rethinking.sweep.grid import FLAGS, SEEDS, Combination, text_of
-from rethinking.sweep.metrics import METRICS
-from rethinking.sweep.options import SweepOptions
-from rethinking.training.preparation import PlannedRun, accepting
+from rethinking.sweeps.grid import FLAGS, SEEDS, Combination, text_of
+from rethinking.sweeps.metrics import METRICS
+from rethinking.sweeps.options import SweepOptions
+from rethinking.training.preparation import PlannedRun, accepting, planning_many
 
 NAME = "sweep"  # of the files with the results
 MAGNITUDE = 10.0  # ratio of the values along an axis from which on it is logarithmic
@@ -59,7 +58,8 @@ class Sweep(SweepOptions, RunList):
     @functools.cached_property
     def _planned(self) -> list[PlannedRun]:
         """The run of every combination. Raises `InputError` that names all that do not fit the data or the machine."""
-        return self.grid.fitting(self.combinations, lambda one: one.values, lambda one: PlannedRun.of(one.config))
+        with planning_many():
+            return self.grid.fitting(self.combinations, lambda one: one.values, lambda one: PlannedRun.of(one.config))
 
     @functools.cached_property
     def members(self) -> list[Combination]:
@@ -182,29 +182,14 @@ class Sweep(SweepOptions, RunList):
         names = dict.fromkeys((*self.grid.varied, *self.shown))
         return {FLAGS[name]: one.values.get(name, getattr(one.config, name)) for name in names}
 
-    def _answer(self, config: Config, kept: Mapping[str, Evidence]) -> Evidence | None:
-        """The best evidence for a run. Questions and evidence are sorted once, since a sweep may have many runs."""
-        memory = self._memory
-        if memory.get("kept") is not kept:
-            groups: dict[str, dict[str, Evidence]] = {}
-            for run, evidence in kept.items():
-                if self.requested.items() <= evidence.configuration.items():
-                    groups.setdefault(evidence.question, {})[run] = evidence
-            memory.update(kept=kept, groups=groups)
-        wanted = self._questions[config]
-        return archive.best_answer(memory["groups"].get(wanted, {}), wanted)
-
     @functools.cached_property
-    def _memory(self) -> dict[str, Any]:
-        return {}
-
-    @functools.cached_property
-    def _questions(self) -> dict[Config, str]:
+    def _questions(self) -> dict[ExperimentConfig, str]:
         """The question of each run's configuration."""
-        found: dict[Config, str] = {}
-        for one, run in zip(self.members, self._planned, strict=True):
-            data = sources.load_for(one.config)
-            found.setdefault(one.config, question(run.config, data.name, data.fingerprint))
+        found: dict[ExperimentConfig, str] = {}
+        with planning_many():
+            for one, run in zip(self.members, self._planned, strict=True):
+                data = sources.load_for(one.config)
+                found.setdefault(one.config, question(run.config, data.name, data.fingerprint))
         return found
 
     def all_data(self, begin: Steps = unwatched) -> list[sources.ImageData]:

@@ -17,8 +17,8 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError
 from rethinking.experiments import figure1b
 from rethinking.experiments.scale import SCALES, Study
-from rethinking.sweep.grid import Grid
-from rethinking.sweep.options import SweepOptions, asked, parse
+from rethinking.sweeps.grid import Grid
+from rethinking.sweeps.options import SweepOptions, asked, parse
 
 POSSIBLE = {
     "learning_rate": st.floats(1e-4, 1.0),

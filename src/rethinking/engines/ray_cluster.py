@@ -257,7 +257,7 @@ def work_function(expected: dict[str, str]) -> Callable[..., Iterator[Any]]:
         found = versions()
         yield ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), found
         if found == expected:
-            from rethinking.sweep.ray_worker import carried_out
+            from rethinking.engines.ray_worker import carried_out
 
             yield from carried_out(pickle.loads(errand), contents, shipped)
 

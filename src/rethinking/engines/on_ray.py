@@ -19,11 +19,11 @@ from typing import Any
 from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.engines import ray_plan
+from rethinking.engines.ray_cluster import Cluster, Node, connected, differing, token_in, versions, work_function
+from rethinking.engines.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
+from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for
 from rethinking.errors import BusyError, InputError, RunError, in_one_line
-from rethinking.sweep import ray_plan
-from rethinking.sweep.ray_cluster import Cluster, Node, connected, differing, token_in, versions, work_function
-from rethinking.sweep.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
-from rethinking.sweep.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.preparation import PlannedRun, plan
 from rethinking.training.run_dir import RunResult

@@ -40,7 +40,7 @@ def train_here(
     observe: Observe = tuple,
     progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
-    """Trains every configuration in this process. The arguments and the results are those of `sweep.train_many`."""
+    """Trains every configuration in this process. The arguments and the results are those of `many.train_many`."""
     if at_once is not None and at_once < 1:
         raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     with shown(progress) as display:

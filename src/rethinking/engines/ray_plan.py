@@ -13,10 +13,10 @@ from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.images import ImageData
+from rethinking.engines.ray_cluster import Cluster, Node, differing, probe_function, versions
+from rethinking.engines.ray_worker import Contents, Shipped
 from rethinking.errors import InputError
 from rethinking.source import local_files
-from rethinking.sweep.ray_cluster import Cluster, Node, differing, probe_function, versions
-from rethinking.sweep.ray_worker import Contents, Shipped
 from rethinking.training.hardware import Machine
 from rethinking.training.memory import LIBRARIES, footprint
 from rethinking.training.preparation import PlannedRun

@@ -19,8 +19,8 @@ from rethinking.experiments.running import Running
 from rethinking.models import catalogue
 from rethinking.options import Option, given, option, options_of
 from rethinking.options import parse as parse_words
-from rethinking.sweep import metrics
-from rethinking.sweep.grid import DECIDED, FIELDS, FLAGS, SEEDS, Combination, Grid, field_of, is_numeric
+from rethinking.sweeps import metrics
+from rethinking.sweeps.grid import DECIDED, FIELDS, FLAGS, SEEDS, Combination, Grid, field_of, is_numeric
 
 ABOUT = (
     "Train a grid of runs. Every option of a run takes several values, and the grid is their product. Runs that are"

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train, train_many
-from rethinking.sweep import here as running
+from rethinking.engines import here as running
 from rethinking.training.loggers import Observer
 from rethinking.training.memory import at_once_that_fit
 from rethinking.training.run_dir import Record, RunDir

@@ -17,9 +17,7 @@ from torch import nn
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import operators
 from rethinking.data.operators import OPERATORS, Operator
-from rethinking.errors import BusyError, MemoryShortageError, RefusedImagesError
-from rethinking.models.catalogue import NETWORKS, adopt
-from rethinking.sweep.tasks import (
+from rethinking.engines.tasks import (
     EpochEnded,
     Followed,
     Logged,
@@ -34,8 +32,10 @@ from rethinking.sweep.tasks import (
     modules_for,
     portable,
 )
+from rethinking.errors import BusyError, MemoryShortageError, RefusedImagesError
+from rethinking.models.catalogue import NETWORKS, adopt
 from rethinking.training.preparation import PlannedRun
-from tests.sweep.test_here import config
+from tests.engines.test_here import config
 
 
 def flat(num_classes: int = 10) -> nn.Module:

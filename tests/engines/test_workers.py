@@ -23,16 +23,16 @@ import torch
 
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train, train_many
 from rethinking.data import sources
+from rethinking.engines import workers
+from rethinking.engines.tasks import Workload
+from rethinking.engines.workers import environments_of
 from rethinking.errors import BusyError
 from rethinking.models.catalogue import NETWORKS
-from rethinking.sweep import workers
-from rethinking.sweep.tasks import Workload
-from rethinking.sweep.workers import environments_of
 from rethinking.training.hardware import only_card
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import Record
-from tests.sweep.test_here import config, files, trained
+from tests.engines.test_here import config, files, trained
 
 LIMIT = 1200  # seconds; against hanging alone
 TWO = ("cpu", "cpu")
@@ -58,7 +58,7 @@ def workers_of(process: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process).children():
         try:
-            if any("rethinking.sweep.workers" in word for word in child.cmdline()):
+            if any("rethinking.engines.workers" in word for word in child.cmdline()):
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -308,7 +308,7 @@ def test_a_run_out_of_time_ends_unfinished(tmp_path: Path):
 
 
 def test_workers_that_do_not_start_are_not_started_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    broken = workers.START.replace("from rethinking.sweep.workers import work", "from sys import absent")
+    broken = workers.START.replace("from rethinking.engines.workers import work", "from sys import absent")
     monkeypatch.setattr(workers, "START", broken)
     asked = [config(tmp_path, seed=seed) for seed in range(3)]
     outcomes = trained(asked, devices=["cpu"])
@@ -351,7 +351,7 @@ def test_no_worker_is_left_once_the_caller_stops(tmp_path: Path):
 SCRIPT = """
     import sys
     from rethinking import ExperimentConfig, train_many
-    from tests.sweep.test_here import config
+    from tests.engines.test_here import config
 
     print("imported", flush=True)
     try:
