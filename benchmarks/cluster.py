@@ -10,6 +10,7 @@
 - many: 500 short runs on a cluster that the command starts. It gives the cost of a run besides its training, the growth
   of the driver's memory, the size of the temporary folder, and what is left afterwards.
 - throughput: two workers of one thread each against one process of one thread, with workers that are running.
+  An epoch of these runs writes 10 MB, so that a slow disk decides; see --folder.
 - growth: the time of a list of runs on one and on two workers.
 """
 
@@ -65,6 +66,7 @@ class Arguments:
     kills: int = 20
     short_runs: int = 500
     seed: int = 0  # of the kills
+    folder: Path | None = None  # of the runs; one in memory, such as /dev/shm, measures training without the disk
     out: Path | None = None
 
 
@@ -82,7 +84,7 @@ def main(arguments: Arguments) -> None:
         if arguments.out is not None:
             write_csv(rows, arguments.out, same=("setting", "hardware"))
 
-    with tempfile.TemporaryDirectory(prefix="rt-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rt-", dir=arguments.folder) as folder:
         campaign = Campaign(arguments, Path(folder))
         for part in arguments.parts:
             for setting, measured in getattr(campaign, part)():
@@ -129,9 +131,9 @@ class Nodes:
             str(self._folder),
         )
         self._wait(1)
-        for number in range(1, len(addresses)):
+        for number in range(1, len(addresses)):  # one after the other, since they share a folder for sockets
             self.join(number)
-        self._wait(len(addresses))
+            self._wait(number + 1)
 
     def _wait(self, started: int) -> None:
         """Waits until so many nodes have started."""

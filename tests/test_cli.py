@@ -207,7 +207,7 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["test", "train", "reproduce", "keep", "cache", "demo"])
+@pytest.mark.parametrize("command", ["test", "train", "sweep", "reproduce", "verify", "keep", "cache", "demo"])
 def test_every_command_has_help_and_the_version_is_printed(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
         with pytest.raises(SystemExit) as exit_:
@@ -234,6 +234,8 @@ OPTIONS = {
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --filters --bandwidth --memory_limit --device --precision --at_once
         --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
+    "sweep": """--config --zip --rows --columns --x --y --curves --device --precision --at_once --ray --runs_shared
+        --dry_run --show_only --no_wait --out --runs_dir""",
     "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision
         --threads --dry_run""",
     "keep": "RESULTS RUN",
@@ -246,6 +248,7 @@ def test_the_options_of_every_command_are_these():
     """A new option must be added here and in CHANGELOG.md; no option is ever removed."""
     from rethinking.experiments.reproduction import Reproduction
     from rethinking.instrument.battery import all_options
+    from rethinking.sweeps import options as of_sweep
 
     kinds = {
         "train": (ExperimentConfig, cli.Training),
@@ -257,11 +260,15 @@ def test_the_options_of_every_command_are_these():
     }
     options = {name: [option for kind in of for option in options_of(kind)] for name, of in kinds.items()}
     options["test"] = all_options()
+    options["sweep"] = of_sweep.own_options()
     there = {
         name: [option.metavar if option.positional else f"--{option.flag}" for option in of]
         for name, of in options.items()
     }
     assert there == {name: words.split() for name, words in OPTIONS.items()}
+    of_runs = {option.flag for option in of_sweep.all_options()} - {option.flag for option in options["sweep"]}
+    of_train = {option.flag for option in options["train"]} - {option.flag for option in options["sweep"]}
+    assert of_runs == of_train - {"force"}, "every option of a run takes several values"
 
 
 @pytest.mark.parametrize(

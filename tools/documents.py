@@ -27,6 +27,12 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 UNFINISHED = re.compile(r"after \d+ of \d+ epochs")  # the remark on a number of a run that is not finished
 ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
+KILLED = {  # parts of benchmarks/cluster.py, in words
+    "node": "a node; another joins",
+    "driver": "the command; it is started again",
+    "kills": "workers and nodes at random",
+    "namespaces": "a node and the command, on four addresses",
+}
 Row = dict[str, str]
 
 
@@ -216,7 +222,43 @@ def kernel_machines(results: Path) -> str:
     return _machine_by_machine(named, columns, line)
 
 
+def killed_clusters(results: Path) -> str:
+    """Lists of runs on Ray clusters while workers, nodes and drivers are killed."""
+    columns = ["what is killed", "folder of runs", "runs", "kills", "equal to one process", "trained twice", "time"]
+
+    def line(row: Row) -> list[str]:
+        part, _, shared = row["setting"].partition(", shared folder: ")
+        counts = [row["runs"], row["kills"], row["equal"], row["trained_twice"]]
+        return [KILLED[part], {"yes": "shared", "no": "not shared"}[shared], *counts, duration(float(row["seconds"]))]
+
+    rows = [row for row in _rows(results / "cluster.csv") if row["setting"].partition(",")[0] in KILLED]
+    return _machine_by_machine(rows, columns, line)
+
+
+def cost_of_clusters(results: Path) -> str:
+    """What a list of runs on a Ray cluster costs besides the training."""
+    columns = ["list", "measured", ""]
+    rows = {row["setting"]: row for row in _rows(results / "cluster.csv")}
+    lines = []
+    for setting, row in rows.items():
+        part, _, what = setting.partition(", ")
+        if part == "many":
+            lines += [
+                [what, "seconds a run besides the training", row["cost_per_run"]],
+                ["", "growth of the driver's memory from the 100th run on", f"{row['driver_growth_mib']} MiB"],
+                ["", "temporary folder, at most", f"{row['temporary_mib']} MiB"],
+                ["", "processes and shared-memory files left", f"{row['processes_left']} and {row['files_left']}"],
+            ]
+        elif part == "throughput":
+            lines.append([what, "to one process of one thread", f"{row['ratio']} times"])
+        elif part == "growth":
+            lines.append([what, "seconds", row["seconds"]])
+    return tables.markdown_table(columns, lines)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
+    "killed_clusters": killed_clusters,
+    "cost_of_clusters": cost_of_clusters,
     "bench": bench,
     "startup_and_memory": startup_and_memory,
     "many_at_once": many_at_once,

@@ -285,24 +285,6 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path: Path):
     assert row == 2
 
 
-def test_equal_commands_on_one_folder_share_the_list(tmp_path: Path):
-    words = (*FEW, "--num_epochs", "3", "--lr", "0.01", "0.02", "--seed", "0", "1", "2")
-    processes = [start(tmp_path, *words) for _ in range(3)]
-    printed = [process.communicate(timeout=1200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], printed
-    shown = {text.split("Sweep over")[1] for text in printed}
-    assert len(shown) == 1, "all print the same table"
-    runs = list((tmp_path / "runs").iterdir())
-    assert len(runs) == 6
-    for run in runs:
-        epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert epochs == [1, 2, 3]
-        assert len(list((run / "tensorboard").iterdir())) == 1, "a run that is trained twice has two of them"
-    kept = archive.read(results(tmp_path))
-    assert {run.name for run in runs} == kept.keys()
-    assert all(evidence.finished for evidence in kept.values())
-
-
 def test_in_python_a_sweep_yields_results_and_gives_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ PATIENCE = 30  # seconds in which a cluster must answer
 OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB, and keeps on disk what does not fit
 ANSWERS = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"  # waits for an answer
 SHORT = 24  # characters of a folder in which the paths of Ray's sockets stay below the system's limit of 107
+NO_TOKEN = "AuthenticationError"  # Ray's error for a missing or wrong token
 SILENT = logging.CRITICAL + 1
 
 
@@ -73,23 +75,28 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
     Raises `InputError` where Ray is not installed, nobody answers, or versions of Ray or Python differ.
     """
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError:
-        raise InputError(NOT_INSTALLED) from None
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(NOT_INSTALLED)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local" and not _is_initialized():
+        _check_answers(address)  # before the import, which reads the environment
+    ray = importlib.import_module("ray")
     if ray.is_initialized():
         yield Cluster(ray, is_local=ray.get_runtime_context().gcs_address in _started_here)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with _quiet(ray), contextlib.ExitStack() as held:
         if address == "local":
             held.enter_context(_started(ray))
         else:
-            _check_answers(address)
             _initialize(ray, address, {})
         held.callback(ray.shutdown)
         yield Cluster(ray, is_local=address == "local")
+
+
+def _is_initialized() -> bool:
+    """Returns whether this process is connected to Ray already."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 _started_here: set[str] = set()  # addresses of clusters that `connected` started
@@ -156,14 +163,28 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE / 3).close()
     except OSError as error:
         raise InputError(f"{nobody} ({error})") from None
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", ANSWERS, address], timeout=PATIENCE, capture_output=True, text=True
+    said = _said(address, os.environ)
+    if NO_TOKEN in said and "RAY_AUTH_MODE" not in os.environ:  # `ray start` asks for tokens where the user has one
+        said = _said(address, {**os.environ, "RAY_AUTH_MODE": "token"})
+        if not said:
+            os.environ["RAY_AUTH_MODE"] = "token"
+    if NO_TOKEN in said:
+        raise InputError(
+            f"the Ray cluster at {address} asks for a token: copy its ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
         )
+    if said:
+        raise InputError(f"{nobody} ({said[:300]})")
+
+
+def _said(address: str, environment: Mapping[str, str]) -> str:
+    """Returns why a process with these environment variables cannot use the cluster at an address; '' where it can."""
+    command = [sys.executable, "-c", ANSWERS, address]
+    try:
+        asked = subprocess.run(command, env=dict(environment), timeout=PATIENCE, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        raise InputError(f"{nobody} (no answer in {PATIENCE} seconds)") from None
-    if asked.returncode:
-        raise InputError(f"{nobody} ({' '.join(asked.stderr.splitlines()[-1:])[:300]})")
+        return f"no answer in {PATIENCE} seconds"
+    last = " ".join(asked.stderr.splitlines()[-1:])
+    return (last or f"exit status {asked.returncode}") if asked.returncode else ""
 
 
 @contextlib.contextmanager
