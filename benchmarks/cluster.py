@@ -11,7 +11,8 @@
   of the driver's memory, the size of the temporary folder, and what is left afterwards.
 - throughput: two workers of one thread each against one process of one thread, with workers that are running.
   An epoch of these runs writes 10 MB, so that a slow disk decides; see --folder.
-- growth: the time of a list of runs on one and on two workers.
+- growth: the time of a list of runs on one and on two workers, and the driver's part in it.
+- lists: what the driver does once for a list of 1,000 and of 10,000 runs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ from workload import Machine, write_csv
 
 from rethinking import ExperimentConfig, RunResult, train_many
 from rethinking.engines.on_ray import ray_cluster
+from rethinking.experiments import archive
 from rethinking.training.loggers import Observer
+from rethinking.training.preparation import plan
 from rethinking.training.run_dir import Record
 
 TIMES = ("seconds", "images_per_second")
@@ -50,8 +53,8 @@ STORE = 80 << 20  # bytes of each node's object store
 SUBNET = "10.77.0"  # of the network namespaces
 COLUMNS = (
     "setting", "runs", "equal", "trained_twice", "kills", "epochs", "epochs_lost", "seconds", "seconds_here",
-    "cost_per_run", "driver_growth_mib", "temporary_mib", "processes_left", "files_left", "ratio", "precision",
-    "threads", "hardware", "torch",
+    "cost_per_run", "driver_ms_per_run", "planning_seconds", "evidence_seconds", "evidence_mib", "driver_growth_mib",
+    "temporary_mib", "processes_left", "files_left", "ratio", "precision", "threads", "hardware", "torch",
 )  # fmt: skip
 COMMAND = [sys.executable, "-m", "rethinking", "sweep"]
 
@@ -60,7 +63,7 @@ COMMAND = [sys.executable, "-m", "rethinking", "sweep"]
 class Arguments:
     """The options of this benchmark."""
 
-    parts: tuple[str, ...] = ("node", "driver", "kills", "namespaces", "many", "throughput", "growth")
+    parts: tuple[str, ...] = ("node", "driver", "kills", "namespaces", "many", "throughput", "growth", "lists")
     runs: int = 60
     epochs: int = 20
     kills: int = 20
@@ -450,7 +453,7 @@ class Campaign:
             },
         )
 
-    def throughput(self, runs: int = 24, epochs: int = 60, rounds: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
+    def throughput(self, runs: int = 12, epochs: int = 60, rounds: int = 7) -> Iterator[tuple[str, dict[str, Any]]]:
         """Compares two workers of one thread with one process of one thread, in turn."""
         with ray_cluster(None):
             self._timed("warm", 4, 2, ray=True)
@@ -466,16 +469,49 @@ class Campaign:
         )
 
     def growth(self, epochs: int = 10) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Times lists of runs on one and on two workers that are running."""
+        """Times lists of runs on one and on two workers that are running, and the driver's share of the processor."""
         with ray_cluster(None):
             self._timed("warm-growth", 4, 2, ray=True, at_once=None)
             for workers in (1, 2):
                 for runs in (25, 50, 100, 200):
+                    began = time.process_time()
                     seconds = self._timed(f"growth-{workers}-{runs}", runs, epochs, ray=True, at_once=workers)
+                    driver = 1000 * (time.process_time() - began) / runs
+                    plural = "worker" if workers == 1 else "workers"
                     yield (
-                        f"{runs} runs of {epochs} epochs, {workers} workers",
-                        {"runs": runs, "seconds": round(seconds, 2)},
+                        f"{runs} runs of {epochs} epochs, {workers} {plural}",
+                        {
+                            "runs": runs,
+                            "seconds": round(seconds, 2),
+                            "driver_ms_per_run": round(driver, 1),
+                        },
                     )
+
+    def lists(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Times what a driver does once for a list: planning, and the writing of evidence, here made up."""
+        for count in (1000, 10_000):
+            began = time.monotonic()
+            plan([config(self._folder / "planned", seed, 30) for seed in range(count)])
+            planning = time.monotonic() - began
+            result = next(iter(dict(train_many([config(self._folder / "one", 0, 1)], progress=False)).values()))
+            if isinstance(result, Exception):
+                raise result
+            one = archive.evidence(result)
+            metrics = tuple({**one.metrics[0], "epoch": epoch} for epoch in range(1, 31))
+            kept = [replace(one, run=f"{one.run}-{n}", question=f"{n}", metrics=metrics) for n in range(count)]
+            folder = self._folder / f"evidence-{count}"
+            began = time.monotonic()
+            archive.add(folder, kept)
+            writing = time.monotonic() - began
+            yield (
+                f"{count:,} runs of 30 epochs",
+                {
+                    "runs": count,
+                    "planning_seconds": round(planning, 1),
+                    "evidence_seconds": round(writing, 1),
+                    "evidence_mib": round(size_of(folder) / 2**20, 1),
+                },
+            )
 
     def _timed(self, name: str, runs: int, epochs: int, **options: Any) -> float:
         configs = [config(self._folder / name, seed, epochs) for seed in range(runs)]

@@ -252,7 +252,18 @@ def cost_of_clusters(results: Path) -> str:
         elif part == "throughput":
             lines.append([what, "to one process of one thread", f"{row['ratio']} times"])
         elif part == "growth":
-            lines.append([what, "seconds", row["seconds"]])
+            lines.append(
+                [
+                    what,
+                    "seconds, and milliseconds of the driver's core for each run",
+                    f"{row['seconds']} and {row['driver_ms_per_run']}",
+                ]
+            )
+        elif part == "lists":
+            lines += [
+                [what, "planning, before the first run", f"{row['planning_seconds']} s"],
+                ["", "writing all evidence once", f"{row['evidence_seconds']} s for {row['evidence_mib']} MiB"],
+            ]
     return tables.markdown_table(columns, lines)
 
 
