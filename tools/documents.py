@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 UNFINISHED = re.compile(r"after \d+ of \d+ epochs")  # the remark on a number of a run that is not finished
 ON_A_GPU = "mnist-h200"  # of the results, kernel machines solved there
+ON_PAPER = 64  # GPUs
+CIFAR10_IMAGES = 50_000  # of training
+FSYNCS = 3  # an epoch: its line of metrics, its checkpoint, and the checkpoint's name
 KILLED = {  # parts of benchmarks/cluster.py, in words
     "node": "a node; another joins",
     "driver": "the command; it is started again",
@@ -267,7 +271,36 @@ def cost_of_clusters(results: Path) -> str:
     return tables.markdown_table(columns, lines)
 
 
+def lists_on_paper(results: Path) -> str:
+    """What 64 GPUs would ask of the file system and of the driver: measured speeds of one H200, multiplied."""
+    speeds: dict[str, float] = {}
+    for row in _rows_of(results, "stacked_epochs"):
+        if "H200" in row["hardware"]:
+            speeds[row["model"]] = max(speeds.get(row["model"], 0.0), float(row["images_per_second"]))
+    growth = [row for row in _rows(results / "cluster.csv") if row["setting"].startswith("growth, ")]
+    of_driver = [float(row["driver_ms_per_run"]) / int(row["setting"].split()[4]) for row in growth]
+    sizes = {row["model_name"]: 8 * int(row["parameters"]) for row in _rows(results / "cifar10" / "runs.csv")}
+    columns = ["network", "epochs a second", "checkpoint", "written a second", "fsyncs a second", "cores of the driver",
+               "10,000 runs of 70 epochs"]  # fmt: skip
+    lines = []
+    for model, speed in speeds.items():
+        epochs = ON_PAPER * speed / CIFAR10_IMAGES
+        lines.append(
+            [
+                f"`{model}`",
+                _whole(str(epochs)),
+                f"{sizes[model] / 1e6:.1f} MB",
+                f"{epochs * sizes[model] / 1e9:.2f} GB",
+                _whole(str(epochs * FSYNCS)),
+                f"{epochs * statistics.median(of_driver) / 1000:.1f}",
+                duration(10_000 * 70 / epochs),
+            ]
+        )
+    return tables.markdown_table(columns, lines)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
+    "lists_on_paper": lists_on_paper,
     "killed_clusters": killed_clusters,
     "cost_of_clusters": cost_of_clusters,
     "bench": bench,

@@ -29,6 +29,7 @@ from rethinking import cli
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.instrument.battery import all_options, asked_for
 from rethinking.options import options_of, parse
+from rethinking.sweeps.options import parse as parse_sweep
 from tests import forked
 from tests.conftest import ROOT, made_once
 
@@ -94,6 +95,8 @@ def check(words: list[str]) -> None:
             cli.parse(options)
         case ["python", "reproduce.py", *options] | ["rethinking", "reproduce", *options]:
             Reproduction(**parse(options_of(Reproduction), "reproduce.py", "", options))
+        case ["rethinking", "sweep", *options]:
+            parse_sweep([word for word in options if word not in ("--config", "grid.yaml")])
         case ["rethinking", "test", *options]:
             values = parse(all_options(), "rethinking test", "", options)
             made = shlex.split(asked_for(values.pop("network"), values).command)

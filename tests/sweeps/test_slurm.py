@@ -34,11 +34,10 @@ def test_the_jobs_of_an_array_share_the_list(tmp_path: Path):
     jobs = [
         subprocess.Popen(
             ["bash", "-c", script()],
-            cwd="/",
+            cwd=tmp_path,
             env={
                 **os.environ,
                 "PATH": f"{program.parent}:{os.environ['PATH']}",
-                "SLURM_SUBMIT_DIR": str(tmp_path),
                 "SLURM_CPUS_PER_TASK": "1",
                 "SLURM_ARRAY_TASK_ID": str(job),
             },
