@@ -21,6 +21,7 @@ from rethinking.theory.trained import MeasurementConfig
 from rethinking.training.preparation import Observe, planning_many
 
 BETWEEN_WRITINGS = 60.0  # seconds; drawing tables and figures takes a few seconds
+MOST_ERRORS = 5  # that the last line of a command repeats
 KEEPING_SHARE = 0.05  # of the time that writing the evidence of many runs may take
 
 
@@ -134,8 +135,11 @@ class Sitting:
     def raise_failures(self) -> None:
         """Raises `RunError` where runs failed or other processes are at work on some."""
         if self.failed:
-            errors = "; ".join(f"{self.named(config)}: {error}" for config, error in self.failed.items())
-            raise RunError(f"{len(self.failed)} of the runs failed, the others are done: {errors}")
+            errors = [f"{self.named(config)}: {error}" for config, error in self.failed.items()]
+            if len(errors) > MOST_ERRORS:
+                errors[MOST_ERRORS:] = [f"{len(errors) - MOST_ERRORS} more, as said above"]
+            others = ", the others are done" if len(self.failed) < len(self.runs.configs()) else ""
+            raise RunError(f"{len(self.failed)} of the runs failed{others}: {'; '.join(errors)}")
         if self.busy:
             raise RunError(
                 f"other processes are at work on {len(self.busy)} of the runs; run the same command again later"

@@ -224,7 +224,7 @@ def test_a_run_that_kills_its_worker_three_times_is_left_and_the_others_of_its_g
     outcomes = trained(asked, devices=["cpu"], at_once=4, stacked=True)
     error = outcomes[asked[3]]
     assert isinstance(error, RunError)
-    assert str(error).endswith("Train it alone, without devices, to see the reason")
+    assert str(error).endswith("`rethinking train` trains it alone and shows the reason")
     assert "was at work in 3 workers that died within one epoch, at last by SIGSEGV" in str(error)
     assert [outcomes[one].final["epoch"] for one in asked[:3]] == [1, 1, 1]  # type: ignore[union-attr]
 

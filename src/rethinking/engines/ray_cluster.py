@@ -9,10 +9,12 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +140,16 @@ def _cores() -> int:
 
 
 def _initialize(ray: Any, address: str, options: dict[str, Any]) -> None:
+    on_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:  # Ray raises many types
         ray.shutdown()
         where = "on this machine" if address == "local" else f"at {address}"
-        raise InputError(f"cannot use Ray {where}: {in_one_line(error, 600)}") from None
+        hint = "" if address != "auto" else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
+        raise InputError(f"cannot use Ray {where}: {in_one_line(error, 600)}{hint}") from None
+    if on_end is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_end)  # Ray's own would end the process without a word
 
 
 def _check_answers(address: str) -> None:

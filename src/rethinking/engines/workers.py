@@ -380,7 +380,7 @@ def _is_finished(run: PlannedRun) -> bool:
 def _left(run: PlannedRun, why: str) -> RunError:
     return RunError(
         f"{run.folder.path} was at work in {DEATHS} workers that died within one epoch, at last by {why}; it is left"
-        " after its last finished epoch. Train it alone, without devices, to see the reason"
+        " after its last finished epoch. `rethinking train` trains it alone and shows the reason"
     )
 
 

@@ -14,6 +14,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.engines.here import wait_for_others
 from rethinking.engines.many import train_many
+from rethinking.engines.tasks import portable
 from rethinking.errors import BusyError, ImpossibleError, InputError, RunError
 from rethinking.experiments import archive
 from rethinking.experiments.experiment import Answer, Cell, Config, Evidence, Experiment, Row, cells
@@ -210,7 +211,7 @@ class RunList(Running):
             if isinstance(outcome, Exception):
                 (busy if isinstance(outcome, BusyError) else failed).add(config)
                 if not isinstance(outcome, RunError):
-                    outcome = RunError(" ".join(str(outcome).split()) or type(outcome).__name__)
+                    outcome = RunError(str(portable(outcome)))
             yield config, outcome
         # Ascending, because the sums over filters continue from one number of filters to the next.
         for one in sorted(theory, key=lambda config: getattr(config, "filters", None) or 0):

@@ -87,9 +87,13 @@ class Running:
         for name in self.device:
             if expected := device_check(name):
                 raise InputError(f"device must be {expected}, not '{name}'")
+        if len({name.partition(":")[0] for name in self.device}) > 1:
+            raise InputError(f"device takes either cards or the CPU, not {' '.join(self.device)}")
         if self.runs_shared not in ("auto", "yes", "no"):
             raise InputError(f"runs_shared must be one of auto, yes, no, not '{self.runs_shared}'")
-        if self.ray is not None and len(self.device) > 1:
+        if self.runs_shared != "auto" and self.ray is None:
+            raise InputError("runs_shared goes with ray; leave it out")
+        if self.ray is not None and (len(self.device) > 1 or ":" in self.device[0]):
             raise InputError("ray gives runs to the devices of its nodes; leave device out, or give auto, cpu or cuda")
 
     @property

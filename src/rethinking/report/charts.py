@@ -172,6 +172,7 @@ def _panel(
 def _x_axis(label: str, curves: list[dict[str, Any]], log: bool = False) -> dict[str, Any]:
     filled = (zip(curve["x"], curve["y"], strict=True) for curve in curves)
     places = sorted({place for curve in filled for place, value in curve if value is not None})
+    log = log and bool(places)
     low, high = (places[0], places[-1]) if places else (0.0, 1.0)
     return {"label": label, "log": log, "places": places, **_padded(low, high, log)}
 

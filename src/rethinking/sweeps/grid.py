@@ -155,10 +155,8 @@ class Grid:
     def _misfit(self, right: Sequence[Values], wrong: Sequence[tuple[Values, InputError]]) -> str:
         """Returns the line about combinations that do not fit: how many, which values, and the first error."""
         first, count = wrong[0][1], len(right) + len(wrong)
-        if count == 1:
+        if not right:  # so no value of the grid is at fault
             return str(first)
-        if not right:
-            return f"none of the {count} combinations fits together: {first}"
         at_fault = self._at_fault(right, [values for values, _ in wrong])
         named = [in_words(values) for values in at_fault[:MOST_NAMED]]
         if len(at_fault) > MOST_NAMED:
