@@ -329,6 +329,8 @@ def test_mistakes_are_reported_before_any_worker_starts(tmp_path: Path, monkeypa
     ):
         with pytest.raises(InputError, match=message):
             trained([right, wrong], devices=["cpu"])
+    with pytest.raises(InputError, match="at_once must be a whole number from 1 on, or None, not -1"):
+        trained([right], devices=["cpu"], at_once=-1)
     assert not list(tmp_path.iterdir())
 
 

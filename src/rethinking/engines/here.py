@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from rethinking.config import ExperimentConfig
-from rethinking.errors import InputError, MemoryShortageError, RunError, too_little_memory
+from rethinking.errors import MemoryShortageError, RunError, too_little_memory
 from rethinking.notebook import shown
 from rethinking.training.cores import observers_of_cores
 from rethinking.training.hardware import keep_freed_memory
@@ -41,8 +41,6 @@ def train_here(
     progress: bool | None = None,
 ) -> Iterator[tuple[ExperimentConfig, RunResult | Exception]]:
     """Trains every configuration in this process. The arguments and the results are those of `many.train_many`."""
-    if at_once is not None and at_once < 1:
-        raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     with shown(progress) as display:
         keep_freed_memory()
         planned = plan(configs, force, seconds)

@@ -57,6 +57,8 @@ def train_many(
     Where the memory is too small, runs continue from their last finished epochs, half as many at once. Raises
     `InputError` before any training.
     """
+    if at_once is not None and at_once < 1:
+        raise InputError(f"at_once must be a whole number from 1 on, or None, not {at_once}")
     if ray and devices:
         raise InputError("ray gives runs to the devices of its nodes; leave devices out")
     devices = (devices,) if isinstance(devices, str) else devices

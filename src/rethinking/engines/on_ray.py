@@ -23,7 +23,7 @@ from rethinking.engines import ray_plan
 from rethinking.engines.ray_cluster import Cluster, Node, connected, differing, token_in, versions, work_function
 from rethinking.engines.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
 from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for
-from rethinking.errors import BusyError, InputError, RunError, in_one_line
+from rethinking.errors import BusyError, RunError, in_one_line
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.preparation import PlannedRun, plan
 from rethinking.training.run_dir import RunResult
@@ -58,8 +58,6 @@ def train_on_ray(workload: Workload, address: str | None) -> Iterator[Outcome]:
 
     Raises `InputError` for options that do not fit together, and where the cluster cannot be used.
     """
-    if workload.at_once is not None and workload.at_once < 1:
-        raise InputError(f"at_once must be a whole number from 1 on, or None, not {workload.at_once}")
     with connected(address) as cluster, contextlib.ExitStack() as held:
         tokens = {}
         for folder in {Path(config.runs_dir).absolute() for config in workload.configs}:
