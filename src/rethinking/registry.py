@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -118,9 +118,18 @@ def load(path: str) -> Any:
         raise InputError(f"{module} has no '{name}'{nearest(name, known)}") from None
 
 
-def use_copy(file: Path, copy: Path) -> None:
-    """Makes paths that name `file` load its copy, for example on a machine that lacks the file."""
-    _copies[str(file)] = copy
+@contextlib.contextmanager
+def using_copies(copies: Mapping[str, Path]) -> Iterator[None]:
+    """Makes paths of files load their copies inside, for example on a machine that lacks the files.
+
+    copies: by the paths of the files
+    """
+    _copies.update(copies)
+    try:
+        yield
+    finally:
+        for file in copies:
+            del _copies[file]
 
 
 _copies: dict[str, Path] = {}

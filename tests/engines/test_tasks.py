@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import pickle
@@ -17,6 +18,7 @@ from torch import nn
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import operators
 from rethinking.data.operators import OPERATORS, Operator
+from rethinking.engines.ray_worker import _place_code
 from rethinking.engines.tasks import (
     EpochEnded,
     Followed,
@@ -34,6 +36,7 @@ from rethinking.engines.tasks import (
 )
 from rethinking.errors import BusyError, MemoryShortageError, RefusedImagesError
 from rethinking.models.catalogue import NETWORKS, adopt
+from rethinking.registry import load
 from rethinking.training.preparation import PlannedRun
 from tests.engines.test_here import config
 
@@ -214,3 +217,15 @@ def test_reports_are_passed_on_to_observers_and_loggers(tmp_path: Path, caplog: 
     with caplog.at_level(logging.INFO, "rethinking"):
         followed.take(Logged("rethinking.training", logging.INFO, "half of it: 50%"))
     assert caplog.record_tuples == [("rethinking.training", logging.INFO, "half of it: 50%")]
+
+
+def test_a_task_uses_its_own_text_of_a_file_and_leaves_none_to_the_next_one(tmp_path: Path):
+    file, sent = tmp_path / "own.py", "def net(): return 'sent'"
+    file.write_text("def net(): return 'there'")
+    for text in (sent, file.read_text(), sent):
+        with contextlib.ExitStack() as held:
+            _place_code({str(file): text}, held)
+            assert load(f"{file}:net")() == ("sent" if text == sent else "there")
+    file.unlink()
+    with pytest.raises(InputError, match="there is no file"):
+        load(f"{file}:net")

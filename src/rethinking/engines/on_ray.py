@@ -133,6 +133,7 @@ class _Driver:
         self._shipped: dict[str, Shipped] = {}  # by fingerprint
         self._logged: set[str] = set()
         self._same: dict[Path, list[PlannedRun]] = {}
+        self._code: dict[tuple[str, str], dict[str, str]] = {}  # as the runs were planned with
 
     def train(self, planned: Sequence[PlannedRun]) -> Iterator[Outcome]:
         """Trains the runs and yields the outcome of each."""
@@ -146,6 +147,8 @@ class _Driver:
         cards = sum(int(node.resources.get("GPU", 0)) for node in self._usable())
         groups = groups_for(unfinished, max(1, cards), self._workload.at_once, self._workload.stacked)
         self._waiting = deque(self._job(group) for group in groups)
+        one_of_each = {_names_of(run): run.config for run in unfinished}
+        self._code = {names: ray_plan.code_of([config]) for names, config in one_of_each.items()}
         while self._waiting or self._at_work:
             yield from self._submit()
             for generator in self._ready():
@@ -231,7 +234,7 @@ class _Driver:
         followed = Followed(
             [run.folder.path for run in job.runs],
             self._workload.observe,
-            lambda name: _found(results[name]),
+            lambda name: _found(results[name]) if name in results else None,  # another process took the folder
         )
         left = dict(enumerate(job.runs))
         self._at_work[generator] = _AtWork(job, generator, errand, followed, left, held)
@@ -249,7 +252,7 @@ class _Driver:
             Task(configs, job.threads, force, self._workload.seconds, len(configs), modules),
             self._machine,
             tuple(data.values()),
-            ray_plan.code_of(run.config for run in job.runs),
+            {file: text for run in job.runs for file, text in self._code[_names_of(run)].items()},
             () if travels else tuple(tokens),
             tuple(run.folder.path.name for run in job.runs) if travels else (),
         )

@@ -182,11 +182,11 @@ def _place_code(code: Mapping[str, str], held: contextlib.ExitStack) -> None:
     if all(_text_of(Path(path)) == text for path, text in code.items()):
         return
     root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rethinking-code-")))
-    for path, text in code.items():
-        copy = root / Path(path).relative_to(Path(path).anchor)
+    copies = {path: root / Path(path).relative_to(Path(path).anchor) for path in code}
+    for path, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(text, encoding="utf-8")
-        registry.use_copy(Path(path), copy)
+        copy.write_text(code[path], encoding="utf-8")
+    held.enter_context(registry.using_copies(copies))
 
 
 def _text_of(path: Path) -> str | None:
