@@ -12,8 +12,9 @@ from rich.console import Console
 
 from rethinking import notebook
 from rethinking.config import ExperimentConfig
-from rethinking.errors import InputError, RunError, nearest
+from rethinking.errors import BusyError, InputError, RunError, nearest
 from rethinking.experiments import archive
+from rethinking.experiments.experiment import Config
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.options import given, options_of
 from rethinking.run_list_console import RunListConsole
@@ -136,18 +137,30 @@ class Swept:
     def _trained(self) -> Generator[RunResult, None, None]:
         sitting = self._sitting = Sitting(self._sweep)
         with self._sweep.machines(), notebook.shown(self._progress) as display:
-            for _, found in self._sweep.found():
-                if isinstance(found, RunResult) and found.finished:
-                    yield found
+            left = {*self._sweep.configs()}
+            for config, result in self._finished():
+                left.discard(config)
+                yield result
             running = sitting.run(display.observers, lambda config: display.steps(sitting.named(config)))
             with contextlib.closing(running) as carried_out:
                 for config, outcome in carried_out:
+                    left.discard(config)
                     if isinstance(outcome, RunResult):
                         yield outcome
+                    elif isinstance(outcome, BusyError):
+                        display.say(f"another process is at work on: {sitting.named(config)}")
                     elif isinstance(outcome, RunError):
                         display.say(f"failed: {sitting.named(config)}: {outcome}")
+            # Another process may have finished runs while the caller looked at the first results.
+            if left:
+                yield from (result for config, result in self._finished() if config in left)
         self._done = True
         sitting.raise_failures()
+
+    def _finished(self) -> Iterator[tuple[Config, RunResult]]:
+        for config, found in self._sweep.found():
+            if isinstance(found, RunResult) and found.finished:
+                yield config, found
 
     def frame(self) -> Any:
         """Returns a pandas DataFrame with one row per run: its options that vary, and its final numbers.

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,18 @@ def test_in_python_a_sweep_yields_results_and_gives_a_frame(tmp_path: Path, monk
     assert "2 seeds" in swept._repr_html_()
     with pytest.raises(rethinking.InputError, match=r"unknown option 'seeds'; did you mean 'seed'"):
         rethinking.sweep(model="mlp_1x512", seeds=[0, 1])
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_yielded(tmp_path: Path):
+    options: dict[str, Any] = {"model": "mlp_1x512", "dataset": "digits", "train_subset": 100, "num_epochs": 1}
+    options |= {"runs_dir": tmp_path / "runs", "out": tmp_path / "out"}
+    assert len([*rethinking.sweep(seed=[1], **options)]) == 1
+    seeds = []
+    for result in rethinking.sweep(seed=[0, 1], **options):
+        seeds.append(result.config.seed)
+        if result.config.seed == 1:
+            rethinking.train(replace(result.config, seed=0), progress=False)
+    assert seeds == [1, 0]
 
 
 def test_a_failure_in_python_is_raised_after_the_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
