@@ -281,6 +281,8 @@ def given(option: Option, value: Any) -> Any:
             raise InputError(f"{option.name} takes True or False, not {value!r}: {option.help}")
         return value
     if option.groups:
+        if not isinstance(value, Iterable):
+            raise InputError(f"{option.name} takes {option.metavar}, not {value!r}: {option.help}")
         groups = [value] if isinstance(value, str) or all(isinstance(one, str) for one in value) else value
         return tuple(given(option._replace(groups=False), group) for group in groups if group)
     if option.many:

@@ -233,8 +233,11 @@ def parse(arguments: Sequence[str], prog: str = "rethinking sweep") -> SweepOpti
     path = values.pop("config")
     flags = {f"--{prefix}{one.flag}": one.name for one in options for prefix in ("", "no_")}
     words = (word.partition("=")[0].replace("-", "_").replace("__", "--", 1) for word in arguments if word[:2] == "--")
-    order = dict.fromkeys(flags[word] for word in words if word in flags and flags[word] != "config")
-    chosen = {name: values[name] for name in order}
+    named = [flags[word] for word in words if word in flags]
+    for one in options:
+        if not one.groups and named.count(one.name) > 1:
+            raise InputError(f"--{one.flag} is given twice; give it once, with all its values")
+    chosen = {name: values[name] for name in dict.fromkeys(named) if name != "config"}
     return asked({**_from_file(path, chosen), **chosen})
 
 
