@@ -37,6 +37,7 @@ from rethinking.engines.tasks import (
 from rethinking.errors import BusyError, MemoryShortageError, RefusedImagesError
 from rethinking.models.catalogue import NETWORKS, adopt
 from rethinking.registry import load
+from rethinking.training import preparation
 from rethinking.training.preparation import PlannedRun
 from tests.engines.test_here import config
 
@@ -130,6 +131,14 @@ def test_runs_are_grouped_evenly_where_they_stack(tmp_path: Path):
     assert sizes(workers=2, at_once=2, stacked=True) == [2, 2, 1, 1, 1, 1]
     assert sizes(workers=1, at_once=None, stacked=True) == [5, 2, 1]
     assert sizes(workers=1, at_once=1, stacked=True) == [1] * 8
+
+
+def test_runs_for_different_cards_are_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preparation, "resolve_device", lambda name, machine: torch.device(name.partition(":")[0]))
+    cards = ("cuda:0", "cuda:1", "cuda:0", "cuda:1")
+    planned = [PlannedRun.of(config(tmp_path, seed=seed, device=card)) for seed, card in enumerate(cards)]
+    groups = groups_for(planned, workers=1, at_once=4, stacked=True)
+    assert [[run.given.device for run in group] for group in groups] == [["cuda:0"] * 2, ["cuda:1"] * 2]
 
 
 def test_a_task_reports_its_runs_in_messages_that_pickle(tmp_path: Path):

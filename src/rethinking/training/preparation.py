@@ -111,7 +111,8 @@ class PlannedRun:
             "compile",
         )
         network = (outputs(config, data), *(getattr(config, name) for name in shared))
-        group = (folder.is_finished, data.fingerprint, *network)
+        card = given.device.partition(":")[2]  # the resolved device is cuda for every card
+        group = (folder.is_finished, data.fingerprint, card, *network)
         return cls(given, config, folder, group, seconds)
 
 
