@@ -11,7 +11,10 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import stat
+import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +26,8 @@ from rethinking.errors import BusyError, RunError
 
 UNFINISHED = ".tmp"  # suffix of files that are being written
 PATIENCE = 5.0  # seconds of waiting for a lock before the warning
+HELD = "held.lock"  # in a temporary folder, locked by its process
+NEW = 60.0  # seconds in which a temporary folder may not be locked yet
 CHECKSUM = "checksum"  # the key of the checksum of a JSON file's other content
 
 log = logging.getLogger(__name__)
@@ -164,6 +169,25 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
+    """Makes a folder and removes it at the end. First it removes those that killed processes left there.
+
+    prefix: the beginning of the folder's name
+    parent: where the folder is made; by default the system's folder for temporary files
+    """
+    for left in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError, RunError):  # it belongs to another user, or its process is alive
+            if (left / HELD).exists() and time.time() - left.stat().st_ctime > NEW:
+                with lock(left / HELD, wait=False):
+                    shutil.rmtree(left, ignore_errors=True)
+    with contextlib.ExitStack() as held:
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+        folder = Path(held.enter_context(made))
+        held.enter_context(lock(folder / HELD))
+        yield folder
 
 
 def _bring_names_to_disk(folder: Path) -> None:

@@ -8,7 +8,6 @@ import importlib.util
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from rethinking import files
 from rethinking.errors import InputError, RunError, in_one_line
 
 NOT_INSTALLED = "Ray is not installed: pip install 'rethinking-generalization[ray]'"
@@ -111,25 +111,21 @@ def _started(ray: Any) -> Iterator[None]:
     if mode not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault(token, secrets.token_hex(32))  # else Ray writes one into the home folder
     usual = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="rt-", dir=usual if len(usual) <= SHORT else "/tmp")
-    try:
-        _initialize(
-            ray,
-            "local",
-            {
-                "num_cpus": _cores(),
-                "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE,
-                "_temp_dir": folder,
-            },
-        )
-        here = ray.get_runtime_context().gcs_address
-        _started_here.add(here)
-        yield
-        _started_here.discard(here)
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with files.temporary_folder("rt-", usual if len(usual) <= SHORT else "/tmp") as folder:
+        options = {
+            "num_cpus": _cores(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+            "_temp_dir": str(folder),
+        }
+        try:
+            _initialize(ray, "local", options)
+            here = ray.get_runtime_context().gcs_address
+            _started_here.add(here)
+            yield
+            _started_here.discard(here)
+        finally:
+            ray.shutdown()
 
 
 def _cores() -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +18,13 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import cache, sources
 from rethinking.data.images import ImageData
 from rethinking.engines.tasks import Over, Report, Stopped, Task, carry_out, portable
-from rethinking.errors import BusyError, InputError, RunError
+from rethinking.errors import InputError, RunError
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import runs_in
 from rethinking.training.run_dir import LOCK
 
 TOGETHER = 0.25  # seconds of reports that are sent together
-TEMPORARY = "rethinking-runs-"  # prefix of the folders of runs that travel, in the node's folder for temporary files
-HELD = "held.lock"
-NEW = 60.0  # seconds in which a folder may not be locked yet
 FIRST = ("config.yaml", "randomization.safetensors", "facts.json", "metrics.jsonl")  # before the checkpoint
 RESULT = "result.json"
 
@@ -181,7 +176,7 @@ def _place_code(code: Mapping[str, str], held: contextlib.ExitStack) -> None:
     """Makes the user's files available under their paths, from a temporary folder where this node has others."""
     if all(_text_of(Path(path)) == text for path, text in code.items()):
         return
-    root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rethinking-code-")))
+    root = held.enter_context(files.temporary_folder("rethinking-code-"))
     copies = {path: root / Path(path).relative_to(Path(path).anchor) for path in code}
     for path, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -201,18 +196,8 @@ def _text_of(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _temporary_folder(contents: Mapping[str, Contents]) -> Iterator[Path]:
-    """Makes a folder for run folders with these contents, and removes it at the end.
-
-    Folders that killed workers left on this node are removed first.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError, RunError, BusyError):
-            if time.time() - left.stat().st_ctime > NEW:
-                with files.lock(left / HELD, wait=False):
-                    shutil.rmtree(left, ignore_errors=True)
-    with contextlib.ExitStack() as held:
-        root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY, ignore_cleanup_errors=True)))
-        held.enter_context(files.lock(root / HELD))
+    """Makes a folder for run folders with these contents, and removes it at the end."""
+    with files.temporary_folder("rethinking-runs-") as root:
         for name, content in contents.items():
             (root / "runs" / name).mkdir(parents=True)
             for file, data in content.items():
