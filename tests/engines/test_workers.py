@@ -298,6 +298,22 @@ def test_a_failure_ends_its_run_alone_as_in_one_process(tmp_path: Path, monkeypa
     assert isinstance(outcomes[asked[3]], RunResult)
 
 
+def test_a_network_that_changes_meanwhile_ends_its_run_with_the_reason(tmp_path: Path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\ndef net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))"
+    )
+    asked = [config(tmp_path / "runs", model_name=f"{file}:net", seed=seed) for seed in range(2)]
+    for _, result in train_many(asked[1:], seconds=0):
+        assert isinstance(result, RunResult)
+        assert not result.finished
+    outcomes = train_many(asked, devices=["cpu"])
+    assert isinstance(next(outcomes)[1], RunResult)
+    file.write_text(file.read_text().replace("nn.Flatten()", "nn.Flatten(), nn.ReLU()"))
+    assert "has changed since this command began; give the same command again" in str(next(outcomes)[1])
+    assert all(result.finished for result in trained(asked, devices=["cpu"]).values())
+
+
 def test_a_run_out_of_time_ends_unfinished(tmp_path: Path):
     noted: dict[str, list[tuple[object, ...]]] = {}
     one = config(tmp_path, num_epochs=50)

@@ -22,7 +22,7 @@ from rethinking.data import sources
 from rethinking.engines import ray_plan
 from rethinking.engines.ray_cluster import Cluster, Node, connected, differing, token_in, versions, work_function
 from rethinking.engines.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
-from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for
+from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for, without_result
 from rethinking.errors import BusyError, RunError, in_one_line
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.preparation import PlannedRun, plan
@@ -445,7 +445,7 @@ def _result_of(run: PlannedRun) -> RunResult | RunError:
             if found is not None:
                 return found
             if time.monotonic() > until:
-                return RunError(f"{run.folder.path} has no result, although its worker finished the run")
+                return RunError(without_result(run.folder.path))
         except RunError as error:
             return error
         time.sleep(0.5)

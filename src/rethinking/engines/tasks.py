@@ -203,6 +203,14 @@ def carry_out(task: Task, send: Callable[[Report], None], observe: Observe = tup
                 send(Over(place, portable(error)))
 
 
+def without_result(folder: Path) -> str:
+    """Returns the line about a folder that lacks the result of a run that a worker has finished."""
+    return (
+        f"{folder} lacks the result that a worker reported: the data or the code of the network has changed since this"
+        " command began; give the same command again"
+    )
+
+
 def portable(error: Exception) -> RunError | InputError:
     """Returns an error that every process can read: one of the package's own types with its message."""
     error = too_little_memory(error) or error

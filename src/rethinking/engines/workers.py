@@ -30,7 +30,17 @@ from pathlib import Path
 import torch
 
 from rethinking.config import ExperimentConfig
-from rethinking.engines.tasks import Followed, Over, Report, Task, Workload, carry_out, groups_for, modules_for
+from rethinking.engines.tasks import (
+    Followed,
+    Over,
+    Report,
+    Task,
+    Workload,
+    carry_out,
+    groups_for,
+    modules_for,
+    without_result,
+)
 from rethinking.errors import InputError, RunError
 from rethinking.training.hardware import only_card
 from rethinking.training.preparation import PlannedRun, planning_many
@@ -140,7 +150,8 @@ def _outcome(run: PlannedRun) -> Outcome:
     try:
         if run.folder.is_finished:
             return run.folder.result(run.config)
-        return run.folder.so_far(run.config) or RunError(f"{run.folder.path} lacks the result that a worker reported")
+        in_time = run.folder.so_far(run.config) if run.seconds < math.inf else None
+        return in_time or RunError(without_result(run.folder.path))
     except RunError as error:
         return error
 
