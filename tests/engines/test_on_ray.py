@@ -26,8 +26,9 @@ from filelock import FileLock
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train_many
 from rethinking.data import sources
 from rethinking.engines import on_ray, ray_cluster, ray_plan
-from rethinking.errors import DivergedError
+from rethinking.errors import BusyError, DivergedError
 from rethinking.training.loggers import Observer
+from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import Record, RunDir
 
 TIMINGS = ("images_per_second", "seconds")
@@ -322,6 +323,15 @@ def test_a_folder_that_nodes_do_not_see(cluster: TwoNodes, tmp_path: Path, monke
     assert str(outcome).startswith("the node ")
     assert f" does not see {tmp_path / 'runs'}, although it should be shared" in str(outcome)
     assert isinstance(outcome_of(asked, ray=cluster.address), RunResult), "its files travel"
+
+
+def test_a_busy_run_of_a_travelling_group_does_not_keep_the_others(cluster: TwoNodes, tmp_path: Path):
+    asked = [config(tmp_path / "runs", seed=seed, num_epochs=1) for seed in range(3)]
+    options: dict[str, Any] = {"at_once": 3, "stacked": True, "runs_shared": "no"}
+    with PlannedRun.of(asked[1]).folder.lock():
+        outcomes = dict(train_many(asked, ray=cluster.address, **options))
+    assert isinstance(outcomes[asked[1]], BusyError)
+    assert all(isinstance(outcomes[one], RunResult) for one in (asked[0], asked[2]))
 
 
 def test_failures_name_the_node_and_leave_the_others(

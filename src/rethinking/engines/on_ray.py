@@ -198,6 +198,9 @@ class _Driver:
                     raise RunError(line)
                 self._give(job)
             except RunError as error:
+                if isinstance(error, BusyError) and len(job.runs) > 1:  # the others are not busy
+                    self._waiting.extendleft(self._job([run]) for run in reversed(job.runs))
+                    continue
                 for run in job.runs:
                     yield from self._outcomes(run, error)
         self._waiting.extendleft(reversed(kept))
