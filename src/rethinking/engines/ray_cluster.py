@@ -256,6 +256,8 @@ def probe_function() -> Callable[[list[str]], dict[str, Any]]:
         found = versions()
         if found is None:
             return {"versions": None}
+        if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+            del os.environ["CUDA_VISIBLE_DEVICES"]  # earlier versions of Ray hide the cards from a task without one
         from rethinking.training.hardware import Machine
 
         native = dict(Machine.here().native_bf16)

@@ -63,6 +63,8 @@ def survey(cluster: Cluster, tokens: Iterable[Path] = ()) -> Survey:
             refused[node.name] = differing(node.address, answer["versions"], expected)
             continue
         for device, bf16 in answer["native_bf16"].items():
+            if device == "cuda" and not node.resources.get("GPU"):
+                continue  # Ray gives no task this node's cards
             native[device] = native.get(device, True) and bf16
         unseen |= {Path(token).parent for token in paths if token not in answer["seen"]}
     if not native:
@@ -76,12 +78,12 @@ def _answers(cluster: Cluster, nodes: Sequence[Node], tokens: list[str]) -> dict
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray = cluster.ray
-    probe = ray.remote(max_retries=0)(probe_function())
+    probe = ray.remote(max_retries=0, max_calls=1)(probe_function())  # no task follows in a process that used card 0
     asked = {}
     for node in nodes:
         place = NodeAffinitySchedulingStrategy(node.name, soft=False)
-        card = 0.001 if node.resources.get("GPU") else 0  # a task without a share sees no card
-        asked[probe.options(scheduling_strategy=place, num_cpus=0, num_gpus=card).remote(tokens)] = node.name
+        # Without a share of a card, it sees them all and need not wait for a free one.
+        asked[probe.options(scheduling_strategy=place, num_cpus=0, num_gpus=0).remote(tokens)] = node.name
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER)
     for reference in late:
         ray.cancel(reference)
