@@ -22,6 +22,7 @@ from rethinking.sitting import Reproduced, Sitting, Table
 from rethinking.sweeps.metrics import METRICS
 from rethinking.sweeps.options import asked
 from rethinking.sweeps.sweep import NAME, Sweep
+from rethinking.training.preparation import planning_many
 from rethinking.training.run_dir import RunResult
 
 
@@ -158,7 +159,9 @@ class Swept:
         sitting.raise_failures()
 
     def _finished(self) -> Iterator[tuple[Config, RunResult]]:
-        for config, found in self._sweep.found():
+        with planning_many():
+            all_found = list(self._sweep.found())
+        for config, found in all_found:
             if isinstance(found, RunResult) and found.finished:
                 yield config, found
 

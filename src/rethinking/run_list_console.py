@@ -106,6 +106,7 @@ class RunListConsole:
         self._left_out()
         networks = [config for config, _ in found if isinstance(config, ExperimentConfig)]
         most = "at most " if any(config.stop_when_fit for config in networks) else ""
+        total /= len(self._runs.device)
         self._print(f"{most}{duration(total)} left in all on this machine, estimated from a few steps of each kind")
         if peak:
             self._print(f"about {peak / 2**30:.1f} GiB of memory at most")

@@ -126,6 +126,7 @@ class Sitting:
                         self._keep_soon(outcome)
                     yield config, outcome
                     if time.monotonic() - written > BETWEEN_WRITINGS:
+                        self._keep(self._waiting)
                         self._write()
                         written = time.monotonic()
         finally:

@@ -49,7 +49,7 @@ def train_many(
     devices: trains in a process for each of these devices, such as ['cuda:0', 'cuda:3']; ['cuda'] is every visible
         card, and ['cpu', 'cpu'] two processes with half the threads each. `at_once` then counts the runs of one process
     ray: trains on a Ray cluster: its address, or True for the one at `RAY_ADDRESS`, else for a cluster on this machine.
-        `at_once` then counts the runs of the whole cluster; None takes as many as it holds
+        Ray gives out as many tasks as there is room for, and `at_once` then counts the stacked runs of one task
     runs_shared: whether the nodes of a Ray cluster see `runs_dir`: 'yes', 'no', or 'auto' to look. Where they do not,
         checkpoints and results travel to the folder here
     observe: makes the observers of a run

@@ -34,6 +34,7 @@ LOOK = 2.0  # seconds between two looks at the cluster's nodes
 RELEASE = 60.0  # seconds in which a worker that Ray gave up may still hold its run's folder
 SETTLE = 5.0  # seconds in which interrupted runs can stop by themselves
 UNREAD = 8  # groups of events that a node keeps for a driver that is busy
+COME_BACK = 120.0  # seconds in which another node may join, after the last one that holds a run was lost
 VISIBLE = 15.0  # seconds in which a file of another machine must appear on a shared file system
 
 Outcome = tuple[ExperimentConfig, RunResult | Exception]
@@ -56,7 +57,8 @@ def train_on_ray(workload: Workload, address: str | None) -> Iterator[Outcome]:
 
     address: the cluster's address; by default `RAY_ADDRESS`, else a cluster on this machine until the end
 
-    Raises `InputError` for options that do not fit together, and where the cluster cannot be used.
+    Raises `InputError` for options that do not fit together, and where the cluster cannot be used. Raises `RunError`
+    where the cluster is lost.
     """
     with connected(address) as cluster, contextlib.ExitStack() as held:
         tokens = {}
@@ -70,7 +72,12 @@ def train_on_ray(workload: Workload, address: str | None) -> Iterator[Outcome]:
         modules = {names: modules_for(config) for names, config in one_of_each.items()}
         driver = _Driver(cluster, workload, found, tokens, modules)
         held.callback(driver.end)
-        yield from driver.train(planned)
+        try:
+            yield from driver.train(planned)
+        except Exception as error:
+            if not type(error).__module__.startswith("ray"):
+                raise
+            raise RunError(f"the Ray cluster is lost ({in_one_line(error)}); the same command goes on") from None
 
 
 @dataclass(eq=False)
@@ -86,6 +93,7 @@ class _Job:
     deaths: list[str | None] = field(default_factory=list)
     lost: float = float("-inf")  # when the last worker was lost
     not_before: float = float("-inf")
+    lonely_since: float = float("inf")  # when no node that holds it was left
 
 
 @dataclass(eq=False)
@@ -130,6 +138,7 @@ class _Driver:
         self._at_work: dict[Any, _AtWork] = {}
         self._nodes = cluster.nodes()
         self._looked = time.monotonic()
+        self._seen = {node.name: node for node in self._usable()}
         self._shipped: dict[str, Shipped] = {}  # by fingerprint
         self._logged: set[str] = set()
         self._same: dict[Path, list[PlannedRun]] = {}
@@ -194,7 +203,11 @@ class _Driver:
                 kept.append(job)
                 continue
             try:
-                if line := ray_plan.too_large(job.needs, self._usable(), list(self._refused.values())):
+                line = ray_plan.too_large(job.needs, self._usable(), list(self._refused.values()))
+                if line and self._may_come_back(job):
+                    kept.append(job)
+                    continue
+                if line:
                     raise RunError(line)
                 self._give(job)
             except RunError as error:
@@ -205,14 +218,21 @@ class _Driver:
                     yield from self._outcomes(run, error)
         self._waiting.extendleft(reversed(kept))
 
+    def _may_come_back(self, job: _Job) -> bool:
+        """Returns whether to wait for a node that holds the job, because there was one. The job then waits a while."""
+        if not any(node.holds(job.needs) for node in self._seen.values()):
+            return False
+        now = time.monotonic()
+        job.lonely_since = min(job.lonely_since, now)
+        job.not_before = now + LOOK
+        return now - job.lonely_since < COME_BACK
+
     def _look(self) -> None:
         if time.monotonic() - self._looked > LOOK:
             self._nodes, self._looked = self._cluster.nodes(), time.monotonic()
+            self._seen |= {node.name: node for node in self._usable()}
 
     def _has_room(self, job: _Job) -> bool:
-        at_work = sum(len(work.left) for work in self._at_work.values())
-        if self._workload.at_once is not None:
-            return not at_work or at_work + len(job.runs) <= self._workload.at_once
         slots = sum(node.holds(job.needs) for node in self._usable())
         return len(self._at_work) < max(2, 2 * slots)
 

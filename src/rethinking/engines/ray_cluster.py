@@ -79,11 +79,14 @@ def connected(address: str | None) -> Iterator[Cluster]:
     """
     if importlib.util.find_spec("ray") is None:
         raise InputError(NOT_INSTALLED)
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    given, address = address, address or os.environ.get("RAY_ADDRESS") or "local"
     if address != "local" and not _is_initialized():
         _check_answers(address)  # before the import, which reads the environment
     ray = importlib.import_module("ray")
     if ray.is_initialized():
+        there = str(ray.get_runtime_context().gcs_address)
+        if ":" in (given or "") and str(given).rpartition(":")[2] != there.rpartition(":")[2]:
+            raise InputError(f"this process is connected to the Ray cluster at {there} already, and not to {given}")
         yield Cluster(ray, is_local=ray.get_runtime_context().gcs_address in _started_here)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -112,7 +112,7 @@ class RunList(Running):
 
         Raises `InputError` where Ray or the cluster is missing.
         """
-        if self.ray is None:
+        if self.ray is None or self.show_only:
             yield
             return
         from rethinking.engines.on_ray import ray_cluster  # Ray is an optional package

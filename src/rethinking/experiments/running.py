@@ -87,8 +87,9 @@ class Running:
         for name in self.device:
             if expected := device_check(name):
                 raise InputError(f"device must be {expected}, not '{name}'")
-        if len({name.partition(":")[0] for name in self.device}) > 1:
-            raise InputError(f"device takes either cards or the CPU, not {' '.join(self.device)}")
+        kinds = {name.partition(":")[0] for name in self.device}
+        if len(self.device) > 1 and kinds not in ({"cuda"}, {"cpu"}):
+            raise InputError(f"several devices are either cards or the CPU, not {' '.join(self.device)}")
         if self.runs_shared not in ("auto", "yes", "no"):
             raise InputError(f"runs_shared must be one of auto, yes, no, not '{self.runs_shared}'")
         if self.runs_shared != "auto" and self.ray is None:
