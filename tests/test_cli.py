@@ -234,8 +234,8 @@ OPTIONS = {
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --filters --bandwidth --memory_limit --device --precision --at_once
         --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
-    "sweep": """--config --zip --rows --columns --x --y --curves --device --precision --at_once --ray --runs_shared
-        --dry_run --show_only --no_wait --out --runs_dir""",
+    "sweep": """--config --out --zip --rows --columns --x --y --curves --device --precision --at_once --ray
+        --runs_shared --dry_run --show_only --no_wait --runs_dir""",
     "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision
         --threads --dry_run""",
     "keep": "RESULTS RUN",
