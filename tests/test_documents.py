@@ -39,6 +39,7 @@ from tools.differences import error_on_corrupted_labels
 from tools.documents import DOCUMENTS, with_tables
 
 OTHER_RESULTS = {
+    "cluster.csv",
     *(f"{task}.csv" for task in tasks.columns()),
     "runs.csv",
     "epochs.csv",

@@ -93,7 +93,7 @@ class _Job:
     deaths: list[str | None] = field(default_factory=list)
     lost: float = float("-inf")  # when the last worker was lost
     not_before: float = float("-inf")
-    lonely_since: float = float("inf")  # when no node that holds it was left
+    without_node_since: float = float("inf")  # when no node that holds it was left
 
 
 @dataclass(eq=False)
@@ -210,6 +210,7 @@ class _Driver:
                 if line:
                     raise RunError(line)
                 self._give(job)
+                job.without_node_since = float("inf")
             except RunError as error:
                 if isinstance(error, BusyError) and len(job.runs) > 1:  # the others are not busy
                     self._waiting.extendleft(self._job([run]) for run in reversed(job.runs))
@@ -223,9 +224,9 @@ class _Driver:
         if not any(node.holds(job.needs) for node in self._seen.values()):
             return False
         now = time.monotonic()
-        job.lonely_since = min(job.lonely_since, now)
+        job.without_node_since = min(job.without_node_since, now)
         job.not_before = now + LOOK
-        return now - job.lonely_since < COME_BACK
+        return now - job.without_node_since < COME_BACK
 
     def _look(self) -> None:
         if time.monotonic() - self._looked > LOOK:
