@@ -242,7 +242,9 @@ def test_combinations_of_the_same_run_are_trained_once_and_counted_once(tmp_path
     ],
 )
 def test_what_does_not_fit_the_data_is_named_before_anything_starts(tmp_path: Path, words: tuple[str, ...], said: str):
-    printed = sweep(tmp_path, "--model", "mlp_1x512", "--dataset", "digits", *words, status=2)
+    usual = {"--model": "mlp_1x512", "--dataset": "digits"}
+    others = [word for option, value in usual.items() if option not in words for word in (option, value)]
+    printed = sweep(tmp_path, *others, *words, status=2)
     assert said in printed
     assert len(printed.strip().splitlines()) <= 3, "a line about each data set that was found, and one for the mistake"
     assert sum(line.startswith("error: ") for line in printed.splitlines()) == 1
