@@ -212,7 +212,7 @@ def test_only_the_measurements_of_a_failed_network_fail_with_it(tmp_path: Path, 
     )
     outcomes = dict(asked.train({}))
     failed = {config: str(outcome) for config, outcome in outcomes.items() if isinstance(outcome, RunError)}
-    assert sorted(failed.values()) == 2 * ["a fault of the device"] + 2 * ["its network failed"]
+    assert sorted(failed.values()) == 2 * ["RuntimeError: a fault of the device"] + 2 * ["its network failed"]
     assert {config.replaced for config in carried_out} == {0}
     assert len(carried_out) == 2
 
