@@ -28,6 +28,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,8 @@ class Nodes:
         self._addresses = addresses
         self._log = self._folder / "nodes.log"
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._changing = threading.RLock()  # the nodes
+        self._ended = threading.Event()
         self.address = f"{addresses[0]}:{random.randrange(20_000, 30_000)}"
         self._start(
             0,
@@ -137,6 +140,7 @@ class Nodes:
         for number in range(1, len(addresses)):  # one after the other, since they share a folder for sockets
             self.join(number)
             self._wait(number + 1)
+        threading.Thread(target=self._join_again, daemon=True).start()
 
     def _wait(self, started: int) -> None:
         """Waits until so many nodes have started."""
@@ -172,7 +176,16 @@ class Nodes:
 
     def join(self, number: int) -> None:
         """Starts a node."""
-        self._start(number, "--address", self.address, "--num-cpus", "1")
+        with self._changing:
+            self._start(number, "--address", self.address, "--num-cpus", "1")
+
+    def _join_again(self) -> None:
+        """Starts nodes again that ended by themselves: on a busy machine Ray gives a start up."""
+        while not self._ended.wait(2.0):
+            with self._changing:
+                for number in [number for number, node in self._nodes.items() if number and node.poll() is not None]:
+                    self.kill(number)
+                    self.join(number)
 
     def processes(self, number: int) -> list[psutil.Process]:
         """Returns the processes of a node."""
@@ -183,10 +196,11 @@ class Nodes:
 
     def kill(self, number: int) -> None:
         """Kills a node with its workers, as a power cut would."""
-        for process in self.processes(number):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._nodes.pop(number).wait()
+        with self._changing:
+            for process in self.processes(number):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._nodes.pop(number).wait()
 
     def kill_worker(self, number: int) -> bool:
         """Kills a worker of a node that has one at work. Returns whether there was one."""
@@ -199,6 +213,9 @@ class Nodes:
 
     def end(self) -> None:
         """Kills all nodes."""
+        self._ended.set()
+        with self._changing:
+            pass
         for number in sorted(self._nodes, reverse=True):
             self.kill(number)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.errors import InputError
 from rethinking.options import options_of
 from rethinking.options import parse as words_to_values
+from rethinking.sweeps.options import parse as parse_runs
 from tests.conftest import ROOT
 
 
@@ -29,6 +30,13 @@ def test_options_read_with_underscores_and_with_hyphens():
     assert parse(*written).num_epochs == 7
     assert parse("--num-epochs=7") == parse("--num_epochs", "7")
     assert parse("--random_crop", "--no_random_crop") == parse("--random-crop", "--no-random-crop") == parse()
+
+
+def test_a_switch_that_begins_with_no_is_turned_off_by_its_name_without_it():
+    assert parse_runs(["--no_wait"]).no_wait
+    assert not parse_runs(["--no_wait", "--wait"]).no_wait
+    with pytest.raises(InputError, match="--wait turns it off"):
+        parse_runs(["--no_wait=false"])
 
 
 def test_the_last_of_a_repeated_option_counts():

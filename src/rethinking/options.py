@@ -108,6 +108,16 @@ class Option(NamedTuple):
     alone: str | None = None
     groups: bool = False
 
+    @property
+    def off(self) -> str:
+        """The flag that turns a switch off."""
+        return off(self.flag)
+
+
+def off(flag: str) -> str:
+    """Returns the flag that turns a switch off: `no_name` for `name`, and `wait` for `no_wait`."""
+    return flag[3:] if flag.startswith("no_") else f"no_{flag}"
+
 
 def options_of(kind: type, defaults: object = None) -> list[Option]:
     """Returns the options of a dataclass whose fields are made by `option`, its own before those of its base class.
@@ -194,7 +204,7 @@ class _Parser(argparse.ArgumentParser):
             nargs = "*" if option.many else "?" if option.default is not dataclasses.MISSING else None
             group.add_argument(option.name, metavar=option.metavar, help=words, nargs=nargs)
         elif bool in option.kinds:
-            flags = (f"--{option.flag}", f"--no_{option.flag}")
+            flags = (f"--{option.flag}", f"--{option.off}")
             count = "*" if option.many else 0
             group.add_argument(*flags, dest=option.name, action=_Switch, help=words, nargs=count, metavar="true|false")
         else:
@@ -208,7 +218,7 @@ class _Parser(argparse.ArgumentParser):
         if missing := re.match(r"argument (?:\S*/)?(--\w+)(?:/\S+)?: expected .*argument", message):
             raise InputError(f"{missing[1]} needs a value; see --help")
         if unwanted := re.match(r"argument (--\w+)(?:/\S+)?: ignored explicit argument (.*)", message):
-            raise InputError(f"{unwanted[1]} takes no value, not {unwanted[2]}; --no_{unwanted[1][2:]} turns it off")
+            raise InputError(f"{unwanted[1]} takes no value, not {unwanted[2]}; --{off(unwanted[1][2:])} turns it off")
         if required := re.match(r"the following arguments are required: (\w+)", message):
             raise InputError(f"{self.prog} needs {required[1]}; see --help")
         raise InputError(f"{self.prog}: {message}; --help lists all")
@@ -306,7 +316,7 @@ def words_of(chosen: Any, defaults: object = None, leave_out: Sequence[str] = ()
         if option.name not in changing or option.name in leave_out or value == option.default:
             continue
         if isinstance(value, bool):
-            words.append(f"--{option.flag}" if value else f"--no_{option.flag}")
+            words.append(f"--{option.flag}" if value else f"--{option.off}")
         else:
             name = [] if option.positional else [f"--{option.flag}"]
             for group in value if option.groups else [value]:

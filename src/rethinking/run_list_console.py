@@ -141,6 +141,8 @@ class RunListConsole:
                     self._print(f"finished: {self._sitting.named(config)}  ({progress.in_words()})")
         self._console.print(Group(*(self._table(name) for name in self._sitting.shown)))
         self._left_out()
+        if self._runs.show_only and (missing := len(self._sitting.needed)):
+            self._print(f"not finished: {missing} of {len(self._runs.configs())} runs")
         folder = self._runs.folder()
         if self._sitting.kept:
             self._print(f"written to {folder}; open {folder / 'report.html'}")

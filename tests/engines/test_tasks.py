@@ -211,10 +211,12 @@ def test_reports_are_passed_on_to_observers_and_loggers(tmp_path: Path, caplog: 
         followed.take(EpochEnded(run, {"epoch": 1}))
         followed.take(Stopped(run, complete))
 
-    followed = Followed([finished.path], lambda: [Noting()], lambda name: finished)  # type: ignore[list-item]
+    run = PlannedRun.of(config(tmp_path, num_epochs=1))
+    followed = Followed([run], lambda: [Noting()])  # type: ignore[list-item]
     follow(finished.path.name, True)
     expected = [("step", 128), ("epoch", {"epoch": 1})]
-    assert calls == [("started", finished.path, finished.config, [], 1437), *expected, ("ended", finished)]
+    assert calls == [("started", finished.path, finished.config, [], 1437), *expected, ("ended", followed.outcome(run))]
+    assert followed.outcome(run).metrics == finished.metrics  # type: ignore[union-attr]
     calls.clear()
     follow("another-2", False)
     assert calls == [("started", tmp_path / "another-2", finished.config, [], 1437), *expected, ("ended", None)]

@@ -160,7 +160,7 @@ def test_the_figure_and_the_page_have_the_points_of_the_table(swept: tuple[Path,
     assert "paper" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", html, flags=re.DOTALL).lower()
 
 
-def test_a_second_time_nothing_is_trained_and_further_seeds_use_what_is_there(swept: tuple[Path, str]):
+def test_a_second_time_nothing_is_trained_and_further_seeds_use_what_is_there(swept: tuple[Path, str], tmp_path: Path):
     folder, first = swept
     before, table = trained(folder), (results(folder) / "sweep.md").read_bytes()
     again = sweep(folder, *GRID)
@@ -173,6 +173,8 @@ def test_a_second_time_nothing_is_trained_and_further_seeds_use_what_is_there(sw
     assert printed.count("0 of 2") == 4
     assert "left in all on this machine" in printed
     assert "GiB of memory" in printed
+    assert "not finished" not in sweep(folder, *GRID, "--show_only")
+    assert "not finished: 4 of 16 runs" in sweep(folder, *GRID, "3", "--show_only", "--out", str(tmp_path / "four"))
     assert trained(folder) == before
 
 

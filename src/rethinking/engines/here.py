@@ -117,7 +117,7 @@ def _train_side_by_side(
     paths = dict.fromkeys(planned.folder.path for planned in waiting)
     at_once, threads = min(at_once, len(paths)), torch.get_num_threads()
     again: list[PlannedRun] = []
-    stop = _Stop()
+    stop = Stop()
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
     try:
         work = {
@@ -159,12 +159,13 @@ def wait_for_others(pause: float, busy: int) -> float:
     return pause
 
 
-class _Stop(Observer):
+class Stop(Observer):
     """Ends a run at its next step once `wanted` is set. A thread cannot be interrupted from outside."""
 
     wanted = False
 
     def step(self, images: int) -> None:
+        """Raises `KeyboardInterrupt` where the run is to end."""
         if self.wanted:
             raise KeyboardInterrupt
 

@@ -22,7 +22,7 @@ from rethinking.data import sources
 from rethinking.engines import ray_plan
 from rethinking.engines.ray_cluster import Cluster, Node, connected, differing, token_in, versions, work_function
 from rethinking.engines.ray_worker import Errand, Event, Files, Lacking, Needed, Shipped, Unseen
-from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for, without_result
+from rethinking.engines.tasks import Followed, Logged, Over, Task, Workload, groups_for, modules_for, outcome_of
 from rethinking.errors import BusyError, RunError, in_one_line
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.preparation import PlannedRun, plan
@@ -151,7 +151,7 @@ class _Driver:
         unique = [same[0] for same in self._same.values()]
         for run in unique:
             if run.folder.is_finished:
-                yield from self._outcomes(run, _result_of(run))
+                yield from self._outcomes(run, outcome_of(run, VISIBLE))
         unfinished = [run for run in unique if not run.folder.is_finished]
         cards = sum(int(node.resources.get("GPU", 0)) for node in self._usable())
         groups = groups_for(unfinished, max(1, cards), self._workload.at_once, self._workload.stacked)
@@ -254,12 +254,7 @@ class _Driver:
         known = {place: self._shipped.get(needed.fingerprint) for place, needed in enumerate(errand.data)}
         data = {place: tuple(shipped) for place, shipped in known.items() if shipped is not None}
         generator = self._work.options(**self._options(job)).remote(pickle.dumps(errand), contents, data)
-        results = {run.folder.path.name: run for run in job.runs}
-        followed = Followed(
-            [run.folder.path for run in job.runs],
-            self._workload.observe,
-            lambda name: _found(results[name]) if name in results else None,  # another process took the folder
-        )
+        followed = Followed(job.runs, self._workload.observe)
         left = dict(enumerate(job.runs))
         self._at_work[generator] = _AtWork(job, generator, errand, followed, left, held)
 
@@ -385,7 +380,7 @@ class _Driver:
     def _over(self, work: _AtWork, over: Over) -> Iterator[Outcome]:
         run = work.left.pop(over.place)
         if over.error is None:
-            yield from self._outcomes(run, _result_of(run))
+            yield from self._outcomes(run, work.followed.outcome(run, VISIBLE))
         elif isinstance(over.error, BusyError) and time.monotonic() - work.job.lost < RELEASE:
             work.left[over.place] = run  # its former worker, which Ray gave up, still holds the folder
         else:
@@ -401,7 +396,7 @@ class _Driver:
         job = work.job
         for place, run in list(work.left.items()):
             if run.folder.is_finished:
-                yield from self._outcomes(work.left.pop(place), _result_of(run))
+                yield from self._outcomes(work.left.pop(place), outcome_of(run, VISIBLE))
         if not work.left:
             return
         job.lost = time.monotonic()
@@ -449,27 +444,3 @@ class _Driver:
 def _names_of(run: PlannedRun) -> tuple[str, str]:
     """Returns the names of what a node imports for a run: its network and its operator."""
     return run.config.model_name, run.config.randomization
-
-
-def _found(run: PlannedRun) -> RunResult | None:
-    """Returns the run's result; None where it is not finished or cannot be read."""
-    with contextlib.suppress(RunError):
-        return run.folder.result(run.config) if run.folder.is_finished else None
-    return None
-
-
-def _result_of(run: PlannedRun) -> RunResult | RunError:
-    """Returns a run that ended well: finished, or up to its time limit."""
-    until = time.monotonic() + VISIBLE
-    while True:
-        try:
-            found = run.folder.result(run.config) if run.folder.is_finished else None
-            if found is None and run.seconds < float("inf"):
-                found = run.folder.so_far(run.config)
-            if found is not None:
-                return found
-            if time.monotonic() > until:
-                return RunError(without_result(run.folder.path))
-        except RunError as error:
-            return error
-        time.sleep(0.5)

@@ -23,6 +23,7 @@ import psutil
 
 from rethinking import files
 from rethinking.errors import InputError, RunError, in_one_line
+from rethinking.training.cores import usable_cores
 
 NOT_INSTALLED = "Ray is not installed: pip install 'rethinking-generalization[ray]'"
 PATIENCE = 30  # seconds in which a cluster must answer
@@ -116,7 +117,7 @@ def _started(ray: Any) -> Iterator[None]:
     usual = tempfile.gettempdir()
     with files.temporary_folder("rt-", usual if len(usual) <= SHORT else "/tmp") as folder:
         options = {
-            "num_cpus": _cores(),
+            "num_cpus": len(usable_cores()),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
             "_temp_dir": str(folder),
@@ -129,13 +130,6 @@ def _started(ray: Any) -> Iterator[None]:
             _started_here.discard(here)
         finally:
             ray.shutdown()
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    with contextlib.suppress(AttributeError, OSError, psutil.Error):  # macOS has no affinity
-        return len(psutil.Process().cpu_affinity())
-    return psutil.cpu_count() or 1
 
 
 def _initialize(ray: Any, address: str, options: dict[str, Any]) -> None:

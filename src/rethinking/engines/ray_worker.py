@@ -17,6 +17,7 @@ from rethinking import files, registry
 from rethinking.config import ExperimentConfig
 from rethinking.data import cache, sources
 from rethinking.data.images import ImageData
+from rethinking.engines.here import Stop
 from rethinking.engines.tasks import Over, Report, Stopped, Task, carry_out, portable
 from rethinking.errors import InputError, RunError
 from rethinking.training.hardware import Machine, planning_for
@@ -239,19 +240,9 @@ class _Sent:
 # Training in a thread, while the task's own thread sends events
 
 
-class _Stop(Observer):
-    """Ends a run at its next step once `wanted` is set."""
-
-    wanted = False
-
-    def step(self, images: int) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt
-
-
 def _trained(errand: Errand, folder: Path | None, sent: Sequence[_Sent]) -> Iterator[list[Event]]:
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    stop = _Stop()
+    stop = Stop()
     thread = threading.Thread(target=_work, args=(errand, folder, events, stop), name="training")
     thread.start()
     try:

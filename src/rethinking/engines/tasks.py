@@ -203,11 +203,27 @@ def carry_out(task: Task, send: Callable[[Report], None], observe: Observe = tup
                 send(Over(place, portable(error)))
 
 
-def without_result(folder: Path) -> str:
-    """Returns the line about a folder that lacks the result of a run that a worker has finished."""
-    return (
-        f"{folder} lacks the result that a worker reported: the data or the code of the network has changed since this"
-        " command began; give the same command again"
+def outcome_of(run: PlannedRun, patience: float = 0.0) -> RunResult | RunError:
+    """Returns the result in the folder of a run that a worker has ended, or the error of reading it.
+
+    patience: seconds in which a file of another machine must appear on a shared file system
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            if run.folder.is_finished:
+                return run.folder.result(run.config)
+            in_time = run.folder.so_far(run.config) if run.seconds < math.inf else None
+        except RunError as error:
+            return error
+        if in_time is not None:
+            return in_time
+        if time.monotonic() >= until:
+            break
+        time.sleep(0.5)
+    return RunError(
+        f"{run.folder.path} lacks the result that a worker reported: the data or the code of the network has changed"
+        " since this command began; give the same command again"
     )
 
 
@@ -278,16 +294,14 @@ class Followed:
 
     Lines of a worker's log go to the logger of the same name.
 
-    folders: the folder of each configuration of the task, as the driver sees it
+    runs: the runs of the task
     observe: makes the observers of a run
-    result: returns the result of a run that came to its end, by the name of its folder, for `Observer.ended`; None
-        where there is none
     """
 
-    def __init__(self, folders: Sequence[Path], observe: Observe, result: Callable[[str], RunResult | None]) -> None:
-        self._folders = {folder.name: folder for folder in folders}
+    def __init__(self, runs: Sequence[PlannedRun], observe: Observe) -> None:
+        self._runs = {run.folder.path.name: run for run in runs}
         self._observe = observe
-        self._result = result
+        self._results: dict[str, RunResult] = {}
         self._at_work: dict[str, Observers] = {}
         self.advanced: set[str] = set()  # the names of the folders of the runs that have finished an epoch
 
@@ -301,7 +315,7 @@ class Followed:
         if isinstance(report, Started):
             observers = self._at_work[report.run] = Observers(self._observe())
             elsewhere = Path(report.config.runs_dir) / report.run  # another process took the folder meanwhile
-            folder = self._folders.get(report.run, elsewhere)
+            folder = self._runs[report.run].folder.path if report.run in self._runs else elsewhere
             observers.started(folder, report.config, report.metrics, report.images)
         elif isinstance(report, Stepped):
             self._at_work[report.run].step(report.images)
@@ -309,9 +323,22 @@ class Followed:
             self.advanced.add(report.run)
             self._at_work[report.run].epoch(report.record)
         elif isinstance(report, Stopped):
-            self._at_work.pop(report.run).ended(self._result(report.run) if report.complete else None)
+            self._at_work.pop(report.run).ended(self._result_of(report.run) if report.complete else None)
         elif isinstance(report, Logged):
             logging.getLogger(report.name).log(report.level, "%s", report.message)
+
+    def outcome(self, run: PlannedRun, patience: float = 0.0) -> RunResult | RunError:
+        """Returns what `outcome_of` does, and reads a result once."""
+        return self._results.get(run.folder.path.name) or outcome_of(run, patience)
+
+    def _result_of(self, name: str) -> RunResult | None:
+        if name not in self._runs:
+            return None
+        outcome = outcome_of(self._runs[name])
+        if isinstance(outcome, RunError):  # told by `outcome`
+            return None
+        self._results[name] = outcome
+        return outcome
 
     def end(self) -> None:
         """Tells the observers of runs that did not come to an end, for example because their worker died."""

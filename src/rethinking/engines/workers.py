@@ -39,7 +39,7 @@ from rethinking.engines.tasks import (
     carry_out,
     groups_for,
     modules_for,
-    without_result,
+    outcome_of,
 )
 from rethinking.errors import InputError, RunError
 from rethinking.training.hardware import only_card
@@ -104,7 +104,7 @@ def train_on_devices(
     crew = _Crew(workload, [_Worker(environment) for environment in environments], groups, threads)
     with contextlib.closing(crew.outcomes()) as outcomes:
         for run in finished:
-            yield from ((config, _outcome(run)) for config in given[run.folder.path])
+            yield from ((config, outcome_of(run)) for config in given[run.folder.path])
         for run, outcome in outcomes:
             yield from ((config, outcome) for config in given[run.folder.path])
 
@@ -143,17 +143,6 @@ def _planned(config: ExperimentConfig, kind: str, workload: Workload) -> Planned
         raise InputError(f"a run has device {config.device}, but its workers have {kind}; leave its device out")
     modules_for(config)  # raises for what a worker cannot import
     return PlannedRun.of(replace(config, device=kind), workload.force, workload.seconds)
-
-
-def _outcome(run: PlannedRun) -> Outcome:
-    """Returns the result in a run's folder, or the error of reading it."""
-    try:
-        if run.folder.is_finished:
-            return run.folder.result(run.config)
-        in_time = run.folder.so_far(run.config) if run.seconds < math.inf else None
-        return in_time or RunError(without_result(run.folder.path))
-    except RunError as error:
-        return error
 
 
 class _Worker:
@@ -238,14 +227,15 @@ class _Worker:
                 return message
         return None
 
-    def take(self, message: Report | str) -> tuple[PlannedRun, RunError | InputError | None] | None:
-        """Notes a message. Returns the run that it says is over, and the run's error; None for other messages."""
+    def take(self, message: Report | str) -> tuple[PlannedRun, Outcome] | None:
+        """Notes a message. Returns the run that it says is over, and the run's outcome; None for other messages."""
         if isinstance(message, str):
             self._ready = message == READY
             self.why = "" if self._ready else " ".join(message.split())
-        elif isinstance(message, Over):
-            self.runs.remove(self._task[message.place])
-            return self._task[message.place], message.error
+        elif self._followed is not None and isinstance(message, Over):
+            run = self._task[message.place]
+            self.runs.remove(run)
+            return run, message.error or self._followed.outcome(run)
         elif self._followed is not None:
             self._followed.take(message)
         return None
@@ -286,7 +276,6 @@ class _Crew:
         self._waiting = collections.deque(sorted(groups, key=len, reverse=True))
         self._threads = threads
         self._deaths: collections.Counter[PlannedRun] = collections.Counter()
-        self._results: dict[str, Outcome] = {}  # of runs at work, by the names of their folders
 
     def outcomes(self) -> Generator[tuple[PlannedRun, Outcome], None, None]:
         """Trains all runs and yields each with its outcome. No worker is left at the end, whatever it is."""
@@ -298,9 +287,7 @@ class _Crew:
                     if message is None:
                         yield from self._after_death(worker)
                     elif over := worker.take(message):
-                        run, error = over
-                        read = self._results.pop(run.folder.path.name, None)
-                        yield run, error or read or _outcome(run)
+                        yield over
                 if not any(worker.is_started or worker.starts < STARTS for worker in self._workers):
                     yield from self._give_up()
         finally:
@@ -325,15 +312,7 @@ class _Crew:
         modules = tuple(dict.fromkeys(module for config in configs for module in modules_for(config)))
         workload = self._workload
         task = Task(configs, self._threads, workload.force, workload.seconds, workload.at_once, modules)
-        names = {run.folder.path.name: run for run in runs}
-
-        def result(name: str) -> RunResult | None:
-            if name not in names:  # another process took the folder meanwhile, and this run the next one
-                return None
-            outcome = self._results[name] = _outcome(names[name])
-            return outcome if isinstance(outcome, RunResult) else None
-
-        return worker.give(runs, task, Followed([run.folder.path for run in runs], workload.observe, result))
+        return worker.give(runs, task, Followed(runs, workload.observe))
 
     def _to_hear(self) -> list[_Worker]:
         """Waits for messages and deaths. Returns the workers concerned."""
@@ -357,9 +336,8 @@ class _Crew:
             if run in advanced:
                 self._deaths[run] = 0
             self._deaths[run] += run in at_work
-            self._results.pop(run.folder.path.name, None)
             if _is_finished(run):
-                yield run, _outcome(run)
+                yield run, outcome_of(run)
             elif self._deaths[run] == DEATHS:
                 yield run, _left(run, worker.why)
             else:

@@ -7,6 +7,7 @@ This module does not import PyTorch, so that `rethinking sweep --help` answers a
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -59,8 +60,8 @@ class Grid:
         for group in self.zipped:
             self._check_group(group, grouped)
         for axis in self.axes:
-            points = [*zip(*(self.values[name] for name in axis), strict=True)]
-            if twice := next((point for number, point in enumerate(points) if point in points[:number]), None):
+            points = collections.Counter(zip(*(self.values[name] for name in axis), strict=True))
+            if twice := next((point for point, times in points.items() if times > 1), None):
                 raise InputError(f"{in_words(dict(zip(axis, twice, strict=True)))} is given twice; leave one out")
 
     def _check_group(self, group: Sequence[str], grouped: Sequence[str]) -> None:

@@ -90,6 +90,13 @@ def _steps_for(seconds: float) -> Generator[None, Step, float]:
     return images / passed
 
 
+def usable_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use."""
+    with contextlib.suppress(AttributeError, OSError, psutil.Error):  # macOS has no affinity
+        return list(psutil.Process().cpu_affinity())
+    return list(range(psutil.cpu_count() or 1))
+
+
 class CoresOfOthers:
     """Measures how many of the cores that this process may use are used by other processes.
 
@@ -97,10 +104,8 @@ class CoresOfOthers:
     """
 
     def __init__(self) -> None:
-        self._allowed: set[int] | None = None
-        with contextlib.suppress(AttributeError, OSError):  # macOS has no affinity
-            self._allowed = set(psutil.Process().cpu_affinity())
-        self.cores = len(self._allowed) if self._allowed else psutil.cpu_count() or 1
+        self._usable = set(usable_cores())
+        self.cores = len(self._usable)
         self._before = self._now()
 
     def since_last(self) -> float:
@@ -114,6 +119,6 @@ class CoresOfOthers:
         busy = 0.0
         with contextlib.suppress(OSError, psutil.Error):
             for core, times in enumerate(psutil.cpu_times(percpu=True)):
-                if self._allowed is None or core in self._allowed:
+                if core in self._usable:
                     busy += times.user + times.system + getattr(times, "nice", 0.0)
         return time.perf_counter(), busy, time.process_time()
