@@ -9,7 +9,8 @@
 - namespaces: the first of these with each node in a network namespace of its own (needs root and `ip`).
 - many: 500 short runs on a cluster that the command starts. It gives the cost of a run besides its training, the growth
   of the driver's memory, the size of the temporary folder, and what is left afterwards.
-- throughput: two workers of one thread each against one process of one thread, with workers that are running.
+- throughput: two workers of one thread each against one process of one thread, in turn, all of them running already.
+  Beside it, two processes that know nothing of each other show what the machine allows.
   An epoch of these runs writes 10 MB, so that a slow disk decides; see --folder.
 - growth: the time of a list of runs on one and on two workers, and the driver's part in it.
 - lists: what the driver does once for a list of 1,000 and of 10,000 runs.
@@ -25,6 +26,7 @@ import random
 import secrets
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,8 +57,10 @@ SUBNET = "10.77.0"  # of the network namespaces
 COLUMNS = (
     "setting", "runs", "equal", "trained_twice", "kills", "epochs", "epochs_lost", "seconds", "seconds_here",
     "cost_per_run", "driver_ms_per_run", "planning_seconds", "evidence_seconds", "evidence_mib", "driver_growth_mib",
-    "temporary_mib", "processes_left", "files_left", "ratio", "precision", "threads", "hardware", "torch",
+    "temporary_mib", "processes_left", "files_left", "ratio", "ratio_apart", "precision", "threads",
+    "hardware", "torch",
 )  # fmt: skip
+DONE = "done\n"  # the word of a process apart
 COMMAND = [sys.executable, "-m", "rethinking", "sweep"]
 
 
@@ -206,7 +210,8 @@ class Nodes:
         """Kills a worker of a node that has one at work. Returns whether there was one."""
         for process in self.processes(number):
             with contextlib.suppress(psutil.Error):
-                if process.name().startswith("ray::") or "ray::" in " ".join(process.cmdline()):
+                title = " ".join(process.cmdline())
+                if "ray::" in title and "Agent" not in title and "IDLE" not in title:
                     process.kill()
                     return True
         return False
@@ -254,7 +259,7 @@ def namespaces() -> Iterator[list[str]]:
 class Seen(Observer):
     """Counts what all runs report."""
 
-    epochs: collections.Counter[str] = field(default_factory=collections.Counter)
+    epochs: collections.Counter[tuple[str, int]] = field(default_factory=collections.Counter)
     over: set[str] = field(default_factory=set)
     again: int = 0  # starts of runs that were finished
 
@@ -268,7 +273,7 @@ class Seen(Observer):
                 seen.again += path.name in seen.over
 
             def epoch(self, record: Record) -> None:
-                seen.epochs[self._run] += 1
+                seen.epochs[self._run, record["epoch"]] += 1
 
             def ended(self, result: RunResult | None) -> None:
                 seen.over |= {self._run} if result is not None else set()
@@ -318,13 +323,12 @@ class Campaign:
         return runs
 
     def _checked(self, runs: Path, seen: Seen, seconds: float) -> dict[str, Any]:
-        wanted = self._arguments.runs * self._arguments.epochs
         return {
             "runs": self._arguments.runs,
             "equal": equal_runs(runs, self._reference()),
             "trained_twice": seen.again,
-            "epochs": wanted,
-            "epochs_lost": sum(seen.epochs.values()) - wanted,
+            "epochs": self._arguments.runs * self._arguments.epochs,
+            "epochs_lost": sum(times - 1 for times in seen.epochs.values()),  # finished, and trained again
             "seconds": round(seconds, 1),
         }
 
@@ -470,20 +474,34 @@ class Campaign:
             },
         )
 
-    def throughput(self, runs: int = 8, epochs: int = 60, rounds: int = 5) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Compares two workers of one thread with one process of one thread, in turn."""
-        with ray_cluster(None):
+    def throughput(self, runs: int = 4, epochs: int = 180, rounds: int = 7) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Compares two workers of one thread, and two processes apart, with one process of one thread, in turn."""
+        by_ray, by_two = [], []
+        with ray_cluster(None), contextlib.ExitStack() as held:
+            apart = [held.enter_context(Apart()) for _ in range(2)]
             self._timed("warm", 4, 2, ray=True)
-            ratios = []
+            self._apart(apart, "warm-apart", 1, 2)
             for number in range(rounds):
-                one = self._timed(f"one{number}", runs // 2, epochs, at_once=1) / (runs // 2)
-                two = self._timed(f"two{number}", runs, epochs, ray=True, at_once=None) / runs
-                ratios.append(one / two)
-                print(f"{one:.2f} and {two:.2f} seconds a run")
+                one = self._apart(apart[number % 2 :][:1], f"one{number}", runs // 2, epochs) / (runs // 2)
+                ray = self._timed(f"ray{number}", runs, epochs, ray=True, at_once=None) / runs
+                two = self._apart(apart, f"two{number}", runs // 2, epochs) / runs
+                by_ray.append(one / ray)
+                by_two.append(one / two)
+                print(f"{one:.2f}, on Ray {ray:.2f}, in two processes {two:.2f} seconds a run")
+        ratios = {"ratio": statistics.median(by_ray), "ratio_apart": statistics.median(by_two)}
         yield (
             f"two workers, {runs} runs of {epochs} epochs",
-            {"runs": runs, "ratio": round(sorted(ratios)[rounds // 2], 2)},
+            {"runs": runs} | {name: round(ratio, 2) for name, ratio in ratios.items()},
         )
+
+    def _apart(self, processes: Sequence[Apart], name: str, runs: int, epochs: int) -> float:
+        """Returns the seconds in which each of these processes trains as many runs."""
+        began = time.monotonic()
+        for number, process in enumerate(processes):
+            process.begin(self._folder / f"{name}-{number}", runs, epochs)
+        for process in processes:
+            process.wait()
+        return time.monotonic() - began
 
     def growth(self, epochs: int = 10) -> Iterator[tuple[str, dict[str, Any]]]:
         """Times lists of runs on one and on two workers that are running, and the driver's share of the processor."""
@@ -540,6 +558,45 @@ class Campaign:
             if isinstance(outcome, Exception):
                 raise outcome
         return time.monotonic() - began
+
+
+class Apart:
+    """A process of one thread that trains lists of runs, one run after the other, and knows of no other process."""
+
+    def __enter__(self) -> Apart:
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import cluster; cluster.train_lists()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def begin(self, folder: Path, runs: int, epochs: int) -> None:
+        """Gives it a list, and does not wait."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([str(folder), runs, epochs]) + "\n")
+        self._process.stdin.flush()
+
+    def wait(self) -> None:
+        """Waits until the list is trained."""
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != DONE:
+            raise RuntimeError("a process apart has ended")
+
+
+def train_lists() -> None:
+    """Trains the lists that come on standard input."""
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        folder, runs, epochs = json.loads(line)
+        configs = [config(Path(folder), seed, epochs) for seed in range(runs)]
+        for _, outcome in train_many(configs, progress=False):
+            if isinstance(outcome, Exception):
+                raise outcome
+        sys.stdout.write(DONE)
+        sys.stdout.flush()
 
 
 def stamps_of(runs: Path) -> dict[str, int]:

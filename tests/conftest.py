@@ -85,6 +85,16 @@ def on_a_terminal(folder: Path, *arguments: str) -> str:
     return seen.decode()
 
 
+def few_digits(count: int, tested: int = 20) -> str:
+    """Puts the first of the digits into the cache, with a few test images, for networks that are slow at testing."""
+    from rethinking.data import sources
+
+    digits = sources.load("digits")
+    assert digits.test is not None
+    parts = [(part.images[:size], part.labels[:size]) for part, size in ((digits.train, count), (digits.test, tested))]
+    return sources.adopt(*parts)
+
+
 def shared(name: str) -> Path:
     """Returns the folder of a full real data set; skips the test where there is none."""
     if not (SHARED_DATA / name).is_dir():

@@ -254,7 +254,10 @@ def cost_of_clusters(results: Path) -> str:
                 ["", "processes and shared-memory files left", f"{row['processes_left']} and {row['files_left']}"],
             ]
         elif part == "throughput":
-            lines.append([what, "to one process of one thread", f"{row['ratio']} times"])
+            lines += [
+                [what, "to one process of one thread", f"{row['ratio']} times"],
+                ["", "two processes that know nothing of each other", f"{row['ratio_apart']} times"],
+            ]
         elif part == "growth":
             lines.append(
                 [

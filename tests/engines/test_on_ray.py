@@ -70,6 +70,8 @@ class TwoNodes:
             "RAY_TMPDIR": str(folder),
             "TMPDIR": str(folder),
             "RETHINKING_CACHE": str(folder / "cache"),
+            "RAY_health_check_initial_delay_ms": "0",  # a dead node refuses connections, and a slow one does not
+            "RAY_health_check_period_ms": "500",
         }
         with self._as_on_the_nodes():
             self._cluster = Cluster(initialize_head=True, head_node_args=self._small)

@@ -471,8 +471,7 @@ def test_names_with_markup_are_shown_as_they_are(with_markup: Report, tmp_path: 
     assert "<script" not in with_markup._repr_html_()
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_in_a_browser_the_verdict_stands_before_the_table_and_a_number_opens_its_runs(
     browser: Browser, with_markup: Report, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
 ):

@@ -35,10 +35,9 @@ from rethinking.training.preparation import resolve
 from tests.conftest import OUT, ROOT
 
 NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
-WINDOWS = {
+WINDOWS = {  # each size and each colour scheme once
     f"{width} {scheme}": {"viewport": {"width": width, "height": 850}, "color_scheme": scheme, "has_touch": width < 500}
-    for width in (1440, 390)
-    for scheme in ("light", "dark")
+    for width, scheme in ((1440, "light"), (390, "dark"))
 }
 HANGING = 1_200_000  # ms
 expect.set_options(timeout=HANGING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import itertools
 import json
@@ -130,8 +131,8 @@ def test_the_figure_and_the_page_have_the_points_of_the_table(swept: tuple[Path,
     names = {path.name for path in results(folder).iterdir()}
     assert {"runs.csv", "epochs.csv", "sweep.csv", "sweep.md", "sweep.png", "sweep.svg", "report.html"} <= names
     cells, _, _ = tables.read_csv(results(folder) / "sweep.csv")
-    html = (results(folder) / "report.html").read_text()
-    data = json.loads(re.findall(r'id="the-data">(.*?)</script>', html)[0])
+    page = (results(folder) / "report.html").read_text()
+    data = json.loads(re.findall(r'id="the-data">(.*?)</script>', page)[0])
     chart: charts.Chart = data["charts"]["sweep"]
     assert [panel["title"] for panel in chart["panels"]] == ["train accuracy", "test accuracy"]
     assert [name["label"] for name in chart["names"]] == ["lr 0.01", "lr 0.1"]
@@ -156,8 +157,8 @@ def test_the_figure_and_the_page_have_the_points_of_the_table(swept: tuple[Path,
     assert (by_rate.plot.log_x, by_rate.plot.curves) == (True, ("corruption_prob",))
     shown = {tuple(data["runs"][run]["name"] for run in group) for group in data["groups"]}
     assert shown == {cell.runs for cell in cells}, "each number opens its runs"
-    assert "<h1>Sweep over corruption_prob and lr</h1>" in html
-    assert "paper" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", html, flags=re.DOTALL).lower()
+    assert "<h1>Sweep over corruption_prob and lr</h1>" in page
+    assert "paper" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL).lower()
 
 
 def test_a_second_time_nothing_is_trained_and_further_seeds_use_what_is_there(swept: tuple[Path, str], tmp_path: Path):
@@ -193,6 +194,7 @@ def test_any_option_may_be_in_the_rows_and_columns(swept: tuple[Path, str], tmp_
             assert found == f"{gap:.2%}"
     with (tmp_path / "table/sweep.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 12, "the CSV file has a line for each number"
+    assert f"--out {out}" in html.unescape((tmp_path / "table/report.html").read_text()), "its command"
     printed = sweep(folder, *GRID, "--columns", "seed", "corruption_prob", "--show_only", "--out", out)
     assert "seed 2," in " ".join(printed.split())
 

@@ -70,9 +70,9 @@ def test_learning_rates_follow_their_schedule(options, expected):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, optimizer, weight_decay):
     config = ExperimentConfig(
-        model_name=name, optimizer=optimizer, weight_decay=weight_decay, learning_rate=0.003, batch_size=32
+        model_name=name, optimizer=optimizer, weight_decay=weight_decay, learning_rate=0.003, batch_size=16
     ).resolved()
-    data = batches(75)
+    data = batches(40)
     ours, theirs = initialized(name), initialized(name)
     run = at_work(ours, config, data)
     parameters = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
@@ -87,7 +87,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
         for group in their_optimizer.param_groups:
             group["lr"] = 0.003 * 0.95 ** (epoch - 1)
         losses, correct = 0.0, 0
-        for _, images, labels in data.training_epoch(config.seed, epoch, 32):
+        for _, images, labels in data.training_epoch(config.seed, epoch, 16):
             logits = theirs(images)
             batch_loss = F.cross_entropy(logits, labels)
             their_optimizer.zero_grad()
@@ -95,7 +95,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
             their_optimizer.step()
             losses += batch_loss.item() * len(labels)
             correct += (logits.argmax(1) == labels).sum().item()
-        assert loss == pytest.approx(losses / 75, rel=1e-5)
+        assert loss == pytest.approx(losses / 40, rel=1e-5)
         assert (predictions == data.labels).sum().item() == pytest.approx(correct, abs=1)
     for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)

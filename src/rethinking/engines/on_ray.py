@@ -221,7 +221,8 @@ class _Driver:
 
     def _may_come_back(self, job: _Job) -> bool:
         """Returns whether to wait for a node that holds the job, because there was one. The job then waits a while."""
-        if not any(node.holds(job.needs) for node in self._seen.values()):
+        lost = [node for name, node in self._seen.items() if name not in self._refused]
+        if not any(node.holds(job.needs) for node in lost):
             return False
         now = time.monotonic()
         job.without_node_since = min(job.without_node_since, now)

@@ -53,7 +53,8 @@ class Sweep(SweepOptions, RunList):
         words = []
         for name, values in self.grid.values.items():
             words += [f"--{FLAGS[name]}", *map(str, values)]
-        return shlex.join([*self.program.split(), *words, *words_of(self)])
+        place = ["--out", self.out] if self.out else []
+        return shlex.join([*self.program.split(), *words, *words_of(self), *place])
 
     @functools.cached_property
     def _planned(self) -> list[PlannedRun]:
