@@ -52,8 +52,8 @@ def test_the_briefs_command_lines_work_as_written(command, real_root: Path, tmp_
 
 def test_the_papers_rate_trains_without_batch_normalization(real_root: Path, tmp_path: Path, train_command):
     """It takes a few steps more than the test above; with other initial weights the loss would overflow by then."""
-    few = ["--data_root", str(real_root), "--train_subset", "256", "--num_epochs", "5", "--precision", "fp32"]
-    few += ["--eval_test_every", "5"]
+    few = ["--data_root", str(real_root), "--train_subset", "64", "--num_epochs", "5", "--precision", "fp32"]
+    few += ["--eval_test_every", "5", "--batch_size", "32"]
     ran = train_command("--model", "small_inception_no_bn", "--dataset", "cifar10", *few)
     assert ran.returncode == 0, ran.stderr
     assert train_command("--model", "small_inception_no_bn", *few, "--init", "he").returncode == 1
