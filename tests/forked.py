@@ -26,32 +26,76 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(PRELOADED)
 
 
-def run(
+class Started:
+    """A command at work, with some of the methods of `subprocess.Popen`. Its output is read at its end."""
+
+    def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str], file_size: int | None) -> None:
+        self.words = list(words)
+        self._folder = tempfile.TemporaryDirectory()
+        self._streams = [Path(self._folder.name) / name for name in ("output", "errors")]
+        for stream in self._streams:
+            stream.touch()
+        arguments = (self.words, cwd, dict(env), self._streams, file_size)
+        self._process = processes.Process(target=_become, args=arguments)
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """As of `subprocess.Popen`."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Returns the exit status; None while it is at work."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, unless the process has ended."""
+        if self._process.exitcode is None and self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Kills the process as `kill -9` does."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
+        """Waits for the end, and returns standard output and errors."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self.kill()
+            self._process.join()
+            raise subprocess.TimeoutExpired(self.words, timeout)
+        output, errors = (stream.read_text() for stream in self._streams)
+        self._folder.cleanup()
+        return output, errors
+
+
+def start(
     script: Path,
-    *arguments: str,
+    *arguments: object,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     file_size: int | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Runs `python SCRIPT ARGUMENTS`, and returns its standard output and errors as text.
+) -> Started:
+    """Starts `python SCRIPT ARGUMENTS`.
 
     cwd, env: instead of this process's
     file_size: the most bytes that a file can have, as on a full disk
     """
-    words = [str(script), *arguments]
-    environment = dict(os.environ if env is None else env)
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder) / name for name in ("output", "errors")]
-        for stream in streams:
-            stream.touch()
-        started = processes.Process(target=_become, args=(words, cwd or Path.cwd(), environment, streams, file_size))
-        started.start()
-        started.join(LIMIT)
-        if started.exitcode is None:
-            started.kill()
-            started.join()
-            raise subprocess.TimeoutExpired(words, LIMIT)
-        return subprocess.CompletedProcess(words, started.exitcode, *(stream.read_text() for stream in streams))
+    words = [str(word) for word in (script, *arguments)]
+    return Started(words, cwd or Path.cwd(), os.environ if env is None else env, file_size)
+
+
+def run(
+    script: Path,
+    *arguments: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    file_size: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python SCRIPT ARGUMENTS` as `start` does, and returns its standard output and errors as text."""
+    started = start(script, *arguments, cwd=cwd, env=env, file_size=file_size)
+    output, errors = started.communicate()
+    return subprocess.CompletedProcess(started.words, started.returncode or 0, output, errors)
 
 
 def _become(

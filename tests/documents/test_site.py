@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 REPOSITORY = CONFIG["repo_url"]
 WIDE, NARROW = 1440, 390
-MADE_ALIKE = ("reference/index", "reference/many_runs")  # of the pages that docstrings make
+ALIKE = {  # of the pages of a folder that are made alike, these
+    "reference": ("reference/index", "reference/many_runs"),
+    "reproduce": ("reproduce/index", "reproduce/table1", "reproduce/figure1b", "reproduce/complexity"),
+}
 LOOKED_AT = ("index", "testing", "theory", "reference/index", "examples/your_network_on_your_images")
 
 
@@ -351,7 +354,7 @@ PLACES = [path.removesuffix(".md") for path in in_nav(CONFIG["nav"])]
 @pytest.mark.parametrize(
     ("scheme", "name"),
     [
-        *(("light", name) for name in PLACES if not name.startswith("reference/") or name in MADE_ALIKE),
+        *(("light", name) for name in PLACES if name in ALIKE.get(name.partition("/")[0], (name,))),
         *(("dark", name) for name in (*LOOKED_AT, "reproduce/table1")),
     ],
 )

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
 from rethinking.training.preparation import resolve
+from tests import forked
 from tests.conftest import DEMO, OUT, ROOT, on_a_terminal, reproduce
 
 
@@ -153,7 +152,7 @@ def test_on_a_terminal_runs_side_by_side_share_the_live_line(tmp_path: Path):
 def test_runs_of_train_py_are_found(tmp_path: Path):
     options = ("--model", "mlp_1x512", "--dataset", "digits", "--randomization", "random_labels")
     options += ("--num_epochs", "150", "--lr_decay", "1.0", "--stop_when_fit", "--weight_decay", "default")
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *options], cwd=tmp_path, check=True, timeout=1200)
+    assert forked.run(ROOT / "train.py", *options, cwd=tmp_path).returncode == 0
     before = trained(tmp_path)
     reproduce(tmp_path, "table4", *DEMO)
     assert trained(tmp_path) == before
@@ -162,9 +161,8 @@ def test_runs_of_train_py_are_found(tmp_path: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 def test_an_interrupted_reproduction_continues(tmp_path: Path, number):
-    command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *DEMO, "--precision", "fp32"]
-    command += ["--at_once", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = (*DEMO, "--precision", "fp32", "--at_once", "1")
+    process = forked.start(ROOT / "reproduce.py", "table1", *options, cwd=tmp_path)
     deadline = time.monotonic() + 1200
     while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 3:  # in the midst of the third run
         assert process.poll() is None, process.communicate()
@@ -189,8 +187,7 @@ def test_an_interrupted_reproduction_continues(tmp_path: Path, number):
 
 def test_interrupted_runs_side_by_side_all_continue(tmp_path: Path):
     options = (*DEMO, "--precision", "fp32", "--at_once", "3")
-    command = [sys.executable, str(ROOT / "reproduce.py"), "table1", *options]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forked.start(ROOT / "reproduce.py", "table1", *options, cwd=tmp_path)
     deadline = time.monotonic() + 1200
     while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 3:
         assert process.poll() is None, process.communicate()

@@ -18,6 +18,7 @@ from rethinking.theory.run import run_dir as theory_run_dir
 from rethinking.training import train
 from rethinking.training.preparation import PlannedRun
 from rethinking.training.run_dir import RunDir
+from tests import forked
 from tests.conftest import DEMO, OUT, ROOT, reproduce
 
 
@@ -32,8 +33,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_three_reproductions_at_once_finish_the_list_once(tmp_path: Path):
-    processes = [start(tmp_path, "table1", *DEMO, "--precision", "fp32", "--at_once", "1") for _ in range(3)]
-    printed = [process.communicate(timeout=1200)[0] for process in processes]
+    words = ("table1", *DEMO, "--precision", "fp32", "--at_once", "1")
+    processes = [forked.start(ROOT / "reproduce.py", *words, cwd=tmp_path) for _ in range(3)]
+    printed = ["".join(process.communicate()) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], printed
     events = [file.parent.parent for file in tmp_path.glob("runs/*/tensorboard/*")]
     assert len(events) == len({*events}) == 3, "each was trained by one of them"

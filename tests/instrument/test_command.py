@@ -35,6 +35,7 @@ def net(num_classes, input_shape, width=128, dropout=0.0):
     return nn.Sequential(*layers)
 """
 OPTIONS = ("--lr", "0.1", "--batch_size", "32", "--precision", "fp32", "--no_use_tensorboard")
+PROGRAM = ROOT / "src/rethinking/__main__.py"
 QUARTERS = ("net.py:net", "--dataset", "quarters.npz", *OPTIONS)
 
 
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def ask(folder: Path, *words: str, status: int = 0, file_size: int | None = None) -> str:
     """Runs `rethinking test`, and returns what it prints; for a failure the one line on standard error."""
-    done = forked.run(ROOT / "src/rethinking/__main__.py", "test", *words, cwd=folder, file_size=file_size)
+    done = forked.run(PROGRAM, "test", *words, cwd=folder, file_size=file_size)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     if status:
@@ -257,10 +258,8 @@ def test_an_own_network_takes_crops_too_small_for_the_papers_networks(folder: Pa
 
 def test_two_commands_at_once_share_the_runs_and_both_have_the_verdict(folder: Path):
     words = [*QUARTERS, "--labels", "true", "random", "0.5"]
-    command = [sys.executable, "-m", "rethinking", "test", *words]
-    both = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for _ in range(2)]  # fmt: skip
-    said = [one.communicate(timeout=1200)[0] for one in both]
+    both = [forked.start(PROGRAM, "test", *words, cwd=folder) for _ in range(2)]
+    said = [one.communicate()[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     verdicts = [[line for line in printed.splitlines() if line.startswith("- ")] for printed in said]
     assert verdicts[0] == verdicts[1] != []
@@ -296,12 +295,9 @@ def test_a_damaged_run_and_a_full_disk_are_one_line_errors(folder: Path):
 # What ends it
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+def started(folder: Path, *words: str) -> forked.Started:
     """Starts a process that trains, and returns it after some epochs of its first run."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rethinking", "test", *words], cwd=folder, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forked.start(PROGRAM, "test", *words, cwd=folder)
     while process.poll() is None:
         if any(content.count(b"\n") >= 3 for content in metrics(folder).values()):
             return process
@@ -317,8 +313,8 @@ def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 def test_after_a_kill_the_same_command_reaches_the_same_weights(folder: Path, tmp_path_factory):
     words = [*QUARTERS, "--epochs", "120"]
     process = started(folder, *words)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     before = metrics(folder)
     assert not list((folder / "runs").glob("*random_labels*/result.json"))
     ask(folder, *words)

@@ -10,8 +10,6 @@ import json
 import re
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -266,13 +264,8 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path: Pat
 LONG = (*FEW, "--num_epochs", "40", "--lr", "0.01", "0.02", "--seed", "0", "1")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAM), "sweep", *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path: Path):
-    process = start(tmp_path, *LONG)
+    process = forked.start(PROGRAM, "sweep", *LONG, cwd=tmp_path)
     deadline = time.monotonic() + 1200
     while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 2:  # in the midst of the second run
         assert process.poll() is None, process.communicate()
