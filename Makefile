@@ -51,5 +51,5 @@ clean:
 .venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --no-compile --requirement requirements.txt
+	$(RUN) -m pip install --quiet --requirement requirements.txt
 	touch $@

