@@ -147,7 +147,7 @@ def accuracies_of(model: str, randomization: str) -> list[tuple[float, float | N
 
     The run has no explicit regularization. None where there is no run like this.
     """
-    for folder in (ROOT / "results" / "cifar10", ROOT / "results"):
+    for folder in (ROOT / "results" / "cifar10", ROOT / "results" / "cifar10_jpeg"):
         with (folder / "runs.csv").open(newline="", encoding="utf-8") as file:
             plain = {
                 "model_name": model,

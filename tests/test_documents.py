@@ -38,17 +38,10 @@ from tools import picture, reproduced
 from tools.differences import error_on_corrupted_labels
 from tools.documents import DOCUMENTS, with_tables
 
-OTHER_RESULTS = {
-    "cluster.csv",
-    *(f"{task}.csv" for task in tasks.columns()),
-    "runs.csv",
-    "epochs.csv",
-    "differences",
-    "bench.csv",
-    "startup_and_memory.csv",
-    "performance.csv",
-    ".lock",
-}
+MEASURED = {"bench.csv", "cluster.csv", "performance.csv", "startup_and_memory.csv"}  # by benchmarks/
+COPY = ROOT / "results" / "cifar10_jpeg"
+EVIDENCE = {"runs.csv", "epochs.csv", *(f"{task}.csv" for task in tasks.columns()), ".lock"}
+FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir() and path.name != "differences")
 README = (ROOT / "README.md").read_text()
 ADDRESSES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 REPOSITORY, SITE = ADDRESSES["Repository"], ADDRESSES["Documentation"]
@@ -220,6 +213,7 @@ def markers(page: str) -> set[str]:
 def test_the_account_of_differences_comes_from_results_too():
     assert markers("differences.md") == {
         "differences",
+        "compression",
         "alexnet_weights",
         "noise_levels",
         "corrupted_test_labels",
@@ -275,7 +269,7 @@ def test_there_is_a_page_for_every_table_and_figure_with_its_command_and_its_res
 
 def test_all_committed_results_of_other_scales_are_on_the_pages():
     shown = set().union(*(markers(f"reproduce/{name}.md") for name in reproduced.PAGES))
-    for folder in ("cifar10", "cifar10_jpeg-small", "mnist-small", "digits-demo", "mnist-h200"):
+    for folder in (path.name for path in FOLDERS if path != COPY):
         there = {path.stem for path in (ROOT / "results" / folder).glob("*.csv")} & EXPERIMENTS.keys()
         assert there - SHOWN_IN_FIGURES == {name.partition("/")[2] for name in shown if name.startswith(f"{folder}/")}
 
@@ -400,7 +394,7 @@ def test_measures_grow_as_the_page_on_complexity_says():
 
 def test_norms_and_errors_of_solutions_are_as_the_page_on_minimum_norm_says():
     norm, error = (
-        {solution: places[None] for (_, solution), places in numbers_of("minimum_norm", quantity).items()}
+        {solution: places[None] for (_, solution), places in numbers_of("mnist/minimum_norm", quantity).items()}
         for quantity in ("norm", "test error")
     )
     others = ("least norm, random labels", "random centres", "wrong on 4,000 test images")
@@ -411,7 +405,7 @@ def test_norms_and_errors_of_solutions_are_as_the_page_on_minimum_norm_says():
     assert max(others, key=norm.__getitem__) == "random centres"
     assert norm["random centres"] > 1e6 * sorted(norm.values())[-2], "beyond any axis"
     assert all(error[other] > error["random centres"] for other in others if other != "random centres")
-    shown = {solution for _, solution in numbers_of("minimum_norm_errors", "test error")}
+    shown = {solution for _, solution in numbers_of("mnist/minimum_norm_errors", "test error")}
     left_out = {solution for solution in norm if solution.startswith(("linear model", "random centres"))}
     assert {*norm} - left_out == {solution.replace("wrong on", "wrong on 4,000") for solution in shown}
     pixels, gabor = (f"least norm, all images, {features}" for features in ("pixels", "gabor"))
@@ -420,13 +414,16 @@ def test_norms_and_errors_of_solutions_are_as_the_page_on_minimum_norm_says():
 
 
 def test_gradient_descent_comes_to_the_least_norm():
-    (quantity,) = {cell.quantity for cell in read_csv(ROOT / "results" / "minimum_norm_sgd.csv")[0]}
-    for (_, model), distances in numbers_of("minimum_norm_sgd", quantity).items():
+    (quantity,) = {cell.quantity for cell in read_csv(ROOT / "results" / "mnist" / "minimum_norm_sgd.csv")[0]}
+    for (_, model), distances in numbers_of("mnist/minimum_norm_sgd", quantity).items():
         assert distances[max(distances)] < 0.001, model
 
 
 def test_a_threshold_of_98_percent_comes_closer_where_the_page_on_differences_says():
-    rows = [re.findall(r"[^|]+", line) for line in (ROOT / "results" / "time_to_overfit.md").read_text().splitlines()]
+    rows = [
+        re.findall(r"[^|]+", line)
+        for line in (ROOT / "results" / "cifar10_jpeg" / "time_to_overfit.md").read_text().splitlines()
+    ]
     mlp = {row[1].strip(): [cell.strip() for cell in row[2:5]] for row in rows if row and row[0].strip() == "mlp_1x512"}
     late = {
         level: [int(epoch) - int(cells[0]) if epoch != "-" else 71 for epoch in cells[1:]]
@@ -437,8 +434,8 @@ def test_a_threshold_of_98_percent_comes_closer_where_the_page_on_differences_sa
 
 
 def test_the_first_epoch_of_small_inception_on_the_copy():
-    loss = numbers_of("figure1a", "training loss")["small_inception", "true_labels"]
-    (accuracy,) = numbers_of("figure2b", "train accuracy").values()
+    loss = numbers_of("cifar10_jpeg/figure1a", "training loss")["small_inception", "true_labels"]
+    (accuracy,) = numbers_of("cifar10_jpeg/figure2b", "train accuracy").values()
     assert f"Ours are {loss[1]:.2f} and {accuracy[1]:.0%}," in " ".join(DIFFERENCES.split())
 
 
@@ -463,7 +460,7 @@ def test_the_ends_of_figure_1c_are_where_its_page_says():
     ends = [cell for cell in cells if cell.x in (0, 1)]
     assert len(ends) == 4
     assert all(abs(cell.difference) < 0.01 for cell in ends)
-    cells, _, _ = read_csv(ROOT / "results" / "figure1c.csv")
+    cells, _, _ = read_csv(ROOT / "results" / "cifar10_jpeg" / "figure1c.csv")
     true = {dict(cell.labels)["model"]: cell.difference for cell in cells if cell.x == 0}
     assert true["small_alexnet"] < -0.04
     assert true["small_inception"] > 0.04
@@ -471,7 +468,7 @@ def test_the_ends_of_figure_1c_are_where_its_page_says():
 
 
 def test_times_to_overfit_on_the_copy_are_as_the_page_on_figure_1b_says():
-    cells, _, _ = read_csv(ROOT / "results" / "figure1b.csv")
+    cells, _, _ = read_csv(ROOT / "results" / "cifar10_jpeg" / "figure1b.csv")
     epochs = [cell for cell in cells if cell.quantity == "epochs to overfit"]
     mlp, alexnet = ([cell for cell in epochs if cell.labels[0][1] == model] for model in ("mlp_1x512", "small_alexnet"))
     assert [cell.x for cell in mlp if cell.ours is None] == [0.7, 0.8, 0.9, 1]
@@ -497,7 +494,7 @@ def test_regularization_adds_in_the_paper_what_the_page_on_table_1_says():
 
 def test_the_papers_figure_1c_is_nearer_to_our_error_on_corrupted_test_labels():
     """The claim of docs/differences.md, level by level; 0.6 is the exception it names."""
-    cells, _, _ = read_csv(ROOT / "results" / "figure1c.csv")
+    cells, _, _ = read_csv(ROOT / "results" / "cifar10_jpeg" / "figure1c.csv")
     levels = [cell for cell in cells if dict(cell.labels)["model"] == "mlp_1x512"]
     assert len(levels) == 11
     for cell in levels:
@@ -545,7 +542,8 @@ def test_every_reproduction_command_in_the_documents_is_understood(document: Pat
 
 def test_results_name_no_data_that_they_are_not_of():
     """Runs on the JPEG copy never appear as CIFAR-10."""
-    for run in read(ROOT / "results").values():
+    assert {path.name for path in (ROOT / "results").iterdir() if path.is_file()} == MEASURED
+    for run in read(COPY).values():
         assert run.facts["dataset"] in ("cifar10_jpeg", "mnist")
         assert run.facts["dataset"] in run.run
         if run.is_of_network:
@@ -555,7 +553,7 @@ def test_results_name_no_data_that_they_are_not_of():
 
 def test_every_committed_table_is_what_its_evidence_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Made anew from runs.csv and epochs.csv; of the data only what decides which runs answer is needed."""
-    kept = read(ROOT / "results")
+    kept = read(COPY)
     copy = (run.facts for run in kept.values() if run.facts["dataset"] == "cifar10_jpeg")
     (fingerprint,) = {facts["provenance"]["fingerprint"] for facts in copy}
     images = np.broadcast_to(np.uint8(0), (50_000, 3, 32, 32))
@@ -564,16 +562,13 @@ def test_every_committed_table_is_what_its_evidence_says(tmp_path: Path, monkeyp
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: data)
     results.write(Reproduction(experiment="all", dataset="cifar10_jpeg", out=str(tmp_path)), kept)
     made = {path.name for path in tmp_path.iterdir()}
-    assert made == {path.name for path in (ROOT / "results").iterdir() if path not in OTHER_FOLDERS} - OTHER_RESULTS
+    assert made == {path.name for path in COPY.iterdir()} - EVIDENCE
     for name in made:
         if name.endswith((".csv", ".md")):
-            assert (tmp_path / name).read_text() == (ROOT / "results" / name).read_text(), name
+            assert (tmp_path / name).read_text() == (COPY / name).read_text(), name
 
 
-OTHER_FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir() and path.name != "differences")
-
-
-@pytest.mark.parametrize("folder", OTHER_FOLDERS, ids=[path.name for path in OTHER_FOLDERS])
+@pytest.mark.parametrize("folder", FOLDERS, ids=[path.name for path in FOLDERS])
 def test_every_committed_table_of_another_scale_or_machine_is_what_its_evidence_says(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -603,9 +598,9 @@ def test_every_committed_table_of_another_scale_or_machine_is_what_its_evidence_
 
 
 def test_every_committed_number_has_its_run():
-    kept = read(ROOT / "results")
+    kept = read(COPY)
     for name in EXPERIMENTS:
-        path = ROOT / "results" / f"{name}.csv"
+        path = COPY / f"{name}.csv"
         if path.exists():
             cells, dataset, scale = read_csv(path)
             assert set(dataset.split(" and ")) <= {"mnist", "cifar10_jpeg"}

@@ -9,13 +9,16 @@ from typing import Any
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive, figure1b, figure1c
-from rethinking.experiments.experiment import Evidence
+from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell, Evidence
 from rethinking.experiments.paper import table1_row
 from rethinking.experiments.scale import SCALES, Study
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
 
+COPY = "cifar10_jpeg"  # of the results, those on the JPEG copy
+COMPARED = ("train accuracy", "test accuracy", "test error", "epochs to overfit")
 NOISE = 5.0  # standard deviation of the pixel noise in docs/differences.md, on the 0-255 scale
 
 
@@ -87,6 +90,35 @@ def _mean(runs: list[Evidence], *metrics: str) -> str:
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
 
 
+def compression(results: Path) -> str:
+    """Makes the table of each number that is measured both on CIFAR-10 and on its JPEG copy."""
+    body = []
+    for name in ("table1", "table3", "table4", "figure1b", "figure1c"):
+        original, copy = (
+            {_place(cell): cell for cell in tables.read_csv(folder / f"{name}.csv")[0] if cell.ours is not None}
+            for folder in (results / "cifar10", results / COPY)
+        )
+        for place, cell in original.items():
+            if place in copy and cell.quantity in COMPARED:
+                title = EXPERIMENTS[name].title.partition(":")[0]
+                numbers = [tables.ours(one, one.std) for one in (cell, copy[place])]
+                body.append([title, ", ".join(filter(None, map(_label, place[0]))), cell.quantity, *numbers])
+    return tables.markdown_table(["", "row", "quantity", "CIFAR-10", "JPEG copy"], body)
+
+
+def _place(cell: Cell) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Returns the labels of a cell without the data's, and its quantity."""
+    return tuple((name, value) for name, value in cell.labels if name != "data"), cell.quantity
+
+
+def _label(label: tuple[str, str]) -> str:
+    """Returns a label of a row in words; '' for what is left out of a run."""
+    name, value = label
+    words = {"model": f"`{value}`", "labels": f"{value} labels", "label_corruption": f"corruption {value}"}
+    switch = {"yes": name.replace("_", " "), "no": ""}
+    return words.get(name) or switch.get(value, value.replace("_", " "))
+
+
 def noise_levels(results: Path) -> str:
     """Makes the table of epochs to overfit and test error at each corruption level (Figures 1b and 1c).
 
@@ -95,7 +127,7 @@ def noise_levels(results: Path) -> str:
     heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
     columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
     columns.append("test error, cifar10_jpeg, expected on corrupted test labels")
-    copy = _levels(results, "mlp_1x512")
+    copy = _levels(results / COPY, "mlp_1x512")
     noisy = _levels(results / "differences", "mlp_1x512", pixel_noise=NOISE)
     body = []
     for level, stated in figure1b.CURVES["mlp_1x512", "epochs to overfit"].items():
@@ -144,7 +176,7 @@ def alexnet_weights(results: Path) -> str:
         ["the paper's, Table 1", f"{table1.test_accuracy:.2%}", "", ""],
         ["the paper's, Figure 1", f"{1 - figure1c.CURVES['small_alexnet', 'test error'][0.0]:.2%}", *epochs],
     ]
-    for init, folder in (("pytorch", results), ("he", results / "differences")):
+    for init, folder in (("pytorch", results / COPY), ("he", results / "differences")):
         runs = _levels(folder, "small_alexnet", init=init)
         true, random = runs[0.0], runs[1.0]
         progress = f" ({true.progress})" if true.progress else ""
@@ -178,7 +210,7 @@ def bandwidths(results: Path) -> str:
     columns = ["bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
     runs = [
         run
-        for run in (archive.read(results) | archive.read(results / "differences")).values()
+        for run in (archive.read(results / COPY) | archive.read(results / "differences")).values()
         if run.facts["dataset"] == "cifar10_jpeg" and run.configuration.get("kernel") == "gaussian"
     ]
     solved = {f"{run.facts['bandwidth']:.6g}": run.facts for run in runs}

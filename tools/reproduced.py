@@ -17,7 +17,7 @@ from rethinking.experiments.quantities import percent
 from rethinking.models import catalogue
 from rethinking.report import tables
 
-ORIGINAL, COPY, SMALL = "cifar10", "", "cifar10_jpeg-small"  # folders of the results
+ORIGINAL, COPY, SMALL, MNIST = "cifar10", "cifar10_jpeg", "cifar10_jpeg-small", "mnist"  # folders of the results
 
 
 class ContradictedError(ValueError):
@@ -77,10 +77,10 @@ def table3(results: Path) -> str:
     error, conv = "test error", "random conv, 32,000 filters"
     without, with_l2 = (copy.beside(error, features=conv, l2=l2) for l2 in ("no", "yes"))
     return (
-        f"The test error on MNIST is {copy.beside(error, features='pixels', data='mnist')} from pixels and"
-        f" {copy.beside(error, features='gabor')} from Gabor features. On CIFAR-10 it is"
-        f" {original.beside(error, features='pixels')} from pixels. On the JPEG copy random filters give"
-        f" {without}, and with an l2 term {with_l2}."
+        f"The test error on MNIST is {original.beside(error, features='pixels', data='mnist')} from pixels and"
+        f" {original.beside(error, features='gabor')} from Gabor features. On CIFAR-10 it is"
+        f" {original.beside(error, features='pixels', data='cifar10')} from pixels. On the JPEG copy random filters"
+        f" give {without}, and with an l2 term {with_l2}."
     )
 
 
@@ -137,7 +137,7 @@ def figure2b(results: Path) -> str:
 
 
 def minimum_norm(results: Path) -> str:
-    found = Shown(results, COPY, "minimum_norm")
+    found = Shown(results, MNIST, "minimum_norm")
     errors = [cell.ours or 0.0 for cell in found.of("test error")]
     misfits = max(cell.ours or 0.0 for cell in found.of("train error"))
     least, descent = (found.ours("test error", solution=name) for name in ("least norm", "gradient descent"))

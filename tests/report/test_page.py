@@ -665,7 +665,7 @@ def test_the_last_label_of_an_axis_ends_in_the_figure(opened: Opened, tmp_path: 
             if (this.textAlign === "center") ends.push([text, (x + half) / this.canvas.width]);
             return draw.call(this, text, x, ...rest);
         };"""
-    folder = ROOT / "results"
+    folder = ROOT / "results/cifar10_jpeg"
     (tmp_path / "report.html").write_text(report_page.as_html(folder, archive.read(folder)))
     ends = opened(tmp_path / "report.html", script=record).evaluate("ends")
     assert "32,000" in {text for text, _ in ends}, "the most filters"

@@ -58,7 +58,9 @@ def test_every_number_of_every_page_has_an_address_of_its_own(folder):
 
 
 def test_every_folder_of_tables_in_results_has_its_page():
-    assert {"results", "cifar10", "cifar10_jpeg-small", "digits-demo"} <= {folder.name for folder in pages.folders()}
+    assert {"cifar10", "cifar10_jpeg", "cifar10_jpeg-small", "digits-demo", "mnist"} <= {
+        folder.name for folder in pages.folders()
+    }
 
 
 def test_the_library_of_the_figures_is_the_published_one():
