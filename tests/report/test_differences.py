@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rethinking.experiments import archive
 from tests.conftest import ROOT
-from tools.differences import noise_levels
+from tools.differences import compression, noise_levels
 
 
 def test_runs_that_are_not_finished_stay_out_of_the_levels_of_noise(tmp_path: Path):
@@ -24,4 +24,17 @@ def unlike_level_one_half(run) -> bool:
 
 
 def table(results: Path) -> list[list[str]]:
-    return [[place.strip() for place in line.split("|")[1:-1]] for line in noise_levels(results).splitlines()]
+    return rows_of(noise_levels(results))
+
+
+def rows_of(written: str) -> list[list[str]]:
+    return [[place.strip() for place in line.split("|")[1:-1]] for line in written.splitlines()]
+
+
+def test_what_compression_costs_is_read_from_both_tables():
+    _, _, *rows = rows_of(compression(ROOT / "results"))
+    assert len({(title, row, quantity) for title, row, quantity, *_ in rows}) == len(rows) > 30
+    for title, _, _, *numbers in rows:
+        for folder, number in zip(("cifar10", "cifar10_jpeg"), numbers, strict=True):
+            name = title.lower().replace(" ", "")
+            assert f"| {number} |" in (ROOT / "results" / folder / f"{name}.md").read_text()
