@@ -206,12 +206,21 @@ def corrupted_test_labels(_: Path) -> str:
 
 
 def bandwidths(results: Path) -> str:
-    """Makes the table of the Gaussian kernel's bandwidths on the JPEG copy: those searched, and those solved."""
-    columns = ["bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
+    """Makes the table of the Gaussian kernel's bandwidths on pixels: those searched, and those solved."""
+    columns = ["data", "bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
+    body = []
+    for dataset in ("mnist", COPY):
+        kept = archive.read(results / dataset) | archive.read(results / "differences")
+        body += [[dataset, *row] for row in _bandwidths_of(dataset, list(kept.values()))]
+    return tables.markdown_table(columns, body)
+
+
+def _bandwidths_of(dataset: str, kept: list[Evidence]) -> list[list[str]]:
+    whole = {"features": "pixels", "kernel": "gaussian", "solution": "minimum_norm", "train_subset": None}
     runs = [
         run
-        for run in (archive.read(results / COPY) | archive.read(results / "differences")).values()
-        if run.facts["dataset"] == "cifar10_jpeg" and run.configuration.get("kernel") == "gaussian"
+        for run in kept
+        if run.facts["dataset"] == dataset and all(run.configuration.get(name) == whole[name] for name in whole)
     ]
     solved = {f"{run.facts['bandwidth']:.6g}": run.facts for run in runs}
     tried = {name: error for run in runs for name, error in run.facts.get("bandwidths_tried", {}).items()}
@@ -224,7 +233,7 @@ def bandwidths(results: Path) -> str:
         if found is not None:
             of_all = [f"{found['test_error']:.2%}", f"{found['norm']:.0f}", f"{found['peak_gib']:.1f} GiB"]
         body.append([name, f"{float(name) / median:.2f}", held_out, *of_all])
-    return tables.markdown_table(columns, body)
+    return body
 
 
 def error_on_corrupted_labels(error: float, level: float, classes: int = 10) -> float:
