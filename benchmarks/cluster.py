@@ -220,9 +220,8 @@ class Nodes:
         """Kills all nodes."""
         self._ended.set()
         with self._changing:
-            pass
-        for number in sorted(self._nodes, reverse=True):
-            self.kill(number)
+            for number in sorted(self._nodes, reverse=True):
+                self.kill(number)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -16,8 +16,8 @@ from rethinking.experiments.scale import SCALES, Study
 from rethinking.experiments.time_to_overfit import time_to_overfit
 from rethinking.identity import question
 from rethinking.report import tables
+from tools.reproduced import COPY, MNIST, ORIGINAL
 
-COPY = "cifar10_jpeg"  # of the results, those on the JPEG copy
 COMPARED = ("train accuracy", "test accuracy", "test error", "epochs to overfit")
 NOISE = 5.0  # standard deviation of the pixel noise in docs/differences.md, on the 0-255 scale
 
@@ -96,27 +96,20 @@ def compression(results: Path) -> str:
     for name in ("table1", "table3", "table4", "figure1b", "figure1c"):
         original, copy = (
             {_place(cell): cell for cell in tables.read_csv(folder / f"{name}.csv")[0] if cell.ours is not None}
-            for folder in (results / "cifar10", results / COPY)
+            for folder in (results / ORIGINAL, results / COPY)
         )
         for place, cell in original.items():
             if place in copy and cell.quantity in COMPARED:
                 title = EXPERIMENTS[name].title.partition(":")[0]
                 numbers = [tables.ours(one, one.std) for one in (cell, copy[place])]
-                body.append([title, ", ".join(filter(None, map(_label, place[0]))), cell.quantity, *numbers])
+                row = tables.labels_in_words((label.replace("_", " "), value) for label, value in place[0])
+                body.append([title, row, cell.quantity, *numbers])
     return tables.markdown_table(["", "row", "quantity", "CIFAR-10", "JPEG copy"], body)
 
 
 def _place(cell: Cell) -> tuple[tuple[tuple[str, str], ...], str]:
     """Returns the labels of a cell without the data's, and its quantity."""
     return tuple((name, value) for name, value in cell.labels if name != "data"), cell.quantity
-
-
-def _label(label: tuple[str, str]) -> str:
-    """Returns a label of a row in words; '' for what is left out of a run."""
-    name, value = label
-    words = {"model": f"`{value}`", "labels": f"{value} labels", "label_corruption": f"corruption {value}"}
-    switch = {"yes": name.replace("_", " "), "no": ""}
-    return words.get(name) or switch.get(value, value.replace("_", " "))
 
 
 def noise_levels(results: Path) -> str:
@@ -209,7 +202,7 @@ def bandwidths(results: Path) -> str:
     """Makes the table of the Gaussian kernel's bandwidths on pixels: those searched, and those solved."""
     columns = ["data", "bandwidth", "of the median distance", "held-out error", "test error", "norm", "peak memory"]
     body = []
-    for dataset in ("mnist", COPY):
+    for dataset in (MNIST, COPY):
         kept = archive.read(results / dataset) | archive.read(results / "differences")
         body += [[dataset, *row] for row in _bandwidths_of(dataset, list(kept.values()))]
     return tables.markdown_table(columns, body)

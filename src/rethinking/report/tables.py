@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +144,12 @@ def with_row_headings(made: Grid) -> Grid:
 def row_in_words(made: Grid, row: Sequence[Entry]) -> str:
     """The labels of a row, such as 'mlp_3x512, random, weight decay'."""
     named = zip(made.headings[: made.factors], row[: made.factors], strict=True)
-    return ", ".join(_in_words(heading, entry.text) for heading, entry in named if entry.text != "no")
+    return labels_in_words((heading, entry.text) for heading, entry in named)
+
+
+def labels_in_words(labels: Iterable[tuple[str, str]]) -> str:
+    """Labels by their headings in words. What is "no" is left out."""
+    return ", ".join(_in_words(heading, value) for heading, value in labels if value != "no")
 
 
 def _in_words(heading: str, value: str) -> str:
