@@ -41,16 +41,16 @@ class Started:
 
     @property
     def returncode(self) -> int | None:
-        """As of `subprocess.Popen`."""
+        """The exit status; None while it is at work."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Returns the exit status; None while it is at work."""
-        return self._process.exitcode
+        """Returns `returncode`."""
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless the process has ended."""
-        if self._process.exitcode is None and self._process.pid is not None:
+        if self.returncode is None and self._process.pid is not None:
             os.kill(self._process.pid, number)
 
     def kill(self) -> None:
@@ -60,7 +60,7 @@ class Started:
     def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
         """Waits for the end, and returns standard output and errors."""
         self._process.join(timeout)
-        if self._process.exitcode is None:
+        if self.returncode is None:
             self.kill()
             self._process.join()
             raise subprocess.TimeoutExpired(self.words, timeout)
@@ -95,7 +95,8 @@ def run(
     """Runs `python SCRIPT ARGUMENTS` as `start` does, and returns its standard output and errors as text."""
     started = start(script, *arguments, cwd=cwd, env=env, file_size=file_size)
     output, errors = started.communicate()
-    return subprocess.CompletedProcess(started.words, started.returncode or 0, output, errors)
+    assert started.returncode is not None, "it has ended"
+    return subprocess.CompletedProcess(started.words, started.returncode, output, errors)
 
 
 def _become(
