@@ -53,7 +53,7 @@ class RunListConsole:
         table = Table("run", "epochs", "time left", title=title, title_justify="left")
         measured: dict[str, tuple[float, float]] = {}
         total, peak = 0.0, 0
-        summed: dict[tuple[str, int], int] = collections.defaultdict(int)  # filters that earlier runs sum over
+        summed: dict[object, int] = collections.defaultdict(int)  # filters that earlier runs sum over
         rate = 0.0  # operations per second of matrix products; measured on first use
         kept = archive.read(self._runs.folder())
         missing = {*self._runs.missing(kept)}
@@ -76,10 +76,11 @@ class RunListConsole:
                     continue
                 try:
                     if isinstance(config, KernelMachineConfig):
-                        by_then = summed[config.dataset, config.seed]
+                        of_sums = config.dataset, config.train_subset, config.seed, config.filter_options
+                        by_then = summed[of_sums]
                         memory, operations = fitting.estimate_cost(config, by_then)
                         if config.solution == "minimum_norm":
-                            summed[config.dataset, config.seed] = max(by_then, config.filters or 0)
+                            summed[of_sums] = max(by_then, config.filters or 0)
                     else:
                         memory, operations = tasks.estimate_cost(config)
                 except InputError as error:

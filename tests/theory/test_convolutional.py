@@ -13,10 +13,8 @@ from rethinking.theory import blocks, convolutional
 from rethinking.theory.blocks import spans
 from rethinking.theory.convolutional import (
     BIAS,
-    CONTRAST,
-    PATCH,
-    THRESHOLD,
     FeatureGram,
+    FilterOptions,
     RandomFilters,
     check_filters,
     features,
@@ -43,38 +41,121 @@ def unwatched(images: int) -> None:
     pass
 
 
-@pytest.mark.parametrize(("size", "channels"), [(9, 3), (10, 1)])
-def test_features_equal_those_of_the_definition_place_by_place(size, channels):
+@pytest.mark.parametrize(
+    ("size", "channels", "text"),
+    [
+        (9, 3, None),
+        (10, 1, None),
+        (10, 3, "patch_size=4, pool_size=3, pool_stride=2, contrast=50.0, whitening=0.01, threshold=0.5, mirror=True"),
+    ],
+)
+def test_features_equal_those_of_the_definition_place_by_place(size, channels, text):
     """Computes one response at a time in float64, for an odd and an even number of places."""
+    options = FilterOptions.parsed(text)
     some = images(3, channels, size)
-    bank = RandomFilters.of(images(50, channels, size, seed=1), seed=0)
+    bank = RandomFilters.of(images(50, channels, size, seed=1), 0, options)
     filters = bank.filters(0, 4)
     found = features(some, bank, filters, unwatched)
-    places, half = size - PATCH + 1, math.ceil((size - PATCH + 1) / 2)
-    low, high = slice(0, half), slice(places - half, places)
+    patch, places = options.patch_size, size - options.patch_size + 1
+    half = math.ceil(places / 2)
+    sides = [slice(0, half), slice(places - half, places)]
+    if text:
+        sides = [slice(0, 3), slice(2, 5), slice(4, 7)]
+    pools = [(a, b) for a in sides for b in sides]
+    assert options.features((channels, size, size)) == 2 * len(pools)
+
+    def of_one(image: Tensor, which: int) -> Tensor:
+        responses = torch.empty(places, places, dtype=torch.float64)
+        for row in range(places):
+            for column in range(places):
+                pixels = image[:, row : row + patch, column : column + patch].double().flatten()
+                pixels = (pixels - pixels.mean()) / (pixels.var() + options.contrast).sqrt()
+                responses[row, column] = ((pixels - bank.mean) @ bank.whitening.double()) @ filters[which].double()
+        above = [(responses[a, b] - options.threshold).clamp(min=0).sum() for a, b in pools]
+        below = [(-responses[a, b] - options.threshold).clamp(min=0).sum() for a, b in pools]
+        return torch.stack(above + below)
+
     for image in range(3):
         for which in range(4):
-            responses = torch.empty(places, places, dtype=torch.float64)
-            for row in range(places):
-                for column in range(places):
-                    patch = some[image, :, row : row + PATCH, column : column + PATCH].double().flatten() / 255
-                    patch = (patch - patch.mean()) / (patch.var() + CONTRAST).sqrt()
-                    responses[row, column] = ((patch - bank.mean) @ bank.whitening.double()) @ filters[which].double()
-            quadrants = [responses[a, b] for a in (low, high) for b in (low, high)]
-            above = [(quadrant - THRESHOLD).clamp(min=0).sum() for quadrant in quadrants]
-            below = [(-quadrant - THRESHOLD).clamp(min=0).sum() for quadrant in quadrants]
-            expected = torch.stack(above + below)
-            assert torch.allclose(found[image].view(8, 4)[:, which].double(), expected, atol=1e-3)
+            expected = of_one(some[image], which)
+            if options.mirror:
+                expected = (expected + of_one(some[image].flip(2), which)) / 2
+            values = found[image].view(2 * len(pools), 4)[:, which].double()
+            assert torch.allclose(values, expected, atol=1e-3)
+
+
+def test_mirrored_features_are_training_on_both_images():
+    """With a bank that holds the mirror image of each filter, the solutions are the same function."""
+    options = FilterOptions(mirror=True)
+    some, test = images(20), images(5, seed=1)
+    whitening = torch.eye(3 * 36)
+    plain = RandomFilters(torch.zeros(3 * 36), whitening, some, 0, FilterOptions())
+    mean = RandomFilters(torch.zeros(3 * 36), whitening, some, 0, options)
+    filters = plain.filters(0, 6)
+    filters = torch.cat([filters, filters.view(-1, 3, 6, 6).flip(3).flatten(1)])
+    targets = torch.randn(20, 2, generator=generator(0, "targets"), dtype=torch.float64)
+
+    def outputs(bank: RandomFilters, train: Tensor, targets: Tensor, ridge: float) -> Tensor:
+        points, others = (features(part, bank, filters, unwatched).double() for part in (train, test))
+        gram = points @ points.T + ridge * torch.eye(len(points), dtype=torch.float64)
+        return others @ points.T @ torch.linalg.solve(gram, targets)
+
+    both = outputs(plain, torch.cat([some, some.flip(3)]), torch.cat([targets, targets]), 2.0)
+    of_plain = (both + outputs(plain, torch.cat([some.flip(3), some]), torch.cat([targets, targets]), 2.0)) / 2
+    assert torch.allclose(of_plain, both, atol=1e-8), "the order of the training images does not matter"
+    invariant = outputs(mean, some, targets, 1.0)
+    assert torch.allclose(invariant, outputs(mean, some.flip(3), targets, 1.0), atol=1e-3)
+    assert torch.allclose(invariant, both, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "pools"),
+    [
+        (None, 27, [(0, 14), (13, 27)]),
+        (None, 4, [(0, 2), (2, 4)]),
+        ("pool_size=14, pool_stride=13", 27, [(0, 14), (13, 27)]),
+        ("pool_size=15, pool_stride=6", 27, [(0, 15), (6, 21), (12, 27)]),
+        ("pool_size=9, pool_stride=9", 27, [(0, 9), (9, 18), (18, 27)]),
+        ("pool_size=10, pool_stride=10", 27, [(0, 10), (10, 20), (20, 27)]),
+        ("pool_size=27, pool_stride=1", 27, [(0, 27)]),
+    ],
+)
+def test_pools_cover_a_side(text, places, pools):
+    assert FilterOptions.parsed(text).pools(places) == pools
+
+
+def test_options_have_one_text():
+    assert FilterOptions.parsed("threshold=1, mirror=True").text == "mirror=True, threshold=1.0"
+    assert FilterOptions.parsed("patch_size=6, contrast=10, mirror=False").text is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patch=5", r"filter_options has no 'patch'; did you mean 'patch_size'\?; it has patch_size, pool_size"),
+        ("patch_size=5.5", "the filter option patch_size must be a whole number from 1 on, not 5.5"),
+        ("patch_size=True", "the filter option patch_size must be a whole number from 1 on, not True"),
+        ("mirror=1", "the filter option mirror must be True or False, not 1"),
+        ("whitening=-0.1", r"the filter option whitening must be a number from 0 on, not -0\.1"),
+        ("contrast='high'", "the filter option contrast must be a number from 0 on, not 'high'"),
+        ("pool_size=9", "pool_size and pool_stride go together"),
+        ("mirror", "options must be literal values by name"),
+    ],
+)
+def test_wrong_options_are_named(text, message):
+    with pytest.raises(InputError, match=message):
+        FilterOptions.parsed(text)
 
 
 def test_whitened_patches_are_uncorrelated_but_for_the_regularizer():
     data = torch.from_numpy(sources.load("digits").train.images[:200].copy())
     bank = RandomFilters.of(data, seed=0)
-    patches = normalize(convolutional._draw(data, 2000, generator(0, "whitening patches"))).double()
+    stream = generator(0, "whitening patches")
+    patches = normalize(convolutional._draw(data, 2000, 6, stream), bank.options.contrast).double()
     covariance = torch.cov(patches.T, correction=0)
     whitened = bank.whitening.double() @ covariance @ bank.whitening.double()
     values, vectors = torch.linalg.eigh(covariance)
-    expected = vectors @ torch.diag(values / (values + convolutional.WHITENING)) @ vectors.T
+    expected = vectors @ torch.diag(values / (values + bank.options.whitening)) @ vectors.T
     assert torch.allclose(whitened, expected, atol=1e-4)
 
 
@@ -174,8 +255,10 @@ def test_long_chunks_are_kept_each_and_short_ones_when_they_add_up_to_a_minute(
 
 
 def test_more_filters_than_patches_and_images_too_small_are_refused():
-    check_filters((3, 9, 9), images=2, filters=32)
+    check_filters((3, 9, 9), 2, 32, FilterOptions())
     with pytest.raises(InputError, match="33 filters are more than the 32 patches of 2 images"):
-        check_filters((3, 9, 9), images=2, filters=33)
+        check_filters((3, 9, 9), 2, 33, FilterOptions())
     with pytest.raises(ImpossibleError, match="too small for patches of 6x6"):
-        check_filters((1, 6, 6), images=100, filters=1)
+        check_filters((1, 6, 6), 100, 1, FilterOptions())
+    with pytest.raises(InputError, match=r"pools of 5 places a side are too large: .* has 4 places of 6x6 patches"):
+        check_filters((3, 9, 12), 100, 1, FilterOptions(pool_size=5, pool_stride=2))

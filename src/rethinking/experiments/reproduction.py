@@ -22,6 +22,7 @@ from rethinking.identity import question
 from rethinking.models import catalogue
 from rethinking.options import check_seeds, option
 from rethinking.steps import Steps, unwatched
+from rethinking.theory.convolutional import FilterOptions
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.run import TheoryConfig, TheoryResult
 from rethinking.theory.trained import MeasurementConfig
@@ -92,6 +93,13 @@ class Reproduction(RunList):
         "table3: numbers of random convolutional filters (default at full scale: from 500 to the paper's 32000)",
         metavar="N ...",
     )
+    filter_options: str | None = option(
+        None,
+        "table3: options of random convolutional features, such as 'mirror=True, pool_size=15, pool_stride=6'"
+        " (docs/reproduce/table3.md)",
+        metavar="NAME=VALUE,...",
+        default_text="Coates & Ng's",
+    )
     bandwidth: str = option(
         "search",
         "table3, minimum_norm: bandwidth of the Gaussian kernel: search chooses it on held-out images, median takes the"
@@ -128,6 +136,7 @@ class Reproduction(RunList):
         self._check_running()
         if any(filters < 1 for filters in self.filters):
             raise InputError("filters must be whole numbers from 1 on, such as --filters 500 1000")
+        object.__setattr__(self, "filter_options", FilterOptions.parsed(self.filter_options).text)
         KernelMachineConfig(dataset="digits", bandwidth=self.bandwidth, memory_limit=self.memory_limit)  # checks both
         ExperimentConfig(**self._reading)  # checks how images are read
         networks = [name for name in self.wanted if EXPERIMENTS[name].models]
@@ -198,13 +207,14 @@ class Reproduction(RunList):
         return experiment.rows(Study(scale, models, options, runs=self.runs))
 
     def _study_of_theory(self, scale: Scale, kept: Mapping[str, Evidence]) -> Study:
-        """The study of an experiment that trains nothing, with the data sets and numbers of filters in the evidence."""
+        """The study of an experiment that trains nothing, with the data sets and the filters in the evidence."""
         options = {"runs_dir": self.runs_dir, "data_root": self.data_root, "device": self.one_device, **self._reading}
         machine_options = {"bandwidth": self.bandwidth, "memory_limit": self.memory_limit}
         theory = [run for run in kept.values() if not run.is_of_network]
         machines = [run.configuration for run in theory if run.task == "kernel_machines"]
-        summed = {machine["filters"] for machine in machines if machine["solution"] == "minimum_norm"}
-        filters = {*(self.filters or scale.filters), *(summed - {None})}
+        summed = [machine for machine in machines if machine["solution"] == "minimum_norm" and machine["filters"]]
+        filters = {*(self.filters or scale.filters), *(machine["filters"] for machine in summed)}
+        filter_options = {self.filter_options, *(machine.get("filter_options") for machine in summed)}
         names = {source.name for source in self._images}
         in_evidence = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
         added = [
@@ -214,7 +224,15 @@ class Reproduction(RunList):
         ]
         # MNIST comes first, as in the paper.
         images = sorted((*self._images, *added), key=lambda source: "mnist" not in source.stands_for)
-        return Study(scale, (), options, tuple(images), tuple(sorted(filters)), machine_options)
+        return Study(
+            scale,
+            (),
+            options,
+            tuple(images),
+            tuple(sorted(filters)),
+            tuple(sorted(filter_options, key=lambda text: text or "")),
+            machine_options,
+        )
 
     @functools.cached_property
     def _images(self) -> tuple[ImageSource, ...]:

@@ -18,23 +18,27 @@ FEATURES = {"none": "pixels", "gabor_filters": "gabor", "random_convnet": "rando
 def rows(study: Study) -> list[Row]:
     """The paper's rows for each data set that stands for theirs, without repeated configurations.
 
-    Random filters have one row per number of filters. `numbers` shows the largest number that has an answer.
+    Random filters have one row per number of filters and options. `numbers` shows the largest number with an answer.
     """
     made: dict[object, Row] = {}
     for source in study.images:
         for row in PAPER:
             if row["dataset"] in source.stands_for:
-                for filters in study.filters if row["preprocessing"] == "random_convnet" else (None,):
-                    one = _row(study, source, row, filters)
-                    made.setdefault(one.config, one)
+                conv = row["preprocessing"] == "random_convnet"
+                for options in study.filter_options if conv else (None,):
+                    for filters in study.filters if conv else (None,):
+                        one = _row(study, source, row, filters, options)
+                        made.setdefault(one.config, one)
     return list(made.values())
 
 
-def _row(study: Study, source: ImageSource, row: dict[str, str], filters: int | None) -> Row:
+def _row(study: Study, source: ImageSource, row: dict[str, str], filters: int | None, options: str | None) -> Row:
     features = FEATURES[row["preprocessing"]]
-    regularized = row["l2_regularization"] == "yes"
-    config = study.machine(source, features=features, filters=filters, l2="search" if regularized else 0.0)
-    named = features.replace("_", " ") + (f", {filters:,} filters" if filters else "")
+    l2 = "search" if row["l2_regularization"] == "yes" else 0.0
+    config = study.machine(source, features=features, filters=filters, filter_options=options, l2=l2)
+    named = ", ".join(
+        [features.replace("_", " "), *([f"{filters:,} filters"] if filters else []), *filter(None, [options])]
+    )
     paper = {"test error": float(row["test_error"]) / 100}
     if row["minimum_norm"]:
         paper["norm"] = float(row["minimum_norm"])
@@ -62,7 +66,8 @@ def _with_most_filters(answers: list[Answer]) -> list[Answer]:
 
     def same(answer: Answer) -> object:
         data, _, l2 = answer.row.labels
-        return data, l2, answer.evidence.configuration["features"]
+        configuration = answer.evidence.configuration
+        return data, l2, configuration["features"], configuration.get("filter_options")
 
     def filters(answer: Answer) -> int:
         return answer.evidence.configuration["filters"] or 0

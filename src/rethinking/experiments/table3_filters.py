@@ -18,14 +18,25 @@ PAPER = {
 
 
 def rows(study: Study) -> list[Row]:
-    """For coloured images: every number of filters, with and without an l2 term."""
+    """For coloured images: every number of filters and their options, with and without an l2 term."""
     return [
         Row(
-            (("data", source.name), ("regularizer", f"l2: {l2}"), ("filters", f"{filters}")),
-            study.machine(source, features="random_conv", filters=filters, l2="search" if l2 == "yes" else 0.0),
+            (
+                ("data", source.name),
+                ("regularizer", f"l2: {l2}" + (f"; {options}" if options else "")),
+                ("filters", f"{filters}"),
+            ),
+            study.machine(
+                source,
+                features="random_conv",
+                filters=filters,
+                filter_options=options,
+                l2="search" if l2 == "yes" else 0.0,
+            ),
         )
         for source in study.images
         if "cifar10" in source.stands_for
+        for options in study.filter_options
         for l2 in ("no", "yes")
         for filters in study.filters
     ]

@@ -71,6 +71,8 @@ def _command_of_theory(run: Evidence) -> str:
         words.append(f"--models {asked['model_name']}")
     if asked.get("filters"):
         words.append(f"--filters {asked['filters']}")
+    if asked.get("filter_options"):
+        words.append(f"--filter_options {shlex.quote(asked['filter_options'])}")
     if asked.get("bandwidth", "search") != "search":
         words.append(f"--bandwidth {asked['bandwidth']}")
     if asked["seed"]:

@@ -1,15 +1,12 @@
 """Section 5's random convolutional features: the network of Coates & Ng 2012, with filters drawn from the data.
 
-Patches of 6x6 pixels are normalized for contrast and whitened (ZCA). A filter is a random whitened patch of the
-training images, scaled to length 1; Coates & Ng learned their filters by k-means. A filter's responses z at all places
-of an image pass a two-sided soft threshold, max(0, z - 0.25) and max(0, -z - 0.25). They are summed over the four
-quadrants, which gives eight features for each filter. Each feature gets mean 0 and standard deviation 1 over the
-training images. A constant feature is added, because features of mean 0 alone cannot fit labels with another mean.
+Patches are normalized for contrast and whitened (ZCA). A filter is a random whitened patch of the training images,
+scaled to length 1; Coates & Ng learned their filters by k-means. A filter's responses z at all places of an image pass
+a two-sided soft threshold, max(0, z - t) and max(0, -z - t). They are summed over pools of neighbouring places. Each
+feature gets mean 0 and standard deviation 1 over the training images. A constant feature is added, because features of
+mean 0 alone cannot fit labels with another mean.
 
-Sources of the constants: patch size, whitening and pooling are from Coates & Ng 2012 ("Learning feature
-representations with k-means", sections 2 to 4). They add 10 to the variance of pixels from 0 to 255, and 0.1 to the
-eigenvalues. The two-sided threshold 0.25 is from Coates & Ng 2011 ("The importance of encoding versus training with
-sparse coding and vector quantization"), who chose it on held-out data.
+`FilterOptions` has every constant with its source.
 """
 
 from __future__ import annotations
@@ -18,30 +15,98 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rethinking.errors import ImpossibleError, InputError
+from rethinking.config import arguments, as_text
+from rethinking.errors import ImpossibleError, InputError, nearest
 from rethinking.linear import linear
 from rethinking.seeding import generator
 from rethinking.theory.blocks import Blocks, nbytes, spans, triangle
 
-PATCH = 6  # pixels a side
-CONTRAST = 10.0 / 255**2  # added to a patch's variance, for pixels from 0 to 1
-WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
-THRESHOLD = 0.25
 BIAS = 0.1  # square of the constant feature; the squares of the others add up to 1 on average
 WHITENING_PATCHES = 100_000
 CHUNK = 500  # filters whose features are in memory at a time
 COLUMNS = 4096  # columns of a block row whose products are added at a time
 KEEP_EVERY = 600.0  # seconds of work between two writes of the sums
-FEATURES = 8  # of a filter: two sides in four quadrants
 IMAGES = 2  # images at a time on a CPU, so that their responses stay in its caches
 DEVICE_IMAGES = 128  # images at a time on a GPU
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What the paper leaves open about its random convolutional features. Raises `InputError` for wrong values.
+
+    patch_size: pixels a side of a filter. 6 is from Coates & Ng 2012 ("Learning feature representations with k-means")
+    pool_size, pool_stride: places a side of a pool, and places from one pool to the next; the last pool ends with the
+        image. Without them an image has four pools, its quadrants, as in Coates & Ng 2012. Recht et al. 2018 ("Do
+        CIFAR-10 classifiers generalize to CIFAR-10?") publish code with 15 and 6, which are nine pools that overlap
+    contrast: is added to the variance of a patch's pixels, from 0 to 255. 10 is from Coates & Ng 2012
+    whitening: is added to the eigenvalues of the patches' covariance. 0.1 is from Coates & Ng 2012
+    threshold: t above. 0.25 is from Coates & Ng 2011 ("The importance of encoding versus training with sparse coding
+        and vector quantization"), who chose it on held-out data
+    mirror: whether a feature is the mean over an image and its mirror image. With many filters this comes close to
+        training on both images, with an l2 term twice as large
+    """
+
+    patch_size: int = 6
+    pool_size: int | None = None
+    pool_stride: int | None = None
+    contrast: float = 10.0
+    whitening: float = 0.1
+    threshold: float = 0.25
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.pool_size is None) != (self.pool_stride is None):
+            raise InputError("pool_size and pool_stride go together; give both or none")
+
+    @classmethod
+    def parsed(cls, text: str | None) -> FilterOptions:
+        """Returns the options in a text such as "pool_size=15, pool_stride=6, mirror=True"."""
+        known, values = {spec.name: spec for spec in fields(cls)}, arguments(text)
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f"filter_options has no '{name}'{nearest(name, known)}; it has {', '.join(known)}")
+            if expected := _expected(name, value):
+                raise InputError(f"the filter option {name} must be {expected}, not {value!r}")
+            if isinstance(known[name].default, float):
+                values[name] = float(value)  # 1 and 1.0 are the same option
+        return cls(**values)
+
+    @property
+    def text(self) -> str | None:
+        """The options that are not at their defaults, as `parsed` reads them; None if all are."""
+        values = {spec.name: (getattr(self, spec.name), spec.default) for spec in fields(self)}
+        return as_text({name: value for name, (value, default) in values.items() if value != default})
+
+    def pools(self, places: int) -> list[tuple[int, int]]:
+        """The first place and the end of each pool along a side of `places` places."""
+        if self.pool_size is None or self.pool_stride is None:
+            half = math.ceil(places / 2)  # an odd side's middle is in both halves
+            return [(0, half), (places - half, places)]
+        starts = range(0, max(1, places - self.pool_size + self.pool_stride), self.pool_stride)
+        return [(start, min(start + self.pool_size, places)) for start in starts]
+
+    def features(self, image_shape: tuple[int, ...]) -> int:
+        """The number of features of one filter on images of shape (channels, height, width)."""
+        _, height, width = image_shape
+        return 2 * math.prod(len(self.pools(side - self.patch_size + 1)) for side in (height, width))
+
+
+def _expected(name: str, value: Any) -> str | None:
+    """What the filter option `name` takes, where `value` is something else."""
+    if name == "mirror":
+        return None if isinstance(value, bool) else "True or False"
+    if name in ("patch_size", "pool_size", "pool_stride"):
+        return None if type(value) is int and value >= 1 else "a whole number from 1 on"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if number and 0 <= value < math.inf else "a number from 0 on"
 
 
 @dataclass(frozen=True)
@@ -55,36 +120,45 @@ class RandomFilters:
     whitening: Tensor  # (patch values, patch values), symmetric
     images: Tensor
     seed: int
+    options: FilterOptions
 
     @classmethod
-    def of(cls, images: Tensor, seed: int) -> RandomFilters:
+    def of(cls, images: Tensor, seed: int, options: FilterOptions = FilterOptions()) -> RandomFilters:
         """The bank whose whitening is measured on patches of `images`, uint8 (n, channels, height, width)."""
-        patches = normalize(_draw(images, WHITENING_PATCHES, generator(seed, "whitening patches"))).double()
+        stream = generator(seed, "whitening patches")
+        patches = normalize(_draw(images, WHITENING_PATCHES, options.patch_size, stream), options.contrast).double()
         mean = patches.mean(dim=0)
         centred = patches - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
-        whitening = (vectors * (values + WHITENING).rsqrt()) @ vectors.T
-        return cls(mean.float(), whitening.float(), images, seed)
+        whitening = (vectors * (values + options.whitening).rsqrt()) @ vectors.T
+        return cls(mean.float(), whitening.float(), images, seed, options)
 
     def filters(self, first: int, end: int) -> Tensor:
         """Filters `first` to `end` - 1, float32 (end - first, patch values), each of length 1."""
         chunks = range(first // CHUNK, (end - 1) // CHUNK + 1)
-        drawn = [_draw(self.images, CHUNK, generator(self.seed, "filters", chunk)) for chunk in chunks]
-        whitened = (normalize(torch.cat(drawn)) - self.mean) @ self.whitening
+        size = self.options.patch_size
+        drawn = [_draw(self.images, CHUNK, size, generator(self.seed, "filters", chunk)) for chunk in chunks]
+        whitened = (normalize(torch.cat(drawn), self.options.contrast) - self.mean) @ self.whitening
         before = chunks[0] * CHUNK
         return F.normalize(whitened[first - before : end - before], dim=1)
 
 
-def check_filters(image_shape: tuple[int, int, int], images: int, filters: int) -> None:
+def check_filters(image_shape: tuple[int, int, int], images: int, filters: int, options: FilterOptions) -> None:
     """Check that `images` images have enough patches for `filters` filters.
 
     Raises `InputError` for more filters than patches, and `ImpossibleError` for images that are too small.
     """
     _, height, width = image_shape
-    places = (height - PATCH + 1) * (width - PATCH + 1)
-    if min(height, width) < PATCH + 1:
+    size = options.patch_size
+    places = (height - size + 1) * (width - size + 1)
+    if min(height, width) < size + 1:
         raise ImpossibleError(
-            f"images of {height}x{width} are too small for patches of {PATCH}x{PATCH} in four quadrants"
+            f"images of {height}x{width} are too small for patches of {size}x{size} in two pools a side"
+        )
+    if options.pool_size is not None and options.pool_size > min(height, width) - size + 1:
+        raise InputError(
+            f"pools of {options.pool_size} places a side are too large: a side of these images has"
+            f" {min(height, width) - size + 1} places of {size}x{size} patches"
         )
     if filters > images * places:
         raise InputError(
@@ -92,41 +166,51 @@ def check_filters(image_shape: tuple[int, int, int], images: int, filters: int) 
         )
 
 
-def normalize(patches: Tensor) -> Tensor:
-    """Patches, float32 (n, values), minus their mean and divided by their standard deviation.
+def normalize(patches: Tensor, contrast: float) -> Tensor:
+    """Patches of pixels from 0 to 1, float32 (n, values), minus their mean and divided by their standard deviation.
 
-    `CONTRAST` is added to the variance before the root is taken.
+    `contrast`, for pixels from 0 to 255, is added to the variance before the root is taken.
     """
     centred = patches - patches.mean(dim=1, keepdim=True)
     variance = centred.square().sum(dim=1, keepdim=True) / (patches.shape[1] - 1)
-    return centred.mul_((variance + CONTRAST).rsqrt_())
+    return centred.mul_((variance + contrast / 255**2).rsqrt_())
 
 
 def features(images: Tensor, bank: RandomFilters, filters: Tensor, advanced: Callable[[int], None]) -> Tensor:
     """The features of images, uint8 (n, channels, height, width), before they are standardized.
 
-    Returns float32 (n, 8 * filters). `advanced` receives the number of images in each finished batch.
+    Returns float32 (n, features of a filter * filters). `advanced` receives the number of images in each finished
+    batch.
     """
-    device, count, channels = filters.device, len(filters), images.shape[1]
-    height, width = images.shape[2] - PATCH + 1, images.shape[3] - PATCH + 1  # places of patches
+    options, device, count, channels = bank.options, filters.device, len(filters), images.shape[1]
+    size, threshold = options.patch_size, options.threshold
+    height, width = images.shape[2] - size + 1, images.shape[3] - size + 1  # places of patches
     weight = (bank.whitening.to(device) @ filters.T).contiguous()
     bias = -(bank.mean.to(device) @ weight)
-    quadrants = _quadrants(height, width, device)
-    made = torch.empty(len(images), 2, len(quadrants), count, device=device)
+    pools = _pools(options, height, width, device)
+    made = torch.empty(len(images), 2, len(pools), count, device=device)
     step = IMAGES if device.type == "cpu" else DEVICE_IMAGES
     all_responses, all_clamped = torch.empty(2, step, height * width, count, device=device)  # allocated once
-    for start in range(0, len(images), step):
-        some = images[start : start + step].to(device).float() / 255
-        responses, clamped, pooled = all_responses[: len(some)], all_clamped[: len(some)], made[start : start + step]
-        patches = some.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5)
-        flat = normalize(patches.reshape(-1, channels * PATCH**2))
+
+    def pool(some: Tensor, pooled: Tensor) -> None:
+        responses, clamped = all_responses[: len(some)], all_clamped[: len(some)]
+        patches = some.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)
+        flat = normalize(patches.reshape(-1, channels * size**2), options.contrast)
         torch.addmm(bias, flat, weight, out=responses.view(-1, count))
         # max(0, z - t) = max(z, t) - t, and t is subtracted at the end. Pooling is a product with zeros and ones.
-        pooled[:, 0] = quadrants @ torch.clamp(responses, min=THRESHOLD, out=clamped)
-        pooled[:, 1] = quadrants @ responses.clamp_(max=-THRESHOLD)
+        pooled[:, 0] = pools @ torch.clamp(responses, min=threshold, out=clamped)
+        pooled[:, 1] = pools @ responses.clamp_(max=-threshold)
+
+    mirrored = torch.empty_like(made[:step]) if options.mirror else None
+    for start in range(0, len(images), step):
+        some, pooled = images[start : start + step].to(device).float() / 255, made[start : start + step]
+        pool(some, pooled)
+        if mirrored is not None:
+            pool(some.flip(3), mirrored[: len(some)])
+            pooled.add_(mirrored[: len(some)]).div_(2)
         advanced(len(some))
     made[:, 1].neg_()
-    return made.sub_(quadrants.sum(dim=1)[:, None] * THRESHOLD).flatten(1)
+    return made.sub_(pools.sum(dim=1)[:, None] * threshold).flatten(1)
 
 
 def standardize(train: Tensor, *others: Tensor) -> None:
@@ -138,14 +222,19 @@ def standardize(train: Tensor, *others: Tensor) -> None:
 
 
 def standardized_features(
-    train: Tensor, test: Tensor, filters: int, seed: int, advanced: Callable[[float], None] = lambda share: None
+    train: Tensor,
+    test: Tensor,
+    filters: int,
+    seed: int,
+    options: FilterOptions = FilterOptions(),
+    advanced: Callable[[float], None] = lambda share: None,
 ) -> tuple[Tensor, Tensor]:
     """Standardized features with the constant feature, for uint8 training and test images.
 
-    Each is float32 (n, 8 * filters + 1). They are divided by the root of their number, so that their products are the
-    entries of `FeatureGram`.
+    Each is float32 (n, features of a filter * filters + 1). They are divided by the root of their number, so that their
+    products are the entries of `FeatureGram`.
     """
-    bank = RandomFilters.of(train.cpu(), seed)
+    bank = RandomFilters.of(train.cpu(), seed, options)
     drawn = bank.filters(0, filters).to(train.device)
     counted = _counter(len(train) + len(test), advanced)
     made = [features(images, bank, drawn, counted) for images in (train, test)]
@@ -177,11 +266,12 @@ class FeatureGram:
         folder: Path | None = None,
         held: float = math.inf,
         device: torch.device | str = "cpu",
+        options: FilterOptions = FilterOptions(),
     ) -> None:
         self._train, self._test, self._folder, self._held = train, test, folder, held
         self._device = torch.device(device)
         self._bank: RandomFilters | None = None
-        self._seed = seed
+        self._seed, self._options = seed, options
         self.size = len(train)
         self.filters = 0
         if folder is not None:
@@ -224,7 +314,7 @@ class FeatureGram:
                 kept(end)
 
     def _add(self, end: int, keep: bool, advanced: Callable[[float], None]) -> None:
-        self._bank = self._bank or RandomFilters.of(self._train, self._seed)
+        self._bank = self._bank or RandomFilters.of(self._train, self._seed, self._options)
         filters = self._bank.filters(self.filters, end).to(self._device)
         counted = _counter(len(self._train) + len(self._test), _part(advanced, 0.0, 0.5))
         train = features(self._train, self._bank, filters, counted)
@@ -252,7 +342,8 @@ class FeatureGram:
     def rows(self, index: int) -> Tensor:
         """A copy of block row `index` of K, float32, up to the last column of its diagonal block."""
         assert self._sums is not None, "extend() comes first"
-        return (self._sums[index] / (FEATURES * self.filters)).add_(BIAS)
+        features = self._options.features(tuple(self._train.shape[1:])) * self.filters
+        return (self._sums[index] / features).add_(BIAS)
 
     def test_rows(self, start: int, end: int) -> Tensor:
         """A copy of K between a block of test images, one of `spans`, and all training images, float32."""
@@ -276,24 +367,24 @@ def _part(advanced: Callable[[float], None], start: float, end: float) -> Callab
     return lambda share: advanced(start + share * (end - start))
 
 
-def _draw(images: Tensor, count: int, stream: torch.Generator) -> Tensor:
-    """Patches from random places of random images, float32 (count, channels * PATCH * PATCH), 0-1."""
+def _draw(images: Tensor, count: int, size: int, stream: torch.Generator) -> Tensor:
+    """Patches from random places of random images, float32 (count, channels * size * size), 0-1."""
     total, channels, height, width = images.shape
     which = torch.randint(total, (count,), generator=stream)
-    top = torch.randint(height - PATCH + 1, (count,), generator=stream)
-    left = torch.randint(width - PATCH + 1, (count,), generator=stream)
-    offsets = torch.arange(PATCH)
+    top = torch.randint(height - size + 1, (count,), generator=stream)
+    left = torch.randint(width - size + 1, (count,), generator=stream)
+    offsets = torch.arange(size)
     rows = (top[:, None] + offsets)[:, None, :, None]
     columns = (left[:, None] + offsets)[:, None, None, :]
     chosen = images[which[:, None, None, None], torch.arange(channels)[None, :, None, None], rows, columns]
     return chosen.reshape(count, -1).float() / 255
 
 
-def _quadrants(height: int, width: int, device: torch.device) -> Tensor:
-    """Membership of places in the four quadrants, float32 (4, places) of 0 and 1. An odd side's middle is in both."""
+def _pools(options: FilterOptions, height: int, width: int, device: torch.device) -> Tensor:
+    """Membership of height * width places in the pools, float32 (pools, places) of 0 and 1."""
 
-    def halves(size: int) -> Tensor:
-        index, half = torch.arange(size), math.ceil(size / 2)
-        return torch.stack([index < half, index >= size - half])
+    def along(size: int) -> Tensor:
+        index = torch.arange(size)
+        return torch.stack([(start <= index) & (index < end) for start, end in options.pools(size)])
 
-    return torch.einsum("ap,bq->abpq", halves(height).float(), halves(width).float()).reshape(4, -1).to(device)
+    return torch.einsum("ap,bq->abpq", along(height).float(), along(width).float()).flatten(2).flatten(0, 1).to(device)

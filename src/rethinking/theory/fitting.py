@@ -31,7 +31,7 @@ from rethinking.steps import Steps, unwatched
 from rethinking.theory import memory, minimum_norm
 from rethinking.theory.blocks import spans
 from rethinking.theory.cholesky import SymmetricMatrix
-from rethinking.theory.convolutional import FEATURES, FeatureGram, standardized_features, summed
+from rethinking.theory.convolutional import FeatureGram, standardized_features, summed
 from rethinking.theory.gabor import GaborBank
 from rethinking.theory.interpolation import (
     EXACT,
@@ -194,12 +194,14 @@ class _Work:
             self.end()
             self.seconds[step] = known.get(str(filters), before)  # over all processes
             solution, facts = self._solve(gram)
-            return {"features": FEATURES * filters + 1, **facts, **self._errors(solution, gram.test_rows)}
+            features = self.config.convolution.features(tuple(self.problem.train.shape[1:])) * filters + 1
+            return {"features": features, **facts, **self._errors(solution, gram.test_rows)}
 
     def _gram(self, home: Path) -> FeatureGram:
         folder = home / "sums" if self.plan.keep_sums else None
         problem, held = self.problem, self.plan.held_sums
-        return FeatureGram(problem.train, problem.test, self.config.seed, folder, held, self.device)
+        options = self.config.convolution
+        return FeatureGram(problem.train, problem.test, self.config.seed, folder, held, self.device, options)
 
     def _features(self) -> tuple[Tensor, Tensor]:
         """The features of training and test images, float32 (n, features), on the device."""
@@ -210,7 +212,8 @@ class _Work:
             train, test = (GaborBank().features(images, self.begin("Gabor features")) for images in both)
         else:
             assert self.config.filters is not None, "checked with the configuration"
-            train, test = standardized_features(*both, self.config.filters, self.config.seed, self.begin("features"))
+            filters, seed, options = self.config.filters, self.config.seed, self.config.convolution
+            train, test = standardized_features(*both, filters, seed, options, self.begin("features"))
         return train, test
 
     def _kernel(self, points: Tensor) -> tuple[Kernel, dict[str, Any]]:
@@ -261,6 +264,7 @@ class _Work:
             "jitter": solution.jitter,
             "residual": solution.residual,
             "norm": solution.norm,
+            "coefficient_norms": solution.coefficients.norm(dim=0).tolist(),  # of each output's coefficients
             "refinements": solution.refinements,
         }
         if begun_before:

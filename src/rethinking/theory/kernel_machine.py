@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from rethinking.data import sources
 from rethinking.errors import InputError, nearest
 from rethinking.identity import digest
-from rethinking.theory import convolutional
+from rethinking.theory.convolutional import FilterOptions, check_filters
 from rethinking.theory.run import Columns, TheoryConfig
 
 FEATURES = ("pixels", "gabor", "random_conv")
@@ -24,6 +24,7 @@ class KernelMachineConfig(TheoryConfig):
 
     features: pixels from 0 to 1, Gabor wavelets, or random convolutional features
     filters: the number of random convolutional filters; their features have a linear kernel
+    filter_options: options of these features (`convolutional.FilterOptions`), such as "mirror=True"
     bandwidth: the Gaussian kernel's: "search" on held-out training images with true labels, the "median" distance, or a
         number in the features' units
     l2: the number added to K's diagonal, or "search"
@@ -33,7 +34,7 @@ class KernelMachineConfig(TheoryConfig):
 
     task: ClassVar[str] = "kernel_machines"
     columns: ClassVar[Columns] = Columns(
-        ("features", "filters", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
+        ("features", "filters", "filter_options", "kernel", "solution", "l2", "randomization", "train_subset", "seed"),
         (
             "train_error",
             "test_error",
@@ -55,6 +56,7 @@ class KernelMachineConfig(TheoryConfig):
 
     features: str = "pixels"
     filters: int | None = None
+    filter_options: str | None = None
     kernel: str = "gaussian"
     bandwidth: str | float = "search"
     l2: str | float = 0.0
@@ -73,8 +75,11 @@ class KernelMachineConfig(TheoryConfig):
             raise InputError(f"the l2 term must be search or a number from 0 on, not {self.l2:g}")
         if (self.features == "random_conv") != (self.filters is not None):
             raise InputError("features 'random_conv' need filters, and only they take them")
+        object.__setattr__(self, "filter_options", self.convolution.text)
         if self.features == "random_conv":
             object.__setattr__(self, "kernel", "linear")
+        elif self.filter_options:
+            raise InputError("filter_options are for features 'random_conv'; leave them out")
         if self.kernel == "linear":  # a linear kernel has no bandwidth
             object.__setattr__(self, "bandwidth", "search")
         if self.solution != "minimum_norm" and self.l2:
@@ -83,6 +88,11 @@ class KernelMachineConfig(TheoryConfig):
             raise InputError(f"filters must be whole numbers from 1 on, not {self.filters}")
         if self.memory_limit is not None and not (math.isfinite(self.memory_limit) and self.memory_limit > 0):
             raise InputError(f"memory_limit must be a positive number of GiB, not {self.memory_limit:g}")
+
+    @property
+    def convolution(self) -> FilterOptions:
+        """The options of random convolutional features."""
+        return FilterOptions.parsed(self.filter_options)
 
     @property
     def name(self) -> str:
@@ -95,6 +105,7 @@ class KernelMachineConfig(TheoryConfig):
         words = [self.features.replace("_", " ")]
         if self.filters:
             words.append(f"{self.filters:,} filters")
+            words += [self.filter_options] if self.filter_options else []
         elif self.kernel == "linear":
             words.append("linear")
         if self.solution != "minimum_norm":
@@ -105,13 +116,21 @@ class KernelMachineConfig(TheoryConfig):
         """The configuration with its device. Raises `InputError` where the data has too few images or patches."""
         resolved = super().resolved(data)
         if self.filters is not None:
-            convolutional.check_filters(data.image_shape, self.train_subset or len(data.train), self.filters)
+            images = self.train_subset or len(data.train)
+            check_filters(data.image_shape, images, self.filters, self.convolution)
         return resolved
+
+    def identity(self) -> dict[str, Any]:
+        """All options that can change the numbers. Runs of earlier versions lack `filter_options`."""
+        values = super().identity()
+        return {name: value for name, value in values.items() if (name, value) != ("filter_options", None)}
 
 
 def sums_folder(config: KernelMachineConfig, fingerprint: str) -> Path:
     """The folder of the sums over random convolutional filters, which does not depend on their number."""
     identity = {"fingerprint": fingerprint, "train_subset": config.train_subset, "seed": config.seed}
+    if config.filter_options:
+        identity["filter_options"] = config.filter_options
     return Path(config.runs_dir) / f"random_conv-sums-seed{config.seed}-{digest(identity)}"
 
 

@@ -17,7 +17,7 @@ from rethinking.errors import InputError
 from rethinking.linear import linear
 from rethinking.theory import blocks
 from rethinking.theory.blocks import nbytes, spans, triangle
-from rethinking.theory.convolutional import CHUNK, FEATURES, PATCH
+from rethinking.theory.convolutional import CHUNK
 from rethinking.theory.gabor import IMAGES as GABOR_IMAGES
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.search import BANDWIDTHS
@@ -61,7 +61,7 @@ def plan(
     sums = factor + nbytes([(end - start, images) for start, end in spans(test)]) if conv else 0
     rows = 4 * min(blocks.BLOCK, images) * images
     if conv:
-        features = FEATURES * min(CHUNK, config.filters or CHUNK)
+        features = config.convolution.features(train[1:]) * min(CHUNK, config.filters or CHUNK)
         working = max(5 * features * (images + test), 4 * rows)
     else:
         features = values if config.features == "pixels" else 4 * values
@@ -119,10 +119,11 @@ def operations(config: KernelMachineConfig, train: tuple[int, ...], test: int, s
         search = len(BANDWIDTHS) * SEARCHED**3 / 3 if config.bandwidth == "search" else 0.0
         return solving + search + features * (3 * images**2 + 2 * images * test)
     filters = max(0, (config.filters or 0) - summed)
-    places = (train[2] - PATCH + 1) * (train[3] - PATCH + 1)
-    responses = 2.0 * (images + test) * places * train[1] * PATCH**2 * filters
+    options = config.convolution
+    places = (train[2] - options.patch_size + 1) * (train[3] - options.patch_size + 1)
+    responses = 2.0 * (images + test) * places * train[1] * options.patch_size**2 * filters * (1 + options.mirror)
     # Threshold and pooling take about twice as long as the responses' products.
-    return solving + 3 * responses + FEATURES * filters * (images**2 + 2.0 * images * test)
+    return solving + 3 * responses + options.features(train[1:]) * filters * (images**2 + 2.0 * images * test)
 
 
 def product_rate(device: torch.device, size: int = 6000) -> float:
