@@ -14,7 +14,7 @@ import pytest
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.errors import InputError, RunError
-from rethinking.experiments import archive, experiment, table3
+from rethinking.experiments import archive, experiment, table3, table3_filter_options
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Answer, Row
 from rethinking.experiments.reproduction import Reproduction
@@ -173,6 +173,49 @@ def test_other_filters_and_data_are_added_to_what_is_there(solved, real_root: Pa
     assert "python reproduce.py table3 --dataset mnist" in html
 
 
+def test_other_options_of_the_filters_have_rows_of_their_own(solved, tmp_path: Path):
+    folder, _ = solved
+    shutil.copytree(folder / OUT, tmp_path / OUT)
+    before = {cell.labels for cell in tables.read_csv(tmp_path / OUT / "table3.csv")[0]}
+    text = "mirror=True, pool_size=15, pool_stride=6"
+    options = ("--scale", "demo", "--filters", "25", "--filter_options", "pool_stride=6, pool_size=15, mirror=True")
+    reproduce(tmp_path, "table3", *options)
+    after = {cell.labels for cell in tables.read_csv(tmp_path / OUT / "table3.csv")[0]}
+    assert before < after
+    assert {labels[1][1] for labels in after - before} == {f"random conv, 25 filters, {text}"}
+    curve, *_ = tables.read_csv(tmp_path / OUT / "table3_filters.csv")
+    series = {dict(cell.labels)["regularizer"]: cell for cell in curve if cell.x == 25.0}
+    assert set(series) == {"l2: no", "l2: yes", f"l2: no; {text}", f"l2: yes; {text}"}
+    evidence = archive.read(tmp_path / OUT)[series[f"l2: yes; {text}"].runs[0]]
+    assert evidence.configuration["filter_options"] == text
+    assert evidence.facts["features"] == 18 * 25 + 1
+    assert f"--filter_options '{text}'" in command(evidence)
+    asked = Reproduction(experiment="table3", scale="demo", filters=(25,), filter_options=text, out=str(tmp_path / OUT))
+    kept = archive.read(asked.folder())
+    assert all(asked.finished_answer(config, kept) for config in asked.configs())
+
+
+def test_the_options_that_are_compared_are_searched_on_held_out_images(solved):
+    folder, _ = solved
+    study = Study(SCALES["small"], (), {}, (ImageSource("cifar10", "cifar10", ("cifar10",)),))
+    rows = table3_filter_options.rows(study)
+    assert [row.config.filter_options for row in rows] == [*table3_filter_options.OPTIONS]
+    assert len({row.config for row in rows}) == len(rows)
+    assert {(row.config.train_subset, row.config.l2) for row in rows} == {(10_000, "search")}
+    (found,) = (
+        run
+        for run in archive.read(folder / OUT).values()
+        if run.configuration["l2"] == "search" and run.configuration["filters"] == 400
+    )
+    held_out, test = table3_filter_options.numbers([Answer(rows[0], 0, found)])
+    assert (
+        held_out.ours
+        == min(found.facts["ridges_tried"].values())
+        == found.facts["ridges_tried"][f"{found.facts['ridge']:.6g}"]
+    )
+    assert test.ours == found.facts["test_error"]
+
+
 def test_an_answer_of_another_device_does_not_count_if_the_device_is_given(solved):
     folder, _ = solved
     kept = archive.read(folder / OUT)
@@ -258,6 +301,11 @@ def test_on_a_terminal_each_step_is_one_live_line(tmp_path: Path):
         (("table3", "--bandwidth", "wide"), "error: bandwidth must be search, median or a number, not 'wide'"),
         (("table3", "--bandwidth", "0"), "error: bandwidth must be search, median or a positive number, not 0"),
         (("table3", "--filters", "0"), "error: filters must be whole numbers from 1 on"),
+        (
+            ("table3", "--filter_options", "mirrored=True"),
+            "error: filter_options has no 'mirrored'; did you mean 'mirror'?",
+        ),
+        (("table3", "--filter_options", "mirror=yes"), "error: the option mirror must be a literal value"),
         (("table3", "--memory_limit", "-2"), "error: memory_limit must be a positive number of GiB, not -2"),
         (("table3", "--models", "mlp_1x512"), "error: table3 trains no network; leave out --models"),
         (("table33",), "did you mean 'table3'?"),
@@ -275,7 +323,9 @@ def test_a_mistake_is_a_one_line_error_before_any_work(tmp_path: Path, arguments
 def test_images_without_rows_in_an_experiment_are_reported(real_root: Path, tmp_path: Path):
     options = ("--dataset", "cifar10", "--data_root", str(real_root))
     printed = reproduce(tmp_path, "minimum_norm", *options, status=2)
-    assert "minimum_norm has no run for images like those of --dataset cifar10" in printed
+    assert "minimum_norm has no run at full scale for images like those of --dataset cifar10" in printed
+    printed = reproduce(tmp_path, "table3_filter_options", "--data_root", str(real_root), status=2)
+    assert "error: table3_filter_options has no run at full scale" in printed
 
 
 def test_grey_images_stand_for_mnist_and_coloured_ones_for_cifar10(real_root: Path):

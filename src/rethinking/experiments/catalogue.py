@@ -32,6 +32,7 @@ ORDER = (  # as in the paper
     "expressivity_gap",
     "table3",
     "table3_filters",
+    "table3_filter_options",
     "minimum_norm",
     "minimum_norm_errors",
     "minimum_norm_sgd",

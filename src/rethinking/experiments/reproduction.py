@@ -181,7 +181,8 @@ class Reproduction(RunList):
         """The rows of each experiment that has some. Raises `InputError` where none has, or the data is missing."""
         rows = {name: rows for name in self.wanted if (rows := self._rows(name))}
         if not rows:
-            raise InputError(f"{self.experiment} has no run for images like those of --dataset {self.dataset}")
+            images = f" for images like those of --dataset {self.dataset}" if self.dataset else ""
+            raise InputError(f"{self.experiment} has no run at {self.scale} scale{images}")
         return rows
 
     def _rows(

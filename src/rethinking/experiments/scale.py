@@ -29,7 +29,6 @@ class Scale:
     levels: of label corruption in Figures 1b and 1c, in tenths
     machine_images: training images of kernel machines and of networks that memorize; None for all
     filters: numbers of random convolutional filters (Table 3)
-    compared: number of these filters where their options are compared
     interpolated, linear: images for the other solutions of Section 5, and for its linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
     examples, draws: numbers of images with random signs, and draws of the signs (Equation 1)
@@ -47,7 +46,6 @@ class Scale:
     levels: tuple[int, ...] = tuple(range(11))
     machine_images: int | None = None
     filters: tuple[int, ...] = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
-    compared: int = 1000
     interpolated: int = 4000
     linear: int = 100
     memorized: tuple[int, ...] = (1000, 10_000)
@@ -86,7 +84,6 @@ SCALES = {
         1.0,
         (0, 5, 10),
         filters=(25, 50, 100, 200, 400, 800),
-        compared=50,
         interpolated=1000,
         linear=50,
         memorized=(100, 1000),
