@@ -14,6 +14,7 @@ import argparse
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from rethinking.data.draws import corrupt_labels
 from rethinking.data.preprocessing import Preprocessing
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
+from rethinking.training.hardware import provenance
 
 BATCH, EPOCHS, RATE, DECAY, MOMENTUM = 128, 70, 0.01, 0.95, 0.9
 STEPS = 391  # of an epoch: 50,000 / 128, rounded up
@@ -73,32 +75,30 @@ def main() -> None:
     assert data.test is not None, "CIFAR-10 has test images"
     whiten = Preprocessing(28).plain
     train, test = (
-        torch.cat(
-            [
-                whiten(torch.from_numpy(images.copy()), None)
-                for images in split.images[:].reshape(-1, 500, *split.images.shape[1:])
-            ]
-        )
+        torch.cat([whiten(images, None) for images in torch.from_numpy(split.images.copy()).split(500)])
         for split in (data.train, data.test)
     )
     labels, test_labels = (torch.from_numpy(split.labels.copy()) for split in (data.train, data.test))
-    made = []
+    made_on = provenance(torch.device("cpu"), "bf16")
+    made: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for named, fitted in (("true", labels), ("random", corrupt_labels(labels, 10, 1.0, seed))):
             for name, order in ORDERS.items():
-                row = {
-                    "order": name,
-                    "labels": named,
-                    "seed": seed,
-                    **trained(train, fitted, test, test_labels, order, seed),
-                }
-                print(row, flush=True)
-                made.append(row)
-    if arguments.out is not None:
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(made[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(made)
+                row = {"order": name, "labels": named, "seed": seed}
+                row |= trained(train, fitted, test, test_labels, order, seed)
+                row |= {column: made_on[column] for column in ("hardware", "precision", "cpu_threads", "commit")}
+                made.append(row | {"torch": made_on["versions"]["torch"], "fingerprint": data.fingerprint})
+                print(made[-1], flush=True)
+                if arguments.out is not None:
+                    write(arguments.out, made)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows so far as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def trained(

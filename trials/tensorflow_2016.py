@@ -6,6 +6,8 @@ The paper does not state its initial weights. The tutorial has the layers of sma
 truncated at two standard deviations, and most biases begin at 0.1. `docs/differences.md` says what came of it.
 """
 
+# Add --crop_size 28 for the paper's images. This is a comment, since a changed docstring would rename the runs.
+
 import math
 
 from torch import nn

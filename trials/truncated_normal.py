@@ -6,6 +6,8 @@ TensorFlow's tutorials for MNIST drew all weights from a normal distribution of 
 and set all biases to 0.1. `docs/differences.md` says what came of it.
 """
 
+# Add --crop_size 28 for the paper's images. This is a comment, since a changed docstring would rename the runs.
+
 from torch import nn
 
 from rethinking import models
