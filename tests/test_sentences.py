@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tools.sentences import documents, main, sentences, words
 
 MEDIAN, LONGEST = 16, 30  # words, of the sentences of the documents
-CODE = ("*.py", *(f"{folder}/**/*.py" for folder in ("src", "tests", "tools", "benchmarks", "examples")))
+CODE = ("*.py", *(f"{folder}/**/*.py" for folder in ("src", "tests", "tools", "benchmarks", "trials", "examples")))
 KINDS = (*CODE, "src/**/*.j2", "examples/*.ipynb", "results/**/*.md", "results/**/*.html")
 UNCLEAR = (  # parts of sentences of version 0.1.0
     "but for the widest distances",

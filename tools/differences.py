@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rethinking.config import ExperimentConfig
 from rethinking.experiments import archive, figure1b, figure1c
 from rethinking.experiments.catalogue import EXPERIMENTS
 from rethinking.experiments.experiment import Cell, Evidence
-from rethinking.experiments.paper import table1_row
-from rethinking.experiments.scale import SCALES, Study
+from rethinking.experiments.paper import read_table, table1_row
+from rethinking.experiments.table3 import FEATURES
 from rethinking.experiments.time_to_overfit import time_to_overfit
-from rethinking.identity import question
 from rethinking.report import tables
 from tools.reproduced import COPY, MNIST, ORIGINAL
 
 COMPARED = ("train accuracy", "test accuracy", "test error", "epochs to overfit")
-NOISE = 5.0  # standard deviation of the pixel noise in docs/differences.md, on the 0-255 scale
+PLAIN = {  # of the runs that `trials` compares
+    "train_subset": None,
+    "crop_size": 28,
+    "weight_decay": 0.0,
+    "random_crop": False,
+    "augment_flip_rotate": False,
+    "num_epochs": 70,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "learning_rate": 0.01,
+    "lr_schedule": "exponential",
+    "lr_decay": 0.95,
+}
 
 
 def single_runs(results: Path) -> str:
-    """Makes the table of the runs in `results/differences`, with mean and standard deviation over seeds.
-
-    The runs with noise and partly corrupted labels stand in `noise_levels` instead.
-    """
+    """Makes the table of the runs in `results/differences`, with mean and standard deviation over seeds."""
     columns = [
         "data",
         "images",
@@ -41,11 +51,9 @@ def single_runs(results: Path) -> str:
         "training",
         "test",
     ]
-    folder = results / "differences"
-    between = [run.run for level, run in _levels(folder, "mlp_1x512", pixel_noise=NOISE).items() if 0 < level < 1]
     groups: dict[tuple[str, ...], list[Evidence]] = {}
-    for run in archive.read(folder).values():
-        if run.run not in between and run.is_of_network:
+    for run in archive.read(results / "differences").values():
+        if run.is_of_network:
             groups.setdefault(_named(run), []).append(run)
     body = [
         [
@@ -68,10 +76,10 @@ def _named(run: Evidence) -> tuple[str, ...]:
     return (
         run.facts["dataset"],
         f"{run.facts['train_images']:,}",
-        f"`{config['model_name']}`",
+        f"`{_network(run)}`",
         labels.get(config["randomization"], config["randomization"]),
         f"{config.get('pixel_noise', 0):g}",
-        config["init"],
+        _weights(run),
         f"{config['weight_decay']:g}{where}",
         run.progress.removeprefix("after ").removesuffix(" epochs") or str(config["num_epochs"]),
     )
@@ -86,7 +94,7 @@ def _mean(runs: list[Evidence], *metrics: str) -> str:
     found = ([last[name] for name in metrics if last[name] is not None] for last in (run.metrics[-1] for run in runs))
     values = [100 * accuracies[0] for accuracies in found if accuracies]
     if len(values) < 2:
-        return f"{values[0]:.2f}%" if values else ""
+        return "".join(f"{value:.2f}%" for value in values)
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
 
 
@@ -112,70 +120,112 @@ def _place(cell: Cell) -> tuple[tuple[tuple[str, str], ...], str]:
     return tuple((name, value) for name, value in cell.labels if name != "data"), cell.quantity
 
 
-def noise_levels(results: Path) -> str:
-    """Makes the table of epochs to overfit and test error at each corruption level (Figures 1b and 1c).
+def levels(results: Path) -> str:
+    """Makes the table of epochs to overfit and test error on CIFAR-10 at each level (Figures 1b and 1c).
 
-    It compares the paper, the JPEG copy of CIFAR-10, and the copy with pixel noise.
+    The last column is the error that our networks would have on test labels that are corrupted as well.
     """
-    heads = ("the paper", "cifar10_jpeg", "cifar10_jpeg with noise")
-    columns = ["label corruption", *(f"epochs, {head}" for head in heads), *(f"test error, {head}" for head in heads)]
-    columns.append("test error, cifar10_jpeg, expected on corrupted test labels")
-    copy = _levels(results / COPY, "mlp_1x512")
-    noisy = _levels(results / "differences", "mlp_1x512", pixel_noise=NOISE)
+    columns = ["model", "label corruption", "epochs, the paper", "epochs", "test error, the paper", "test error"]
+    columns.append("on corrupted test labels, expected")
+    overfit, error = (
+        {_place(cell): cell for cell in tables.read_csv(results / ORIGINAL / f"{name}.csv")[0]}
+        for name in ("figure1b", "figure1c")
+    )
     body = []
-    for level, stated in figure1b.CURVES["mlp_1x512", "epochs to overfit"].items():
-        found = (runs_by_level.get(level) for runs_by_level in (copy, noisy))
-        runs = [run if run is not None and run.finished else None for run in found]
-        errors = [figure1c.CURVES["mlp_1x512", "test error"][level], *map(_test_error, runs)]
-        errors.append(None if errors[1] is None else error_on_corrupted_labels(errors[1], level))
-        epochs = [f"{stated:g}", *map(_time_to_overfit, runs)]
-        body.append([f"{level:g}", *epochs, *("" if error is None else f"{error:.2%}" for error in errors)])
+    for (labels, quantity), cell in error.items():
+        model, level = (value for _, value in labels)
+        epochs = overfit[labels, "epochs to overfit"]
+        if quantity == "test error" and cell.ours is not None and isinstance(cell.paper, float):
+            expected = error_on_corrupted_labels(cell.ours, float(level))
+            numbers = [f"{epochs.paper:g}", tables.ours(epochs, epochs.std), f"{cell.paper:.2%}"]
+            body.append([f"`{model}`", level, *numbers, tables.ours(cell, cell.std), f"{expected:.2%}"])
     return tables.markdown_table(columns, body)
 
 
-def _levels(folder: Path, model: str, **options: Any) -> dict[float, Evidence]:
-    """Returns Figure 1b's runs of `model` on the JPEG copy, with these options, by their corruption level."""
-    kept = archive.read(folder)
-    fingerprints = {run.facts["dataset"]: run.facts["provenance"]["fingerprint"] for run in kept.values()}
-    study = Study(SCALES["full"], (model,), {"crop_size": 28, **options})
-    found = {}
-    for row in figure1b.rows(study):
-        assert isinstance(row.config, ExperimentConfig), "a network"
-        sought = question(row.config.resolved(), "cifar10_jpeg", fingerprints["cifar10_jpeg"])
-        answer = archive.best_answer(kept, sought)
-        if answer is not None:
-            found[float(dict(row.labels)["label_corruption"])] = answer
-    return found
-
-
-def _test_error(run: Evidence | None) -> float | None:
-    return None if run is None else 1 - run.metrics[-1]["test_accuracy"]
-
-
-def _time_to_overfit(run: Evidence | None) -> str:
-    if run is None:
-        return ""
+def _time_to_overfit(run: Evidence) -> str:
     epochs = time_to_overfit(run.metrics)
     return f"over {len(run.metrics)}" if epochs is None else str(epochs)
 
 
-def alexnet_weights(results: Path) -> str:
-    """Makes the table of small AlexNet from two initializations, beside the paper's numbers (Table 1, Figure 1)."""
-    columns = ["initial weights", "test accuracy, true labels", "epochs to overfit, true labels", "random labels"]
-    table1 = table1_row(ExperimentConfig(model_name="small_alexnet"))
-    assert table1 is not None
-    epochs = [f"{figure1b.CURVES['small_alexnet', 'epochs to overfit'][level]:g}" for level in (0.0, 1.0)]
-    body = [
-        ["the paper's, Table 1", f"{table1.test_accuracy:.2%}", "", ""],
-        ["the paper's, Figure 1", f"{1 - figure1c.CURVES['small_alexnet', 'test error'][0.0]:.2%}", *epochs],
-    ]
-    for init, folder in (("pytorch", results / COPY), ("he", results / "differences")):
-        runs = _levels(folder, "small_alexnet", init=init)
-        true, random = runs[0.0], runs[1.0]
-        progress = f" ({true.progress})" if true.progress else ""
-        accuracy = f"{true.metrics[-1]['test_accuracy']:.2%}{progress}"
-        body.append([f"`{init}`", accuracy, _time_to_overfit(true), _time_to_overfit(random)])
+def _network(run: Evidence) -> str:
+    """Returns the network's name, without the file of one that is no network of the package."""
+    return str(run.configuration["model_name"]).rpartition(":")[2]
+
+
+def _weights(run: Evidence) -> str:
+    """Returns the initial weights of a run: the scheme, or the file and options of a network that draws its own."""
+    config = run.configuration
+    if config["init"] != "own":
+        return f"`{config['init']}`"
+    file = config["model_name"].rpartition(":")[0]
+    return f"`{file}`, `{config['model_options']}`" if config.get("model_options") else f"`{file}`"
+
+
+def mlp_trials(results: Path) -> str:
+    """Makes the table of MLP 1x512 from several initial weights."""
+    return _trials(results, "mlp_1x512")
+
+
+def order_of_batches(results: Path) -> str:
+    """Makes the table of MLP 1x512 with batches in several orders (`trials/order_of_batches.py`)."""
+    columns = ["order of batches", "labels", "seed", "epochs to overfit", "training accuracy", "test accuracy"]
+    body = []
+    for row in csv.DictReader((results / "differences" / "order_of_batches.csv").open(encoding="utf-8")):
+        accuracies = [f"{float(row[name]):.2%}" for name in ("train_accuracy", "test_accuracy")]
+        epochs = row["epochs_to_overfit"] or "over 70"
+        body.append([row["order"], row["labels"], row["seed"], epochs, *accuracies])
     return tables.markdown_table(columns, body)
+
+
+def alexnet_trials(results: Path) -> str:
+    """Makes the table of small AlexNet from several initial weights."""
+    return _trials(results, "small_alexnet")
+
+
+def _trials(results: Path, model: str) -> str:
+    """Makes the table of a model's runs without regularization, by initial weights, on true and on random labels."""
+    columns = ["data", "initial weights", "epochs to overfit, true labels", "test accuracy", "seeds"]
+    columns += ["epochs to overfit, random labels", "training accuracy", "seeds"]
+    table1 = [table1_row(ExperimentConfig(model_name=model, randomization=name)) for name in ("none", "random_labels")]
+    curves = figure1b.CURVES[model, "epochs to overfit"]
+    assert table1[0] is not None
+    training = "" if table1[1] is None else f"{table1[1].train_accuracy:.2%}"
+    figure_1c = f"{1 - figure1c.CURVES[model, 'test error'][0.0]:.2%}"
+    body = [
+        ["the paper, Table 1", "", "", f"{table1[0].test_accuracy:.2%}", "", "", training, ""],
+        ["the paper, Figure 1", "", f"{curves[0.0]:g}", figure_1c, "", f"{curves[1.0]:g}", "", ""],
+    ]
+    groups: dict[tuple[str, str], dict[str, list[Evidence]]] = {}
+    for folder in (ORIGINAL, COPY, "differences"):
+        for run in archive.read(results / folder).values():
+            config = run.configuration
+            plain = run.is_of_network and all(config[name] == value for name, value in PLAIN.items())
+            labels = config.get("randomization")
+            if plain and _network(run) == model and labels in ("none", "random_labels") and "pixel_noise" not in config:
+                group = groups.setdefault((run.facts["dataset"], _weights(run)), {"none": [], "random_labels": []})
+                if run.configuration["seed"] not in (other.configuration["seed"] for other in group[labels]):
+                    group[labels].append(run)
+    for name, by_labels in sorted(groups.items()):
+        true, random = by_labels.values()
+        cells = [_epochs(true), _accuracy(true, "test_accuracy"), str(len(true))]
+        cells += [_epochs(random), _accuracy(random, "exact_train_accuracy", "train_accuracy"), str(len(random))]
+        body.append([*name, *cells])
+    return tables.markdown_table(columns, body)
+
+
+def _epochs(runs: list[Evidence]) -> str:
+    """Writes the mean time to overfit with the sample deviation, or each where a run did not come so far."""
+    found = [time_to_overfit(run.metrics) for run in runs]
+    known = [epochs for epochs in found if epochs is not None]
+    if len(known) < len(found) or len(known) < 2:
+        return _together(map(_time_to_overfit, runs))
+    return f"{statistics.mean(known):.1f} ± {statistics.stdev(known):.1f}"
+
+
+def _accuracy(runs: list[Evidence], *metrics: str) -> str:
+    """Writes the mean accuracy, and how far the runs came where they are not finished."""
+    progress = _together(run.progress for run in runs if run.progress)
+    return _mean(runs, *metrics) + (f" ({progress})" if progress else "")
 
 
 def corrupted_test_labels(_: Path) -> str:
@@ -227,6 +277,24 @@ def _bandwidths_of(dataset: str, kept: list[Evidence]) -> list[list[str]]:
             of_all = [f"{found['test_error']:.2%}", f"{found['norm']:.0f}", f"{found['peak_gib']:.1f} GiB"]
         body.append([name, f"{float(name) / median:.2f}", held_out, *of_all])
     return body
+
+
+def norms(results: Path) -> str:
+    """Makes the table of three norms of the solutions on all of MNIST, beside the paper's (Table 3)."""
+    columns = ["features", "bandwidth", "test error", "the paper's norm", "in the kernel's space"]
+    columns += ["mean over outputs of their coefficients'", "of all coefficients together"]
+    papers = {
+        FEATURES[row["preprocessing"]]: row["minimum_norm"] for row in read_table("table3") if row["minimum_norm"]
+    }
+    body = []
+    for run in archive.read(results / "differences").values():
+        lengths = run.facts.get("coefficient_norms")
+        if lengths and run.facts["dataset"] == MNIST:
+            facts, features = run.facts, run.configuration["features"]
+            numbers = [facts["norm"], statistics.mean(lengths), math.hypot(*lengths)]
+            body.append([features, f"{facts['bandwidth']:.3g}", f"{facts['test_error']:.2%}", papers[features]])
+            body[-1] += [f"{number:.0f}" for number in numbers]
+    return tables.markdown_table(columns, sorted(body, reverse=True))
 
 
 def error_on_corrupted_labels(error: float, level: float, classes: int = 10) -> float:

@@ -12,11 +12,13 @@ import re
 import statistics
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rethinking.cli import Training
 from rethinking.config import ExperimentConfig
 from rethinking.experiments.catalogue import EXPERIMENTS
+from rethinking.experiments.experiment import Cell, Experiment
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.options import Option, options_of, shown_default
 from rethinking.progress import duration
@@ -302,7 +304,32 @@ def lists_on_paper(results: Path) -> str:
     return tables.markdown_table(columns, lines)
 
 
+def table1_without_regularization(results: Path) -> str:
+    """The rows of Table 1 on CIFAR-10 that have no explicit regularizer, without the columns that say so."""
+    cells, dataset, scale = tables.read_csv(results / reproduced.ORIGINAL / "table1.csv")
+    regularizers = {"random_crop": "no", "weight_decay": "no"}
+    kept = [
+        replace(cell, labels=tuple(label for label in cell.labels if label[0] not in regularizers))
+        for cell in cells
+        if regularizers.items() <= dict(cell.labels).items()
+    ]
+    return captioned(EXPERIMENTS["table1"], kept, dataset, scale)
+
+
+def captioned(experiment: Experiment, cells: list[Cell], dataset: str, scale: str) -> str:
+    """A table of these cells below what they are of."""
+    numbers = tables.markdown(tables.grid(experiment, cells))
+    papers = "CIFAR-10" if experiment.models else "MNIST and CIFAR-10"
+    beside = f"; the paper's on {papers}" if any(cell.paper is not None for cell in cells) else ""
+    caption = f"Ours on {dataset}, {scale} scale, {tables.repeats(experiment, cells)}{beside}."
+    caption = " ".join(filter(None, (caption, tables.meaning_of_spread(experiment, cells))))
+    if UNFINISHED.search(numbers):
+        caption += ' "After N of M epochs": the run is not finished.'
+    return f"{textwrap.fill(caption, 120)}\n\n{numbers}"
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
+    "table1_without_regularization": table1_without_regularization,
     "lists_on_paper": lists_on_paper,
     "killed_clusters": killed_clusters,
     "cost_of_clusters": cost_of_clusters,
@@ -324,10 +351,13 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "kernel_machines": kernel_machines,
     "differences": differences.single_runs,
     "compression": differences.compression,
-    "noise_levels": differences.noise_levels,
-    "alexnet_weights": differences.alexnet_weights,
+    "levels": differences.levels,
+    "mlp_trials": differences.mlp_trials,
+    "order_of_batches": differences.order_of_batches,
+    "alexnet_trials": differences.alexnet_trials,
     "corrupted_test_labels": differences.corrupted_test_labels,
     "bandwidths": differences.bandwidths,
+    "norms": differences.norms,
     "overview": reproduced.overview,
     "loss_reached": reproduced.loss_reached,
     "last_changes": reproduced.last_changes,
@@ -406,26 +436,18 @@ def table(name: str, results: Path) -> str:
     if name.startswith("short/"):
         found = reproduced.PAGES[name.removeprefix("short/")].found(results)
         return textwrap.fill(found, 120, break_long_words=False, break_on_hyphens=False)
-    cells, dataset, scale = tables.read_csv(results / f"{name}.csv")
-    experiment = EXPERIMENTS[Path(name).name]
-    numbers = tables.markdown(tables.grid(experiment, cells))
-    papers = "CIFAR-10" if experiment.models else "MNIST and CIFAR-10"
-    beside = f"; the paper's on {papers}" if any(cell.paper is not None for cell in cells) else ""
-    caption = f"Ours on {dataset}, {scale} scale, {tables.repeats(experiment, cells)}{beside}."
-    if UNFINISHED.search(numbers):
-        caption += ' "After N of M epochs": the run is not finished.'
-    return f"{textwrap.fill(caption, 120)}\n\n{numbers}"
+    return captioned(EXPERIMENTS[Path(name).name], *tables.read_csv(results / f"{name}.csv"))
 
 
 def with_tables(text: str, results: Path) -> str:
     """`text` with all that is generated written anew, from the files in `results` and from the code."""
 
-    def replace(match: re.Match[str]) -> str:
+    def made_anew(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]
         made = table(name, results) if kind == "results" else GENERATED[name]()
         return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
 
-    return re.sub(r"<!-- (results|generated): ([\w/-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (results|generated): ([\w/-]+) -->\n.*?<!-- end -->", made_anew, text, flags=re.DOTALL)
 
 
 def _rows(path: Path) -> list[Row]:

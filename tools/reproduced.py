@@ -17,7 +17,8 @@ from rethinking.experiments.quantities import percent
 from rethinking.models import catalogue
 from rethinking.report import tables
 
-ORIGINAL, COPY, SMALL, MNIST = "cifar10", "cifar10_jpeg", "cifar10_jpeg-small", "mnist"  # folders of the results
+# The folders of the results.
+ORIGINAL, ORIGINAL_SMALL, COPY, SMALL, MNIST = "cifar10", "cifar10-small", "cifar10_jpeg", "cifar10_jpeg-small", "mnist"
 
 
 class ContradictedError(ValueError):
@@ -81,6 +82,19 @@ def table3(results: Path) -> str:
         f" {original.beside(error, features='gabor')} from Gabor features. On CIFAR-10 it is"
         f" {original.beside(error, features='pixels', data='cifar10')} from pixels. On the JPEG copy random filters"
         f" give {without}, and with an l2 term {with_l2}."
+    )
+
+
+def table3_filter_options(results: Path) -> str:
+    found, error = Shown(results, ORIGINAL_SMALL, "table3_filter_options"), "held-out error"
+    before, mirrored = (found.one(error, options=options) for options in ("Coates & Ng's", "mirror=True"))
+    least = min(found.of(error), key=lambda cell: cell.ours or 0.0)
+    alone = [cell for cell in found.of(error) if "," not in dict(cell.labels)["options"].replace(", pool_stride", "")]
+    _hold("mirror images lower it most", mirrored == min(alone, key=lambda cell: cell.ours or 0.0))
+    numbers = [tables.shown(error, cell.ours) for cell in (before, mirrored, least)]
+    return (
+        f"Mirror images lower the held-out error most, from {numbers[0]} to {numbers[1]}. The least is {numbers[2]},"
+        f" with `{dict(least.labels)['options']}`."
     )
 
 
@@ -213,6 +227,9 @@ class Page(NamedTuple):
 PAGES = {
     "table1": Page("Table 1", "Explicit regularization is not why networks generalize", table1),
     "table3": Page("Table 3", "Linear models fit every label and generalize", table3),
+    "table3_filter_options": Page(
+        "Random filters", "Mirror images and pools matter more than other options of the filters", table3_filter_options
+    ),
     "table4": Page("Table 4", "Networks fit random labels in spite of explicit regularization", table4),
     "figure1a": Page("Figure 1a", "Networks fit random labels and random pixels", figure1a),
     "figure1b": Page("Figure 1b", "Random labels take longer by a small factor only", figure1b),

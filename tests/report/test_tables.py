@@ -136,13 +136,19 @@ def test_means_over_draws_have_their_standard_error_and_other_means_the_deviatio
     drawn = cell("correlation", 0.41, labels=labels, x=100.0, std=0.06, seeds=9, paper=None)
     (row,) = tables.grid(EXPERIMENTS["rademacher"], [drawn]).rows
     assert row[-1].text == "0.410 ± 0.020"
-    assert tables.repeats(EXPERIMENTS["rademacher"], [drawn]) == "9 draws with the standard error"
+    assert tables.repeats(EXPERIMENTS["rademacher"], [drawn]) == "9 draws"
+    said = "Numbers with ± are the mean ± standard error over 9 draws."
+    assert tables.meaning_of_spread(EXPERIMENTS["rademacher"], [drawn]) == said
     assert tables.repeats(EXPERIMENTS["stability"], [drawn]) == "9 replacements"
     changed = cell("mean change of loss, nats", 0.1, labels=labels, x=1.0, std=0.06, seeds=3, paper=None)
     trained = cell("online train accuracy", 0.9, labels=labels, x=1.0, paper=None)
     assert tables.repeats(EXPERIMENTS["stability"], [trained, changed]) == "3 replacements"
     assert tables.repeats(EXPERIMENTS["table1"], [cell(), cell(seeds=3)]) == "1 to 3 seeds"
+    assert tables.meaning_of_spread(EXPERIMENTS["table1"], [cell(), cell(std=0.1, seeds=3)]) == (
+        "Numbers with ± are the mean ± standard deviation over 3 seeds. Numbers without ± come from one seed."
+    )
     assert tables.repeats(EXPERIMENTS["table1"], [cell()]) == "1 seed"
+    assert tables.meaning_of_spread(EXPERIMENTS["table1"], [cell()]) == ""
 
 
 def test_a_place_on_the_axis_has_a_column_where_no_label_tells_it():

@@ -19,9 +19,11 @@ import safetensors.torch
 import torch
 
 from rethinking.data import sources
+from rethinking.data.draws import subset_rows
 from rethinking.errors import ConflictError, InputError, RunError
 from rethinking.identity import question
 from rethinking.theory import blocks, convolutional, fitting, interpolation, memory
+from rethinking.theory.convolutional import FilterOptions, standardized_features
 from rethinking.theory.fitting import fit
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.kernels import GaussianKernel
@@ -29,6 +31,7 @@ from rethinking.theory.run import run_dir
 from tests.conftest import ROOT
 
 GIB = 2**30
+OPTIONS = "mirror=True, pool_size=9, pool_stride=7"  # nine pools of a digit's 23 places a side
 
 
 def config(runs: Path, **options) -> KernelMachineConfig:
@@ -51,6 +54,7 @@ def test_a_run_is_the_exact_solution_and_reports_its_residual(tmp_path: Path):
     error = np.mean((kernel(test, points).numpy() @ exact).argmax(axis=1) != data.test.labels)
     assert result["test_error"] == pytest.approx(error, abs=0.003)
     assert result["norm"] == pytest.approx(np.sqrt(np.sum(exact * (gram @ exact))), rel=1e-3)
+    assert result["coefficient_norms"] == pytest.approx(np.linalg.norm(exact, axis=0), rel=1e-3)
     kept = safetensors.torch.load_file(found.path / "solution.safetensors")["coefficients"]
     assert kept.dtype == torch.float64
     assert np.abs(kept.numpy() - exact).max() < 1e-3 * np.abs(exact).max()
@@ -125,6 +129,29 @@ def test_an_l2_term_is_searched_for_random_convolutional_features(tmp_path: Path
     assert len(result["ridges_tried"]) == 7
     assert result["ridge"] > 0
     assert result["features"] == 241
+
+
+def test_other_options_of_the_filters_have_sums_of_their_own(tmp_path: Path):
+    """Solves in turn, each against float64 on the features of its own options."""
+    data = sources.load("digits")
+    rows = subset_rows(len(data.train), 300)
+    train, test = torch.from_numpy(data.train.images[rows.numpy()]), torch.from_numpy(data.test.images.copy())
+    for filters, text in ((8, None), (8, OPTIONS), (12, OPTIONS), (12, None)):
+        options = {"features": "random_conv", "filters": filters, "filter_options": text}
+        found = fit(config(tmp_path, train_subset=300, l2=0.1, **options)).result
+        points, others = standardized_features(train, test, filters, 0, FilterOptions.parsed(text))
+        gram = (points @ points.T).double().numpy()
+        exact = np.linalg.solve(gram + 0.1 * np.eye(300), np.eye(10)[data.train.labels[rows.numpy()]])
+        values = (others @ points.T).double().numpy() @ exact
+        assert found["features"] == points.shape[1] == filters * (18 if text else 8) + 1
+        assert found["test_error"] == pytest.approx(np.mean(values.argmax(axis=1) != data.test.labels), abs=0.004)
+        assert found["norm"] == pytest.approx(np.sqrt(np.sum(exact * (gram @ exact))), rel=1e-3)
+
+
+def test_other_solutions_use_the_options_of_the_filters_too(tmp_path: Path):
+    options = {"features": "random_conv", "filters": 8, "filter_options": OPTIONS, "solution": "hessian"}
+    found = fit(config(tmp_path, train_subset=20, **options)).result
+    assert found["features"] == found["directions"] == 8 * 18 + 1
 
 
 def test_filters_are_summed_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

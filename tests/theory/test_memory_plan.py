@@ -104,6 +104,18 @@ def test_filters_that_are_summed_are_not_counted_again():
     assert solving == pytest.approx(50_000**3 / 3)
 
 
+def test_the_options_of_the_filters_count():
+    plain, more = (
+        config(features="random_conv", filters=1000, filter_options=text)
+        for text in (None, "mirror=True, pool_size=15, pool_stride=6")
+    )
+    responses, products = 2 * 60_000 * 27**2 * 108 * 1000, 1000 * (50_000**2 + 2 * 50_000 * 10_000)
+    difference = memory.operations(more, CIFAR10, 10_000) - memory.operations(plain, CIFAR10, 10_000)
+    assert difference == pytest.approx(3 * responses + (18 - 8) * products)
+    peaks = [memory.plan(one, CIFAR10, 10_000, *FOLDERS).memory for one in (plain, more)]
+    assert peaks[1] - peaks[0] >= 4 * (18 - 8) * 500 * 60_000
+
+
 def test_the_peak_is_measured_anew():
     memory.forget_peak()
     before = memory.peak()

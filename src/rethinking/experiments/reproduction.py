@@ -96,7 +96,7 @@ class Reproduction(RunList):
     filter_options: str | None = option(
         None,
         "table3: options of random convolutional features, such as 'mirror=True, pool_size=15, pool_stride=6'"
-        " (docs/reproduce/table3.md)",
+        " (docs/reproduce/table3_filter_options.md)",
         metavar="NAME=VALUE,...",
         default_text="Coates & Ng's",
     )
@@ -182,7 +182,8 @@ class Reproduction(RunList):
         rows = {name: rows for name in self.wanted if (rows := self._rows(name))}
         if not rows:
             images = f" for images like those of --dataset {self.dataset}" if self.dataset else ""
-            raise InputError(f"{self.experiment} has no run at {self.scale} scale{images}")
+            more = "give another --scale or --dataset"
+            raise InputError(f"{self.experiment} has no run at {self.scale} scale{images}; {more}")
         return rows
 
     def _rows(
@@ -215,7 +216,9 @@ class Reproduction(RunList):
         machines = [run.configuration for run in theory if run.task == "kernel_machines"]
         summed = [machine for machine in machines if machine["solution"] == "minimum_norm" and machine["filters"]]
         filters = {*(self.filters or scale.filters), *(machine["filters"] for machine in summed)}
-        filter_options = {self.filter_options, *(machine.get("filter_options") for machine in summed)}
+        # Options that are only compared (table3_filter_options) have an l2 term.
+        interpolating = (machine.get("filter_options") for machine in summed if not machine["l2"])
+        filter_options = {self.filter_options, *interpolating}
         names = {source.name for source in self._images}
         in_evidence = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
         added = [
@@ -270,7 +273,8 @@ class Reproduction(RunList):
         lines = [f"{model}, which no chosen table or figure trains" for model in self.models if model not in used]
         for name in (name for name in self.wanted if name not in self.rows and self.experiment == "all"):
             takes = ", ".join(EXPERIMENTS[name].models)
-            why = f"takes --models {takes}" if takes else "trains no network, or uses other images"
+            untrained = "trains no network" if self.models else f"has no run at {self.scale} scale for these images"
+            why = f"takes --models {takes}" if takes else untrained
             lines.append(f"{name}, which {why}")
         return lines
 

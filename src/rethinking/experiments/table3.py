@@ -85,5 +85,5 @@ EXPERIMENT = Experiment(
     rows=rows,
     numbers=numbers,
     ours_only=(TRAIN_ERROR, RESIDUAL),
-    companions=("table3_filters", "table3_filter_options"),
+    companions=("table3_filters",),
 )

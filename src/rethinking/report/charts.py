@@ -11,6 +11,7 @@ from typing import Any
 from rethinking.experiments.experiment import Cell, Evidence, Experiment, Plot
 from rethinking.experiments.quantities import percent
 from rethinking.experiments.quantities import quantity as quantity_of
+from rethinking.report import tables
 from rethinking.report.figures import is_logarithmic, series_names
 
 COLOURS = 10  # that the page's style has for curves
@@ -29,7 +30,7 @@ def of_experiment(experiment: Experiment, cells: Sequence[Cell], full_scale: boo
         return None
     cells = [replace(cell, std=experiment.spread(cell)) for cell in cells]
     chart = _in_panels(plot, cells) if plot.panels else _beside_the_paper(plot, cells, full_scale)
-    return _finished(chart, "one standard error" if experiment.standard_error else "one standard deviation")
+    return _finished(chart, f"one {tables.spread(experiment)}")
 
 
 def of_runs(runs: Mapping[str, Sequence[Evidence]]) -> Chart | None:

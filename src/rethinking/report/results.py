@@ -39,7 +39,7 @@ def write(runs: RunList, kept: Mapping[str, Evidence]) -> None:
 
 
 def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Evidence], scale: str) -> str:
-    """What the numbers are of: data, images, scale, seeds, precision, hardware."""
+    """What the numbers are of: data, images, scale, seeds, precision, hardware, and what ± is."""
     runs = [kept[run] for run in dict.fromkeys(run for cell in cells for run in cell.runs)]
     datasets = dict.fromkeys(f"{run.facts['dataset']} ({run.facts['train_images']:,} training images)" for run in runs)
     hardware = dict.fromkeys(
@@ -47,7 +47,8 @@ def caption(experiment: Experiment, cells: list[Cell], kept: Mapping[str, Eviden
     )
     of_scale = f" {scale} scale," if scale else ""
     ours = f"Ours: {'; '.join(datasets)},{of_scale} {tables.repeats(experiment, cells)}, {'; '.join(hardware)}."
-    return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
+    paper = f"Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ""
+    return " ".join(filter(None, (ours, paper, tables.meaning_of_spread(experiment, cells))))
 
 
 def _write_experiment(

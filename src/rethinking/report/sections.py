@@ -80,8 +80,8 @@ def section_of(
         short="",
         about=_paragraphs(experiment.about),
         facts=_facts(cells, runs, dataset, scale),
-        repeats=_repeats(experiment, cells),
-        spread=f"mean ± {_spread(experiment)} over {experiment.repeats}s",
+        repeats=tables.meaning_of_spread(experiment, cells) or f"Each number comes from {tables.source(experiment)}.",
+        spread=f"mean ± {tables.spread(experiment)} over {experiment.repeats}s",
         columns=tuple((quantity, words) for quantity in quantities if (words := _meaning(quantity))),
         table=table,
         chart=chart,
@@ -128,23 +128,6 @@ def _facts(cells: Sequence[Cell], runs: Sequence[Evidence], dataset: str, scale:
     images = " or ".join([*filter(None, [", ".join(counts[:-1])]), counts[-1]])
     ours = f"Ours: {dataset}, {images} training images{f', {scale} scale' if scale else ''}."
     return f"{ours} Paper: {tables.papers(runs)}." if any(cell.paper is not None for cell in cells) else ours
-
-
-def _repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
-    """What ± is, over how many seeds or what else there is several of."""
-    word = experiment.repeats
-    several = sorted({cell.seeds for cell in cells if cell.std is not None})
-    single = any(cell.std is None and cell.ours is not None for cell in cells)
-    source = "one seed" if word == "seed" else "one run"
-    if not several:
-        return f"Each number comes from {source}."
-    count = " to ".join(dict.fromkeys([f"{several[0]}", f"{several[-1]}"]))
-    said = f"Numbers with ± are the mean ± {_spread(experiment)} over {count} {word}s."
-    return f"{said} Numbers without ± come from {source}." if single else said
-
-
-def _spread(experiment: Experiment) -> str:
-    return "standard error" if experiment.standard_error else "standard deviation"
 
 
 def _meaning(quantity: str) -> str:

@@ -233,8 +233,28 @@ def repeats(experiment: Experiment, cells: Sequence[Cell]) -> str:
     plotted = () if experiment.plot is None else experiment.plot.quantities
     counts = {cell.seeds for cell in cells if cell.quantity in plotted} or {cell.seeds for cell in cells}
     few, many, of = min(counts), max(counts), experiment.repeats
-    said = f"1 {of}" if many == 1 else f"{many} {of}s" if few == many else f"{few} to {many} {of}s"
-    return f"{said} with the standard error" if experiment.standard_error and many > 1 else said
+    return f"1 {of}" if many == 1 else f"{many} {of}s" if few == many else f"{few} to {many} {of}s"
+
+
+def meaning_of_spread(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """What ± is, over how many seeds or what else there is several of; empty where no number has one."""
+    several = sorted({cell.seeds for cell in cells if cell.std is not None})
+    if not several:
+        return ""
+    count = " to ".join(dict.fromkeys([f"{several[0]}", f"{several[-1]}"]))
+    said = f"Numbers with ± are the mean ± {spread(experiment)} over {count} {experiment.repeats}s."
+    single = any(cell.std is None and cell.ours is not None for cell in cells)
+    return f"{said} Numbers without ± come from {source(experiment)}." if single else said
+
+
+def spread(experiment: Experiment) -> str:
+    """What follows ± in a table of this experiment."""
+    return "standard error" if experiment.standard_error else "standard deviation"
+
+
+def source(experiment: Experiment) -> str:
+    """What a number without ± comes from."""
+    return "one seed" if experiment.repeats == "seed" else "one run"
 
 
 def markdown(made: Grid) -> str:

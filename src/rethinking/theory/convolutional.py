@@ -36,6 +36,7 @@ COLUMNS = 4096  # columns of a block row whose products are added at a time
 KEEP_EVERY = 600.0  # seconds of work between two writes of the sums
 IMAGES = 2  # images at a time on a CPU, so that their responses stay in its caches
 DEVICE_IMAGES = 128  # images at a time on a GPU
+SMALLEST, LARGEST = 1e-6, 1e6  # of a filter option; float32 is too coarse beyond them
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class FilterOptions:
     whitening: is added to the eigenvalues of the patches' covariance. 0.1 is from Coates & Ng 2012
     threshold: t above. 0.25 is from Coates & Ng 2011 ("The importance of encoding versus training with sparse coding
         and vector quantization"), who chose it on held-out data
-    mirror: whether a feature is the mean over an image and its mirror image. With many filters this comes close to
-        training on both images, with an l2 term twice as large
+    mirror: whether a feature is the mean over an image and its mirror image. With many filters, and pools that mirror
+        onto themselves, this comes close to training on both images with an l2 term twice as large
     """
 
     patch_size: int = 6
@@ -63,20 +64,27 @@ class FilterOptions:
     mirror: bool = False
 
     def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if value != spec.default and (expected := _expected(spec.name, value)):
+                raise InputError(f"the filter option {spec.name} must be {expected}, not {value!r}")
+            if isinstance(spec.default, float):
+                object.__setattr__(self, spec.name, float(value))  # 1 and 1.0 are the same option
         if (self.pool_size is None) != (self.pool_stride is None):
             raise InputError("pool_size and pool_stride go together; give both or none")
+        if self.pool_size is not None and self.pool_stride is not None and self.pool_stride > self.pool_size:
+            raise InputError(
+                f"pools of {self.pool_size} places would leave some out with a pool_stride of {self.pool_stride}; take"
+                f" at most {self.pool_size}"
+            )
 
     @classmethod
     def parsed(cls, text: str | None) -> FilterOptions:
         """Returns the options in a text such as "pool_size=15, pool_stride=6, mirror=True"."""
-        known, values = {spec.name: spec for spec in fields(cls)}, arguments(text)
-        for name, value in values.items():
+        known, values = [spec.name for spec in fields(cls)], arguments(text)
+        for name in values:
             if name not in known:
                 raise InputError(f"filter_options has no '{name}'{nearest(name, known)}; it has {', '.join(known)}")
-            if expected := _expected(name, value):
-                raise InputError(f"the filter option {name} must be {expected}, not {value!r}")
-            if isinstance(known[name].default, float):
-                values[name] = float(value)  # 1 and 1.0 are the same option
         return cls(**values)
 
     @property
@@ -105,8 +113,9 @@ def _expected(name: str, value: Any) -> str | None:
         return None if isinstance(value, bool) else "True or False"
     if name in ("patch_size", "pool_size", "pool_stride"):
         return None if type(value) is int and value >= 1 else "a whole number from 1 on"
+    low = 0.0 if name == "threshold" else SMALLEST
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return None if number and 0 <= value < math.inf else "a number from 0 on"
+    return None if number and low <= value <= LARGEST else f"a number from {low:g} to {LARGEST:g}"
 
 
 @dataclass(frozen=True)
@@ -148,17 +157,22 @@ def check_filters(image_shape: tuple[int, int, int], images: int, filters: int, 
 
     Raises `InputError` for more filters than patches, and `ImpossibleError` for images that are too small.
     """
-    _, height, width = image_shape
-    size = options.patch_size
+    channels, height, width = image_shape
+    size, side = options.patch_size, min(height, width)
     places = (height - size + 1) * (width - size + 1)
-    if min(height, width) < size + 1:
+    if size == FilterOptions.patch_size and side < size + 1:
         raise ImpossibleError(
-            f"images of {height}x{width} are too small for patches of {size}x{size} in two pools a side"
+            f"images of {height}x{width} are too small for patches of {size}x{size} in four quadrants"
         )
-    if options.pool_size is not None and options.pool_size > min(height, width) - size + 1:
+    most = side if options.pool_size else side - 1  # quadrants need two places a side
+    if size > most:
+        raise InputError(f"patch_size must be at most {most} for images of {height}x{width}, not {size}")
+    if channels * size**2 < 2:
+        raise InputError("a patch of one grey pixel has no contrast; take a patch_size from 2 on")
+    if options.pool_size is not None and options.pool_size > side - size + 1:
         raise InputError(
-            f"pools of {options.pool_size} places a side are too large: a side of these images has"
-            f" {min(height, width) - size + 1} places of {size}x{size} patches"
+            f"pools of {options.pool_size} places a side are too large: a side of these images has {side - size + 1}"
+            f" places of {size}x{size} patches"
         )
     if filters > images * places:
         raise InputError(
