@@ -559,6 +559,11 @@ def test_every_reproduction_command_in_the_documents_is_understood(document: Pat
         assert parsed.experiment in (*EXPERIMENTS, "all")
 
 
+def test_results_name_no_folder_of_a_machine():
+    for path in (ROOT / "results").rglob("*.csv"):
+        assert not re.search(r"[\" ](/(home|root|tmp|work|Users|private|var|mnt)/|[A-Z]:\\)", path.read_text()), path
+
+
 def test_results_name_no_data_that_they_are_not_of():
     """Runs on the JPEG copy never appear as CIFAR-10."""
     assert {path.name for path in (ROOT / "results").iterdir() if path.is_file()} == MEASURED

@@ -52,6 +52,26 @@ def test_a_row_has_what_a_reader_must_know_and_no_path(tmp_path: Path, result: R
     assert str(result.path.parent) not in (tmp_path / "runs.csv").read_text()
 
 
+def test_evidence_names_no_folder_of_a_machine(real_root: Path, tmp_path: Path):
+    """Neither of the data nor of a network of one's own."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "net.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+    )
+    options = {"dataset": "cifar10", "data_root": str(real_root), "num_epochs": 1, "use_tensorboard": False}
+    found = train(ExperimentConfig(model_name=f"{tmp_path}/own/net.py:net", runs_dir=str(tmp_path / "runs"), **options))
+    assert found.result["data"]["origin"] == str(real_root / "cifar10"), "the run's own folder has it"
+    archive.add(tmp_path / "results", [archive.evidence(found)])
+    written = (tmp_path / "results" / "runs.csv").read_text()
+    assert str(tmp_path) not in written
+    assert str(real_root) not in written
+    facts = archive.read(tmp_path / "results")[found.path.name].facts
+    assert facts["data"]["origin"] == "cifar10"
+    assert facts["network"][0].startswith("network: net.py:net, ")
+
+
 def test_metrics_are_kept_with_six_digits_each_in_its_column(tmp_path: Path, result: RunResult):
     numbers = {
         "learning_rate": 0.0123456789,

@@ -72,9 +72,22 @@ def evidence(result: RunResult | TheoryResult) -> Evidence:
         task = result.config.task
         return Evidence(result.path.name, result.question, True, result.config.identity(), result.result, (), task)
     facts = {name: value for name, value in result.result.items() if name not in ("final", "epochs_to_fit", "run")}
+    facts = without_folders(facts, result.config.model_name)
     hashed = question(result.config, facts["dataset"], facts["provenance"]["fingerprint"])
     metrics = tuple({"epoch": record["epoch"], **_rounded(record)} for record in result.metrics)
     return Evidence(result.path.name, hashed, result.finished, result.config.identity(), facts, metrics)
+
+
+def without_folders(facts: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Facts without the folders of this machine in which the data and the `network` lie. They say nothing to others."""
+    shared = dict(facts)
+    if "data" in facts and os.path.isabs(facts["data"]["origin"]):
+        shared["data"] = facts["data"] | {"origin": Path(facts["data"]["origin"]).name}
+    folder = os.path.join(os.path.dirname(network.rpartition(":")[0]), "")
+    if folder and "command" in facts:  # earlier versions have no command
+        shared["network"] = [note.replace(folder, "") for note in facts["network"]]
+        shared["command"] = facts["command"].replace(folder, "")
+    return shared
 
 
 def of_run_folder(path: Path) -> Evidence:
