@@ -240,8 +240,8 @@ OPTIONS = {
         --eval_train_every --device --precision --compile --images_in_memory --runs_dir --use_tensorboard --use_wandb
         --wandb_project --wandb_entity""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
-        --label_column --models --scale --seeds --filters --bandwidth --memory_limit --device --precision --at_once
-        --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
+        --label_column --models --scale --seeds --filters --filter_options --bandwidth --memory_limit --device
+        --precision --at_once --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
     "sweep": """--config --out --zip --rows --columns --x --y --curves --device --precision --at_once --ray
         --runs_shared --dry_run --show_only --no_wait --runs_dir""",
     "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision

@@ -10,13 +10,14 @@ package's loop. A run takes about three minutes on one core.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,13 +65,17 @@ def queue(images: int, seed: int) -> Iterator[Tensor]:
 ORDERS: dict[str, Order] = {"permutation": permutation, "whole batches": whole_batches, "shuffling queue": queue}
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Arguments:
+    """The options of this trial."""
+
+    data_root: Path | None = None
+    seeds: tuple[int, ...] = (0,)
+    out: Path | None = None
+
+
+def main(arguments: Arguments) -> None:
     """Trains each order on true and on random labels, prints a row for each run, and writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_root", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
     data = sources.load("cifar10", arguments.data_root)
     assert data.test is not None, "CIFAR-10 has test images"
     whiten = Preprocessing(28).plain
@@ -142,4 +147,4 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Arguments))

@@ -107,8 +107,8 @@ def check(words: list[str]) -> None:
             parse(options_of(kind), f"rethinking {name}", "", options)
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None, f"there is no module {module}"
-        case ["python", script, *options] if script.startswith("benchmarks/"):
-            with mock.patch.object(sys, "path", [str(ROOT / "benchmarks"), *sys.path]):
+        case ["python", script, *options] if script.startswith(("benchmarks/", "trials/")):
+            with mock.patch.object(sys, "path", [str((ROOT / script).parent), *sys.path]):
                 tyro.cli(importlib.import_module(Path(script).stem).Arguments, args=options)
         case ["make", *targets]:
             made = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

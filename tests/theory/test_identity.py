@@ -46,7 +46,13 @@ OWN: dict[str, dict[str, Any]] = {
         "l2": 0.5,
         "solution": "sgd",
     },
-    "random filters": {"randomization": "random_labels", "filters": 200, "l2": "search", "solution": "hessian"},
+    "random filters": {
+        "randomization": "random_labels",
+        "filters": 200,
+        "filter_options": "mirror=True",
+        "l2": "search",
+        "solution": "hessian",
+    },
     "memorization": {"randomization": "random_labels", "points": "gaussian", "depth": 3},
     "pairs": {"randomization": "random_labels", "gap": 2.0, "depth": 3},
     "linear class": {},
@@ -56,7 +62,8 @@ OWN: dict[str, dict[str, Any]] = {
 UNCHANGED: dict[str, dict[str, Any]] = {kind: {"data_root": "elsewhere", "runs_dir": "elsewhere"} for kind in BASES}
 UNCHANGED["kernel machine"]["memory_limit"] = UNCHANGED["random filters"]["memory_limit"] = 3.0
 SEEN_ELSEWHERE = {  # options that are tested on another base, that stand for one or are the data's
-    "dataset", "device", "run", "filters", "features", "kernel", "bandwidth", "points", "gap", "randomization",
+    "dataset", "device", "run", "filters", "filter_options", "features", "kernel", "bandwidth", "points", "gap",
+    "randomization",
 }  # fmt: skip
 
 
