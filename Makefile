@@ -8,7 +8,7 @@ demo: .venv/.installed
 	$(RUN) -m rethinking demo
 
 test: check
-	$(RUN) -m pytest --numprocesses 4 --dist worksteal
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # What needs no test to run, a minute; the pre-commit hooks are these commands.
 check: .venv/.installed
