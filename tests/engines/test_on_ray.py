@@ -269,7 +269,8 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_kills_its_worker_three_times_is_left(cluster: TwoNodes, own: Path, tmp_path: Path):
-    good, bad = config(tmp_path / "runs", num_epochs=5), config(tmp_path / "runs", model_name=f"{own}:net")
+    good = config(tmp_path / "runs", num_epochs=5)
+    bad = config(tmp_path / "runs", model_name=f"{own}:net", num_epochs=40)  # three epochs an attempt
     outcomes = dict(train_many([bad, good], ray=cluster.address, at_once=None))
     assert isinstance(outcomes[good], RunResult)
     assert isinstance(outcomes[bad], RunError)
