@@ -94,7 +94,7 @@ def _mean(runs: list[Evidence], *metrics: str) -> str:
     found = ([last[name] for name in metrics if last[name] is not None] for last in (run.metrics[-1] for run in runs))
     values = [100 * accuracies[0] for accuracies in found if accuracies]
     if len(values) < 2:
-        return "".join(f"{value:.2f}%" for value in values)
+        return f"{values[0]:.2f}%" if values else ""
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
 
 

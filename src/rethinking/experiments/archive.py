@@ -37,7 +37,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rethinking import files
+from rethinking import files, registry
 from rethinking.errors import RunError
 from rethinking.experiments.experiment import NETWORK, Evidence
 from rethinking.identity import question, question_of_identity
@@ -83,10 +83,10 @@ def without_folders(facts: Mapping[str, Any], network: str) -> dict[str, Any]:
     shared = dict(facts)
     if "data" in facts and os.path.isabs(facts["data"]["origin"]):
         shared["data"] = facts["data"] | {"origin": Path(facts["data"]["origin"]).name}
-    folder = os.path.join(os.path.dirname(network.rpartition(":")[0]), "")
-    if folder and "command" in facts:  # earlier versions have no command
-        shared["network"] = [note.replace(folder, "") for note in facts["network"]]
-        shared["command"] = facts["command"].replace(folder, "")
+    if "command" in facts:  # earlier versions have no command
+        short = registry.without_folder(network)
+        shared["network"] = [note.replace(network, short) for note in facts["network"]]
+        shared["command"] = facts["command"].replace(network, short)
     return shared
 
 
