@@ -228,7 +228,7 @@ PAGES = {
     "table1": Page("Table 1", "Explicit regularization is not why networks generalize", table1),
     "table3": Page("Table 3", "Linear models fit every label and generalize", table3),
     "table3_filter_options": Page(
-        "Random filters", "Mirror images and pools matter more than other options of the filters", table3_filter_options
+        "Random filters", "Mirror images matter more than the other options of the filters", table3_filter_options
     ),
     "table4": Page("Table 4", "Networks fit random labels in spite of explicit regularization", table4),
     "figure1a": Page("Figure 1a", "Networks fit random labels and random pixels", figure1a),

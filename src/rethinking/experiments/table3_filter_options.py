@@ -2,7 +2,7 @@
 
 The paper names Coates & Ng 2012 and 32,000 random filters, and not the rest. Each row changes the options that it names
 and leaves all others at Coates & Ng's. The l2 term is chosen for each row. Expect the largest step from mirror images,
-and a smaller one from more pools. A row takes one to three minutes on two cores. Only the small scale has these rows:
+and a smaller one from more pools. A row takes a few minutes on two cores. Only the small scale has these rows:
 10,000 images, of which the last fifth is held out.
 """
 
