@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -22,7 +22,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from tests import forked
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one thread each, set before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -168,3 +168,10 @@ def browser() -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+def violations(page: Page) -> list[dict[str, Any]]:
+    """Returns the rules of accessibility that a page breaks. To list the others would double axe's time."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return list(Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"])

@@ -20,12 +20,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from axe_playwright_python.sync_playwright import Axe
 
 import rethinking
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.instrument.battery import RandomizationTest
-from tests.conftest import ROOT, made_once
+from tests.conftest import ROOT, made_once, violations
 from tools.reference import as_markdown
 from tools.site import EQUATION, mathml
 
@@ -362,6 +361,5 @@ def test_a_screen_reader_and_a_keyboard_can_use_the_pages(browser: Browser, site
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     page.goto((site / f"{name}.html").as_uri())
-    found = Axe().run(page).response["violations"]
-    assert not [violation["id"] for violation in found if violation["impact"] in ("serious", "critical")]
+    assert not [found["id"] for found in violations(page) if found["impact"] in ("serious", "critical")]
     context.close()

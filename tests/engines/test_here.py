@@ -119,7 +119,7 @@ def test_runs_stacked_beside_each_other_see_their_own_images(tmp_path: Path):
 
 @pytest.mark.parametrize("model", ["mlp_3x512", "small_alexnet", "small_inception"])
 def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
-    options = {"model_name": model, "dataset": few_digits(100), "num_epochs": 1, "learning_rate": 0.001}
+    options = {"model_name": model, "dataset": few_digits(32), "num_epochs": 1, "learning_rate": 0.001}
     configs = [config(tmp_path / "together", seed=seed, **options) for seed in (0, 1)]
     for asked, outcome in trained(configs, at_once=2, stacked=True).items():
         alone = train(replace(asked, runs_dir=str(tmp_path / "alone")))
@@ -129,7 +129,7 @@ def test_whole_runs_of_other_networks_stack_too(tmp_path: Path, model):
 
 def test_batch_normalization_continues_after_a_run_of_the_group_has_ended(tmp_path: Path):
     """The remaining networks are stacked again after their evaluation."""
-    options = {"model_name": "small_inception", "dataset": few_digits(40), "learning_rate": 0.001, "batch_size": 20}
+    options = {"model_name": "small_inception", "dataset": few_digits(16), "learning_rate": 0.001, "batch_size": 8}
     configs = [config(tmp_path / "together", seed=seed, num_epochs=1 + seed, **options) for seed in range(3)]
     for asked, outcome in trained(configs, at_once=3, stacked=True).items():
         assert outcome.result["stacked"] == 3

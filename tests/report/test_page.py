@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rethinking import cli
@@ -32,7 +31,7 @@ from rethinking.report import page as report_page
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.stability import StabilityConfig
 from rethinking.training.preparation import resolve
-from tests.conftest import OUT, ROOT
+from tests.conftest import OUT, ROOT, violations
 
 NAMES = ("table1", "table4", "figure1a", "figure1b", "figure1c")
 WINDOWS = {  # each size and each colour scheme once
@@ -175,7 +174,7 @@ def test_axe_finds_nothing_to_mend(opened: Opened, reproduced: tuple[Path, str],
             if state == "open":
                 page.locator("button.number").first.click()
                 panel_of(page)
-            found = [(one["id"], one["impact"], len(one["nodes"])) for one in Axe().run(page).response["violations"]]
+            found = [(one["id"], one["impact"], len(one["nodes"])) for one in violations(page)]
             assert found == [], f"{path}, panel {state}"
 
 
