@@ -48,8 +48,9 @@ examples: .venv/.installed
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache build
 
+# Python compiles what it imports, once; to compile all packages would take as long as to copy them.
 .venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --requirement requirements.txt
+	$(RUN) -m pip install --quiet --no-compile --requirement requirements.txt
 	touch $@

@@ -122,8 +122,8 @@ def test_kill_9_and_the_same_command_equal_an_uninterrupted_run_with_augmentatio
 
 def test_a_run_survives_kills_at_any_moment(tmp_path: Path):
     """Kills at different times hit start, training and writing; each costs at most one epoch."""
-    assert finish(options(tmp_path / "straight", num_epochs=80)).returncode == 0
-    command = options(tmp_path / "killed", num_epochs=80)
+    assert finish(options(tmp_path / "straight", model="mlp_1x512", num_epochs=80)).returncode == 0
+    command = options(tmp_path / "killed", model="mlp_1x512", num_epochs=80)
     python = [sys.executable, str(ROOT / "train.py"), *command]
     for attempt in (0, 3, 8, 9):
         before = saved_epoch(tmp_path / "killed")
