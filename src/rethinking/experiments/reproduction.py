@@ -216,9 +216,9 @@ class Reproduction(RunList):
         machines = [run.configuration for run in theory if run.task == "kernel_machines"]
         summed = [machine for machine in machines if machine["solution"] == "minimum_norm" and machine["filters"]]
         filters = {*(self.filters or scale.filters), *(machine["filters"] for machine in summed)}
-        # Options that are only compared (table3_filter_options) have an l2 term.
-        interpolating = (machine.get("filter_options") for machine in summed if not machine["l2"])
-        filter_options = {self.filter_options, *interpolating}
+        # Options that are only compared (table3_filter_options) have an l2 term, and a part of the images.
+        used = (machine for machine in summed if not machine["l2"] or machine["train_subset"] is None)
+        filter_options = {self.filter_options, *(machine.get("filter_options") for machine in used)}
         names = {source.name for source in self._images}
         in_evidence = dict.fromkeys((run.facts["dataset"], run.facts["image_shape"][0]) for run in theory)
         added = [
