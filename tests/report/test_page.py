@@ -232,7 +232,9 @@ def test_the_summary_says_what_ran_and_how_far_it_agrees(opened: Opened, beside_
         assert said in text
     for commit, count in commits.items():
         assert f"{commit} ({count} run{'s' * (count > 1)})" in text
-    assert "Date not kept by these runs" in text
+    undated = sum("date" not in run.facts["provenance"] for run in kept)
+    assert 0 < undated < len(kept)
+    assert re.search(rf"Date 2026-\d\d-\d\d {undated} runs without a date", text)
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     link = summary.locator("a", has_text="Where the results differ").get_attribute("href")
     assert link == f"{urls['Documentation']}differences.html", (
