@@ -231,8 +231,8 @@ OPTIONS = {
         --randomization --randomization_options --corruption_prob --randomization_seed --weight_decay
         --weight_decay_on --random_crop --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum
         --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every --eval_test_every --stop_when_fit --device
-        --precision --compile --images_in_memory --runs_dir --keep_test_losses --use_tensorboard --use_wandb
-        --wandb_project --wandb_entity --config --force""",
+        --precision --compile --images_in_memory --runs_dir --keep_test_losses --record_examples --record_evaluated_examples
+        --record_test_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity --config --force""",
     "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --eval_test_every --out
         --model_options --init --dataset --data_root --resize --colour --skip_unlabelled --image_column --label_column
         --train_subset --crop_size --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop

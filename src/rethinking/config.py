@@ -401,6 +401,25 @@ class ExperimentConfig:
         group="output",
         added_later=True,
     )
+    record_examples: bool = option(
+        False,
+        "keep loss, margin and correctness of every training image in every epoch, each measured in its batch before"
+        " the update (docs/examples.md; not in the paper)",
+        group="output",
+        added_later=True,
+    )
+    record_evaluated_examples: bool = option(
+        False,
+        "keep the same of every training image in evaluation mode, by a pass over the training set after every epoch",
+        group="output",
+        added_later=True,
+    )
+    record_test_examples: bool = option(
+        False,
+        "keep the same of every test image after every epoch",
+        group="output",
+        added_later=True,
+    )
     use_tensorboard: bool = option(
         True, "write TensorBoard event files into the run's folder", group="output", changes_numbers=False
     )
@@ -428,8 +447,9 @@ class ExperimentConfig:
                 raise InputError(f"crop_size must be between {sides[0]} and {sides[1]}, not {self.crop_size}")
         if ":" not in self.randomization and self.randomization_digest is None:
             self.check_operator()
-        if self.keep_test_losses and self.eval_test_every > 1:
-            raise InputError("keep_test_losses needs the test losses of every epoch; leave eval_test_every out")
+        for name in self.keeps_of_test_images:
+            if self.eval_test_every > 1:
+                raise InputError(f"{name} needs the test losses of every epoch; leave eval_test_every out")
         if self.lr_schedule != "exponential" and self.lr_decay is not None:
             raise InputError(
                 f"lr_decay goes with lr_schedule exponential, not {self.lr_schedule}; leave it out, or set it to None"
@@ -442,8 +462,14 @@ class ExperimentConfig:
         if self.replaced_example is not None and not operator.independent:
             takes = ", ".join(name for name, other in operators.OPERATORS.registered() if other.independent)
             raise InputError(f"replaced_example goes with randomization {takes}, not {self.randomization}")
-        if self.keep_test_losses and operator.own_classes is not None:
-            raise InputError(f"keep_test_losses needs a test set; randomization {self.randomization} has no test set")
+        for name in self.keeps_of_test_images:
+            if operator.own_classes is not None:
+                raise InputError(f"{name} needs a test set; randomization {self.randomization} has no test set")
+
+    @property
+    def keeps_of_test_images(self) -> list[str]:
+        """The names of the options that are on and keep something of every test image."""
+        return [name for name in ("keep_test_losses", "record_test_examples") if getattr(self, name)]
 
     @property
     def explicit_reg_off(self) -> bool:

@@ -56,6 +56,9 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
     "device": ("cuda", {"device": "cpu"}),
     "precision": ("bf16", {"precision": "fp32"}),
     "keep_test_losses": (True, {}),
+    "record_examples": (True, {}),
+    "record_evaluated_examples": (True, {}),
+    "record_test_examples": (True, {}),
 }
 UNCHANGED: dict[str, Any] = {
     "network_regularizers": "dropout 0.5",

@@ -31,7 +31,11 @@ def options(runs: Path, **changed: object) -> list[str]:
         "runs_dir": runs,
         **changed,
     }
-    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))] + ["--keep_test_losses"]
+    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))] + [
+        "--keep_test_losses",
+        "--record_examples",
+        "--record_test_examples",
+    ]
 
 
 def start(arguments: list[str], **kwargs: object) -> forked.Started:
@@ -71,12 +75,18 @@ def outcome(run: Path) -> tuple[list[dict[str, object]], dict[str, torch.Tensor]
     return records, safetensors.torch.load_file(run / "checkpoint.safetensors")
 
 
+def examples_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "examples").iterdir()}
+
+
 def assert_same_bits(run: Path, other: Path) -> None:
     (metrics, tensors), (other_metrics, other_tensors) = outcome(run), outcome(other)
     assert metrics == other_metrics
     assert tensors.keys() == other_tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, other_tensors[name]), name
+    assert len(examples_of(run)) == 8
+    assert examples_of(run) == examples_of(other)
 
 
 @pytest.mark.parametrize(

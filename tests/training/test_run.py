@@ -434,7 +434,9 @@ def test_a_finished_run_of_an_earlier_version_with_a_longer_warm_up_is_found(tmp
         train(config(tmp_path, warmup_epochs=2), force=True)
 
 
-@pytest.mark.parametrize("options", [{"replaced_example": 0}, {"keep_test_losses": True}])
+@pytest.mark.parametrize(
+    "options", [{"replaced_example": 0}, {"keep_test_losses": True}, {"record_test_examples": True}]
+)
 def test_without_a_test_set_there_is_nothing_to_replace_with_or_to_keep(tmp_path: Path, monkeypatch, options):
     alone = replace(sources.load("digits"), test=None)
     monkeypatch.setattr("rethinking.data.sources.load", lambda *_, **__: alone)

@@ -14,7 +14,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.data.images import ImageData
 from rethinking.engines.ray_cluster import Cluster, Node, differing, probe_function, versions
-from rethinking.engines.ray_worker import Contents, Shipped
+from rethinking.engines.ray_worker import Contents, Shipped, of_an_epoch
 from rethinking.errors import InputError
 from rethinking.source import local_files
 from rethinking.training.hardware import Machine
@@ -176,7 +176,8 @@ def contents_of(folder: Path) -> Contents:
     """Returns the files of an unfinished run's folder, without those of the loggers; none for a new run."""
     if not files.exists(folder):
         return {}
-    names = [path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK]
+    paths = [path for path in of_an_epoch(folder) if path.is_file() and path.name != LOCK]
+    names = [str(path.relative_to(folder)) for path in paths]
     return {name: content for name in names if (content := files.read(folder / name)) is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -20,6 +21,7 @@ from rethinking.data.images import ImageData
 from rethinking.engines.here import Stop
 from rethinking.engines.tasks import Over, Report, Stopped, Task, carry_out, portable
 from rethinking.errors import InputError, RunError
+from rethinking.training.examples import FOLDER as EXAMPLES
 from rethinking.training.hardware import Machine, planning_for
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import runs_in
@@ -202,8 +204,15 @@ def _temporary_folder(contents: Mapping[str, Contents]) -> Iterator[Path]:
         for name, content in contents.items():
             (root / "runs" / name).mkdir(parents=True)
             for file, data in content.items():
-                files.write(root / "runs" / name / file, data, durable=False)
+                path = root / "runs" / name / file
+                path.parent.mkdir(exist_ok=True)
+                files.write(path, data, durable=False)
         yield root / "runs"
+
+
+def of_an_epoch(folder: Path) -> Iterator[Path]:
+    """Returns the paths of the files that an epoch needs or writes, and of folders: all but the loggers' files."""
+    return itertools.chain(folder.iterdir(), (folder / EXAMPLES).glob("*"))
 
 
 class _Sent:
@@ -211,18 +220,19 @@ class _Sent:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known = self._stamps(folder.iterdir())
+        self._known = self._stamps(of_an_epoch(folder))
 
     def changed(self, is_over: bool) -> Files:
         """Returns the files that changed since the last call. The loggers' files and the result come at the end."""
-        found = self._stamps(self.folder.rglob("*") if is_over else self.folder.iterdir())
+        found = self._stamps(self.folder.rglob("*") if is_over else of_an_epoch(self.folder))
         new = [name for name, stamp in found.items() if self._known.get(name) != stamp]
         if not is_over:
             new = [name for name in new if name != RESULT]
-        # The checkpoint is read before the metrics: so the metrics have every line that it counts.
+        # The checkpoint is read before what it counts, the metrics and the examples, and is written after them.
         contents = {name: content for name in sorted(new) if (content := files.read(self.folder / name)) is not None}
         self._known |= {name: found[name] for name in contents}
-        order = [*FIRST, *sorted(contents.keys() - {*FIRST, RESULT}), RESULT]
+        counted = [name for name in sorted(contents) if name.startswith(f"{EXAMPLES}/")]
+        order = [*FIRST, *counted, *sorted(contents.keys() - {*FIRST, *counted, RESULT}), RESULT]
         return Files(self.folder.name, {name: contents[name] for name in order if name in contents})
 
     def _stamps(self, paths: Iterator[Path]) -> dict[str, tuple[int, ...]]:

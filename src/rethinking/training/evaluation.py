@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rethinking.data.batches import Batches
+from rethinking.training.examples import Examples
 
 BATCH_SIZE = 500  # images; large enough to be fast, small enough for the activations of the convolutional networks
 
@@ -20,21 +21,27 @@ class Evaluation(NamedTuple):
     loss: float  # mean cross-entropy, nats
     accuracy: float  # 0-1
     losses: Tensor  # float32 (n,), of each image in the stored order, on the CPU
+    examples: Examples | None = None  # where they are asked for
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, autocast: torch.autocast) -> Evaluation:
+def evaluate(
+    model: nn.Module, batches: Batches, autocast: torch.autocast, *, with_examples: bool = False
+) -> Evaluation:
     """Evaluates the network on the whole split, in evaluation mode and without augmentation."""
     model.eval()
-    losses = []
+    losses, measured = [], []
     correct = torch.zeros((), device=batches.labels.device)
     with autocast, closing(batches.in_order(BATCH_SIZE)) as all_in_order:
         for images, labels in all_in_order:
             logits = model(images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             correct += (logits.argmax(dim=1) == labels).sum()
+            if with_examples:
+                measured.append(Examples.of(logits, labels))
     each = torch.cat(losses).cpu()
-    return Evaluation(each.double().mean().item(), correct.item() / len(batches), each)
+    examples = Examples(*map(torch.cat, zip(*measured, strict=True))) if measured else None
+    return Evaluation(each.double().mean().item(), correct.item() / len(batches), each, examples)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from rethinking.config import ExperimentConfig
 from rethinking.data.batches import Batch, Batches, lockstep
 from rethinking.errors import DivergedError, RunError
 from rethinking.seeding import global_streams
-from rethinking.training.evaluation import evaluate, fits, fraction, label_metrics
+from rethinking.training.evaluation import Evaluation, evaluate, fits, fraction, label_metrics
+from rethinking.training.examples import Examples
 from rethinking.training.loggers import Observer, Observers
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import Record, RunDir, RunResult, epochs_to_fit, note_fit, summary
@@ -97,34 +98,35 @@ class Training:
         self.observers.started(self.folder.path, self.config, self.metrics, len(self.train_batches))
         self._finish_if_done(ends=bool(self.metrics) and self._spent >= self.seconds)
 
-    def finish_epoch(self, train_loss: float, predictions: Tensor, seconds: float) -> None:
+    def finish_epoch(self, online: Online, seconds: float) -> None:
         """Measures the network after an epoch and saves the epoch.
 
-        train_loss: mean online loss, nats
-        predictions: int64 (n,), the class of each training image in its batch
+        online: what was measured in the epoch's batches
         seconds: time of the epoch's training
 
         Raises `DivergedError` for a loss that is not finite, and `RunError` where the epoch cannot be saved.
         """
-        check_finite(train_loss, self.config, self.epoch)
+        check_finite(online.loss, self.config, self.epoch)
         started = time.perf_counter()
-        right = predictions == self.train_batches.labels
-        online = fraction(right)
+        right = online.predictions == self.train_batches.labels
+        online_accuracy = fraction(right)
         ends = self._spent + seconds >= self.seconds
-        due = ends or exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online, right)
+        due = ends or exact_accuracy_is_due(self.config, self.epoch) or self._may_fit(online_accuracy, right)
         with self.own_draws("evaluation"):
-            exact = evaluate(self.model, self.train_batches, self.autocast) if due else None
+            exact = self._evaluated(self.train_batches, self.config.record_evaluated_examples) if due else None
             due = ends or evaluation_is_due(self.config, self.epoch, exact.accuracy if exact else None)
-            test = evaluate(self.model, self.test_batches, self.autocast) if self.test_batches and due else None
+            test = None
+            if self.test_batches and due:
+                test = self._evaluated(self.test_batches, self.config.record_test_examples)
         for evaluated in (exact, test):
             check_finite(evaluated.loss if evaluated else 0.0, self.config, self.epoch)
-        accuracy = exact.accuracy if exact else online
+        accuracy = exact.accuracy if exact else online_accuracy
 
         record: Record = {
             "epoch": self.epoch,
             "learning_rate": learning_rate(self.config, self.epoch),
-            "train_loss": train_loss,
-            "train_accuracy": online,
+            "train_loss": online.loss,
+            "train_accuracy": online_accuracy,
             "exact_train_accuracy": exact.accuracy if exact else None,
             "test_loss": test.loss if test else None,
             "test_accuracy": test.accuracy if test else None,
@@ -132,14 +134,19 @@ class Training:
             "images_per_second": len(self.train_batches) / seconds,
         }
         if self.config.operator.corrupts_labels:
-            record |= label_metrics(predictions, self.train_batches.labels, self.train_batches.true_labels)
+            record |= label_metrics(online.predictions, self.train_batches.labels, self.train_batches.true_labels)
         record["seconds"] = seconds + time.perf_counter() - started
         self.metrics.append(record)
         if self.test_losses is not None and test is not None:
             self.test_losses = torch.cat([self.test_losses.view(-1, len(test.losses)), test.losses[None]])
-        self.folder.save_epoch(record, self.model, self.optimizer, self.test_losses)
+        passes = {"online": online.examples, "train": exact and exact.examples, "test": test and test.examples}
+        examples = {word: measured for word, measured in passes.items() if measured is not None}
+        self.folder.save_epoch(record, self.model, self.optimizer, self.test_losses, examples)
         self.observers.epoch(record)
         self._finish_if_done(ends)
+
+    def _evaluated(self, batches: Batches, with_examples: bool) -> Evaluation:
+        return evaluate(self.model, batches, self.autocast, with_examples=with_examples)
 
     def _may_fit(self, online: float, right: Tensor) -> bool:
         """Returns whether the exact training accuracy may reach one of `FIT_THRESHOLDS` for the first time.
@@ -214,9 +221,9 @@ def fit(runs: Sequence[Training]) -> Iterator[tuple[Training, RunResult | RunErr
         with runs[0].own_draws("training"):  # a user's own network is trained alone
             epochs = train_epoch(step, runs)
         seconds = (time.perf_counter() - started) / len(runs)
-        for run, (loss, predictions) in zip(runs, epochs, strict=True):
+        for run, online in zip(runs, epochs, strict=True):
             with run.failing_alone():
-                run.finish_epoch(loss, predictions, seconds)
+                run.finish_epoch(online, seconds)
 
 
 def step_of(runs: Sequence[Training]) -> Step | CapturedStep:
@@ -241,10 +248,22 @@ def batches_of(runs: Sequence[Training]) -> Generator[Batch, None, None]:
     return lockstep(splits, seeds, epochs, runs[0].config.batch_size)
 
 
-def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tuple[float, Tensor]]:
-    """Trains each run for one epoch. Returns its mean loss in nats and its predictions, int64 (n,).
+class Online(NamedTuple):
+    """What an epoch's batches measured while the weights changed, as in Figure 1a.
 
-    Both are online, as in Figure 1a: measured batch by batch while the weights change. Each batch counts by its size.
+    loss: mean over all images, in nats
+    predictions: int64 (n,), the class of each training image
+    examples: of each training image, where the run keeps them
+    """
+
+    loss: float
+    predictions: Tensor
+    examples: Examples | None
+
+
+def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[Online]:
+    """Trains each run for one epoch. Returns what its batches measured. Each batch counts by its size.
+
     Nothing is read from the device before the end.
     """
     step.begin([learning_rate(run.config, run.epoch) for run in runs])
@@ -258,9 +277,16 @@ def train_epoch(step: Step | CapturedStep, runs: Sequence[Training]) -> list[tup
     all_rows, all_losses, all_logits = zip(*steps, strict=True)
     sizes = torch.tensor([rows.shape[1] for rows in all_rows], device=all_rows[0].device)
     train_losses = (torch.stack(all_losses, dim=1) * sizes).sum(dim=1) / sizes.sum()
-    rows, classes = torch.cat(all_rows, dim=1), torch.cat(all_logits, dim=1).argmax(dim=2)
-    predictions = torch.empty_like(rows).scatter_(1, rows, classes)
-    return list(zip(train_losses.tolist(), predictions, strict=True))
+    rows, logits = torch.cat(all_rows, dim=1), torch.cat(all_logits, dim=1)
+    predictions = torch.empty_like(rows).scatter_(1, rows, logits.argmax(dim=2))
+    epochs = []
+    for run, loss, *measured in zip(runs, train_losses.tolist(), predictions, logits, rows, strict=True):
+        classes, own_logits, places = measured
+        examples = None
+        if run.config.record_examples:
+            examples = Examples.of(own_logits, run.train_batches.labels[places], places)
+        epochs.append(Online(loss, classes, examples))
+    return epochs
 
 
 def check_finite(loss: float, config: ExperimentConfig, epoch: int) -> None:
@@ -293,10 +319,11 @@ def learning_rate(config: ExperimentConfig, epoch: int) -> float:
 def exact_accuracy_is_due(config: ExperimentConfig, epoch: int) -> bool:
     """Returns whether the exact training accuracy is measured after `epoch` in any case.
 
-    It is due after every K-th epoch (`eval_train_every`) and after the last.
+    It is due after every K-th epoch (`eval_train_every`) and after the last. `record_evaluated_examples` needs every
+    epoch.
     """
     requested = config.eval_train_every is not None and epoch % config.eval_train_every == 0
-    return requested or epoch == config.num_epochs
+    return requested or config.record_evaluated_examples or epoch == config.num_epochs
 
 
 def evaluation_is_due(config: ExperimentConfig, epoch: int, exact_accuracy: float | None) -> bool:

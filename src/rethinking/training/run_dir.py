@@ -7,6 +7,7 @@
     checkpoint.safetensors    weights, optimizer state, epoch; the losses of test images where they are kept
     result.json               written last: a run with this file is finished
     diverged.json             of a randomization test: says that the loss was not finite, so that no test tries it again
+    examples/                 what the network made of every example, where it is kept (see `examples.py`)
     tensorboard/, wandb/      files of the loggers
 
 The folder keeps these promises:
@@ -49,6 +50,7 @@ from rethinking import files, notebook
 from rethinking.config import ExperimentConfig, read_config_file
 from rethinking.errors import BusyError, InputError, RunError
 from rethinking.identity import run_id
+from rethinking.training.examples import ExampleFiles, Examples, Recorded
 from rethinking.training.networks import rebuilt
 from rethinking.training.optimizers import Optimizer
 
@@ -152,6 +154,14 @@ class RunResult:
         return model.eval()
 
 
+    def examples(self) -> dict[str, Recorded]:
+        """Returns what the run kept of every example: 'online', 'train' and 'test', those of them that were asked for.
+
+        Raises `RunError` where files are lost or damaged.
+        """
+        return RunDir(self.path).examples()
+
+
 def _percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2%}"
 
@@ -170,11 +180,13 @@ class Checkpoint(NamedTuple):
     tensors: weights, buffers, optimizer state and test losses by name
     epoch: the last finished epoch
     metrics: the checksum of its lines in metrics.jsonl; '' in files of older versions
+    examples: the checksum of the rows in examples/; '' where none are kept
     """
 
     tensors: dict[str, Tensor]
     epoch: int
     metrics: str
+    examples: str
 
 
 class RunDir:
@@ -183,6 +195,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._counted = Metrics([])  # size and checksum of the lines that the checkpoint counts
+        self._examples = ExampleFiles(path)
 
     @classmethod
     def find(cls, runs_dir: Path, identifier: str, force: bool) -> RunDir:
@@ -290,11 +303,17 @@ class RunDir:
     # One epoch: its metrics first, then the checkpoint that counts them.
 
     def save_epoch(
-        self, record: Record, model: nn.Module, optimizer: Optimizer, test_losses: Tensor | None = None
+        self,
+        record: Record,
+        model: nn.Module,
+        optimizer: Optimizer,
+        test_losses: Tensor | None = None,
+        examples: Mapping[str, Examples] | None = None,
     ) -> None:
-        """Saves an epoch: first its line of metrics.jsonl, then the checkpoint that counts the line.
+        """Saves an epoch: first its line of metrics.jsonl and its examples, then the checkpoint that counts them.
 
         test_losses: float32 (epochs, test images) where they are kept, else None
+        examples: what is kept of every example, by the first word of its files
 
         Raises `RunError` where a file cannot be written.
         """
@@ -306,6 +325,8 @@ class RunDir:
         if test_losses is not None:
             tensors[TEST_LOSSES] = test_losses
         metadata = {"epoch": str(record["epoch"]), "metrics": _hex(self._counted.checksum)}
+        if examples:
+            metadata["examples"] = self._examples.append(record["epoch"], examples)
         metadata["crc32"] = _checksum(tensors, metadata)
         self.write("checkpoint.safetensors", safetensors.torch.save(tensors, metadata))
 
@@ -315,6 +336,7 @@ class RunDir:
         Raises `RunError` where a file cannot be read or is damaged.
         """
         self._counted = Metrics([])
+        self._examples.restore(0, "")
         checkpoint = self._read_checkpoint()
         if checkpoint is None:
             if len(self._read_metrics().records) > 1:  # after one epoch the checkpoint may not be written yet
@@ -327,6 +349,7 @@ class RunDir:
             raise self._damaged("checkpoint.safetensors") from None
         metrics = self._read_metrics(checkpoint.epoch, checkpoint.metrics)
         self._counted = metrics._replace(records=[])
+        self._examples.restore(checkpoint.epoch, checkpoint.examples)
         return metrics.records
 
     def labels(self) -> Tensor:
@@ -364,6 +387,20 @@ class RunDir:
         if checkpoint is None or len(checkpoint.tensors.get(TEST_LOSSES, ())) != epochs:
             raise self._damaged("checkpoint.safetensors")
         return checkpoint.tensors[TEST_LOSSES]
+
+    def examples(self) -> dict[str, Recorded]:
+        """Returns what was kept of every example up to the last finished epoch, by the first word of its files.
+
+        Raises `RunError` where files are lost or damaged.
+        """
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
+            raise RunError(f"{self.path} has lost its checkpoint.safetensors, which counts the epochs of its examples")
+        if not checkpoint.examples:
+            return {}
+        kept = ExampleFiles(self.path)
+        kept.restore(checkpoint.epoch, checkpoint.examples)
+        return kept.read(checkpoint.epoch)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, which makes the run a finished one. Raises `RunError` where that fails."""
@@ -443,7 +480,7 @@ class RunDir:
         epoch = metadata.get("epoch", "")
         if not intact or not re.fullmatch(r"[1-9][0-9]{0,17}", epoch):
             raise self._damaged("checkpoint.safetensors")
-        return Checkpoint(tensors, int(epoch), metadata.get("metrics", ""))
+        return Checkpoint(tensors, int(epoch), metadata.get("metrics", ""), metadata.get("examples", ""))
 
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Returns tensors and metadata of a file; None where there is none.
