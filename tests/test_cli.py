@@ -215,7 +215,9 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["test", "train", "sweep", "reproduce", "verify", "keep", "cache", "demo"])
+@pytest.mark.parametrize(
+    "command", ["test", "train", "examples", "sweep", "reproduce", "verify", "keep", "cache", "demo"]
+)
 def test_every_command_has_help_and_the_version_is_printed(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
         with pytest.raises(SystemExit) as exit_:
@@ -231,14 +233,15 @@ OPTIONS = {
         --randomization --randomization_options --corruption_prob --randomization_seed --weight_decay
         --weight_decay_on --random_crop --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum
         --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every --eval_test_every --stop_when_fit --device
-        --precision --compile --images_in_memory --runs_dir --keep_test_losses --record_examples --record_evaluated_examples
-        --record_test_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity --config --force""",
+        --precision --compile --images_in_memory --runs_dir --keep_test_losses --record_examples
+        --record_evaluated_examples --record_test_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity
+        --config --force""",
     "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --eval_test_every --out
         --model_options --init --dataset --data_root --resize --colour --skip_unlabelled --image_column --label_column
         --train_subset --crop_size --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop
         --augment_flip_rotate --batch_size --optimizer --momentum --lr_schedule --lr_decay --warmup_epochs
-        --eval_train_every --device --precision --compile --images_in_memory --runs_dir --use_tensorboard --use_wandb
-        --wandb_project --wandb_entity""",
+        --eval_train_every --device --precision --compile --images_in_memory --runs_dir --record_examples
+        --record_evaluated_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity""",
     "reproduce": """NAME RUN --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --models --scale --seeds --filters --filter_options --bandwidth --memory_limit --device
         --precision --at_once --ray --runs_shared --dry_run --show_only --no_wait --out --runs_dir""",
@@ -247,6 +250,7 @@ OPTIONS = {
     "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision
         --threads --dry_run""",
     "keep": "RESULTS RUN",
+    "examples": "RUN --of --out",
     "cache": "--remove --remove_all",
     "demo": "",
 }
@@ -263,6 +267,7 @@ def test_the_options_of_every_command_are_these():
         "reproduce": (Reproduction,),
         "verify": (cli.Verifying,),
         "keep": (cli.Keeping,),
+        "examples": (cli.Scoring,),
         "cache": (cli.Caching,),
         "demo": (cli.NoOptions,),
     }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rethinking.data.randomized import RandomizationRecord, randomize
     from rethinking.engines.many import train_many
     from rethinking.instrument.run import randomization_test
+    from rethinking.measures.examples import ScoredExamples, score_examples
     from rethinking.models.construction import build_model
     from rethinking.runs import load_run
     from rethinking.training import RunResult, train
@@ -42,11 +43,13 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "Operator": "data.operators",
     "RandomizationRecord": "data.randomized",
     "RunResult": "training",
+    "ScoredExamples": "measures.examples",
     "build_model": "models.construction",
     "load_run": "runs",
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
     "reproduce": "calls",
+    "score_examples": "measures.examples",
     "sweep": "calls",
     "train": "training",
     "train_many": "engines.many",
@@ -61,6 +64,7 @@ __all__ = [
     "RandomizationRecord",
     "RunError",
     "RunResult",
+    "ScoredExamples",
     "__version__",
     "build_model",
     "get_baseline_config",
@@ -69,6 +73,7 @@ __all__ = [
     "randomization_test",
     "randomize",
     "reproduce",
+    "score_examples",
     "sweep",
     "train",
     "train_many",

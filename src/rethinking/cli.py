@@ -1,4 +1,4 @@
-"""The command line: `rethinking test`, `train`, `sweep`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
+"""The command line: `rethinking test`, `train`, `examples`, `sweep`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
 
 Every option is a field of `ExperimentConfig`, `RandomizationTest`, `SweepOptions`, `Reproduction` or a dataclass below.
 
@@ -40,6 +40,22 @@ class Training:
     force: bool = option(
         False, "train a finished run again, in a new folder beside the old one", group="command", default_text=""
     )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The arguments of `examples`."""
+
+    runs: tuple[str, ...] = option(
+        (), "run folders that kept their examples, such as seeds of one configuration", positional=True, metavar="RUN"
+    )
+    of: str | None = option(
+        None,
+        "score training images as their batches saw them, training images in evaluation mode, or test images",
+        choices=("online", "train", "test"),
+        default_text="the first that was kept",
+    )
+    out: str = option("examples", "write examples.csv and the page examples.html here", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = {
         "test": randomization_test,
         "train": train,
+        "examples": examples,
         "sweep": sweep,
         "reproduce": reproduce,
         "verify": verify,
@@ -110,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
+        print("       rethinking examples RUN      score the examples of runs, and show which labels look wrong")
         print("       rethinking sweep [OPTIONS]   train a grid of experiments, and show a table and a figure of them")
         print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
         print("       rethinking verify RESULTS    train the run of a published number again and compare")
@@ -201,6 +219,18 @@ def verify(arguments: Sequence[str] | None = None) -> None:
             on_console.dry_run()
         elif not on_console.run():
             sys.exit(1)
+
+
+def examples(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking examples RUN ...`: score the examples of runs, and write a table and a page with their images."""
+    with _one_line_errors():
+        chosen = Scoring(**_parsed(Scoring, "examples", examples, arguments))
+        if not chosen.runs:
+            raise InputError("examples takes run folders: rethinking examples runs/mlp_1x512-*")
+        with _whole_imports():
+            from rethinking.examples_console import show
+
+        show(chosen.runs, chosen.of, Path(chosen.out), _console())
 
 
 def keep(arguments: Sequence[str] | None = None) -> None:

@@ -404,7 +404,7 @@ class ExperimentConfig:
     record_examples: bool = option(
         False,
         "keep loss, margin and correctness of every training image in every epoch, each measured in its batch before"
-        " the update (docs/examples.md; not in the paper)",
+        " the update (docs/scoring.md; not in the paper)",
         group="output",
         added_later=True,
     )

@@ -74,7 +74,11 @@ def test_a_hand_made_case():
 def test_their_means_are_the_metrics_of_the_epoch(tmp_path: Path):
     result = train(config(tmp_path, randomization="partial_corrupt", corruption_prob=0.5))
     kept = result.examples()
-    assert {word: part.loss.shape for word, part in kept.items()} == {"online": (3, 300), "train": (3, 300), "test": (3, 355)}
+    assert {word: part.loss.shape for word, part in kept.items()} == {
+        "online": (3, 300),
+        "train": (3, 300),
+        "test": (3, 355),
+    }
     names = {"online": ("train_loss", "train_accuracy"), "test": ("test_loss", "test_accuracy")}
     for word, (loss, accuracy) in names.items():
         assert kept[word].correct.mean(axis=1).tolist() == [record[accuracy] for record in result.metrics]
@@ -171,7 +175,7 @@ def test_damaged_files_are_told_by_name(tmp_path: Path, damage: str):
     else:
         flipped = content[:-1] + bytes([content[-1] ^ 1])
         path.write_bytes({"cut": content[:-1], "digit": flipped, "empty": b""}[damage])
-    with pytest.raises(RunError, match="examples.* is damaged or missing: move the run's folder away") as error:
+    with pytest.raises(RunError, match=r"examples.* is damaged or missing: move the run's folder away") as error:
         train(asked)
     assert str(run) in str(error.value)
 

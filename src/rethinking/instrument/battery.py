@@ -42,6 +42,7 @@ DECIDED = (  # fields of `ExperimentConfig` that the test sets itself
     "holdout",
     "replaced_example",
     "keep_test_losses",
+    "record_test_examples",
 )
 
 INSTEAD = {  # options of a run, and the options of a test that replace them

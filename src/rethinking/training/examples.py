@@ -59,14 +59,14 @@ class Examples(NamedTuple):
         own = by_class.gather(0, label)[0]
         others = by_class.scatter(0, label, -torch.inf).amax(dim=0)
         errors = by_class.softmax(dim=0).scatter_add_(0, label, -torch.ones_like(own)[None])
-        measured = (
+        measured = [
             (by_class.logsumexp(dim=0) - own).clamp(0, LARGEST).half(),
             (own - others).clamp(-LARGEST, LARGEST).half(),
             errors.square_().sum(dim=0).sqrt_().half(),
             logits.argmax(dim=1) == labels,
-        )
+        ]
         if rows is not None:
-            measured = tuple(torch.empty_like(part).index_copy_(0, rows, part) for part in measured)
+            measured = [torch.empty_like(part).index_copy_(0, rows, part) for part in measured]
         return cls(*(part.cpu() for part in measured))
 
 
@@ -164,7 +164,7 @@ def damaged(path: Path) -> RunError:
 def _rows(path: Path) -> NDArray[np.generic]:
     """Maps the rows of a file. Raises `RunError` where that is not possible."""
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise files.cannot_read(path, error) from None
     except (ValueError, EOFError):  # the header or the rows are cut

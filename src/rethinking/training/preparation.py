@@ -282,9 +282,9 @@ def accepting(config: ExperimentConfig) -> sources.Accept:
 
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
     test_images = len(data.test) if data.test else 0
-    for option in (*config.keeps_of_test_images, *(["replaced_example"] if config.replaced_example is not None else [])):
-        if not test_images:
-            raise InputError(f"{option} needs a test set, which {data.name} lacks")
+    needing = [*config.keeps_of_test_images, *(["replaced_example"] if config.replaced_example is not None else [])]
+    if needing and not test_images:
+        raise InputError(f"{needing[0]} needs a test set, which {data.name} lacks")
     pairs = min(test_images, config.train_subset or len(data.train))
     if config.replaced_example is not None and config.replaced_example >= pairs:
         raise InputError(f"replaced_example must be below {pairs}, the smaller of {data.name}'s two sets as used")

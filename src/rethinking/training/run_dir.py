@@ -153,7 +153,6 @@ class RunResult:
         RunDir(self.path).load_weights(model)
         return model.eval()
 
-
     def examples(self) -> dict[str, Recorded]:
         """Returns what the run kept of every example: 'online', 'train' and 'test', those of them that were asked for.
 
@@ -357,10 +356,17 @@ class RunDir:
 
         Raises `RunError` where they are lost or damaged.
         """
+        return self._kept_labels("labels")
+
+    def true_labels(self) -> Tensor:
+        """Returns the true labels of the training set, int64 (n,). Errors are those of `labels`."""
+        return self._kept_labels("true_labels")
+
+    def _kept_labels(self, name: str) -> Tensor:
         found = self._read_tensors("randomization.safetensors")
-        if found is None or "labels" not in found[0]:
+        if found is None or name not in found[0]:
             raise self._damaged("randomization.safetensors")
-        return found[0]["labels"]
+        return found[0][name]
 
     def load_weights(self, model: nn.Module) -> None:
         """Loads the weights of the last finished epoch into `model`.

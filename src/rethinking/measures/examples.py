@@ -1,0 +1,183 @@
+"""The examples of one or several runs with all their scores: the table, and how well the scores find wrong labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rethinking import files, notebook
+from rethinking.data import draws, sources
+from rethinking.data.images import ImageData
+from rethinking.errors import InputError
+from rethinking.measures import detection
+from rethinking.measures.scores import SCORES, Scores, consistency, mean_over_runs
+from rethinking.runs import load_run
+from rethinking.training.examples import Recorded
+from rethinking.training.run_dir import RunDir, RunResult
+
+PASSES = ("online", "train", "test")  # in the order of choice
+OPTIONS = {"online": "record_examples", "train": "record_evaluated_examples", "test": "record_test_examples"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """How well a score finds the wrong labels.
+
+    auroc: area under the ROC curve
+    precision: the share of wrong labels among as many suspects as there are wrong labels
+    """
+
+    auroc: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class ScoredExamples:
+    """The examples of some runs, and their scores.
+
+    runs: equal in everything but what changes from seed to seed
+    of: 'online', 'train' or 'test'
+    index: int64 (n,), the place of each example in the data set's training or test set
+    labels: int64 (n,), as trained on
+    true_labels: int64 (n,); None where no label was randomized, so that nothing is known to be wrong
+    scores: float64 (n,) by name, the mean over the runs
+    consistency: Spearman's correlation between the runs by score; nan for a single run
+    """
+
+    runs: tuple[RunResult, ...]
+    of: str
+    data: ImageData
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    true_labels: NDArray[np.int64] | None
+    scores: dict[str, Scores]
+    consistency: dict[str, float]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_] | None:
+        """Whether each label is wrong, bool (n,); None where that is not known."""
+        return None if self.true_labels is None else self.labels != self.true_labels
+
+    def suspects(self, score: str) -> NDArray[np.int64]:
+        """Returns the places of all examples in `index`, the most suspicious first; ties stay in order."""
+        return np.argsort(SCORES[score].ranks(self.scores[score]), kind="stable")
+
+    def found(self) -> dict[str, Found]:
+        """Returns by score how well it finds the wrong labels; nothing where these are not known, or none is wrong."""
+        wrong = self.wrong
+        if wrong is None or not wrong.any() or wrong.all():
+            return {}
+        suspicion = {name: SCORES[name].suspicion(values) for name, values in self.scores.items()}
+        return {
+            name: Found(detection.auroc(values, wrong), detection.precision_at(values, wrong, int(wrong.sum())))
+            for name, values in suspicion.items()
+        }
+
+    def class_name(self, label: int) -> str:
+        """Returns the name of a class, or its number where the labels are not the data's."""
+        names = self.data.class_names
+        return names[label] if label < len(names) else str(label)
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Returns the table by column: index, label, true label where it is known, and each score with its ranks."""
+        table: dict[str, Sequence[Any]] = {
+            "index": self.index.tolist(),
+            "label": [self.class_name(label) for label in self.labels.tolist()],
+        }
+        if self.true_labels is not None:
+            table["true_label"] = [self.class_name(label) for label in self.true_labels.tolist()]
+        for name, values in self.scores.items():
+            table[name] = values.tolist()
+            table[f"{name}_rank"] = SCORES[name].ranks(values).tolist()
+        return table
+
+    def frame(self) -> Any:
+        """Returns the table as a pandas DataFrame, a row for each example.
+
+        Raises `InputError` where pandas is not installed.
+        """
+        table = self.columns()
+        return notebook.frame([dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)])
+
+    def write_csv(self, path: Path) -> None:
+        """Writes the table. Scores have six digits. Raises `RunError` where that fails."""
+        table, text = self.columns(), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table)
+        for row in zip(*table.values(), strict=True):
+            writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row)
+        files.write(path, text.getvalue(), durable=False)
+
+
+def score_examples(folders: Sequence[str | Path], of: str | None = None) -> ScoredExamples:
+    """Returns the scores of the examples of one or several runs, such as seeds of one configuration.
+
+    folders: the runs' folders. The runs must have the same images and labels
+    of: 'online', 'train' or 'test'; by default the first that was kept
+
+    Raises `InputError` where the runs do not go together, or did not keep what is asked for. Raises `RunError` for
+    damaged files.
+    """
+    if not folders:
+        raise InputError("scores of examples need at least one run's folder")
+    runs = [_network(Path(folder)) for folder in folders]
+    kept = [run.examples() for run in runs]
+    of = _chosen(runs, kept, of)
+    first = runs[0]
+    of_labels = [RunDir(run.path) for run in runs]
+    data = sources.load_for(first.config)
+    if of == "test":
+        assert data.test is not None, "the run kept its test images"
+        index, labels, true_labels = np.arange(len(data.test)), data.test.labels, None
+        same = [run.result["provenance"]["fingerprint"] == data.fingerprint for run in runs]
+    else:
+        index = draws.subset_rows(len(data.train), first.config.train_subset).numpy()
+        labels, true = of_labels[0].labels().numpy(), of_labels[0].true_labels().numpy()
+        true_labels = true if first.config.operator.corrupts_labels else None
+        same = [
+            run.result["provenance"]["fingerprint"] == data.fingerprint
+            and run.config.train_subset == first.config.train_subset
+            and np.array_equal(folder.labels().numpy(), labels)
+            for run, folder in zip(runs, of_labels, strict=True)
+        ]
+    for run, is_same in zip(runs, same, strict=True):
+        if not is_same:
+            raise InputError(f"{run.path} has other images or labels than {first.path}; give runs that differ in seeds")
+    each = {name: [score.of(one[of]) for one in kept] for name, score in SCORES.items()}
+    return ScoredExamples(
+        tuple(runs),
+        of,
+        data,
+        index,
+        labels,
+        true_labels,
+        {name: mean_over_runs(values) for name, values in each.items()},
+        {name: consistency(values) for name, values in each.items()},
+    )
+
+
+def _network(folder: Path) -> RunResult:
+    run = load_run(folder)
+    if not isinstance(run, RunResult):
+        raise InputError(f"{folder} is no run of a network, and has no examples")
+    return run
+
+
+def _chosen(runs: Sequence[RunResult], kept: Sequence[dict[str, Recorded]], of: str | None) -> str:
+    """Returns what all runs kept. Raises `InputError` where that is nothing, or not what is asked for."""
+    if of is not None and of not in PASSES:
+        raise InputError(f"examples are kept of {', '.join(PASSES)}, not '{of}'")
+    wanted = PASSES if of is None else (of,)
+    for word in wanted:
+        if all(word in one for one in kept):
+            return word
+    lacking = [run for run, one in zip(runs, kept, strict=True) if wanted[0] not in one]
+    of_what = "no examples" if of is None else f"no examples of '{of}'"
+    raise InputError(f"{lacking[0].path} kept {of_what}; train it with --{OPTIONS[wanted[0]]}")

@@ -1,0 +1,137 @@
+"""Scores of examples, each a function of what a run kept of them (`--record_examples`).
+
+A score is a number for each example. It has a suspicious end, at which wrong labels gather. To add a score, write its
+function here under `@score`, or register it in your own file.
+
+`Recorded` has rows of epochs and columns of examples. All scores are float64 (n,).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rethinking.errors import InputError, nearest
+from rethinking.training.examples import Recorded
+
+Scores = NDArray[np.float64]
+EARLY = 10  # epochs after which EL2N is taken, of Paul et al.'s 10 to 20
+
+
+@dataclass(frozen=True)
+class Score:
+    """One kind of score.
+
+    name: in columns of tables
+    suspicious: the end at which wrong labels gather, 'low' or 'high'
+    source: where it is defined
+    of: from what was kept to float64 (n,)
+    """
+
+    name: str
+    suspicious: Literal["low", "high"]
+    source: str
+    of: Callable[[Recorded], Scores]
+
+    def suspicion(self, scores: Scores) -> Scores:
+        """Returns the scores with their sign turned so that the largest are the most suspicious."""
+        return scores if self.suspicious == "high" else -scores
+
+    def ranks(self, scores: Scores) -> Scores:
+        """Returns ranks from 1, the most suspicious; equal scores share the mean of their ranks."""
+        return np.asarray(stats.rankdata(-self.suspicion(scores)), np.float64)
+
+
+SCORES: dict[str, Score] = {}
+
+
+def score(name: str, suspicious: Literal["low", "high"], source: str) -> Callable[[Any], Any]:
+    """Returns a decorator that adds a function to `SCORES`."""
+
+    def decorate(of: Callable[[Recorded], Scores]) -> Callable[[Recorded], Scores]:
+        SCORES[name] = Score(name, suspicious, source, of)
+        return of
+
+    return decorate
+
+
+def find(name: str) -> Score:
+    """Returns the score of this name. Raises `InputError` for an unknown name."""
+    if name not in SCORES:
+        raise InputError(f"score must be one of {', '.join(SCORES)}, not '{name}'{nearest(name, SCORES)}")
+    return SCORES[name]
+
+
+@score("area_under_margin", "low", "Pleiss et al. 2020 (arXiv:2001.10528)")
+def area_under_margin(kept: Recorded) -> Scores:
+    """Returns the margin's mean over all epochs: the logit of the label minus the largest other logit.
+
+    A wrong label has to be learnt against the rule that other images support, so its margin stays small for long.
+    """
+    return np.asarray(kept.margin.mean(axis=0, dtype=np.float64))
+
+
+@score("forgetting_events", "high", "Toneva et al. 2019 (arXiv:1812.05159)")
+def forgetting_events(kept: Recorded) -> Scores:
+    """Returns how often an example was right in one epoch and wrong in the next; infinite where it was never right."""
+    forgotten = (kept.correct[:-1] & ~kept.correct[1:]).sum(axis=0)
+    return np.where(kept.correct.any(axis=0), forgotten, np.inf)
+
+
+@score("first_learned", "high", "Toneva et al. 2019 (arXiv:1812.05159)")
+def first_learned(kept: Recorded) -> Scores:
+    """Returns the first epoch, counted from 1, in which an example was right; infinite where it never was."""
+    return np.where(kept.correct.any(axis=0), kept.correct.argmax(axis=0) + 1.0, np.inf)
+
+
+@score("confidence", "low", "Swayamdipta et al. 2020 (arXiv:2009.10795)")
+def confidence(kept: Recorded) -> Scores:
+    """Returns the mean over epochs of the label's probability."""
+    return np.asarray(_probabilities(kept).mean(axis=0))
+
+
+@score("variability", "high", "Swayamdipta et al. 2020 (arXiv:2009.10795)")
+def variability(kept: Recorded) -> Scores:
+    """Returns the standard deviation over epochs of the label's probability, with the number of epochs below.
+
+    It tells ambiguous examples from the others. Wrong labels with a low probability throughout have a low one too.
+    """
+    return np.asarray(_probabilities(kept).std(axis=0))
+
+
+@score("el2n", "high", "Paul et al. 2021 (arXiv:2107.07075)")
+def el2n(kept: Recorded, epoch: int = EARLY) -> Scores:
+    """Returns the distance of the probabilities from the one-hot label, early in training.
+
+    The distance is the Euclidean one. A run that is shorter has its last epoch taken. The source averages over ten
+    networks, as `mean_over_runs` does.
+    """
+    return np.asarray(kept.error_norm[min(epoch, len(kept.error_norm)) - 1], np.float64)
+
+
+@score("last_loss", "high", "Han et al. 2018 (arXiv:1804.06872)")
+def last_loss(kept: Recorded) -> Scores:
+    """Returns the loss of the last epoch, in nats."""
+    return np.asarray(kept.loss[-1], np.float64)
+
+
+def _probabilities(kept: Recorded) -> Scores:
+    """Returns the label's probability in each epoch, which is exp(-loss)."""
+    return np.asarray(np.exp(-kept.loss.astype(np.float64)))
+
+
+def mean_over_runs(each: Sequence[Scores]) -> Scores:
+    """Returns the mean over runs, such as seeds. An example that is infinite in one run is infinite."""
+    return np.asarray(np.mean(each, axis=0))
+
+
+def consistency(each: Sequence[Scores]) -> float:
+    """Returns Spearman's rank correlation between runs, the mean over all pairs. It is nan for a single run."""
+    pairs = [stats.spearmanr(one, other).statistic for one, other in itertools.combinations(each, 2)]
+    return float(np.mean(pairs)) if pairs else float("nan")

@@ -1,0 +1,183 @@
+"""The page of scored examples: the images at both ends of each score, a data map, and how well wrong labels are found.
+
+The page is one file that needs no network.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from rethinking import files
+from rethinking.drawing import as_svg
+from rethinking.measures.detection import roc
+from rethinking.measures.examples import ScoredExamples
+from rethinking.measures.scores import SCORES
+
+SHOWN = 24  # images at each end of a score
+POINTS = 5000  # of a data map, at most; evenly chosen
+PASSES = {
+    "online": "training images, each in its batch before the update",
+    "train": "training images, in evaluation mode after each epoch",
+    "test": "test images, in evaluation mode after each epoch",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of the page. wrong: None where that is not known"""
+
+    picture: str
+    index: int
+    label: str
+    true_label: str | None
+    value: str
+    wrong: bool | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One score: its definition, its source, and the images at its ends."""
+
+    name: str
+    title: str
+    definition: str
+    source: str
+    suspects: list[Shown]
+    others: list[Shown]
+    auroc: str
+    precision: str
+    consistency: str
+
+
+def write(examples: ScoredExamples, folder: Path) -> Path:
+    """Writes examples.html and examples.csv into `folder`, and returns the page's path. Raises `RunError`."""
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    examples.write_csv(folder / "examples.csv")
+    path = folder / "examples.html"
+    files.write(path, as_html(examples), durable=False)
+    return path
+
+
+def as_html(examples: ScoredExamples) -> str:
+    """Returns the page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rethinking.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["pretty"] = "{:,}".format
+    wrong = examples.wrong
+    return environment.get_template("examples.html.j2").render(
+        title=f"Examples of {examples.data.name}",
+        examples=examples,
+        passes=PASSES[examples.of],
+        wrong=None if wrong is None else int(wrong.sum()),
+        sections=_sections(examples),
+        roc=_drawn(_roc_curves(examples), "roc") if examples.found() else None,
+        data_map=_drawn(data_map(examples), "data map"),
+        style=(resources.files("rethinking.report") / "page.css").read_text(encoding="utf-8"),
+    )
+
+
+def _sections(examples: ScoredExamples) -> list[Section]:
+    sections, found = [], examples.found()
+    for name, score in SCORES.items():
+        order = examples.suspects(name)
+        ends = min(SHOWN, len(order) // 2)
+        repeated = examples.consistency[name]
+        sections.append(
+            Section(
+                name,
+                name.replace("_", " "),
+                (score.of.__doc__ or "").split("\n\n")[0].removeprefix("Returns ").strip(),
+                score.source,
+                [_shown(examples, name, place) for place in order[:ends].tolist()],
+                [_shown(examples, name, place) for place in order[::-1][:ends].tolist()],
+                f"{found[name].auroc:.3f}" if name in found else "",
+                f"{found[name].precision:.1%}" if name in found else "",
+                "" if np.isnan(repeated) else f"{repeated:.2f}",
+            )
+        )
+    return sections
+
+
+def _shown(examples: ScoredExamples, name: str, place: int) -> Shown:
+    index = int(examples.index[place])
+    split = examples.data.test if examples.of == "test" else examples.data.train
+    assert split is not None
+    true, wrong = examples.true_labels, examples.wrong
+    return Shown(
+        picture(split.images[index]),
+        index,
+        examples.class_name(int(examples.labels[place])),
+        None if true is None else examples.class_name(int(true[place])),
+        f"{examples.scores[name][place]:.3g}",
+        None if wrong is None else bool(wrong[place]),
+    )
+
+
+def picture(image: NDArray[np.uint8]) -> str:
+    """Returns an image, uint8 (channels, height, width), as the text of a `data:` address."""
+    pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    drawn = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(drawn, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
+
+
+def data_map(examples: ScoredExamples) -> Figure:
+    """Draws each example at its variability and confidence (Swayamdipta et al. 2020)."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    count = len(examples.index)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
+    wrong = examples.wrong
+    groups = {"": np.ones(count, bool)} if wrong is None else {"right label": ~wrong, "wrong label": wrong}
+    for number, (label, members) in enumerate(groups.items()):
+        places = chosen[members[chosen]]
+        axes.scatter(
+            examples.scores["variability"][places],
+            examples.scores["confidence"][places],
+            s=5,
+            alpha=0.5,
+            linewidths=0,
+            color=f"C{number}",
+            label=label,
+            rasterized=True,
+        )
+    axes.set(xlabel="variability", ylabel="confidence", xlim=(0, None), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    if wrong is not None:
+        axes.legend(fontsize="small", markerscale=2)
+    return figure
+
+
+def _roc_curves(examples: ScoredExamples) -> Figure:
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    wrong = examples.wrong
+    assert wrong is not None, "it is known which labels are wrong"
+    for name, values in examples.scores.items():
+        axes.plot(*roc(SCORES[name].suspicion(values), wrong), label=name.replace("_", " "), linewidth=1.2)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    axes.set(xlabel="share of right labels suspected", ylabel="share of wrong labels found", xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _drawn(figure: Figure, name: str) -> Markup:
+    return Markup(as_svg(figure, name))  # matplotlib escapes the text in it
