@@ -105,7 +105,8 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"replaced_example": -1}, "replaced_example must be at least 0"),
         (
             {"replaced_example": 0, "randomization": "random_pixels"},
-            "replaced_example goes with randomization none, random_labels, partial_corrupt, not random_pixels",
+            "replaced_example goes with randomization none, random_labels, partial_corrupt, pair_flip, asymmetric,"
+            " class_matrix, not random_pixels",
         ),
         ({"keep_test_losses": True, "randomization": "random_signs"}, "keep_test_losses needs a test set"),
         ({"keep_test_losses": True, "eval_test_every": 2}, "leave eval_test_every out"),

@@ -222,7 +222,8 @@ class ExperimentConfig:
     randomization: str = option(
         "none",
         "the randomization, drawn once before training (Section 2.1). random_signs draws one of two classes for every"
-        " image (Equation 1)",
+        " image (Equation 1). pair_flip, asymmetric and class_matrix are the label noise of other papers"
+        " (docs/scoring.md)",
         group="randomization",
         metavar="|".join((*operators.OWN, "FILE.py:CLASS", "MODULE:CLASS")),
     )
@@ -239,8 +240,8 @@ class ExperimentConfig:
     )
     corruption_prob: float | None = option(
         None,
-        "probability that a label is replaced by a uniform draw over all classes. It needs"
-        " --randomization partial_corrupt (Section 2.1)",
+        "probability that a label is replaced: by a uniform draw over all classes with --randomization partial_corrupt"
+        " (Section 2.1), by another class with pair_flip and asymmetric",
         group="randomization",
         check=within(0, 1),
         metavar="P",

@@ -183,7 +183,10 @@ def test_a_mistake_is_a_one_line_error(tmp_path: Path, path, name, options, mess
 
 
 def test_corruption_prob_is_refused_for_operators_without_it(tmp_path: Path, path):
-    with pytest.raises(InputError, match=r"corruption_prob goes with randomization partial_corrupt, not .*Reversed"):
+    with pytest.raises(
+        InputError,
+        match=r"corruption_prob goes with randomization partial_corrupt, pair_flip, asymmetric, not .*Reversed",
+    ):
         train(configured(tmp_path, f"{path}:Reversed", corruption_prob=0.5))
     with pytest.raises(InputError, match="replaced_example goes with randomization none, random_labels, partial_corr"):
         train(configured(tmp_path, f"{path}:Reversed", replaced_example=0))

@@ -125,6 +125,23 @@ def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: i
     return torch.where(chosen, drawn, labels)
 
 
+def draw_by_class(labels: Tensor, transition: Tensor, seed: int, *of: str) -> Tensor:
+    """Draws each label anew, independently, from the row of its class in a transition matrix.
+
+    labels: int64 (n,), class indices; the result has the same shape
+    transition: float64 (classes, classes), the probability of each new class (columns) by the true one (rows)
+    of: words that give other labels than the training set's their own draws
+
+    Each image has the same draw for every matrix. So a matrix that keeps less of a class changes more of its labels,
+    and those that the other matrix changes are among them.
+    """
+    draws = torch.rand(len(labels), generator=generator(seed, "labels", "by class", *of), dtype=torch.float64)
+    others = transition.clone().fill_diagonal_(0).cumsum(dim=1)[labels]
+    changed = draws < others[:, -1]
+    drawn = (draws[:, None] >= others).sum(dim=1)
+    return torch.where(changed, drawn, labels)
+
+
 def random_signs(count: int, seed: int) -> Tensor:
     """Draws the signs of Equation 1 as two equally likely classes, 0 for -1 and 1 for +1: int64 (count,)."""
     return torch.randint(2, (count,), generator=generator(seed, "labels", "sign"))

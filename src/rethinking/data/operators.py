@@ -22,7 +22,7 @@ PyTorch is imported inside functions, because the command line needs only names 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -98,6 +98,11 @@ class Operator:
         """Returns the number of outputs of a network for data of `num_classes` classes."""
         return self.own_classes or num_classes
 
+
+FLIPS = {  # true and new classes, as Patrini et al. 2017 chose them
+    "cifar10": ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3)),
+    "mnist": ((2, 7), (3, 8), (7, 1), (5, 6), (6, 5)),
+}
 
 OPERATORS: Registry[type[Operator]] = Registry("randomization", "rethinking.operators")
 Kind = TypeVar("Kind", bound=type[Operator])
@@ -181,16 +186,150 @@ class PartialCorrupt(RandomLabels):
     corruption_prob: float | None = None
 
     def __post_init__(self) -> None:
-        if self.corruption_prob is None:
-            raise InputError("randomization partial_corrupt needs a corruption_prob between 0 and 1")
-        if not 0 <= self.corruption_prob <= 1:
-            raise InputError(f"corruption_prob must be between 0 and 1, not {self.corruption_prob}")
+        _check_probability(self.corruption_prob, "partial_corrupt")
 
     @property
     def probability(self) -> float:
         """The probability that a label is replaced: `corruption_prob`."""
         assert self.corruption_prob is not None
         return self.corruption_prob
+
+
+@dataclass(frozen=True)
+class ClassNoise(Operator):
+    """Base class of the operators that draw each label by its true class, as the literature on label noise does.
+
+    A subclass says with which probabilities, in `transition`.
+    """
+
+    independent = True
+
+    def transition(self, num_classes: int) -> Tensor:
+        """Returns the transition matrix, float64 (classes, classes): new classes (columns) by true ones (rows)."""
+        raise NotImplementedError
+
+    def change_labels(self, labels: Tensor, num_classes: int, random: Streams) -> Tensor:
+        """Returns the labels after `draw_by_class`, int64 (n,)."""
+        from rethinking.data.draws import draw_by_class
+
+        return draw_by_class(labels, self.transition(num_classes), random.seed, *random.purpose)
+
+
+@register("pair_flip")
+@dataclass(frozen=True)
+class PairFlip(ClassNoise):
+    """Replaces each label with probability `corruption_prob` by the next class, and the last class by the first.
+
+    Han et al. 2018 ("Co-teaching", arXiv:1804.06872) call it pair flipping.
+    """
+
+    corruption_prob: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_probability(self.corruption_prob, "pair_flip")
+
+    def transition(self, num_classes: int) -> Tensor:
+        """Returns the transition matrix, float64 (classes, classes)."""
+        following = {label: (label + 1) % num_classes for label in range(num_classes)}
+        return _flipping(following, self.corruption_prob, num_classes)
+
+
+@register("asymmetric")
+@dataclass(frozen=True)
+class Asymmetric(ClassNoise):
+    """Replaces labels of some classes, with probability `corruption_prob`, by one similar class each.
+
+    flips: pairs of a true class and its new one by number, such as [[9, 1], [2, 0]], or the name of pairs that Patrini
+        et al. 2017 ("Making deep neural networks robust to label noise", arXiv:1609.03683) chose. 'cifar10' flips truck
+        to automobile, bird to airplane, deer to horse, and cat and dog to each other. 'mnist' flips 2 to 7, 3 to 8, 7
+        to 1, and 5 and 6 to each other
+    """
+
+    corruption_prob: float | None = None
+    flips: Any = None
+
+    def __post_init__(self) -> None:
+        _check_probability(self.corruption_prob, "asymmetric")
+        pairs = self._pairs
+        is_pairs = isinstance(pairs, Sequence) and not isinstance(pairs, str) and len(pairs) > 0
+        if not is_pairs or not all(_is_pair(pair) for pair in pairs):
+            raise InputError(
+                f"randomization asymmetric needs flips, which are one of {', '.join(FLIPS)}, or pairs of different"
+                f" classes by number such as [[9, 1], [2, 0]], not {self.flips!r:.100}"
+            )
+        if len(dict(pairs)) < len(pairs):
+            raise InputError("randomization asymmetric flips each class to one other class only")
+
+    @property
+    def _pairs(self) -> Any:
+        return FLIPS.get(self.flips) if isinstance(self.flips, str) else self.flips
+
+    def transition(self, num_classes: int) -> Tensor:
+        """Returns the transition matrix, float64 (classes, classes). Raises `InputError` for classes that are not."""
+        pairs = dict(self._pairs)
+        if max(*pairs, *pairs.values()) >= num_classes:
+            raise InputError(f"flips must be between classes from 0 to {num_classes - 1}, not {self.flips}")
+        return _flipping(pairs, self.corruption_prob, num_classes)
+
+
+@register("class_matrix")
+@dataclass(frozen=True)
+class ClassMatrix(ClassNoise):
+    """Draws each label from the row of its true class in a matrix of your own.
+
+    matrix: a row for each true class, with the probability of each new class, such as [[0.9, 0.1], [0.2, 0.8]]
+    """
+
+    matrix: Any = None
+
+    def __post_init__(self) -> None:
+        rows = self.matrix
+        square = isinstance(rows, Sequence) and not isinstance(rows, str) and len(rows) > 0
+        if not square or not all(isinstance(row, Sequence) and len(row) == len(rows) for row in rows):
+            raise InputError(
+                "randomization class_matrix needs a matrix with a row and a column for each class, such as"
+                " [[0.9, 0.1], [0.2, 0.8]]"
+            )
+        for label, row in enumerate(rows):
+            numbers = all(isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in row)
+            if not numbers or abs(sum(row) - 1) > 1e-6:
+                raise InputError(
+                    f"each row of matrix must be probabilities from 0 to 1 that add up to 1; row {label} is not"
+                )
+
+    def transition(self, num_classes: int) -> Tensor:
+        """Returns the matrix, float64 (classes, classes). Raises `InputError` for another number of classes."""
+        import torch
+
+        if len(self.matrix) != num_classes:
+            raise InputError(f"matrix has {len(self.matrix)} classes, and the data {num_classes}")
+        return torch.tensor([list(row) for row in self.matrix], dtype=torch.float64)
+
+
+def _is_pair(pair: Any) -> bool:
+    """Whether `pair` has two different class numbers."""
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        return False
+    return all(type(label) is int and label >= 0 for label in pair) and pair[0] != pair[1]
+
+
+def _flipping(pairs: Mapping[int, int], probability: float | None, num_classes: int) -> Tensor:
+    """Returns the matrix that moves each class in `pairs` to its new class with `probability`."""
+    import torch
+
+    assert probability is not None, "checked"
+    matrix = torch.eye(num_classes, dtype=torch.float64)
+    for true, new in pairs.items():
+        matrix[true, true] -= probability
+        matrix[true, new] += probability
+    return matrix
+
+
+def _check_probability(probability: float | None, name: str) -> None:
+    if probability is None:
+        raise InputError(f"randomization {name} needs a corruption_prob between 0 and 1")
+    if not 0 <= probability <= 1:
+        raise InputError(f"corruption_prob must be between 0 and 1, not {probability}")
 
 
 @register("shuffled_pixels")
