@@ -216,7 +216,8 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "command", ["test", "train", "examples", "sweep", "reproduce", "verify", "keep", "cache", "demo"]
+    "command",
+    ["test", "train", "examples", "randomize-labels", "sweep", "reproduce", "verify", "keep", "cache", "demo"],
 )
 def test_every_command_has_help_and_the_version_is_printed(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
@@ -229,13 +230,13 @@ def test_every_command_has_help_and_the_version_is_printed(command, capsys):
 
 OPTIONS = {
     "train": """--model --model_options --init --dataset --data_root --resize --colour --holdout --skip_unlabelled
-        --image_column --label_column --train_subset --crop_size --min_std --pixel_noise --replaced_example
-        --randomization --randomization_options --corruption_prob --randomization_seed --weight_decay
-        --weight_decay_on --random_crop --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum
-        --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every --eval_test_every --stop_when_fit --device
-        --precision --compile --images_in_memory --runs_dir --keep_test_losses --record_examples
-        --record_evaluated_examples --record_test_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity
-        --config --force""",
+        --image_column --label_column --labels --labels_column --train_subset --crop_size --min_std --pixel_noise
+        --replaced_example --randomization --randomization_options --corruption_prob --randomization_seed
+        --corrupt_test_labels --weight_decay --weight_decay_on --random_crop --augment_flip_rotate --num_epochs
+        --batch_size --optimizer --lr --momentum --lr_schedule --lr_decay --warmup_epochs --seed --eval_train_every
+        --eval_test_every --stop_when_fit --device --precision --compile --images_in_memory --runs_dir
+        --keep_test_losses --record_examples --record_evaluated_examples --record_test_examples --use_tensorboard
+        --use_wandb --wandb_project --wandb_entity --config --force""",
     "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --eval_test_every --out
         --model_options --init --dataset --data_root --resize --colour --skip_unlabelled --image_column --label_column
         --train_subset --crop_size --min_std --pixel_noise --weight_decay --weight_decay_on --random_crop
@@ -251,6 +252,8 @@ OPTIONS = {
         --threads --dry_run""",
     "keep": "RESULTS RUN",
     "examples": "RUN --of --out",
+    "randomize-labels": """FILE --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
+        --label_column --randomization --randomization_options --corruption_prob --randomization_seed""",
     "cache": "--remove --remove_all",
     "demo": "",
 }
@@ -272,6 +275,8 @@ def test_the_options_of_every_command_are_these():
         "demo": (cli.NoOptions,),
     }
     options = {name: [option for kind in of for option in options_of(kind)] for name, of in kinds.items()}
+    of_labels = [option for option in options["train"] if option.name in cli.OF_LABELS]
+    options["randomize-labels"] = [*options_of(cli.WritingLabels), *of_labels]
     options["test"] = all_options()
     options["sweep"] = of_sweep.own_options()
     there = {

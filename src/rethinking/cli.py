@@ -1,4 +1,4 @@
-"""The command line: `rethinking test`, `train`, `examples`, `sweep`, `reproduce`, `verify`, `keep`, `cache` and `demo`.
+"""The command line: `rethinking test`, `train`, `sweep`, `reproduce` and the other commands, a function each.
 
 Every option is a field of `ExperimentConfig`, `RandomizationTest`, `SweepOptions`, `Reproduction` or a dataclass below.
 
@@ -56,6 +56,19 @@ class Scoring:
         default_text="the first that was kept",
     )
     out: str = option("examples", "write examples.csv and the page examples.html here", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class WritingLabels:
+    """The arguments of `randomize-labels` that are not options of a run."""
+
+    file: str = option("", "the .csv file to write", positional=True, metavar="FILE")
+
+
+OF_LABELS = (  # options of a run that decide its labels
+    *("dataset", "data_root", "resize", "colour", "holdout", "skip_unlabelled", "image_column", "label_column"),
+    *("randomization", "randomization_options", "corruption_prob", "randomization_seed"),
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "test": randomization_test,
         "train": train,
         "examples": examples,
+        "randomize-labels": randomize_labels,
         "sweep": sweep,
         "reproduce": reproduce,
         "verify": verify,
@@ -128,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
         print("       rethinking examples RUN      score the examples of runs, and show which labels look wrong")
+        print("       rethinking randomize-labels FILE   write the labels that an operator draws")
         print("       rethinking sweep [OPTIONS]   train a grid of experiments, and show a table and a figure of them")
         print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
         print("       rethinking verify RESULTS    train the run of a published number again and compare")
@@ -231,6 +246,30 @@ def examples(arguments: Sequence[str] | None = None) -> None:
             from rethinking.examples_console import show
 
         show(chosen.runs, chosen.of, Path(chosen.out), _console())
+
+
+def randomize_labels(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking randomize-labels FILE ...`: write the labels that an operator draws for the training images."""
+    with _one_line_errors():
+        options = [one for one in options_of(ExperimentConfig) if one.name in OF_LABELS]
+        about = "Write the labels that an operator draws for the training images, as `rethinking train` trains on them."
+        words = [*options_of(WritingLabels), *options]
+        values = parse_words(words, "rethinking randomize-labels", about.replace("`", ""), arguments or [])
+        if not values["file"]:
+            raise InputError("randomize-labels takes a file to write: rethinking randomize-labels labels.csv ...")
+        path = Path(values.pop("file"))
+        config = ExperimentConfig(**values)
+        if not config.operator.corrupts_labels:
+            raise InputError(
+                f"randomize-labels takes an operator that changes labels, not randomization {config.randomization}"
+            )
+        with _whole_imports():
+            from rethinking.data.given_labels import write_labels
+            from rethinking.training.preparation import labels_of
+
+        labels, true_labels, class_names = labels_of(config)
+        write_labels(path, labels, true_labels, class_names)
+        print(f"{(labels != true_labels).sum():,} of {len(labels):,} labels are changed; written to {path}")
 
 
 def keep(arguments: Sequence[str] | None = None) -> None:

@@ -176,6 +176,28 @@ class ExperimentConfig:
         default_text="the only column of labels, or 'label'",
         added_later=True,
     )
+    labels: str | None = option(
+        None,
+        "train on the labels in this .csv, .parquet or .npy file, one for each training image. The data's own labels"
+        " count as the true ones (docs/scoring.md)",
+        group="data",
+        metavar="FILE",
+        default_text="the data's own",
+        changes_numbers=False,
+        added_later=True,
+    )
+    labels_column: str | None = option(
+        None,
+        "the column of that file",
+        group="data",
+        metavar="NAME",
+        default_text="'label', or the only one besides 'index'",
+        changes_numbers=False,
+        added_later=True,
+    )
+    labels_digest: str | None = option(
+        None, "SHA-256 of the labels in that file", group="data", added_later=True, recorded=True
+    )
     train_subset: int | None = option(
         None,
         "train on the first N images of a fixed shuffle",
@@ -248,6 +270,14 @@ class ExperimentConfig:
     )
     randomization_seed: int = option(
         0, "seed of the random labels and pixels, independent of --seed", group="randomization", check=at_least(0)
+    )
+
+    corrupt_test_labels: bool = option(
+        False,
+        "change the test labels by the same operator, with draws of their own, and measure on these (not in the paper's"
+        " text; docs/differences.md)",
+        group="randomization",
+        added_later=True,
     )
 
     weight_decay: float | str = option(
@@ -460,6 +490,18 @@ class ExperimentConfig:
     def check_operator(self) -> None:
         """Raises `InputError` for an unknown operator and for options that contradict it."""
         operator = self.operator
+        if self.labels_column is not None and self.labels is None:
+            raise InputError("labels_column names a column of the file of --labels; give both or none")
+        for clashes, option_name in (
+            (operator.changes_labels, f"randomization {self.randomization}"),
+            (self.replaced_example is not None, "replaced_example"),
+        ):
+            if self.labels is not None and clashes:
+                raise InputError(f"labels gives labels, which {option_name} would change; leave one of them out")
+        if self.corrupt_test_labels and not operator.corrupts_labels:
+            raise InputError(
+                f"corrupt_test_labels goes with an operator that changes labels, not randomization {self.randomization}"
+            )
         if self.replaced_example is not None and not operator.independent:
             takes = ", ".join(name for name, other in operators.OPERATORS.registered() if other.independent)
             raise InputError(f"replaced_example goes with randomization {takes}, not {self.randomization}")
@@ -490,6 +532,11 @@ class ExperimentConfig:
     def operator(self) -> Operator:
         """The randomization operator. Raises `InputError` for an unknown operator or wrong options of it."""
         return operators.create(self.randomization, self.corruption_prob, arguments(self.randomization_options))
+
+    @property
+    def corrupts_labels(self) -> bool:
+        """Whether the labels differ from known true ones, so that metrics can tell changed from true labels."""
+        return self.labels is not None or self.operator.corrupts_labels
 
     @property
     def network(self) -> Network:

@@ -56,6 +56,8 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
     "device": ("cuda", {"device": "cpu"}),
     "precision": ("bf16", {"precision": "fp32"}),
     "keep_test_losses": (True, {}),
+    "labels_digest": ("0" * 64, {}),
+    "corrupt_test_labels": (True, {}),
     "record_examples": (True, {}),
     "record_evaluated_examples": (True, {}),
     "record_test_examples": (True, {}),
@@ -71,6 +73,8 @@ UNCHANGED: dict[str, Any] = {
     "wandb_project": "another",
     "wandb_entity": "somebody",
 }
+TRUE_LABELS = {"randomization": "none", "corruption_prob": None}
+OF_A_FILE = {"labels": ("elsewhere.csv", TRUE_LABELS), "labels_column": ("worst", TRUE_LABELS | {"labels": "some.csv"})}
 OF_THE_MACHINE = {"device", "precision"}  # of the run's name, but not of what it asks
 
 
@@ -82,7 +86,7 @@ def names(**options: Any) -> tuple[str, str]:
 
 def test_every_option_is_listed_as_changing_numbers_or_not():
     """A new option belongs into one of these lists. `dataset` changes numbers by the name and content of the data."""
-    assert {spec.name for spec in fields(ExperimentConfig)} == {"dataset", *CHANGED, *UNCHANGED}
+    assert {spec.name for spec in fields(ExperimentConfig)} == {"dataset", *CHANGED, *UNCHANGED, *OF_A_FILE}
     assert not CHANGED.keys() & UNCHANGED.keys()
 
 
@@ -103,6 +107,13 @@ def test_every_two_runs_that_differ_in_one_option_have_different_names():
 @pytest.mark.parametrize("option", UNCHANGED)
 def test_an_option_that_changes_no_number_leaves_the_name(option):
     assert names(**{option: UNCHANGED[option]}) == names()
+
+
+@pytest.mark.parametrize("option", OF_A_FILE)
+def test_the_labels_in_a_file_count_and_not_where_they_are(option):
+    """Their digest is in the name."""
+    value, beside = OF_A_FILE[option]
+    assert names(**beside | {option: value}) == names(**beside)
 
 
 def config(folder: Path, **options: Any) -> ExperimentConfig:

@@ -44,6 +44,21 @@ def replace_example(
     )
 
 
+def with_changed_labels(
+    split: RandomizedSplit, operator: Operator, *, num_classes: int, seed: int, of: str
+) -> RandomizedSplit:
+    """Returns `split` with labels that the operator changes, by draws of their own.
+
+    of: the word that tells its draws from those of the training set
+
+    Raises `InputError` if the operator fails, or returns invalid labels.
+    """
+    with _failing_in_one_line(operator, seed):
+        labels = operator.change_labels(split.true_labels.clone(), num_classes, Streams(seed, (of,)))
+    _check_labels(operator, labels, len(split), operator.num_outputs(num_classes))
+    return replace(split, labels=labels)
+
+
 def add_noise(split: RandomizedSplit, std: float, seed: int, name: str) -> RandomizedSplit:
     """Returns `split` with white noise added to its images once: float32, unclipped.
 

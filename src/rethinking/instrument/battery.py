@@ -43,6 +43,9 @@ DECIDED = (  # fields of `ExperimentConfig` that the test sets itself
     "replaced_example",
     "keep_test_losses",
     "record_test_examples",
+    "labels",
+    "labels_column",
+    "corrupt_test_labels",
 )
 
 INSTEAD = {  # options of a run, and the options of a test that replace them

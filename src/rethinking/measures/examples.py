@@ -140,7 +140,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
     else:
         index = draws.subset_rows(len(data.train), first.config.train_subset).numpy()
         labels, true = of_labels[0].labels().numpy(), of_labels[0].true_labels().numpy()
-        true_labels = true if first.config.operator.corrupts_labels else None
+        true_labels = true if first.config.corrupts_labels else None
         same = [
             run.result["provenance"]["fingerprint"] == data.fingerprint
             and run.config.train_subset == first.config.train_subset

@@ -133,7 +133,7 @@ class Training:
             "generalization_gap": accuracy - test.accuracy if test else None,
             "images_per_second": len(self.train_batches) / seconds,
         }
-        if self.config.operator.corrupts_labels:
+        if self.config.corrupts_labels:
             record |= label_metrics(online.predictions, self.train_batches.labels, self.train_batches.true_labels)
         record["seconds"] = seconds + time.perf_counter() - started
         self.metrics.append(record)

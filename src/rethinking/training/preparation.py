@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rethinking import registry
 from rethinking.config import ExperimentConfig
-from rethinking.data import draws, operators, randomization, sources
+from rethinking.data import draws, given_labels, operators, randomization, sources
 from rethinking.data.batches import Batches, StreamedBatches
 from rethinking.data.draws import RandomizedSplit
 from rethinking.data.preprocessing import Preprocessing
@@ -162,6 +162,7 @@ def prepare(planned: PlannedRun, images: Shared, observe: Observe, held: context
     if decisive in images:
         train_batches, test_batches, on_disk = images[decisive]
         train_batches = train_batches.relabelled(train_split)
+        test_batches = test_batches.relabelled(test_split) if test_batches and test_split else None
     else:
         layout, dtype = is_convolutional(model), torch.bfloat16 if config.precision == "bf16" else torch.float32
         prepared = Preprocessing(
@@ -212,6 +213,24 @@ def _labels_changed(config: ExperimentConfig, train_split: RandomizedSplit) -> i
     return int(train_split.changed.sum())
 
 
+def labels_of(config: ExperimentConfig) -> tuple[given_labels.Labels, given_labels.Labels, tuple[str, ...]]:
+    """Returns the labels that a run of `config` trains on, the true ones, both int64 (n,), and the class names.
+
+    Raises `InputError` where the data cannot be read or the operator does not fit it.
+    """
+    data = sources.load_for(config)
+    true_labels = torch.from_numpy(data.train.labels)
+    train_split, _ = randomization.apply(
+        config.operator,
+        RandomizedSplit(torch.from_numpy(data.train.images), true_labels, true_labels),
+        None,
+        num_classes=len(data.class_names),
+        positions=math.prod(data.image_shape[1:]),
+        seed=config.randomization_seed,
+    )
+    return train_split.labels.numpy(), train_split.true_labels.numpy(), data.class_names
+
+
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
     """Returns the training images, float32, and labels of a resolved configuration, without augmentation."""
     on_disk = why_on_disk(config, data)
@@ -260,6 +279,8 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         dataset=sources.absolute(config.dataset),
         data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
         crop_size=crop[0] if config.network.sides else config.crop_size,
+        labels=None if config.labels is None else str(Path(config.labels).resolve()),
+        labels_digest=None if config.labels is None else given_labels.digest(_given_labels(config, data)),
         randomization=registry.absolute(config.randomization),
         randomization_digest=operators.digest(config.operator),
         device=device.type,
@@ -278,6 +299,18 @@ def accepting(config: ExperimentConfig) -> sources.Accept:
         crop_of(config, shape)
 
     return accept
+
+
+def _given_labels(config: ExperimentConfig, data: sources.ImageData) -> given_labels.Labels:
+    """Returns the labels of the file that a configuration names, int64 (training images,).
+
+    Raises `InputError` where they do not fit the data, or are others than those of a resolved configuration.
+    """
+    assert config.labels is not None, "a file of labels"
+    labels = given_labels.read_labels(Path(config.labels), config.labels_column, data.class_names, len(data.train))
+    if config.labels_digest not in (None, given_labels.digest(labels)):
+        raise InputError(f"the labels in {config.labels} were changed since the run began; give the file another name")
+    return labels
 
 
 def _check_test_set(config: ExperimentConfig, data: sources.ImageData) -> None:
@@ -304,10 +337,12 @@ def _randomized_splits(
 
     train_split = tensors(data.train)
     test_split = tensors(data.test) if data.test else None
+    if config.labels is not None:
+        train_split = replace(train_split, labels=torch.from_numpy(_given_labels(config, data)))
     if config.train_subset is not None:
         rows = draws.subset_rows(len(train_split), config.train_subset)
-        labels = train_split.labels[rows]
-        subset = replace(train_split, labels=labels, true_labels=labels, rows=rows)
+        labels, true_labels = train_split.labels[rows], train_split.true_labels[rows]
+        subset = replace(train_split, labels=labels, true_labels=true_labels, rows=rows)
         train_split = subset if on_disk else subset.copied()
     operator, num_classes = config.operator, len(data.class_names)
     train_split, test_split = randomization.apply(
@@ -318,6 +353,10 @@ def _randomized_splits(
         positions=math.prod(crop_of(config, data.image_shape)),
         seed=config.randomization_seed,
     )
+    if config.corrupt_test_labels and test_split is not None:
+        test_split = randomization.with_changed_labels(
+            test_split, operator, num_classes=num_classes, seed=config.randomization_seed, of="test"
+        )
     if config.replaced_example is not None and test_split is not None:
         train_split = randomization.replace_example(
             train_split,

@@ -1,0 +1,162 @@
+"""Labels from a file in place of the data's own: a CSV, Parquet or `.npy` file (`--labels`).
+
+A table has a row for each training image. Its column `index`, if there is one, says which image; otherwise the rows are
+in the order of the images. Another column has the labels: names of classes, or their numbers from 0. A `.npy` file has
+whole numbers, (n,), or (n, columns) whose columns are named by number.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rethinking import files
+from rethinking.errors import InputError, nearest
+
+INDEX = "index"
+LABEL = "label"
+ENDINGS = (".csv", ".parquet", ".npy")
+PICKLES = (".pt", ".pth", ".pkl", ".pickle")
+
+Labels = NDArray[np.int64]
+
+
+def read_labels(path: Path, column: str | None, class_names: Sequence[str], images: int) -> Labels:
+    """Returns the class numbers that a file gives to the training images, int64 (images,).
+
+    column: which column has the labels; by default `label`, or the only one besides `index`
+
+    Raises `InputError` where the file cannot be read or does not fit the images.
+    """
+    columns = _columns(path)
+    index = columns.pop(INDEX, None)
+    values = columns[_chosen(path, columns, column)]
+    numbers = {str(label): label for label in range(len(class_names))}
+    known = numbers | {name: label for label, name in enumerate(class_names)}  # a name goes before a number
+    try:
+        labels = np.array([known[_text(value)] for value in values], np.int64)
+    except KeyError as unknown:
+        raise InputError(
+            f"{path} has the label '{unknown.args[0]:.100}', which is no class of the data: "
+            f"{', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}"
+        ) from None
+    if len(labels) != images:
+        raise InputError(
+            f"{path} has {len(labels):,} labels, and the data {images:,} training images; give one for each"
+        )
+    if index is None:
+        return labels
+    try:
+        places = np.array([int(_text(value)) for value in index], np.int64)
+    except ValueError:
+        raise InputError(f"the column {INDEX} of {path} must have whole numbers") from None
+    if not np.array_equal(np.sort(places), np.arange(images)):
+        raise InputError(f"the column {INDEX} of {path} must have each of the numbers 0 to {images - 1:,} once")
+    in_order = np.empty_like(labels)
+    in_order[places] = labels
+    return in_order
+
+
+def write_labels(path: Path, labels: Labels, true_labels: Labels, class_names: Sequence[str]) -> None:
+    """Writes a table with the columns index, label and true_label, which `read_labels` reads.
+
+    labels, true_labels: int64 (n,), class numbers
+
+    Raises `InputError` for another ending than .csv, and `RunError` where the file cannot be written.
+    """
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"labels are written as a .csv file, not as {path.name}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([INDEX, LABEL, "true_label"])
+    for place, (label, true) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
+        writer.writerow([place, class_names[label], class_names[true]])
+    files.write(path, text.getvalue(), durable=False)
+
+
+def digest(labels: Labels) -> str:
+    """Returns the SHA-256 of labels, int64 (n,)."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+def _chosen(path: Path, columns: Mapping[str, Any], column: str | None) -> str:
+    if column is not None:
+        if column not in columns:
+            raise InputError(f"{path} has no column '{column}'{nearest(column, columns)}; it has {', '.join(columns)}")
+        return column
+    if LABEL in columns:
+        return LABEL
+    if len(columns) != 1:
+        there = ", ".join(columns) or "none"
+        raise InputError(f"{path} has several columns or none: {there}; choose one with --labels_column")
+    return next(iter(columns))
+
+
+def _text(value: Any) -> str:
+    """Returns a label as text; whole numbers in the form of floats, as pandas writes them, are whole numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
+
+
+def _columns(path: Path) -> dict[str, Sequence[Any]]:
+    """Returns the columns of a file by name. Raises `InputError` where it cannot be read."""
+    ending = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"there is no file {path} with labels")
+    if ending in PICKLES:
+        raise InputError(_convert(path))
+    if ending not in ENDINGS:
+        raise InputError(f"labels are read from {', '.join(ENDINGS)} files, not from {path.name}")
+    try:
+        return {".csv": _of_csv, ".parquet": _of_parquet, ".npy": _of_npy}[ending](path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # a file of another kind, or one that was cut
+        raise InputError(f"{path} is no {ending} file with labels: {' '.join(str(error).split())[:200]}") from None
+
+
+def _convert(path: Path) -> str:
+    load = "torch.load(FILE, weights_only=False)" if path.suffix in (".pt", ".pth") else "pandas.read_pickle(FILE)"
+    return (
+        f"{path.name} is pickled, and unpickling it could run any code. If you trust it, convert it once:"
+        f" `import pandas, torch; FILE = {str(path)!r}` and"
+        f" `pandas.DataFrame({load}).to_csv({path.with_suffix('.csv').name!r}, index=False)`"
+    )
+
+
+def _of_csv(path: Path) -> dict[str, Sequence[Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file))
+    if not rows or len({*rows[0]}) < len(rows[0]):
+        raise InputError(f"{path} needs a first line with a name for each column")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(rows[0]):
+            raise InputError(f"line {number} of {path} has {len(row)} values for {len(rows[0])} columns")
+    return {name.strip(): [row[place] for row in rows[1:]] for place, name in enumerate(rows[0])}
+
+
+def _of_parquet(path: Path) -> dict[str, Sequence[Any]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _of_npy(path: Path) -> dict[str, Sequence[Any]]:
+    array: NDArray[Any] = np.load(path, allow_pickle=False)
+    if array.dtype.kind not in "iuU" or array.ndim not in (1, 2):
+        raise InputError(f"{path} must have whole numbers or texts of shape (n,) or (n, columns)")
+    if array.ndim == 1:
+        return {LABEL: array.tolist()}
+    return {str(number): column.tolist() for number, column in enumerate(array.T)}
