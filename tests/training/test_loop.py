@@ -16,7 +16,14 @@ from rethinking.errors import RunError
 from rethinking.models import build_model, initialize
 from rethinking.seeding import generator
 from rethinking.training.evaluation import evaluate, fits, label_metrics
-from rethinking.training.loop import Training, evaluation_is_due, exact_accuracy_is_due, learning_rate, train_epoch
+from rethinking.training.loop import (
+    Online,
+    Training,
+    evaluation_is_due,
+    exact_accuracy_is_due,
+    learning_rate,
+    train_epoch,
+)
 from rethinking.training.optimizers import Optimizer
 from rethinking.training.run_dir import RunDir, epochs_to_fit
 from rethinking.training.step import Step
@@ -43,9 +50,9 @@ def at_work(model: torch.nn.Module, config: ExperimentConfig, data: Batches, epo
     return run
 
 
-def one_epoch(run: Training) -> tuple[float, torch.Tensor]:
-    ((loss, predictions),) = train_epoch(Step([run.model], [run.optimizer], run.autocast), [run])
-    return loss, predictions
+def one_epoch(run: Training) -> Online:
+    (online,) = train_epoch(Step([run.model], [run.optimizer], run.autocast), [run])
+    return online
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_two_epochs_equal_the_obvious_loop_with_the_frameworks_optimizer(name, o
 
     theirs.train()
     for epoch in (1, 2):
-        loss, predictions = one_epoch(run)
+        loss, predictions, _ = one_epoch(run)
         run.metrics.append({})
         for group in their_optimizer.param_groups:
             group["lr"] = 0.003 * 0.95 ** (epoch - 1)
@@ -155,8 +162,8 @@ def test_evaluation_counts_the_last_partial_batch(monkeypatch):
 def test_bf16_trains_with_fp32_weights():
     config = ExperimentConfig(model_name="mlp_1x512").resolved()
     model, data = initialized("mlp_1x512"), batches(64)
-    loss, _ = one_epoch(at_work(model, replace(config, precision="bf16"), data))
-    reference, _ = one_epoch(at_work(initialized("mlp_1x512"), config, data))
+    loss = one_epoch(at_work(model, replace(config, precision="bf16"), data)).loss
+    reference = one_epoch(at_work(initialized("mlp_1x512"), config, data)).loss
     assert loss == pytest.approx(reference, rel=0.02)
     assert loss != reference
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -165,9 +172,9 @@ def test_bf16_trains_with_fp32_weights():
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
     config = ExperimentConfig(model_name="mlp_1x512", learning_rate=1e30).resolved()
     run = at_work(initialized("mlp_1x512"), config, batches(), epoch=4)
-    loss, predictions = one_epoch(run)
+    online = one_epoch(run)
     with pytest.raises(RunError, match=r"not finite in epoch 4, which is not saved; lower --lr 1e\+30"):
-        run.finish_epoch(loss, predictions, 1.0)
+        run.finish_epoch(online, 1.0)
 
 
 def test_label_metrics_equal_those_computed_by_hand():
