@@ -206,6 +206,13 @@ class ExperimentConfig:
         metavar="N",
         default_text="all images",
     )
+    subset_seed: int = option(
+        0,
+        "seed of that shuffle: another seed trains on other images (docs/scoring.md)",
+        group="data",
+        check=at_least(0),
+        added_later=True,
+    )
     crop_size: int | None = option(
         None,
         "side of the centre crop in pixels (Appendix A: 28 for CIFAR-10)",
@@ -498,6 +505,8 @@ class ExperimentConfig:
         ):
             if self.labels is not None and clashes:
                 raise InputError(f"labels gives labels, which {option_name} would change; leave one of them out")
+        if self.subset_seed and self.train_subset is None:
+            raise InputError("subset_seed chooses the images of --train_subset; give both or none")
         if self.corrupt_test_labels and not operator.corrupts_labels:
             raise InputError(
                 f"corrupt_test_labels goes with an operator that changes labels, not randomization {self.randomization}"

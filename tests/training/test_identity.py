@@ -28,6 +28,7 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
     "image_column": ("photo", {}),
     "label_column": ("kind", {}),
     "train_subset": (100, {}),
+    "subset_seed": (1, {"train_subset": 100}),
     "crop_size": (30, {}),
     "min_std": ("tensorflow", {}),
     "pixel_noise": (5.0, {}),

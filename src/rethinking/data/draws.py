@@ -99,14 +99,16 @@ class RandomizedSplit:
         return digest.hexdigest()
 
 
-def subset_rows(images: int, subset: int | None) -> Tensor:
-    """Returns the rows of the first `subset` of `images` images in a shuffle that is the same for every seed: int64.
+def subset_rows(images: int, subset: int | None, seed: int = 0) -> Tensor:
+    """Returns the rows of the first `subset` of `images` images in a shuffle, int64.
+
+    seed: of the shuffle alone. It is no run's seed, so that runs of all seeds have the same images
 
     Without `subset` it returns all rows, in order.
     """
     if subset is None:
         return torch.arange(images)
-    return torch.randperm(images, generator=generator(0, "train_subset"))[:subset]
+    return torch.randperm(images, generator=generator(seed, "train_subset"))[:subset]
 
 
 def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int, *of: str) -> Tensor:

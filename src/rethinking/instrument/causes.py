@@ -112,7 +112,7 @@ def contradictions(unfit: Unfit) -> Iterator[Finding]:
         return
     labels = RunDir(unfit.run.path).labels()
     height, width = crop_of(config, unfit.data.image_shape)
-    rows = subset_rows(len(unfit.data.train), config.train_subset).numpy()
+    rows = subset_rows(len(unfit.data.train), config.train_subset, config.subset_seed).numpy()
     most, contradicting = ceiling(unfit.data.train.images, rows, labels.numpy(), (height, width))
     if most < FITS:
         yield Finding(

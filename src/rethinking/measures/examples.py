@@ -138,12 +138,13 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
         index, labels, true_labels = np.arange(len(data.test)), data.test.labels, None
         same = [run.result["provenance"]["fingerprint"] == data.fingerprint for run in runs]
     else:
-        index = draws.subset_rows(len(data.train), first.config.train_subset).numpy()
+        index = draws.subset_rows(len(data.train), first.config.train_subset, first.config.subset_seed).numpy()
         labels, true = of_labels[0].labels().numpy(), of_labels[0].true_labels().numpy()
         true_labels = true if first.config.corrupts_labels else None
         same = [
             run.result["provenance"]["fingerprint"] == data.fingerprint
             and run.config.train_subset == first.config.train_subset
+            and run.config.subset_seed == first.config.subset_seed
             and np.array_equal(folder.labels().numpy(), labels)
             for run, folder in zip(runs, of_labels, strict=True)
         ]

@@ -246,7 +246,8 @@ def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     operator = (config.randomization, config.randomization_digest, config.randomization_options)
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
     drawn = draws if config.redraws_images else ()
-    return (config.images_in_memory, config.min_std, config.random_crop, config.augment_flip_rotate, *drawn)
+    augments = (config.random_crop, config.augment_flip_rotate)
+    return (config.images_in_memory, config.min_std, *augments, config.subset_seed, *drawn)
 
 
 def _check_warm_up(config: ExperimentConfig, folder: RunDir) -> None:
@@ -340,7 +341,7 @@ def _randomized_splits(
     if config.labels is not None:
         train_split = replace(train_split, labels=torch.from_numpy(_given_labels(config, data)))
     if config.train_subset is not None:
-        rows = draws.subset_rows(len(train_split), config.train_subset)
+        rows = draws.subset_rows(len(train_split), config.train_subset, config.subset_seed)
         labels, true_labels = train_split.labels[rows], train_split.true_labels[rows]
         subset = replace(train_split, labels=labels, true_labels=true_labels, rows=rows)
         train_split = subset if on_disk else subset.copied()
