@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rethinking.measures.examples import ScoredExamples, score_examples
+from rethinking.measures.examples import ScoredExamples, class_name, score_examples
 from rethinking.progress import say
 from rethinking.report import examples_page
 
@@ -42,7 +42,7 @@ def _suspects(examples: ScoredExamples) -> Table:
     title = LISTED.replace("_", " ")
     table = _table(f"the {FIRST} examples with the least {title}", "image", "label", title)
     for place in examples.suspects(LISTED)[:FIRST].tolist():
-        label = examples.class_name(int(examples.labels[place]))
+        label = class_name(examples.data.class_names, int(examples.labels[place]))
         table.add_row(str(examples.index[place]), label, f"{examples.scores[LISTED][place]:.3g}")
     return table
 

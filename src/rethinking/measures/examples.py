@@ -80,19 +80,15 @@ class ScoredExamples:
             for name, values in suspicion.items()
         }
 
-    def class_name(self, label: int) -> str:
-        """Returns the name of a class, or its number where the labels are not the data's."""
-        names = self.data.class_names
-        return names[label] if label < len(names) else str(label)
-
     def columns(self) -> dict[str, Sequence[Any]]:
         """Returns the table by column: index, label, true label where it is known, and each score with its ranks."""
+        names = self.data.class_names
         table: dict[str, Sequence[Any]] = {
             "index": self.index.tolist(),
-            "label": [self.class_name(label) for label in self.labels.tolist()],
+            "label": [class_name(names, label) for label in self.labels.tolist()],
         }
         if self.true_labels is not None:
-            table["true_label"] = [self.class_name(label) for label in self.true_labels.tolist()]
+            table["true_label"] = [class_name(names, label) for label in self.true_labels.tolist()]
         for name, values in self.scores.items():
             table[name] = values.tolist()
             table[f"{name}_rank"] = SCORES[name].ranks(values).tolist()
@@ -114,6 +110,11 @@ class ScoredExamples:
         for row in zip(*table.values(), strict=True):
             writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row)
         files.write(path, text.getvalue(), durable=False)
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """Returns the name of a class, or its number where the labels are not the data's."""
+    return names[label] if label < len(names) else str(label)
 
 
 def score_examples(folders: Sequence[str | Path], of: str | None = None) -> ScoredExamples:

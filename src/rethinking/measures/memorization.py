@@ -70,9 +70,7 @@ def influence(inside: Mask, right: Mask) -> Estimate:
     """
     _check(inside, right)
     of_right = right.astype(np.float32)  # counts below 2^24 are exact
-    shares = [
-        Share(group.astype(np.float32).T @ of_right, group.sum(axis=0)[:, None]) for group in (inside, ~inside)
-    ]
+    shares = [Share(group.astype(np.float32).T @ of_right, group.sum(axis=0)[:, None]) for group in (inside, ~inside)]
     return _difference(*shares)
 
 

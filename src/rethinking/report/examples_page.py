@@ -21,7 +21,7 @@ from PIL import Image
 from rethinking import files
 from rethinking.drawing import as_svg
 from rethinking.measures.detection import roc
-from rethinking.measures.examples import ScoredExamples
+from rethinking.measures.examples import ScoredExamples, class_name
 from rethinking.measures.scores import SCORES
 
 SHOWN = 24  # images at each end of a score
@@ -123,8 +123,8 @@ def _shown(examples: ScoredExamples, name: str, place: int) -> Shown:
     return Shown(
         picture(split.images[index]),
         index,
-        examples.class_name(int(examples.labels[place])),
-        None if true is None else examples.class_name(int(true[place])),
+        class_name(examples.data.class_names, int(examples.labels[place])),
+        None if true is None else class_name(examples.data.class_names, int(true[place])),
         f"{examples.scores[name][place]:.3g}",
         None if wrong is None else bool(wrong[place]),
     )

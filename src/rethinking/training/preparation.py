@@ -233,12 +233,20 @@ def labels_of(config: ExperimentConfig) -> tuple[given_labels.Labels, given_labe
 
 def plain_training_set(config: ExperimentConfig, data: sources.ImageData) -> Batches:
     """Returns the training images, float32, and labels of a resolved configuration, without augmentation."""
+    train, _ = plain_sets(config, data)
+    return train
+
+
+def plain_sets(config: ExperimentConfig, data: sources.ImageData) -> tuple[Batches, Batches | None]:
+    """Returns the training and the test set of a resolved configuration, float32, without augmentation."""
     on_disk = why_on_disk(config, data)
-    split, _ = _randomized_splits(config, data, on_disk is not None)
+    train_split, test_split = _randomized_splits(config, data, on_disk is not None)
     plain = Preprocessing(crop_of(config, data.image_shape), config.min_std, random_crop=False, flip_rotate=False)
     if on_disk:
         log.info(on_disk)
-    return (StreamedBatches if on_disk else Batches)(split, plain, torch.device(config.device), channels_last=False)
+    kind, device = StreamedBatches if on_disk else Batches, torch.device(config.device)
+    train = kind(train_split, plain, device, channels_last=False)
+    return train, kind(test_split, plain, device, channels_last=False) if test_split else None
 
 
 def _image_options(config: ExperimentConfig) -> tuple[object, ...]:

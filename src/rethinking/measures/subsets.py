@@ -1,0 +1,221 @@
+"""Memorization and influence of a network's examples: reads runs on random subsets, and asks each network for answers.
+
+The runs differ in `subset_seed` (and may in `seed`) alone. `rethinking sweep --subset_seed 0 1 2 ...` trains them, on
+any number of devices and machines, and goes on after interruptions.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rethinking import files
+from rethinking.data import draws, sources
+from rethinking.data.batches import Batches
+from rethinking.data.images import ImageData
+from rethinking.errors import InputError
+from rethinking.measures.examples import class_name
+from rethinking.measures.memorization import Estimate, influence, memorization
+from rethinking.runs import load_run
+from rethinking.steps import Steps, unwatched
+from rethinking.training.evaluation import BATCH_SIZE
+from rethinking.training.preparation import plain_sets
+from rethinking.training.run_dir import RunResult
+
+MAY_DIFFER = ("subset_seed", "seed")
+PAIRS = 100  # of a training and a test image with the most influence, that are kept
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training image that helps the network to get a test image right."""
+
+    test: int
+    train: int
+    influence: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Memorized:
+    """What the networks of m runs on random subsets say of n training images and k test images.
+
+    labels, true_labels: int64 (n,); the second is None where nothing is known to be wrong
+    inside: bool (m, n), which images were in the subset of each run
+    right: bool (m, n), which labels each network gets right in evaluation mode, in the subset or not
+    right_test: bool (m, k); None without a test set
+    """
+
+    runs: tuple[RunResult, ...]
+    data: ImageData
+    labels: NDArray[np.int64]
+    true_labels: NDArray[np.int64] | None
+    inside: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    right_test: NDArray[np.bool_] | None
+
+    @property
+    def memorization(self) -> Estimate:
+        """The memorization of each training image, (n,)."""
+        return memorization(self.inside, self.right)
+
+    @property
+    def wrong(self) -> NDArray[np.bool_] | None:
+        """Whether each label is wrong, bool (n,); None where that is not known."""
+        return None if self.true_labels is None else self.labels != self.true_labels
+
+    def standard_errors(self) -> dict[int, float]:
+        """Returns the mean standard error of the first 4, 8, 16, ... runs and of all, by their number."""
+        counts = [m for m in (2**power for power in range(2, 20)) if m < len(self.runs)]
+        errors = {}
+        for m in (*counts, len(self.runs)):
+            error = memorization(self.inside[:m], self.right[:m]).standard_error
+            errors[m] = float(np.nanmean(error)) if np.isfinite(error).any() else float("nan")
+        return errors
+
+    def pairs(self, count: int = PAIRS) -> list[Pair]:
+        """Returns the pairs of a training and a test image with the most influence; none without a test set.
+
+        The estimates are made for a part of the test images at a time, so memory need not hold all pairs.
+        """
+        if self.right_test is None:
+            return []
+        found: list[Pair] = []
+        part = max(1, int(2e7) // len(self.labels))
+        for begin in range(0, self.right_test.shape[1], part):
+            estimate = influence(self.inside, self.right_test[:, begin : begin + part])
+            value = np.nan_to_num(estimate.value, nan=-np.inf)
+            best = np.argsort(-value, axis=None, kind="stable")[:count]
+            found += [
+                Pair(begin + int(j), int(i), float(value[i, j]), float(estimate.standard_error[i, j]))
+                for i, j in zip(*np.unravel_index(best, value.shape), strict=True)
+            ]
+        return sorted(found, key=lambda pair: -pair.influence)[:count]
+
+    def write_csv(self, folder: Path) -> None:
+        """Writes memorization.csv, a row for each training image, and influence.csv, a row for each of `pairs`."""
+        estimate, names = self.memorization, self.data.class_names
+        known = [] if self.true_labels is None else ["true_label"]
+        rows: list[list[Any]] = [["index", "label", *known, "memorization", "standard_error"]]
+        for index, label in enumerate(self.labels.tolist()):
+            true = [] if self.true_labels is None else [class_name(names, int(self.true_labels[index]))]
+            numbers = [f"{estimate.value[index]:.6g}", f"{estimate.standard_error[index]:.6g}"]
+            rows.append([index, class_name(names, label), *true, *numbers])
+        _write(folder / "memorization.csv", rows)
+        pairs = [[one.test, one.train, f"{one.influence:.6g}", f"{one.standard_error:.6g}"] for one in self.pairs()]
+        if pairs:
+            _write(folder / "influence.csv", [["test_index", "train_index", "influence", "standard_error"], *pairs])
+
+
+def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    files.write(path, text.getvalue(), durable=False)
+
+
+def measure_memorization(
+    folders: Sequence[str | Path], keep: Path | None = None, begin: Steps = unwatched
+) -> Memorized:
+    """Returns memorization and influence from the folders of finished runs on random subsets.
+
+    keep: a folder for the answers of each network, so that a later call asks new runs only
+    begin: shows progress
+
+    Raises `InputError` for runs that do not go together. Raises `RunError` for damaged files.
+    """
+    runs = [_finished(Path(folder)) for folder in dict.fromkeys(map(str, folders))]
+    if len(runs) < 4:
+        raise InputError(f"memorization needs at least 4 runs on random subsets, not {len(runs)}")
+    _check_together(runs)
+    data = sources.load_for(runs[0].config)
+    whole = replace(runs[0].config, train_subset=None, subset_seed=0, device="cpu")
+    train, test = plain_sets(whole, data)
+    advanced, answers = begin("asking the networks"), []
+    for number, run in enumerate(runs, 1):
+        answers.append(_answers(run, train, test, keep))
+        advanced(number / len(runs))
+    right, count = np.stack(answers), len(train)
+    inside = np.zeros((len(runs), count), bool)
+    for row, run in zip(inside, runs, strict=True):
+        row[draws.subset_rows(count, run.config.train_subset, run.config.subset_seed).numpy()] = True
+    true_labels = train.true_labels.cpu().numpy() if whole.corrupts_labels else None
+    labels = train.labels.cpu().numpy()
+    return Memorized(
+        tuple(runs), data, labels, true_labels, inside, right[:, :count], right[:, count:] if test else None
+    )
+
+
+def _finished(folder: Path) -> RunResult:
+    run = load_run(folder)
+    if not isinstance(run, RunResult):
+        raise InputError(f"{folder} is no run of a network")
+    if not run.finished:
+        raise InputError(f"{folder} is not finished; the command that trains it goes on")
+    return run
+
+
+def _check_together(runs: Sequence[RunResult]) -> None:
+    first = runs[0]
+    if first.config.train_subset is None:
+        raise InputError(
+            f"{first.path} trained on all images; train runs on subsets: rethinking sweep --train_subset N"
+            " --subset_seed 0 1 2 ..."
+        )
+    if first.config.operator.changes_labels or first.config.replaced_example is not None:
+        raise InputError(
+            f"{first.path} drew its labels for its subset alone; write labels of all images with rethinking"
+            " randomize-labels, and train on them with --labels"
+        )
+    seeds: dict[int, Path] = {}
+    for run in runs:
+        asked, of_first = _identity(run), _identity(first)
+        names = {**of_first, **asked}
+        if different := [name for name in names if asked.get(name) != of_first.get(name)]:
+            raise InputError(
+                f"{run.path} and {first.path} differ in {', '.join(different)}; runs may differ in subset_seed and seed"
+            )
+        if run.config.subset_seed in seeds:
+            raise InputError(f"{run.path} and {seeds[run.config.subset_seed]} have the same subset_seed; keep one")
+        seeds[run.config.subset_seed] = run.path
+
+
+def _identity(run: RunResult) -> dict[str, Any]:
+    named = {name: value for name, value in run.config.identity().items() if name not in MAY_DIFFER}
+    return named | {"fingerprint": run.result["provenance"]["fingerprint"]}
+
+
+def _answers(run: RunResult, train: Batches, test: Batches | None, keep: Path | None) -> NDArray[np.bool_]:
+    """Returns which labels the run's network gets right, of the training images and then of the test images."""
+    count = len(train) + (len(test) if test else 0)
+    path = None if keep is None else keep / f"{run.path.name}.npy"
+    if path is not None and path.is_file():
+        try:
+            kept: NDArray[np.bool_] = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError):  # it was cut; the network is asked again
+            kept = np.empty(0, bool)
+        if kept.shape == (count,) and kept.dtype == np.bool_:
+            return kept
+    network = run.network()
+    right = np.concatenate([_right(network, batches) for batches in (train, test) if batches is not None])
+    if path is not None:
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.save(content, right)
+        files.write(path, content.getvalue(), durable=False)
+    return right
+
+
+@torch.no_grad()
+def _right(network: nn.Module, batches: Batches) -> NDArray[np.bool_]:
+    answers = [network(images).argmax(dim=1) == labels for images, labels in batches.in_order(BATCH_SIZE)]
+    return torch.cat(answers).cpu().numpy()

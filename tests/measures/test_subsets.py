@@ -1,0 +1,153 @@
+"""Memorization of real runs on random subsets: what is read, and what does not go together."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rethinking import InputError, RunResult, sweep, train
+from rethinking.config import ExperimentConfig
+from rethinking.data import draws, sources
+from rethinking.data.given_labels import write_labels
+from rethinking.measures import subsets
+from rethinking.measures.subsets import Memorized, measure_memorization
+from tests.conftest import few_digits
+
+IMAGES, INSIDE, RUNS = 120, 84, 12
+
+
+def config(folder: Path, **options) -> ExperimentConfig:
+    fixed = {"model_name": "mlp_1x512", "dataset": few_digits(IMAGES), "num_epochs": 100, "train_subset": INSIDE}
+    fixed |= {"precision": "fp32", "device": "cpu", "use_tensorboard": False, "stop_when_fit": True, "batch_size": 16}
+    return ExperimentConfig(**{**fixed, "runs_dir": str(folder), **options})
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A file with wrong labels for the first twelve images."""
+    data = sources.load(few_digits(IMAGES))
+    given = data.train.labels.copy()
+    given[:12] = (given[:12] + 1) % 10
+    path = tmp_path_factory.mktemp("labels") / "noisy.csv"
+    write_labels(path, given, data.train.labels, data.class_names)
+    return path, given
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, labels: tuple[Path, np.ndarray]) -> list[RunResult]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [train(config(folder, labels=str(labels[0]), subset_seed=seed)) for seed in range(RUNS)]
+
+
+@pytest.fixture
+def measured(runs: list[RunResult]) -> Memorized:
+    return measure_memorization([run.path for run in runs])
+
+
+def test_the_subsets_and_the_answers_are_those_of_the_runs(
+    runs: list[RunResult], measured: Memorized, labels: tuple[Path, np.ndarray]
+):
+    assert measured.inside.shape == measured.right.shape == (RUNS, IMAGES)
+    assert measured.right_test.shape == (RUNS, 20)
+    np.testing.assert_array_equal(measured.labels, labels[1])
+    for row, right, tested, run in zip(measured.inside, measured.right, measured.right_test, runs, strict=True):
+        assert set(row.nonzero()[0]) == set(draws.subset_rows(IMAGES, INSIDE, run.config.subset_seed).tolist())
+        assert right[row].mean() == run.final["exact_train_accuracy"] == 1
+        assert tested.mean() == run.final["test_accuracy"]
+    assert len({tuple(row) for row in measured.inside}) == RUNS
+
+
+def test_wrong_labels_are_memorized(measured: Memorized):
+    estimate = measured.memorization
+    assert measured.wrong.nonzero()[0].tolist() == [*range(12)]
+    assert np.nanmean(estimate.value[:12]) > 0.7
+    assert np.nanmean(estimate.value[12:]) < 0.3
+    errors = measured.standard_errors()
+    assert [*errors] == [4, 8, RUNS]
+    assert errors[RUNS] < errors[4]
+
+
+def test_the_strongest_pairs_are_those_of_all_pairs(measured: Memorized, monkeypatch: pytest.MonkeyPatch):
+    whole = measured.pairs(30)
+    value = subsets.influence(measured.inside, measured.right_test).value
+    assert [pair.influence for pair in whole] == sorted(value[np.isfinite(value)], reverse=True)[:30]
+    assert all(value[pair.train, pair.test] == pair.influence for pair in whole)
+    by_parts = replace(measured, right_test=np.tile(measured.right_test, 2))
+    assert len(by_parts.pairs(5)) == 5
+    assert replace(measured, right_test=None).pairs() == []
+
+
+def test_the_tables_have_the_estimates(measured: Memorized, tmp_path: Path):
+    measured.write_csv(tmp_path)
+    with (tmp_path / "memorization.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["index", "label", "true_label", "memorization", "standard_error"]
+    assert [float(row["memorization"]) for row in rows] == pytest.approx(
+        measured.memorization.value.tolist(), abs=1e-5, nan_ok=True
+    )
+    with (tmp_path / "influence.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == subsets.PAIRS
+
+
+def test_answers_are_kept_and_a_cut_file_is_made_again(
+    runs: list[RunResult], measured: Memorized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folders = [run.path for run in runs]
+    kept = measure_memorization(folders, tmp_path)
+    np.testing.assert_array_equal(kept.right, measured.right)
+    (tmp_path / f"{folders[3].name}.npy").write_bytes(b"\x93NUMPY")
+    asked = []
+    network = RunResult.network
+    monkeypatch.setattr(RunResult, "network", lambda run: (asked.append(run.path), network(run))[1])
+    again = measure_memorization(folders, tmp_path)
+    assert asked == [folders[3]]
+    np.testing.assert_array_equal(again.right, measured.right)
+    np.testing.assert_array_equal(again.right_test, measured.right_test)
+
+
+def test_a_sweep_trains_them(tmp_path: Path):
+    found = sweep(
+        **{name: getattr(config(tmp_path), name) for name in ("dataset", "train_subset", "precision", "device")},
+        model="mlp_1x512",
+        num_epochs=1,
+        subset_seed=range(4),
+        runs_dir=str(tmp_path / "runs"),
+        out=str(tmp_path / "swept"),
+        progress=False,
+    )
+    assert len(found.frame()) == 4
+    measured = measure_memorization([*(tmp_path / "runs").iterdir()])
+    assert measured.wrong is None
+    assert measured.inside.sum(axis=1).tolist() == [INSIDE] * 4
+
+
+def test_runs_that_do_not_go_together_are_told(runs: list[RunResult], tmp_path: Path):
+    four = [run.path for run in runs[:4]]
+    with pytest.raises(InputError, match="needs at least 4 runs on random subsets, not 3"):
+        measure_memorization([*four[:3], four[0]])
+    other = train(config(tmp_path, subset_seed=50))
+    with pytest.raises(InputError, match=r"differ in .*labels_digest.*; runs may differ in subset_seed and seed"):
+        measure_memorization([*four, other.path])
+    seeds = [train(config(tmp_path, num_epochs=1, subset_seed=50 + place, seed=place)).path for place in range(3)]
+    twice = train(config(tmp_path, num_epochs=1, subset_seed=50, seed=9)).path
+    with pytest.raises(InputError, match="have the same subset_seed; keep one"):
+        measure_memorization([*seeds, twice])
+    alike = [train(config(tmp_path, num_epochs=1, train_subset=None, seed=seed)).path for seed in range(4)]
+    with pytest.raises(InputError, match="trained on all images; train runs on subsets: rethinking sweep"):
+        measure_memorization(alike)
+    drawn = [
+        train(config(tmp_path, num_epochs=1, randomization="random_labels", subset_seed=seed)).path for seed in range(4)
+    ]
+    with pytest.raises(InputError, match="write labels of all images with rethinking randomize-labels"):
+        measure_memorization(drawn)
+
+
+def test_runs_that_share_a_group_have_subsets_of_their_own(tmp_path: Path):
+    from rethinking.engines.many import train_many
+
+    asked = [config(tmp_path / "together", num_epochs=2, subset_seed=seed, stop_when_fit=False) for seed in (0, 1)]
+    for one, outcome in train_many(asked, at_once=2, stacked=True):
+        alone = train(replace(one, runs_dir=str(tmp_path / "alone")))
+        assert outcome.final["train_loss"] == pytest.approx(alone.final["train_loss"], rel=1e-3)  # type: ignore[union-attr]
