@@ -217,7 +217,19 @@ def test_help_into_a_closed_pipe_is_silent(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "command",
-    ["test", "train", "examples", "randomize-labels", "sweep", "reproduce", "verify", "keep", "cache", "demo"],
+    [
+        "test",
+        "train",
+        "examples",
+        "memorization",
+        "randomize-labels",
+        "sweep",
+        "reproduce",
+        "verify",
+        "keep",
+        "cache",
+        "demo",
+    ],
 )
 def test_every_command_has_help_and_the_version_is_printed(command, capsys):
     for arguments in ([command, "--help"], ["--version"]):
@@ -252,6 +264,7 @@ OPTIONS = {
         --threads --dry_run""",
     "keep": "RESULTS RUN",
     "examples": "RUN --of --out",
+    "memorization": "RUN --out",
     "randomize-labels": """FILE --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --randomization --randomization_options --corruption_prob --randomization_seed""",
     "cache": "--remove --remove_all",
@@ -271,6 +284,7 @@ def test_the_options_of_every_command_are_these():
         "verify": (cli.Verifying,),
         "keep": (cli.Keeping,),
         "examples": (cli.Scoring,),
+        "memorization": (cli.Remembering,),
         "cache": (cli.Caching,),
         "demo": (cli.NoOptions,),
     }

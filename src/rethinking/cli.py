@@ -59,6 +59,16 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Remembering:
+    """The arguments of `memorization`."""
+
+    runs: tuple[str, ...] = option(
+        (), "folders of finished runs that differ in --subset_seed", positional=True, metavar="RUN"
+    )
+    out: str = option("memorization", "write the tables and the page memorization.html here", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
 class WritingLabels:
     """The arguments of `randomize-labels` that are not options of a run."""
 
@@ -130,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "test": randomization_test,
         "train": train,
         "examples": examples,
+        "memorization": memorization,
         "randomize-labels": randomize_labels,
         "sweep": sweep,
         "reproduce": reproduce,
@@ -142,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
         print("       rethinking examples RUN      score the examples of runs, and show which labels look wrong")
+        print("       rethinking memorization RUN  estimate which examples were memorized, from runs on subsets")
         print("       rethinking randomize-labels FILE   write the labels that an operator draws")
         print("       rethinking sweep [OPTIONS]   train a grid of experiments, and show a table and a figure of them")
         print("       rethinking reproduce NAME    compute a table or figure and show it beside the paper's")
@@ -246,6 +258,18 @@ def examples(arguments: Sequence[str] | None = None) -> None:
             from rethinking.examples_console import show
 
         show(chosen.runs, chosen.of, Path(chosen.out), _console())
+
+
+def memorization(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking memorization RUN ...`: estimate memorization and influence from runs on random subsets."""
+    with _one_line_errors():
+        chosen = Remembering(**_parsed(Remembering, "memorization", memorization, arguments))
+        if not chosen.runs:
+            raise InputError("memorization takes run folders: rethinking memorization runs/mlp_1x512-*")
+        with _whole_imports():
+            from rethinking.examples_console import show_memorization
+
+        show_memorization(chosen.runs, Path(chosen.out), _console())
 
 
 def randomize_labels(arguments: Sequence[str] | None = None) -> None:

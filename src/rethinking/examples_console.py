@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from rethinking.measures.examples import ScoredExamples, class_name, score_examples
-from rethinking.progress import say
-from rethinking.report import examples_page
+from rethinking.measures.subsets import measure_memorization
+from rethinking.progress import StepsInWords, say
+from rethinking.report import examples_page, memorization_page
 
 FIRST = 10  # suspects that are listed
 LISTED = "area_under_margin"  # the score whose suspects are listed
@@ -34,6 +37,29 @@ def show(folders: Sequence[str], of: str | None, out: Path, console: Console) ->
             table.add_row(name.replace("_", " "), f"{value.auroc:.3f}", f"{value.precision:.1%}")
     else:
         table = _suspects(examples)
+    console.print(table)
+    say(console, [f"written to {out}; open {page}"])
+
+
+def show_memorization(folders: Sequence[str], out: Path, console: Console) -> None:
+    """Measures memorization and influence, shows their means, and writes tables and page into `out`.
+
+    Raises the errors of `measure_memorization`, and `RunError` where a file cannot be written.
+    """
+    with contextlib.closing(StepsInWords(console)) as steps:
+        measured = measure_memorization(folders, out / "answers", steps.of("memorization"))
+    page = memorization_page.write(measured, out)
+    estimate, wrong = measured.memorization, measured.wrong
+    table = _table(
+        f"memorization, from {len(measured.runs)} runs on random subsets", "images", "mean", "standard error"
+    )
+    groups = {"all": np.ones(len(measured.labels), bool)}
+    if wrong is not None:
+        groups |= {"with wrong labels": wrong, "with right labels": ~wrong}
+    for name, members in groups.items():
+        if np.isfinite(estimate.value[members]).any():
+            mean, error = (np.nanmean(values[members]) for values in estimate)
+            table.add_row(f"{members.sum():,} {name}", f"{mean:.1%}", f"{error:.1%} an image")
     console.print(table)
     say(console, [f"written to {out}; open {page}"])
 

@@ -1,11 +1,13 @@
 """Memorization of real runs on random subsets: what is read, and what does not go together."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 from rethinking import InputError, RunResult, sweep, train
 from rethinking.config import ExperimentConfig
@@ -13,7 +15,9 @@ from rethinking.data import draws, sources
 from rethinking.data.given_labels import write_labels
 from rethinking.measures import subsets
 from rethinking.measures.subsets import Memorized, measure_memorization
-from tests.conftest import few_digits
+from rethinking.report import memorization_page
+from tests import forked
+from tests.conftest import ROOT, few_digits, violations
 
 IMAGES, INSIDE, RUNS = 120, 84, 12
 
@@ -151,3 +155,44 @@ def test_runs_that_share_a_group_have_subsets_of_their_own(tmp_path: Path):
     for one, outcome in train_many(asked, at_once=2, stacked=True):
         alone = train(replace(one, runs_dir=str(tmp_path / "alone")))
         assert outcome.final["train_loss"] == pytest.approx(alone.final["train_loss"], rel=1e-3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_the_page_shows_what_is_memorized_and_what_helps(
+    browser: Browser, measured: Memorized, tmp_path: Path, width: int, scheme: str
+):
+    context = browser.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme)
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda asked: None if asked.url[:5] in ("file:", "data:") else complaints.append(asked.url))
+    page.goto(memorization_page.write(measured, tmp_path).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    most = page.locator("section#memorized img")
+    assert most.count() == memorization_page.SHOWN
+    value = np.nan_to_num(measured.memorization.value, nan=-np.inf)
+    assert most.first.get_attribute("alt") == f"training image {np.argsort(-value, kind='stable')[0]}"
+    (first, *_) = measured.pairs(1)
+    alike = page.locator("section#influence li").first.locator("img")
+    assert [alike.nth(place).get_attribute("alt") for place in (0, 1)] == [
+        f"test image {first.test}",
+        f"training image {first.train}",
+    ]
+    assert page.locator("section#memorization tbody").nth(1).locator("tr").count() == 3
+    assert page.locator("section#memorization svg").count() == 1
+    assert violations(page) == []
+    context.close()
+    assert complaints == []
+
+
+def test_the_command_writes_tables_and_page(runs: list[RunResult], tmp_path: Path):
+    command = ROOT / "src/rethinking/__main__.py"
+    ran = forked.run(command, "memorization", *(run.path for run in runs), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"12 with wrong labels\s+\d+\.\d%\s+\d+\.\d% an image", ran.stdout)
+    assert "open memorization/memorization.html" in ran.stdout
+    written = sorted(path.name for path in (tmp_path / "memorization").iterdir())
+    assert written == ["answers", "influence.csv", "memorization.csv", "memorization.html"]
+    assert len([*(tmp_path / "memorization/answers").iterdir()]) == RUNS
+    few = forked.run(command, "memorization", runs[0].path, cwd=tmp_path)
+    assert few.returncode == 2
+    assert few.stderr.startswith("error: memorization needs at least 4 runs on random subsets, not 1")

@@ -5,24 +5,17 @@ The page is one file that needs no network.
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
 from rethinking import files
-from rethinking.drawing import as_svg
 from rethinking.measures.detection import roc
 from rethinking.measures.examples import ScoredExamples, class_name
 from rethinking.measures.scores import SCORES
+from rethinking.report import pictures
 
 SHOWN = 24  # images at each end of a score
 POINTS = 5000  # of a data map, at most; evenly chosen
@@ -72,24 +65,16 @@ def write(examples: ScoredExamples, folder: Path) -> Path:
 
 def as_html(examples: ScoredExamples) -> str:
     """Returns the page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rethinking.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["pretty"] = "{:,}".format
     wrong = examples.wrong
-    return environment.get_template("examples.html.j2").render(
+    return pictures.rendered(
+        "examples.html.j2",
         title=f"Examples of {examples.data.name}",
         examples=examples,
         passes=PASSES[examples.of],
         wrong=None if wrong is None else int(wrong.sum()),
         sections=_sections(examples),
-        roc=_drawn(_roc_curves(examples), "roc") if examples.found() else None,
-        data_map=_drawn(data_map(examples), "data map"),
-        style=(resources.files("rethinking.report") / "page.css").read_text(encoding="utf-8"),
+        roc=pictures.drawn(_roc_curves(examples), "roc") if examples.found() else None,
+        data_map=pictures.drawn(data_map(examples), "data map"),
     )
 
 
@@ -121,21 +106,13 @@ def _shown(examples: ScoredExamples, name: str, place: int) -> Shown:
     assert split is not None
     true, wrong = examples.true_labels, examples.wrong
     return Shown(
-        picture(split.images[index]),
+        pictures.picture(split.images[index]),
         index,
         class_name(examples.data.class_names, int(examples.labels[place])),
         None if true is None else class_name(examples.data.class_names, int(true[place])),
         f"{examples.scores[name][place]:.3g}",
         None if wrong is None else bool(wrong[place]),
     )
-
-
-def picture(image: NDArray[np.uint8]) -> str:
-    """Returns an image, uint8 (channels, height, width), as the text of a `data:` address."""
-    pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
-    drawn = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(drawn, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 
 def data_map(examples: ScoredExamples) -> Figure:
@@ -177,7 +154,3 @@ def _roc_curves(examples: ScoredExamples) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
-
-
-def _drawn(figure: Figure, name: str) -> Markup:
-    return Markup(as_svg(figure, name))  # matplotlib escapes the text in it

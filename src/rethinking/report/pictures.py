@@ -1,0 +1,46 @@
+"""What pages with pictures of examples share: the page itself, a picture in its text, and figures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from rethinking.drawing import as_svg
+
+STYLES = ("page.css", "pictures.css")
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Returns a page from a template that extends `pictures.html.j2`. It is one file that needs no network."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rethinking.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["pretty"] = "{:,}".format
+    parts = [(resources.files("rethinking.report") / name).read_text(encoding="utf-8") for name in STYLES]
+    return environment.get_template(template).render(style="\n".join(parts), **values)
+
+
+def picture(image: NDArray[np.uint8]) -> str:
+    """Returns an image, uint8 (channels, height, width), as the text of a `data:` address."""
+    pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    drawn = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(drawn, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
+
+
+def drawn(figure: Figure, name: str) -> Markup:
+    """Returns a figure as an `<svg>` element; `name` seeds the identifiers in it."""
+    return Markup(as_svg(figure, name))  # matplotlib escapes the text in it
