@@ -183,7 +183,6 @@ class ExperimentConfig:
         group="data",
         metavar="FILE",
         default_text="the data's own",
-        changes_numbers=False,
         added_later=True,
     )
     labels_column: str | None = option(
@@ -192,7 +191,6 @@ class ExperimentConfig:
         group="data",
         metavar="NAME",
         default_text="'label', or the only one besides 'index'",
-        changes_numbers=False,
         added_later=True,
     )
     labels_digest: str | None = option(
@@ -574,15 +572,16 @@ class ExperimentConfig:
         return dataclasses.asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the fields that can change a run's numbers, but not `dataset`.
+        """Returns the fields that can change a run's numbers, but not the places of data and labels.
 
-        The data's name and fingerprint stand for `dataset` (see `rethinking.identity`).
+        The data's name and fingerprint stand for `dataset` (see `rethinking.identity`), and `labels_digest` for the
+        file of labels.
         """
         identity = {
             spec.name: getattr(self, spec.name)
             for spec in fields(self)
             if spec.metadata["changes_numbers"]
-            and spec.name != "dataset"
+            and spec.name not in ("dataset", "labels", "labels_column")
             and not (spec.metadata["added_later"] and getattr(self, spec.name) == spec.default)
         }
         named = {name: registry.without_folder(identity[name]) for name in ("model_name", "randomization")}

@@ -53,14 +53,16 @@ def test_a_row_has_what_a_reader_must_know_and_no_path(tmp_path: Path, result: R
 
 
 def test_evidence_names_no_folder_of_a_machine(real_root: Path, tmp_path: Path):
-    """Neither of the data nor of a network of one's own."""
+    """Neither of the data, nor of labels from a file, nor of a network of one's own."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "net.py").write_text(
         "from torch import nn\n"
         "def net(num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
     )
-    options = {"dataset": "cifar10", "data_root": str(real_root), "num_epochs": 1, "use_tensorboard": False}
+    (tmp_path / "own" / "labels.csv").write_text("label\n" + "0\n" * 300)
+    options = {"dataset": str(real_root / "cifar10"), "labels": str(tmp_path / "own" / "labels.csv"), "num_epochs": 1}
+    options |= {"use_tensorboard": False}
     found = train(ExperimentConfig(model_name=f"{tmp_path}/own/net.py:net", runs_dir=str(tmp_path / "runs"), **options))
     assert found.result["data"]["origin"] == str(real_root / "cifar10"), "the run's own folder has it"
     archive.add(tmp_path / "results", [archive.evidence(found)])
@@ -70,6 +72,9 @@ def test_evidence_names_no_folder_of_a_machine(real_root: Path, tmp_path: Path):
     facts = archive.read(tmp_path / "results")[found.path.name].facts
     assert facts["data"]["origin"] == "cifar10"
     assert facts["network"][0].startswith("network: net.py:net, ")
+    named = "python train.py --model net.py:net --dataset cifar10 --labels labels.csv --num_epochs 1"
+    assert facts["command"] == named
+    assert found.result["command"].count(str(tmp_path)) == 2, "the run's own folder has the whole command"
 
 
 def test_metrics_are_kept_with_six_digits_each_in_its_column(tmp_path: Path, result: RunResult):

@@ -30,6 +30,7 @@ import io
 import json
 import math
 import os
+import shlex
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,8 +87,19 @@ def without_folders(facts: Mapping[str, Any], network: str) -> dict[str, Any]:
     if "command" in facts:  # earlier versions have no command
         short = registry.without_folder(network)
         shared["network"] = [note.replace(network, short) for note in facts["network"]]
-        shared["command"] = facts["command"].replace(network, short)
+        shared["command"] = _without_folders(facts["command"])
     return shared
+
+
+def _without_folders(command: str) -> str:
+    """A command whose absolute paths, such as `--dataset FOLDER` and `--labels FILE`, have lost their folders."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a call in Python
+        return command
+    if not any(map(os.path.isabs, words)):
+        return command
+    return shlex.join(Path(word).name if os.path.isabs(word) else word for word in words)
 
 
 def of_run_folder(path: Path) -> Evidence:
