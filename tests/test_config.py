@@ -119,7 +119,10 @@ def test_randomization_changes_no_other_hyperparameter():
         ),
         ({"labels": "a.csv", "replaced_example": 1}, "labels gives labels, which replaced_example would change"),
         ({"subset_seed": 1}, "subset_seed chooses the images of --train_subset"),
-        ({"corrupt_test_labels": True}, "corrupt_test_labels goes with an operator that changes labels, not"),
+        (
+            {"corrupt_test_labels": True},
+            "corrupt_test_labels goes with an operator that changes labels and keeps the data's classes, not",
+        ),
         ({"seed": 10**400}, "seed must be a whole number up to 2147483647"),
         ({"batch_size": 10**23}, "batch_size must be a whole number up to 2147483647"),
         ({"dataset": ""}, "dataset must be a text that is not empty"),

@@ -285,7 +285,8 @@ def randomize_labels(arguments: Sequence[str] | None = None) -> None:
         config = ExperimentConfig(**values)
         if not config.operator.corrupts_labels:
             raise InputError(
-                f"randomize-labels takes an operator that changes labels, not randomization {config.randomization}"
+                "randomize-labels takes an operator that changes labels and keeps the data's classes, not randomization"
+                f" {config.randomization}"
             )
         with _whole_imports():
             from rethinking.data.given_labels import write_labels

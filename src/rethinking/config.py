@@ -279,8 +279,8 @@ class ExperimentConfig:
 
     corrupt_test_labels: bool = option(
         False,
-        "change the test labels by the same operator, with draws of their own, and measure on these (not in the paper's"
-        " text; docs/differences.md)",
+        "change the test labels by the same operator, with draws of their own, and measure on these (docs/scoring.md;"
+        " not in the paper's text)",
         group="randomization",
         added_later=True,
     )
@@ -507,7 +507,8 @@ class ExperimentConfig:
             raise InputError("subset_seed chooses the images of --train_subset; give both or none")
         if self.corrupt_test_labels and not operator.corrupts_labels:
             raise InputError(
-                f"corrupt_test_labels goes with an operator that changes labels, not randomization {self.randomization}"
+                "corrupt_test_labels goes with an operator that changes labels and keeps the data's classes, not"
+                f" randomization {self.randomization}"
             )
         if self.replaced_example is not None and not operator.independent:
             takes = ", ".join(name for name, other in operators.OPERATORS.registered() if other.independent)
@@ -554,6 +555,11 @@ class ExperimentConfig:
     def redraws_images(self) -> bool:
         """Whether the training images differ from the data set's images. Runs share them only with equal draws."""
         return self.operator.changes_pixels or self.pixel_noise > 0 or self.replaced_example is not None
+
+    @property
+    def has_own_images(self) -> bool:
+        """Whether runs that train together may need images of their own in memory."""
+        return self.redraws_images or self.subset_seed > 0
 
     def resolved(self) -> ExperimentConfig:
         """Returns the same run with explicit values for all defaults that depend on the network or the schedule."""

@@ -68,7 +68,7 @@ def _suspects(examples: ScoredExamples) -> Table:
     title = LISTED.replace("_", " ")
     table = _table(f"the {FIRST} examples with the least {title}", "image", "label", title)
     for place in examples.suspects(LISTED)[:FIRST].tolist():
-        label = class_name(examples.data.class_names, int(examples.labels[place]))
+        label = class_name(examples.class_names, int(examples.labels[place]))
         table.add_row(str(examples.index[place]), label, f"{examples.scores[LISTED][place]:.3g}")
     return table
 

@@ -17,7 +17,8 @@ from rethinking.measures.scores import SCORES
 from rethinking.report import examples_page
 from rethinking.training import RunResult, train
 from tests import forked
-from tests.conftest import ROOT, violations
+from tests.conftest import ROOT, few_digits, violations
+from tests.engines.test_here import InterruptAfter
 
 NOISY = {"randomization": "partial_corrupt", "corruption_prob": 0.2}
 
@@ -101,11 +102,59 @@ def test_the_table_has_a_row_for_each_example(scored: ScoredExamples, tmp_path: 
     assert [f"{value:.6g}" for value in frame["confidence"]] == [row["confidence"] for row in rows]
 
 
-@pytest.mark.parametrize("other", [{"randomization_seed": 1}, {"train_subset": 199}])
-def test_runs_with_other_labels_do_not_go_together(runs: list[RunResult], tmp_path: Path, other):
-    differs = train(config(tmp_path, num_epochs=1, **NOISY, **other))
-    with pytest.raises(InputError, match=f"{differs.path} has other images or labels than"):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"randomization_seed": 1},
+        {"train_subset": 199},
+        {"model_name": "mlp_3x512"},
+        {"randomization": "none", "corruption_prob": None},
+        {"dataset": "other"},
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seeds_do_not_go_together(runs: list[RunResult], tmp_path: Path, other):
+    if "dataset" in other:
+        other = {"dataset": few_digits(200)}
+    differs = train(config(tmp_path, **{**NOISY, **other}))
+    name = "images" if "dataset" in other else next(iter(other))
+    with pytest.raises(InputError, match=f"differ in .*{name}.*; these runs may differ in seed, device, precision"):
         score_examples([runs[0].path, differs.path])
+
+
+def test_runs_of_another_length_do_not_go_together(runs: list[RunResult], tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path, seed=3, **NOISY), observers=[InterruptAfter(5)])
+    (shorter,) = tmp_path.iterdir()
+    with pytest.raises(InputError, match=r"has 5 epochs and .* 12; scores are comparable after equally many"):
+        score_examples([runs[0].path, shorter])
+    assert len(score_examples([shorter]).index) == 200, "alone it has scores"
+
+
+def test_a_run_counts_once(runs: list[RunResult]):
+    twice = score_examples([runs[0].path, runs[0].path.parent / "." / runs[0].path.name])
+    assert len(twice.runs) == 1
+    assert np.isnan(twice.consistency["confidence"])
+
+
+def test_test_images_have_the_labels_that_they_were_measured_on(tmp_path: Path):
+    options = {"randomization": "partial_corrupt", "corruption_prob": 0.5, "record_test_examples": True}
+    run = train(config(tmp_path, **options, corrupt_test_labels=True))
+    scored = score_examples([run.path], of="test")
+    true = sources.load("digits").test.labels
+    np.testing.assert_array_equal(scored.true_labels, true)
+    assert 0.3 < scored.wrong.mean() < 0.6
+    kept = run.examples()["test"]
+    right = scored.labels == true
+    assert kept.correct[-1][right].mean() > kept.correct[-1][~right].mean() + 0.3
+    assert scored.found()["last_loss"].auroc > 0.7
+
+
+def test_classes_of_an_operator_are_numbers(tmp_path: Path):
+    run = train(config(tmp_path, num_epochs=1, randomization="random_signs"))
+    scored = score_examples([run.path])
+    named = replace(scored, data=replace(scored.data, class_names=("airplane", *map(str, range(1, 10)))))
+    assert set(named.columns()["label"]) == {"0", "1"}
+    assert "airplane" not in examples_page.as_html(named)
 
 
 def test_what_was_not_kept_is_told_with_the_option_that_keeps_it(runs: list[RunResult], tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from rethinking import InputError, RunResult, sweep, train
+from rethinking import InputError, RunError, RunResult, sweep, train
 from rethinking.config import ExperimentConfig
 from rethinking.data import draws, sources
 from rethinking.data.given_labels import write_labels
@@ -132,7 +132,7 @@ def test_runs_that_do_not_go_together_are_told(runs: list[RunResult], tmp_path: 
     with pytest.raises(InputError, match="needs at least 4 runs on random subsets, not 3"):
         measure_memorization([*four[:3], four[0]])
     other = train(config(tmp_path, subset_seed=50))
-    with pytest.raises(InputError, match=r"differ in .*labels_digest.*; runs may differ in subset_seed and seed"):
+    with pytest.raises(InputError, match="differ in labels_digest; these runs may differ in subset_seed, seed"):
         measure_memorization([*four, other.path])
     seeds = [train(config(tmp_path, num_epochs=1, subset_seed=50 + place, seed=place)).path for place in range(3)]
     twice = train(config(tmp_path, num_epochs=1, subset_seed=50, seed=9)).path
@@ -196,3 +196,41 @@ def test_the_command_writes_tables_and_page(runs: list[RunResult], tmp_path: Pat
     few = forked.run(command, "memorization", runs[0].path, cwd=tmp_path)
     assert few.returncode == 2
     assert few.stderr.startswith("error: memorization needs at least 4 runs on random subsets, not 1")
+
+
+def test_runs_whose_images_were_drawn_for_their_subset_are_refused(tmp_path: Path):
+    """Their draws are by place in the subset, so the networks would be asked about other images."""
+    for options in ({"randomization": "random_pixels"}, {"pixel_noise": 60.0}, {"randomization": "gaussian_pixels"}):
+        drawn = [train(config(tmp_path, num_epochs=1, subset_seed=seed, **options)).path for seed in range(4)]
+        with pytest.raises(InputError, match="drew its images for its subset alone"):
+            measure_memorization(drawn)
+    shuffled = [
+        train(config(tmp_path, num_epochs=1, subset_seed=seed, randomization="shuffled_pixels")) for seed in range(4)
+    ]
+    measured = measure_memorization([run.path for run in shuffled])
+    for row, right, run in zip(measured.inside, measured.right, shuffled, strict=True):
+        assert right[row].mean() == pytest.approx(run.final["exact_train_accuracy"])
+
+
+def test_answers_that_the_run_did_not_give_are_an_error(runs: list[RunResult], tmp_path: Path):
+    four = [run.path for run in runs[:4]]
+    measure_memorization(four, tmp_path)
+    kept = tmp_path / f"{four[0].name}.npy"
+    np.save(kept, ~np.load(kept))
+    with pytest.raises(RunError, match=r"gets 0.0% of its training images right here, and 100.0% in its run"):
+        measure_memorization(four, tmp_path)
+
+
+def test_runs_on_all_images_say_nothing(tmp_path: Path):
+    every = [train(config(tmp_path, num_epochs=1, train_subset=IMAGES, subset_seed=seed)).path for seed in range(4)]
+    with pytest.raises(InputError, match="needs runs that leave images out; choose a --train_subset below"):
+        measure_memorization(every)
+
+
+def test_the_file_of_labels_is_not_needed_any_more(runs: list[RunResult], labels: tuple[Path, np.ndarray]):
+    away = labels[0].rename(labels[0].with_name("away.csv"))
+    try:
+        measured = measure_memorization([run.path for run in runs])
+    finally:
+        away.rename(labels[0])
+    np.testing.assert_array_equal(measured.labels, labels[1])

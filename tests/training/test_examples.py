@@ -12,7 +12,7 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.engines.many import train_many
 from rethinking.errors import RunError
-from rethinking.training import RunResult, train
+from rethinking.training import RunResult, examples, train
 from rethinking.training.examples import Examples
 from rethinking.training.loggers import Observer
 from rethinking.training.preparation import plain_training_set
@@ -190,3 +190,25 @@ def test_stacked_runs_keep_what_each_keeps_alone(tmp_path: Path):
                 ours, theirs = getattr(kept, quantity), getattr(alone[word], quantity)
                 np.testing.assert_allclose(ours.astype(float), theirs.astype(float), rtol=2e-2, atol=2e-2)
             assert (kept.correct == alone[word].correct).mean() > 0.99
+
+
+def test_a_row_that_is_written_again_leaves_no_moment_without_the_rows_before_it(tmp_path: Path, monkeypatch):
+    """As after two kills: one between a row and its checkpoint, one while the row is written again."""
+    path, seen = tmp_path / "online_loss.npy", []
+    rows = np.arange(12, dtype=np.float16).reshape(4, 3)
+    for epoch in (1, 2, 3):
+        examples._write_row(path, rows[epoch - 1], epoch)
+    header = examples.npy.write_array_header_1_0
+
+    def look(*arguments: object) -> None:
+        seen.append(np.load(path).tolist())
+        header(*arguments)
+
+    monkeypatch.setattr(examples.npy, "write_array_header_1_0", look)
+    monkeypatch.setattr(examples.os, "fsync", lambda _: seen.append(np.load(path).tolist()))
+    examples._write_row(path, rows[3], 2)
+    assert seen == [rows[:3].tolist(), [rows[0].tolist(), rows[3].tolist()]]
+    assert path.stat().st_size == 128 + 2 * 6
+    cut = path.read_bytes() + rows[2].tobytes()  # killed before the file was cut to its rows
+    path.write_bytes(cut)
+    assert np.load(path, mmap_mode="r").tolist() == [rows[0].tolist(), rows[3].tolist()]

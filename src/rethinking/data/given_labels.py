@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from rethinking import files
@@ -22,6 +23,7 @@ from rethinking.errors import InputError, nearest
 
 INDEX = "index"
 LABEL = "label"
+UNNAMED = ("", "Unnamed: 0", "__index_level_0__")  # pandas' own index in files that it writes
 ENDINGS = (".csv", ".parquet", ".npy")
 PICKLES = (".pt", ".pth", ".pkl", ".pickle")
 
@@ -36,32 +38,47 @@ def read_labels(path: Path, column: str | None, class_names: Sequence[str], imag
     Raises `InputError` where the file cannot be read or does not fit the images.
     """
     columns = _columns(path)
-    index = columns.pop(INDEX, None)
-    values = columns[_chosen(path, columns, column)]
-    numbers = {str(label): label for label in range(len(class_names))}
-    known = numbers | {name: label for label, name in enumerate(class_names)}  # a name goes before a number
-    try:
-        labels = np.array([known[_text(value)] for value in values], np.int64)
-    except KeyError as unknown:
-        raise InputError(
-            f"{path} has the label '{unknown.args[0]:.100}', which is no class of the data: "
-            f"{', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}"
-        ) from None
+    of_rows = [columns.pop(name) for name in (INDEX, *UNNAMED) if name in columns]
+    labels = _classes(path, columns[_chosen(path, columns, column)], class_names)
     if len(labels) != images:
         raise InputError(
-            f"{path} has {len(labels):,} labels, and the data {images:,} training images; give one for each"
+            f"{path} has {len(labels):,} labels, and the data {images:,} training images (after --holdout and"
+            " --skip_unlabelled); give one for each"
         )
-    if index is None:
+    if not of_rows:
         return labels
     try:
-        places = np.array([int(_text(value)) for value in index], np.int64)
-    except ValueError:
+        places = np.array([int(_number(value)) for value in of_rows[0]], np.int64)
+    except (ValueError, OverflowError):
         raise InputError(f"the column {INDEX} of {path} must have whole numbers") from None
     if not np.array_equal(np.sort(places), np.arange(images)):
         raise InputError(f"the column {INDEX} of {path} must have each of the numbers 0 to {images - 1:,} once")
     in_order = np.empty_like(labels)
     in_order[places] = labels
     return in_order
+
+
+def _classes(path: Path, values: Sequence[Any], class_names: Sequence[str]) -> Labels:
+    """Returns class numbers for labels that are all names, or all numbers.
+
+    Raises `InputError` for other labels, and where the labels are both and mean different classes.
+    """
+    by_name = {name: label for label, name in enumerate(class_names)}
+    by_number = {str(label): label for label in range(len(class_names))}
+    texts = [str(value) for value in values]
+    named = [by_name.get(text, by_name.get(text.strip())) for text in texts]
+    numbered = [by_number.get(_number(value)) for value in values]
+    readings = [reading for reading in (named, numbered) if None not in reading]
+    if not readings:
+        unknown = next(text for text, *known in zip(texts, named, numbered, strict=True) if known == [None, None])
+        shown = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+        raise InputError(f"{path} has the label '{unknown:.100}', which is no class of the data: {shown}")
+    if len(readings) == 2 and readings[0] != readings[1]:
+        raise InputError(
+            f"the labels in {path} may be names of classes or their numbers from 0, which differ here; give the classes"
+            " names that are no numbers, or write all labels as one of them"
+        )
+    return np.array(readings[0], np.int64)
 
 
 def write_labels(path: Path, labels: Labels, true_labels: Labels, class_names: Sequence[str]) -> None:
@@ -73,11 +90,15 @@ def write_labels(path: Path, labels: Labels, true_labels: Labels, class_names: S
     """
     if path.suffix.lower() != ".csv":
         raise InputError(f"labels are written as a .csv file, not as {path.name}")
+    with files.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([INDEX, LABEL, "true_label"])
     for place, (label, true) in enumerate(zip(labels.tolist(), true_labels.tolist(), strict=True)):
         writer.writerow([place, class_names[label], class_names[true]])
+    if path.exists() and path.read_bytes() != text.getvalue().encode():
+        raise InputError(f"{path} exists and has other labels; choose another name, or move it away")
     files.write(path, text.getvalue(), durable=False)
 
 
@@ -99,11 +120,9 @@ def _chosen(path: Path, columns: Mapping[str, Any], column: str | None) -> str:
     return next(iter(columns))
 
 
-def _text(value: Any) -> str:
-    """Returns a label as text; whole numbers in the form of floats, as pandas writes them, are whole numbers."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value).strip()
+def _number(value: Any) -> str:
+    """Returns a whole number as text, also from the form of a float, as pandas writes it; other values as they are."""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
     return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
 
 
@@ -127,11 +146,15 @@ def _columns(path: Path) -> dict[str, Sequence[Any]]:
 
 
 def _convert(path: Path) -> str:
-    load = "torch.load(FILE, weights_only=False)" if path.suffix in (".pt", ".pth") else "pandas.read_pickle(FILE)"
+    imported, load = {
+        ".pt": ("pandas, torch", "torch.load(FILE, weights_only=False)"),
+        ".pth": ("pandas, torch", "torch.load(FILE, weights_only=False)"),
+        ".npy": ("numpy, pandas", "numpy.load(FILE, allow_pickle=True).item()"),
+    }.get(path.suffix.lower(), ("pandas", "pandas.read_pickle(FILE)"))
     return (
-        f"{path.name} is pickled, and unpickling it could run any code. If you trust it, convert it once:"
-        f" `import pandas, torch; FILE = {str(path)!r}` and"
-        f" `pandas.DataFrame({load}).to_csv({path.with_suffix('.csv').name!r}, index=False)`"
+        f"{path.name} is pickled, and unpickling it could run any code. If you trust it, convert it by these two lines:"
+        f" `import {imported}; FILE = {str(path)!r}` and"
+        f" `pandas.DataFrame({load}).to_csv({str(path.with_suffix('.csv'))!r}, index=False)`"
     )
 
 
@@ -141,9 +164,9 @@ def _of_csv(path: Path) -> dict[str, Sequence[Any]]:
     if not rows or len({*rows[0]}) < len(rows[0]):
         raise InputError(f"{path} needs a first line with a name for each column")
     for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(rows[0]):
+        if row and len(row) != len(rows[0]):
             raise InputError(f"line {number} of {path} has {len(row)} values for {len(rows[0])} columns")
-    return {name.strip(): [row[place] for row in rows[1:]] for place, name in enumerate(rows[0])}
+    return {name.strip(): [row[place] for row in rows[1:] if row] for place, name in enumerate(rows[0])}
 
 
 def _of_parquet(path: Path) -> dict[str, Sequence[Any]]:
@@ -154,6 +177,12 @@ def _of_parquet(path: Path) -> dict[str, Sequence[Any]]:
 
 
 def _of_npy(path: Path) -> dict[str, Sequence[Any]]:
+    with path.open("rb") as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        _, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise InputError(_convert(path))
     array: NDArray[Any] = np.load(path, allow_pickle=False)
     if array.dtype.kind not in "iuU" or array.ndim not in (1, 2):
         raise InputError(f"{path} must have whole numbers or texts of shape (n,) or (n, columns)")

@@ -116,7 +116,7 @@ def needs_of(runs: Sequence[PlannedRun], threads: int) -> dict[str, float]:
         decoded = count * int(np.prod(data.image_shape))
         return {"CPU": 1, "GPU": 1, "memory": CUDA_LIBRARIES + decoded}
     images, run = footprint(config, data)
-    own = len(runs) if config.redraws_images else 1
+    own = len(runs) if any(run.config.has_own_images for run in runs) else 1
     return {"CPU": threads, "memory": LIBRARIES + own * images + len(runs) * run}
 
 
@@ -156,6 +156,8 @@ def for_nodes(planned: PlannedRun) -> ExperimentConfig:
         runs_dir=str(Path(resolved.runs_dir).absolute()),
         dataset=resolved.dataset,
         data_root=resolved.data_root,
+        labels=resolved.labels,
+        labels_digest=resolved.labels_digest,
         model_name=resolved.model_name,
         randomization=resolved.randomization,
     )

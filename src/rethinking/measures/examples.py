@@ -23,6 +23,7 @@ from rethinking.training.examples import Recorded
 from rethinking.training.run_dir import RunDir, RunResult
 
 PASSES = ("online", "train", "test")  # in the order of choice
+MAY_DIFFER = ("seed", "device", "precision")  # of runs that are scored together
 OPTIONS = {"online": "record_examples", "train": "record_evaluated_examples", "test": "record_test_examples"}
 
 
@@ -61,6 +62,11 @@ class ScoredExamples:
     consistency: dict[str, float]
 
     @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the labels' classes; none where an operator replaced the data's classes."""
+        return () if self.runs[0].config.operator.own_classes else self.data.class_names
+
+    @property
     def wrong(self) -> NDArray[np.bool_] | None:
         """Whether each label is wrong, bool (n,); None where that is not known."""
         return None if self.true_labels is None else self.labels != self.true_labels
@@ -82,7 +88,7 @@ class ScoredExamples:
 
     def columns(self) -> dict[str, Sequence[Any]]:
         """Returns the table by column: index, label, true label where it is known, and each score with its ranks."""
-        names = self.data.class_names
+        names = self.class_names
         table: dict[str, Sequence[Any]] = {
             "index": self.index.tolist(),
             "label": [class_name(names, label) for label in self.labels.tolist()],
@@ -128,30 +134,33 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
     """
     if not folders:
         raise InputError("scores of examples need at least one run's folder")
-    runs = [_network(Path(folder)) for folder in folders]
+    runs = [_network(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     kept = [run.examples() for run in runs]
     of = _chosen(runs, kept, of)
     first = runs[0]
-    of_labels = [RunDir(run.path) for run in runs]
-    data = sources.load_for(first.config)
+    if first.config.replaced_example is not None:
+        raise InputError(f"{first.path} has a replaced example, whose scores are another image's")
+    for run in runs[1:]:
+        check_alike(run, first, MAY_DIFFER)
+        if len(run.metrics) != len(first.metrics):
+            raise InputError(
+                f"{run.path} has {len(run.metrics)} epochs and {first.path} {len(first.metrics)}; scores are comparable"
+                " after equally many"
+            )
+    data, folder = sources.load_for(first.config), RunDir(first.path)
+    if data.fingerprint != first.result["provenance"]["fingerprint"]:
+        raise InputError(f"the images of {data.name} are not those that {first.path} trained on; they were changed")
+    true_labels = None
     if of == "test":
         assert data.test is not None, "the run kept its test images"
-        index, labels, true_labels = np.arange(len(data.test)), data.test.labels, None
-        same = [run.result["provenance"]["fingerprint"] == data.fingerprint for run in runs]
+        index, changed = np.arange(len(data.test)), folder.test_labels()
+        labels = data.test.labels if changed is None else changed.numpy()
+        true_labels = None if changed is None else data.test.labels
     else:
         index = draws.subset_rows(len(data.train), first.config.train_subset, first.config.subset_seed).numpy()
-        labels, true = of_labels[0].labels().numpy(), of_labels[0].true_labels().numpy()
-        true_labels = true if first.config.corrupts_labels else None
-        same = [
-            run.result["provenance"]["fingerprint"] == data.fingerprint
-            and run.config.train_subset == first.config.train_subset
-            and run.config.subset_seed == first.config.subset_seed
-            and np.array_equal(folder.labels().numpy(), labels)
-            for run, folder in zip(runs, of_labels, strict=True)
-        ]
-    for run, is_same in zip(runs, same, strict=True):
-        if not is_same:
-            raise InputError(f"{run.path} has other images or labels than {first.path}; give runs that differ in seeds")
+        labels = folder.labels().numpy()
+        if first.config.corrupts_labels:
+            true_labels = folder.true_labels().numpy()
     each = {name: [score.of(one[of]) for one in kept] for name, score in SCORES.items()}
     return ScoredExamples(
         tuple(runs),
@@ -163,6 +172,20 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
         {name: mean_over_runs(values) for name, values in each.items()},
         {name: consistency(values) for name, values in each.items()},
     )
+
+
+def check_alike(run: RunResult, other: RunResult, may_differ: Sequence[str]) -> None:
+    """Raises `InputError` where two runs differ in images, or in options that are not in `may_differ`."""
+    asked, of_other = run.config.identity(), other.config.identity()
+    names = {**of_other, **asked}
+    different = [name for name in names if asked.get(name) != of_other.get(name) and name not in may_differ]
+    if run.result["provenance"]["fingerprint"] != other.result["provenance"]["fingerprint"]:
+        different.append("images")
+    if different:
+        raise InputError(
+            f"{run.path} and {other.path} differ in {', '.join(different)}; these runs may differ in"
+            f" {', '.join(may_differ)}"
+        )
 
 
 def _network(folder: Path) -> RunResult:

@@ -107,10 +107,10 @@ def variability(kept: Recorded) -> Scores:
 
 @score("el2n", "high", "Paul et al. 2021 (arXiv:2107.07075)")
 def el2n(kept: Recorded, epoch: int = EARLY) -> Scores:
-    """Returns the distance of the probabilities from the one-hot label, early in training.
+    """Returns the distance of the probabilities from the one-hot label in epoch 10, or in a shorter run's last epoch.
 
-    The distance is the Euclidean one. A run that is shorter has its last epoch taken. The source averages over ten
-    networks, as `mean_over_runs` does.
+    The distance is the Euclidean one. The source evaluates ten networks early in training and takes the mean, as
+    `mean_over_runs` does.
     """
     return np.asarray(kept.error_norm[min(epoch, len(kept.error_norm)) - 1], np.float64)
 
@@ -132,6 +132,10 @@ def mean_over_runs(each: Sequence[Scores]) -> Scores:
 
 
 def consistency(each: Sequence[Scores]) -> float:
-    """Returns Spearman's rank correlation between runs, the mean over all pairs. It is nan for a single run."""
-    pairs = [stats.spearmanr(one, other).statistic for one, other in itertools.combinations(each, 2)]
+    """Returns Spearman's rank correlation between runs, the mean over all pairs.
+
+    A pair in which all examples have one score says nothing, and is left out. Without any pair it is nan.
+    """
+    varied = [one for one in each if (one != one[0]).any()]
+    pairs = [stats.spearmanr(one, other).statistic for one, other in itertools.combinations(varied, 2)]
     return float(np.mean(pairs)) if pairs else float("nan")

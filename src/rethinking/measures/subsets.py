@@ -22,16 +22,17 @@ from rethinking import files
 from rethinking.data import draws, sources
 from rethinking.data.batches import Batches
 from rethinking.data.images import ImageData
-from rethinking.errors import InputError
-from rethinking.measures.examples import class_name
+from rethinking.errors import InputError, RunError
+from rethinking.measures.examples import check_alike, class_name
 from rethinking.measures.memorization import Estimate, influence, memorization
 from rethinking.runs import load_run
 from rethinking.steps import Steps, unwatched
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.preparation import plain_sets
-from rethinking.training.run_dir import RunResult
+from rethinking.training.run_dir import RunDir, RunResult
 
-MAY_DIFFER = ("subset_seed", "seed")
+MAY_DIFFER = ("subset_seed", "seed", "device", "precision")
+TOLERANCE = 0.02  # of an accuracy that is measured in another precision
 PAIRS = 100  # of a training and a test image with the most influence, that are kept
 
 
@@ -74,13 +75,14 @@ class Memorized:
         return None if self.true_labels is None else self.labels != self.true_labels
 
     def standard_errors(self) -> dict[int, float]:
-        """Returns the mean standard error of the first 4, 8, 16, ... runs and of all, by their number."""
+        """Returns the mean standard error of the first 4, 8, 16, ... runs and of all, by their number.
+
+        The mean is over the images that the first four runs can estimate.
+        """
         counts = [m for m in (2**power for power in range(2, 20)) if m < len(self.runs)]
-        errors = {}
-        for m in (*counts, len(self.runs)):
-            error = memorization(self.inside[:m], self.right[:m]).standard_error
-            errors[m] = float(np.nanmean(error)) if np.isfinite(error).any() else float("nan")
-        return errors
+        each = {m: memorization(self.inside[:m], self.right[:m]).standard_error for m in (*counts, len(self.runs))}
+        known = np.isfinite(next(iter(each.values())))
+        return {m: float(errors[known].mean()) if known.any() else float("nan") for m, errors in each.items()}
 
     def pairs(self, count: int = PAIRS) -> list[Pair]:
         """Returns the pairs of a training and a test image with the most influence; none without a test set.
@@ -98,6 +100,7 @@ class Memorized:
             found += [
                 Pair(begin + int(j), int(i), float(value[i, j]), float(estimate.standard_error[i, j]))
                 for i, j in zip(*np.unravel_index(best, value.shape), strict=True)
+                if np.isfinite(value[i, j])
             ]
         return sorted(found, key=lambda pair: -pair.influence)[:count]
 
@@ -132,26 +135,43 @@ def measure_memorization(
 
     Raises `InputError` for runs that do not go together. Raises `RunError` for damaged files.
     """
-    runs = [_finished(Path(folder)) for folder in dict.fromkeys(map(str, folders))]
+    runs = [_finished(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     if len(runs) < 4:
         raise InputError(f"memorization needs at least 4 runs on random subsets, not {len(runs)}")
     _check_together(runs)
     data = sources.load_for(runs[0].config)
-    whole = replace(runs[0].config, train_subset=None, subset_seed=0, device="cpu")
-    train, test = plain_sets(whole, data)
-    advanced, answers = begin("asking the networks"), []
-    for number, run in enumerate(runs, 1):
-        answers.append(_answers(run, train, test, keep))
-        advanced(number / len(runs))
-    right, count = np.stack(answers), len(train)
-    inside = np.zeros((len(runs), count), bool)
+    if data.fingerprint != runs[0].result["provenance"]["fingerprint"]:
+        raise InputError(f"the images of {data.name} are not those that {runs[0].path} trained on; they were changed")
+    inside, labels = np.zeros((len(runs), len(data.train)), bool), data.train.labels.copy()
     for row, run in zip(inside, runs, strict=True):
-        row[draws.subset_rows(count, run.config.train_subset, run.config.subset_seed).numpy()] = True
-    true_labels = train.true_labels.cpu().numpy() if whole.corrupts_labels else None
-    labels = train.labels.cpu().numpy()
-    return Memorized(
-        tuple(runs), data, labels, true_labels, inside, right[:, :count], right[:, count:] if test else None
-    )
+        rows = draws.subset_rows(len(row), run.config.train_subset, run.config.subset_seed).numpy()
+        row[rows], labels[rows] = True, RunDir(run.path).labels().numpy()
+    if inside.all():
+        raise InputError("memorization needs runs that leave images out; choose a --train_subset below all images")
+    whole = replace(runs[0].config, train_subset=None, subset_seed=0, device="cpu")
+    whole = replace(whole, labels=None, labels_column=None, labels_digest=None)
+    train, test = plain_sets(whole, data)
+    train.labels = torch.from_numpy(labels)
+    advanced, answers = begin("asking the networks"), []
+    for number, (run, row) in enumerate(zip(runs, inside, strict=True), 1):
+        right = _answers(run, train, test, keep)
+        _check_answers(run, right[: len(train)][row])
+        answers.append(right)
+        advanced(number / len(runs))
+    every, count = np.stack(answers), len(train)
+    true_labels = data.train.labels if runs[0].config.corrupts_labels else None
+    right_test = every[:, count:] if test else None
+    return Memorized(tuple(runs), data, labels, true_labels, inside, every[:, :count], right_test)
+
+
+def _check_answers(run: RunResult, right: NDArray[np.bool_]) -> None:
+    """Raises `RunError` where the answers on the run's own images are not those that the run measured."""
+    measured = run.final["exact_train_accuracy"]
+    if measured is not None and abs(measured - right.mean()) > TOLERANCE:
+        raise RunError(
+            f"the network of {run.path} gets {right.mean():.1%} of its training images right here, and {measured:.1%} in"
+            " its run; it was trained on other images or labels"
+        )
 
 
 def _finished(folder: Path) -> RunResult:
@@ -170,27 +190,19 @@ def _check_together(runs: Sequence[RunResult]) -> None:
             f"{first.path} trained on all images; train runs on subsets: rethinking sweep --train_subset N"
             " --subset_seed 0 1 2 ..."
         )
-    if first.config.operator.changes_labels or first.config.replaced_example is not None:
+    if first.config.operator.changes_labels:
         raise InputError(
             f"{first.path} drew its labels for its subset alone; write labels of all images with rethinking"
             " randomize-labels, and train on them with --labels"
         )
+    if first.config.redraws_images and first.config.randomization != "shuffled_pixels":
+        raise InputError(f"{first.path} drew its images for its subset alone, so other subsets have other images")
     seeds: dict[int, Path] = {}
     for run in runs:
-        asked, of_first = _identity(run), _identity(first)
-        names = {**of_first, **asked}
-        if different := [name for name in names if asked.get(name) != of_first.get(name)]:
-            raise InputError(
-                f"{run.path} and {first.path} differ in {', '.join(different)}; runs may differ in subset_seed and seed"
-            )
+        check_alike(run, first, MAY_DIFFER)
         if run.config.subset_seed in seeds:
             raise InputError(f"{run.path} and {seeds[run.config.subset_seed]} have the same subset_seed; keep one")
         seeds[run.config.subset_seed] = run.path
-
-
-def _identity(run: RunResult) -> dict[str, Any]:
-    named = {name: value for name, value in run.config.identity().items() if name not in MAY_DIFFER}
-    return named | {"fingerprint": run.result["provenance"]["fingerprint"]}
 
 
 def _answers(run: RunResult, train: Batches, test: Batches | None, keep: Path | None) -> NDArray[np.bool_]:

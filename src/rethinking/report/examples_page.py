@@ -108,8 +108,8 @@ def _shown(examples: ScoredExamples, name: str, place: int) -> Shown:
     return Shown(
         pictures.picture(split.images[index]),
         index,
-        class_name(examples.data.class_names, int(examples.labels[place])),
-        None if true is None else class_name(examples.data.class_names, int(true[place])),
+        class_name(examples.class_names, int(examples.labels[place])),
+        None if true is None else class_name(examples.class_names, int(true[place])),
         f"{examples.scores[name][place]:.3g}",
         None if wrong is None else bool(wrong[place]),
     )

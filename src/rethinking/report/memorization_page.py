@@ -41,7 +41,8 @@ def write(measured: Memorized, folder: Path) -> Path:
 def as_html(measured: Memorized) -> str:
     """Returns the page as text."""
     estimate, wrong = measured.memorization, measured.wrong
-    order = np.argsort(-np.nan_to_num(estimate.value, nan=-np.inf), kind="stable")[:SHOWN]
+    known = np.flatnonzero(np.isfinite(estimate.value))
+    order = known[np.argsort(-estimate.value[known], kind="stable")][:SHOWN]
     groups = {"all labels": np.ones(len(measured.labels), bool)}
     if wrong is not None and wrong.any() and not wrong.all():
         groups = {"right labels": ~wrong, "wrong labels": wrong}

@@ -184,10 +184,10 @@ def _write_row(path: Path, row: NDArray[np.generic], epoch: int) -> None:
     npy.write_array_header_1_0(header, described)
     start = header.tell() + (epoch - 1) * row.nbytes
     with files.writing(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        file.truncate(start)
         file.seek(start)
         file.write(row.data)
         file.seek(0)
         file.write(header.getvalue())
         file.flush()
+        file.truncate(start + row.nbytes)  # last: at each moment the file has the rows that its header counts
         os.fsync(file.fileno())

@@ -171,7 +171,7 @@ def at_once_that_fit(config: ExperimentConfig) -> int:
     images, run = footprint(config, sources.load_for(config))
     free = free_memory(config.device) * SPARE
     if config.device == "cuda":
-        own = images if config.redraws_images else 0
+        own = images if config.has_own_images else 0
         return max(1, int((free - images) // (run + own)))
     return max(1, min(int(free // (images + run)), torch.get_num_threads()))
 

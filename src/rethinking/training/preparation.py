@@ -389,6 +389,8 @@ def _randomization_record(
     tensors = {"labels": train_split.labels.clone(), "true_labels": train_split.true_labels.clone()}
     if train_split.permutation is not None and train_split.permutation.dim() == 1:  # one for all images
         tensors["permutation"] = train_split.permutation
+    if config.corrupt_test_labels and test_split is not None:
+        tensors["test_labels"] = test_split.labels.clone()
     details = {"operator": registry.without_folder(config.randomization), "train": train_split.fingerprint()}
     if test_split is not None:
         details["test"] = test_split.fingerprint()

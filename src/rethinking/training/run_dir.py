@@ -362,6 +362,13 @@ class RunDir:
         """Returns the true labels of the training set, int64 (n,). Errors are those of `labels`."""
         return self._kept_labels("true_labels")
 
+    def test_labels(self) -> Tensor | None:
+        """Returns the labels of the test set where they were changed, int64 (k,). Errors are those of `labels`."""
+        found = self._read_tensors("randomization.safetensors")
+        if found is None:
+            raise self._damaged("randomization.safetensors")
+        return found[0].get("test_labels")
+
     def _kept_labels(self, name: str) -> Tensor:
         found = self._read_tensors("randomization.safetensors")
         if found is None or name not in found[0]:
