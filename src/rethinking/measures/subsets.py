@@ -169,8 +169,8 @@ def _check_answers(run: RunResult, right: NDArray[np.bool_]) -> None:
     measured = run.final["exact_train_accuracy"]
     if measured is not None and abs(measured - right.mean()) > TOLERANCE:
         raise RunError(
-            f"the network of {run.path} gets {right.mean():.1%} of its training images right here, and {measured:.1%} in"
-            " its run; it was trained on other images or labels"
+            f"the network of {run.path} gets {right.mean():.1%} of its training images right here, and"
+            f" {measured:.1%} in its run; it was trained on other images or labels"
         )
 
 

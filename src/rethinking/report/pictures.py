@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,6 +40,9 @@ def picture(image: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 
-def drawn(figure: Figure, name: str) -> Markup:
-    """Returns a figure as an `<svg>` element; `name` seeds the identifiers in it."""
-    return Markup(as_svg(figure, name))  # matplotlib escapes the text in it
+def drawn(figure: Figure, name: str) -> str:
+    """Returns a figure as an `<svg>` element, whose text matplotlib has escaped. Templates take it as it is.
+
+    name: seeds the identifiers in it
+    """
+    return as_svg(figure, name)
