@@ -134,7 +134,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
     """
     if not folders:
         raise InputError("scores of examples need at least one run's folder")
-    runs = [_network(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
+    runs = [network_run(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     kept = [run.examples() for run in runs]
     of = _chosen(runs, kept, of)
     first = runs[0]
@@ -188,7 +188,8 @@ def check_alike(run: RunResult, other: RunResult, may_differ: Sequence[str]) -> 
         )
 
 
-def _network(folder: Path) -> RunResult:
+def network_run(folder: Path) -> RunResult:
+    """Returns the run of a network in a folder. Raises `InputError` for another kind of run, and as `load_run`."""
     run = load_run(folder)
     if not isinstance(run, RunResult):
         raise InputError(f"{folder} is no run of a network, and has no examples")

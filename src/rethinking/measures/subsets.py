@@ -23,9 +23,8 @@ from rethinking.data import draws, sources
 from rethinking.data.batches import Batches
 from rethinking.data.images import ImageData
 from rethinking.errors import InputError, RunError
-from rethinking.measures.examples import check_alike, class_name
+from rethinking.measures.examples import check_alike, class_name, network_run
 from rethinking.measures.memorization import Estimate, influence, memorization
-from rethinking.runs import load_run
 from rethinking.steps import Steps, unwatched
 from rethinking.training.evaluation import BATCH_SIZE
 from rethinking.training.preparation import plain_sets
@@ -175,9 +174,7 @@ def _check_answers(run: RunResult, right: NDArray[np.bool_]) -> None:
 
 
 def _finished(folder: Path) -> RunResult:
-    run = load_run(folder)
-    if not isinstance(run, RunResult):
-        raise InputError(f"{folder} is no run of a network")
+    run = network_run(folder)
     if not run.finished:
         raise InputError(f"{folder} is not finished; the command that trains it goes on")
     return run

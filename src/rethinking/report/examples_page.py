@@ -27,18 +27,6 @@ PASSES = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One image of the page. wrong: None where that is not known"""
-
-    picture: str
-    index: int
-    label: str
-    true_label: str | None
-    value: str
-    wrong: bool | None
-
-
-@dataclass(frozen=True)
 class Section:
     """One score: its definition, its source, and the images at its ends."""
 
@@ -46,8 +34,8 @@ class Section:
     title: str
     definition: str
     source: str
-    suspects: list[Shown]
-    others: list[Shown]
+    suspects: list[pictures.Shown]
+    others: list[pictures.Shown]
     auroc: str
     precision: str
     consistency: str
@@ -100,18 +88,17 @@ def _sections(examples: ScoredExamples) -> list[Section]:
     return sections
 
 
-def _shown(examples: ScoredExamples, name: str, place: int) -> Shown:
+def _shown(examples: ScoredExamples, name: str, place: int) -> pictures.Shown:
     index = int(examples.index[place])
     split = examples.data.test if examples.of == "test" else examples.data.train
     assert split is not None
-    true, wrong = examples.true_labels, examples.wrong
-    return Shown(
+    true, wrong, names = examples.true_labels, examples.wrong, examples.class_names
+    return pictures.Shown(
         pictures.picture(split.images[index]),
         index,
-        class_name(examples.class_names, int(examples.labels[place])),
-        None if true is None else class_name(examples.class_names, int(true[place])),
+        class_name(names, int(examples.labels[place])),
+        class_name(names, int(true[place])) if true is not None and wrong is not None and wrong[place] else None,
         f"{examples.scores[name][place]:.3g}",
-        None if wrong is None else bool(wrong[place]),
     )
 
 

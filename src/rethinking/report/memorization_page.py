@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,6 @@ from rethinking.report import pictures
 
 SHOWN = 48  # most memorized images, and pairs with the most influence
 BINS = 40
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image of the page. true_label: only where the label is known to be wrong"""
-
-    picture: str
-    index: int
-    label: str
-    true_label: str | None
-    value: str
 
 
 def write(measured: Memorized, folder: Path) -> Path:
@@ -67,20 +55,20 @@ def as_html(measured: Memorized) -> str:
     )
 
 
-def _shown(measured: Memorized, index: int, value: str) -> Shown:
+def _shown(measured: Memorized, index: int, value: str) -> pictures.Shown:
     names, wrong = measured.data.class_names, measured.wrong
     true = None
     if measured.true_labels is not None and wrong is not None and wrong[index]:
         true = class_name(names, int(measured.true_labels[index]))
     label = class_name(names, int(measured.labels[index]))
-    return Shown(pictures.picture(measured.data.train.images[index]), index, label, true, value)
+    return pictures.Shown(pictures.picture(measured.data.train.images[index]), index, label, true, value)
 
 
-def _tested(measured: Memorized, index: int) -> Shown:
+def _tested(measured: Memorized, index: int) -> pictures.Shown:
     test = measured.data.test
     assert test is not None, "there are pairs"
     label = class_name(measured.data.class_names, int(test.labels[index]))
-    return Shown(pictures.picture(test.images[index]), index, label, None, "")
+    return pictures.Shown(pictures.picture(test.images[index]), index, label, None, "")
 
 
 def histogram(measured: Memorized, groups: dict[str, np.ndarray]) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -16,6 +17,17 @@ from PIL import Image
 from rethinking.drawing import as_svg
 
 STYLES = ("page.css", "pictures.css")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a page. true_label: only where the label is known to be wrong"""
+
+    picture: str
+    index: int
+    label: str
+    true_label: str | None
+    value: str
 
 
 def rendered(template: str, **values: Any) -> str:
