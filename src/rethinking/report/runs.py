@@ -20,7 +20,11 @@ TASKS = {  # by `Evidence.task`: what ran, one and several
     "replacements": ("replaced training example", "replaced training examples"),
     "measures": ("measured network", "measured networks"),
     "own_measures": ("network under an own measure", "networks under an own measure"),
+    "scored_examples": ("network whose examples are scored", "networks whose examples are scored"),
 }
+
+
+Facts = Mapping[str, Any]
 
 
 class Behind:
@@ -74,25 +78,33 @@ def _threads(count: int) -> str:
 
 
 def _found(run: Evidence) -> dict[str, str]:
-    if run.is_of_network:
-        return _of_network(run.metrics[-1])
-    if run.task == "replacements":
-        last = {name: run.facts[name][-1] for name in Change._fields}
-        return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
-    if run.task == "measures":
-        return {
-            name: f"{run.facts[key]:.6g}"
-            for name, key in (complexity.TRAINED | complexity.QUANTITIES).items()
-            if run.facts[key] is not None
-        }
-    if run.task == "own_measures":
-        return {name: f"{value:.6g}" for name, value in run.facts["numbers"].items()}
-    if run.task == "linear_classes":
-        return {name: f"{run.facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
-    return _of_machine(run.facts) if run.task == "kernel_machines" else _of_memorizing(run.facts)
+    return _of_network(run.metrics[-1]) if run.is_of_network else FOUND[run.task](run.facts)
 
 
-def _of_memorizing(facts: Mapping[str, Any]) -> dict[str, str]:
+def _of_replacement(facts: Facts) -> dict[str, str]:
+    last = {name: facts[name][-1] for name in Change._fields}
+    return {f"{name.replace('_', ' ')} change": f"{value:.3g}" for name, value in last.items()}
+
+
+def _of_measures(facts: Facts) -> dict[str, str]:
+    quantities = (complexity.TRAINED | complexity.QUANTITIES).items()
+    return {name: f"{facts[key]:.6g}" for name, key in quantities if facts[key] is not None}
+
+
+def _of_own_measures(facts: Facts) -> dict[str, str]:
+    return {name: f"{value:.6g}" for name, value in facts["numbers"].items()}
+
+
+def _of_linear_class(facts: Facts) -> dict[str, str]:
+    return {name: f"{facts[name]:.6g}" for name in ("correlation", "supremum", "bound")}
+
+
+def _of_detection(facts: Facts) -> dict[str, str]:
+    areas = {f"AUROC of {name.replace('_', ' ')}": f"{values[-1]:.3f}" for name, values in facts["auroc"].items()}
+    return {"wrong labels": f"{facts['wrong_labels']:,}"} | areas
+
+
+def _of_memorizing(facts: Facts) -> dict[str, str]:
     """The facts about a network that was constructed, not trained."""
     if "too_close" in facts:
         return {"not to be had": facts["too_close"]}
@@ -113,7 +125,7 @@ def _of_network(last: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _of_machine(facts: Mapping[str, Any]) -> dict[str, str]:
+def _of_machine(facts: Facts) -> dict[str, str]:
     """The facts about a solution, each number to six digits."""
     shown = {
         "training error": _percent(facts["train_error"]),
@@ -133,3 +145,14 @@ def _percent(exact: float | None, online: float | None = None) -> str:
     if exact is not None:
         return percent(exact)
     return "not measured" if online is None else f"{percent(online)} (online)"
+
+
+FOUND = {  # by `Evidence.task`: what the panel of a number says that a run found
+    "kernel_machines": _of_machine,
+    "memorization": _of_memorizing,
+    "linear_classes": _of_linear_class,
+    "replacements": _of_replacement,
+    "measures": _of_measures,
+    "own_measures": _of_own_measures,
+    "scored_examples": _of_detection,
+}

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from rethinking.config import read_config_file
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
-from rethinking.theory import fitting, measured, measuring, memorization, rademacher, run, stability
+from rethinking.theory import detecting, fitting, measured, measuring, memorization, rademacher, run, stability
+from rethinking.theory.detecting import DetectionConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.measured import MeasureConfig
 from rethinking.theory.measuring import ComplexityConfig
@@ -36,6 +37,7 @@ TASKS: dict[type[TheoryConfig], Task] = {
     RademacherConfig: Task(rademacher.measure, rademacher.estimate_cost),
     StabilityConfig: Task(stability.measure, stability.estimate_cost),
     ComplexityConfig: Task(measuring.measure, measuring.estimate_cost),
+    DetectionConfig: Task(detecting.measure, detecting.estimate_cost),
     MeasureConfig: Task(measured.measure, measured.estimate_cost),
 }
 

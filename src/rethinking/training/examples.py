@@ -84,6 +84,10 @@ class Recorded(NamedTuple):
     error_norm: NDArray[np.float16]
     correct: NDArray[np.bool_]
 
+    def until(self, epoch: int) -> Recorded:
+        """Returns the rows of the epochs up to `epoch`, counted from 1."""
+        return Recorded(self.loss[:epoch], self.margin[:epoch], self.error_norm[:epoch], self.correct[:epoch])
+
 
 class ExampleFiles:
     """The folder `examples/` of a run. Call `restore` before `append`."""
