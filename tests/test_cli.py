@@ -242,7 +242,8 @@ def test_every_command_has_help_and_the_version_is_printed(command, capsys):
 
 OPTIONS = {
     "train": """--model --model_options --init --dataset --data_root --resize --colour --holdout --skip_unlabelled
-        --image_column --label_column --labels --labels_column --train_subset --subset_seed --crop_size --min_std
+        --image_column --label_column --labels --labels_column --train_subset --subset_share --subset_seed --left_out
+        --crop_size --min_std
         --pixel_noise --replaced_example --randomization --randomization_options --corruption_prob
         --randomization_seed --corrupt_test_labels --weight_decay --weight_decay_on --random_crop
         --augment_flip_rotate --num_epochs --batch_size --optimizer --lr --momentum --lr_schedule --lr_decay
@@ -251,7 +252,7 @@ OPTIONS = {
         --record_test_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity --config --force""",
     "test": """NETWORK --labels --pixels --seeds --epochs --budget --lr --holdout --eval_test_every --out
         --model_options --init --dataset --data_root --resize --colour --skip_unlabelled --image_column
-        --label_column --train_subset --subset_seed --crop_size --min_std --pixel_noise --weight_decay
+        --label_column --train_subset --crop_size --min_std --pixel_noise --weight_decay
         --weight_decay_on --random_crop --augment_flip_rotate --batch_size --optimizer --momentum --lr_schedule
         --lr_decay --warmup_epochs --eval_train_every --device --precision --compile --images_in_memory --runs_dir
         --record_examples --record_evaluated_examples --use_tensorboard --use_wandb --wandb_project --wandb_entity""",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import itertools
 import math
 import re
 import typing
@@ -57,6 +58,11 @@ def share(value: float) -> str | None:
     return None if 0 <= value < 1 else "a share from 0 to below 1"
 
 
+def part_of_all(value: float) -> str | None:
+    """Checks for a number above 0 and below 1."""
+    return None if 0 < value < 1 else "a share above 0 and below 1"
+
+
 def number_or(word: str, check: Check) -> Check:
     """Returns a check for `word` or a number that passes `check`."""
 
@@ -65,6 +71,12 @@ def number_or(word: str, check: Check) -> Check:
         return expected and f"{expected}, or '{word}'"
 
     return checked
+
+
+def part_of_parts(text: str) -> str | None:
+    """Checks for a part and the number of parts, such as '1/5'."""
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    return None if found and 0 < int(found[1]) <= int(found[2]) > 1 else "K/N, a part from 1 to N of N parts from 2 on"
 
 
 def device(name: str) -> str | None:
@@ -204,11 +216,25 @@ class ExperimentConfig:
         metavar="N",
         default_text="all images",
     )
-    subset_seed: int = option(
-        0,
-        "seed of that shuffle: another seed trains on other images (docs/scoring.md)",
+    subset_share: float | None = option(
+        None,
+        "train on a random share of these images. Labels and pixels are drawn before, so they are the same in every"
+        " share (memorization, docs/scoring.md)",
         group="data",
-        check=at_least(0),
+        check=part_of_all,
+        metavar="SHARE",
+        default_text="all of them",
+        added_later=True,
+    )
+    subset_seed: int = option(0, "seed of the images in that share", group="data", check=at_least(0), added_later=True)
+    left_out: str | None = option(
+        None,
+        "train without part K of N equal parts of these images. Labels and pixels are drawn before (cross-validation,"
+        " docs/scoring.md)",
+        group="data",
+        check=part_of_parts,
+        metavar="K/N",
+        default_text="none",
         added_later=True,
     )
     crop_size: int | None = option(
@@ -503,8 +529,11 @@ class ExperimentConfig:
         ):
             if self.labels is not None and clashes:
                 raise InputError(f"labels gives labels, which {option_name} would change; leave one of them out")
-        if self.subset_seed and self.train_subset is None:
-            raise InputError("subset_seed chooses the images of --train_subset; give both or none")
+        if self.subset_seed and self.subset_share is None:
+            raise InputError("subset_seed chooses the images of --subset_share; give both or none")
+        leaving_out = [name for name in ("subset_share", "left_out") if getattr(self, name) is not None]
+        for first, second in itertools.combinations([*leaving_out, *self._replacing], 2):
+            raise InputError(f"{first} and {second} do not go together; leave one of them out")
         if self.corrupt_test_labels and not operator.corrupts_labels:
             raise InputError(
                 "corrupt_test_labels goes with an operator that changes labels and keeps the data's classes, not"
@@ -516,6 +545,10 @@ class ExperimentConfig:
         for name in self.keeps_of_test_images:
             if operator.own_classes is not None:
                 raise InputError(f"{name} needs a test set; randomization {self.randomization} has no test set")
+
+    @property
+    def _replacing(self) -> list[str]:
+        return [] if self.replaced_example is None else ["replaced_example"]
 
     @property
     def keeps_of_test_images(self) -> list[str]:
@@ -559,7 +592,29 @@ class ExperimentConfig:
     @property
     def has_own_images(self) -> bool:
         """Whether runs that train together may need images of their own in memory."""
-        return self.redraws_images or self.subset_seed > 0
+        return self.redraws_images or self.leaves_images_out
+
+    @property
+    def leaves_images_out(self) -> bool:
+        """Whether the run trains without some of the images for which labels and pixels are drawn."""
+        return self.subset_share is not None or self.left_out is not None
+
+    @property
+    def part_and_parts(self) -> tuple[int, int]:
+        """The part that is left out, from 1 on, and the number of parts."""
+        assert self.left_out is not None, "a part is left out"
+        part, parts = self.left_out.split("/")
+        return int(part), int(parts)
+
+    def training_images(self, images: int) -> int:
+        """Returns the number of images that the run trains on, of `images` training images in the data set."""
+        count = self.train_subset or images
+        if self.subset_share is not None:
+            return max(1, round(self.subset_share * count))
+        if self.left_out is not None:
+            part, parts = self.part_and_parts
+            return count - len(range(part - 1, count, parts))
+        return count
 
     def resolved(self) -> ExperimentConfig:
         """Returns the same run with explicit values for all defaults that depend on the network or the schedule."""

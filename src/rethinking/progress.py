@@ -153,7 +153,7 @@ class Tally:
             for kind in _kinds(run.config):
                 seconds, images = self._spent.get(kind, (0.0, 0))
                 self._spent[kind] = seconds + taken, images + run.images
-            if run.config.train_subset is None:
+            if run.config.train_subset is None and not run.config.leaves_images_out:
                 self._images[Path(run.config.dataset).name] = run.images
 
     def over(self, config: Any, finished: bool = False, failed: bool = False) -> None:
@@ -192,7 +192,7 @@ class Tally:
             return 0.0
         seconds, images = self._spent[kind]
         of_data = self._images.get(Path(config.dataset).name, max(self._images.values(), default=0))
-        return seconds / images * (config.train_subset or of_data)
+        return seconds / images * config.training_images(of_data)
 
 
 def _kinds(config: ExperimentConfig) -> tuple[tuple[object, ...], tuple[object, ...]]:

@@ -97,7 +97,7 @@ class RunListConsole:
                 table.add_row(self._sitting.named(config), f"{done}", "done")
                 continue
             at_once, memory = self._runs.together(config, left[config.model_name])
-            images = config.train_subset or len(sources.load_for(config).train)
+            images = config.training_images(len(sources.load_for(config).train))
             epoch = seconds_per_epoch(config, images, at_once, measured)
             seconds = epoch * (config.num_epochs - done)
             total, peak = total + seconds, max(peak, memory)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rethinking.config import ExperimentConfig, read_config_file
-from rethinking.errors import RunError
 from rethinking.theory import tasks
 from rethinking.theory.run import TheoryResult
-from rethinking.training.run_dir import RunDir, RunResult
+from rethinking.training.run_dir import RunResult, is_of_network, network_run
 
 
 def load_run(folder: str | Path) -> RunResult | TheoryResult:
@@ -18,10 +16,4 @@ def load_run(folder: str | Path) -> RunResult | TheoryResult:
     epoch.
     """
     path = Path(folder)
-    if "model_name" not in read_config_file(path / "config.yaml"):
-        return tasks.read(path)
-    run, config = RunDir(path), ExperimentConfig.from_yaml(path / "config.yaml")
-    result = run.result(config) if run.is_finished else run.so_far(config)
-    if result is None:
-        raise RunError(f"{path} has no finished epoch yet")
-    return result
+    return network_run(path) if is_of_network(path) else tasks.read(path)

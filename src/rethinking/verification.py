@@ -562,6 +562,8 @@ def _images(quantity: str, config: Config) -> int | None:
         return None
     data = sources.load_for(config)
     if "train" in quantity:
+        if isinstance(config, ExperimentConfig):
+            return config.training_images(len(data.train))
         return config.train_subset or len(data.train)
     return len(data.test) if data.test else None
 

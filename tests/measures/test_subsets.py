@@ -16,6 +16,7 @@ from rethinking.data.given_labels import write_labels
 from rethinking.measures import subsets
 from rethinking.measures.subsets import Memorized, measure_memorization
 from rethinking.report import memorization_page
+from rethinking.training.run_dir import RunDir
 from tests import forked
 from tests.conftest import ROOT, few_digits, violations
 
@@ -23,7 +24,7 @@ IMAGES, INSIDE, RUNS = 120, 84, 12
 
 
 def config(folder: Path, **options) -> ExperimentConfig:
-    fixed = {"model_name": "mlp_1x512", "dataset": few_digits(IMAGES), "num_epochs": 100, "train_subset": INSIDE}
+    fixed = {"model_name": "mlp_1x512", "dataset": few_digits(IMAGES), "num_epochs": 100, "subset_share": 0.7}
     fixed |= {"precision": "fp32", "device": "cpu", "use_tensorboard": False, "stop_when_fit": True, "batch_size": 16}
     return ExperimentConfig(**{**fixed, "runs_dir": str(folder), **options})
 
@@ -57,7 +58,7 @@ def test_the_subsets_and_the_answers_are_those_of_the_runs(
     assert measured.right_test.shape == (RUNS, 20)
     np.testing.assert_array_equal(measured.labels, labels[1])
     for row, right, tested, run in zip(measured.inside, measured.right, measured.right_test, runs, strict=True):
-        assert set(row.nonzero()[0]) == set(draws.subset_rows(IMAGES, INSIDE, run.config.subset_seed).tolist())
+        assert set(row.nonzero()[0]) == set(draws.random_rows(IMAGES, INSIDE, run.config.subset_seed).tolist())
         assert right[row].mean() == run.final["exact_train_accuracy"] == 1
         assert tested.mean() == run.final["test_accuracy"]
     assert len({tuple(row) for row in measured.inside}) == RUNS
@@ -113,7 +114,7 @@ def test_answers_are_kept_and_a_cut_file_is_made_again(
 
 def test_a_sweep_trains_them(tmp_path: Path):
     found = sweep(
-        **{name: getattr(config(tmp_path), name) for name in ("dataset", "train_subset", "precision", "device")},
+        **{name: getattr(config(tmp_path), name) for name in ("dataset", "subset_share", "precision", "device")},
         model="mlp_1x512",
         num_epochs=1,
         subset_seed=range(4),
@@ -138,14 +139,9 @@ def test_runs_that_do_not_go_together_are_told(runs: list[RunResult], tmp_path: 
     twice = train(config(tmp_path, num_epochs=1, subset_seed=50, seed=9)).path
     with pytest.raises(InputError, match="have the same subset_seed; keep one"):
         measure_memorization([*seeds, twice])
-    alike = [train(config(tmp_path, num_epochs=1, train_subset=None, seed=seed)).path for seed in range(4)]
-    with pytest.raises(InputError, match="trained on all images; train runs on subsets: rethinking sweep"):
+    alike = [train(config(tmp_path, num_epochs=1, subset_share=None, seed=seed)).path for seed in range(4)]
+    with pytest.raises(InputError, match="did not train on a random subset; train runs on some: rethinking sweep"):
         measure_memorization(alike)
-    drawn = [
-        train(config(tmp_path, num_epochs=1, randomization="random_labels", subset_seed=seed)).path for seed in range(4)
-    ]
-    with pytest.raises(InputError, match="write labels of all images with rethinking randomize-labels"):
-        measure_memorization(drawn)
 
 
 def test_runs_that_share_a_group_have_subsets_of_their_own(tmp_path: Path):
@@ -168,9 +164,12 @@ def test_the_page_shows_what_is_memorized_and_what_helps(
     page.goto(memorization_page.write(measured, tmp_path).as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     most = page.locator("section#memorized img")
-    assert most.count() == memorization_page.SHOWN
     value = np.nan_to_num(measured.memorization.value, nan=-np.inf)
-    assert most.first.get_attribute("alt") == f"training image {np.argsort(-value, kind='stable')[0]}"
+    wrong = np.isfinite(measured.memorization.value) & measured.wrong
+    assert most.count() == memorization_page.SHOWN + wrong.sum()
+    order = np.argsort(-value, kind="stable")
+    for place, members in ((0, ~measured.wrong), (memorization_page.SHOWN, measured.wrong)):
+        assert most.nth(place).get_attribute("alt") == f"training image {order[members[order]][0]}"
     (first, *_) = measured.pairs(1)
     alike = page.locator("section#influence li").first.locator("img")
     assert [alike.nth(place).get_attribute("alt") for place in (0, 1)] == [
@@ -198,17 +197,27 @@ def test_the_command_writes_tables_and_page(runs: list[RunResult], tmp_path: Pat
     assert few.stderr.startswith("error: memorization needs at least 4 runs on random subsets, not 1")
 
 
-def test_runs_whose_images_were_drawn_for_their_subset_are_refused(tmp_path: Path):
-    """Their draws are by place in the subset, so the networks would be asked about other images."""
-    for options in ({"randomization": "random_pixels"}, {"pixel_noise": 60.0}, {"randomization": "gaussian_pixels"}):
-        drawn = [train(config(tmp_path, num_epochs=1, subset_seed=seed, **options)).path for seed in range(4)]
-        with pytest.raises(InputError, match="drew its images for its subset alone"):
-            measure_memorization(drawn)
-    shuffled = [
-        train(config(tmp_path, num_epochs=1, subset_seed=seed, randomization="shuffled_pixels")) for seed in range(4)
-    ]
-    measured = measure_memorization([run.path for run in shuffled])
-    for row, right, run in zip(measured.inside, measured.right, shuffled, strict=True):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"randomization": "random_labels"},
+        {"randomization": "pair_flip", "corruption_prob": 0.3},
+        {"randomization": "random_signs"},
+        {"randomization": "random_pixels"},
+        {"randomization": "shuffled_pixels"},
+        {"randomization": "gaussian_pixels"},
+        {"pixel_noise": 60.0},
+    ],
+)
+def test_every_subset_has_the_labels_and_pixels_that_all_images_have(tmp_path: Path, options: dict):
+    """So the answers on the images of a run are those that the run measured, whatever was randomized."""
+    every = train(config(tmp_path, num_epochs=1, subset_share=None, **options))
+    runs = [train(config(tmp_path, num_epochs=2, subset_seed=seed, **options)) for seed in range(4)]
+    measured = measure_memorization([run.path for run in runs])
+    covered = measured.inside.any(axis=0)
+    assert covered.sum() > INSIDE
+    np.testing.assert_array_equal(measured.labels[covered], RunDir(every.path).labels().numpy()[covered])
+    for row, right, run in zip(measured.inside, measured.right, runs, strict=True):
         assert right[row].mean() == pytest.approx(run.final["exact_train_accuracy"])
 
 
@@ -221,10 +230,17 @@ def test_answers_that_the_run_did_not_give_are_an_error(runs: list[RunResult], t
         measure_memorization(four, tmp_path)
 
 
-def test_runs_on_all_images_say_nothing(tmp_path: Path):
-    every = [train(config(tmp_path, num_epochs=1, train_subset=IMAGES, subset_seed=seed)).path for seed in range(4)]
-    with pytest.raises(InputError, match="needs runs that leave images out; choose a --train_subset below"):
-        measure_memorization(every)
+def test_shares_of_a_subset_are_named_by_their_places_in_the_data(tmp_path: Path):
+    runs = [train(config(tmp_path, num_epochs=2, train_subset=60, subset_seed=seed)) for seed in range(4)]
+    measured = measure_memorization([run.path for run in runs])
+    assert measured.inside.shape == (4, 60)
+    np.testing.assert_array_equal(measured.index, draws.subset_rows(IMAGES, 60))
+    np.testing.assert_array_equal(measured.labels, measured.data.train.labels[measured.index])
+    for row, right, run in zip(measured.inside, measured.right, runs, strict=True):
+        assert right[row].mean() == pytest.approx(run.final["exact_train_accuracy"])
+    measured.write_csv(tmp_path)
+    with (tmp_path / "memorization.csv").open() as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == measured.index.tolist()
 
 
 def test_the_file_of_labels_is_not_needed_any_more(runs: list[RunResult], labels: tuple[Path, np.ndarray]):

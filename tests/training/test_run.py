@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from rethinking import ExperimentConfig, InputError, RunError, train
 from rethinking.data import sources
 from rethinking.data.draws import corrupt_labels
+from rethinking.engines.many import train_many
 from rethinking.models import build_model
 from rethinking.training import find, preparation
 from rethinking.training.networks import untrained
 from rethinking.training.optimizers import Optimizer
-from rethinking.training.preparation import plain_training_set, resolve
-from rethinking.training.run_dir import RunDir
+from rethinking.training.preparation import plain_training_set, resolve, training_rows
+from rethinking.training.run_dir import RunDir, RunResult
 from tests.conftest import few_digits
 
 RECORD_KEYS = [
@@ -189,6 +190,51 @@ def test_a_subset_is_the_first_n_of_a_fixed_shuffle(tmp_path: Path):
     assert torch.equal(small, large[:100])
     true = torch.from_numpy(sources.load("digits").train.labels)
     assert not torch.equal(small, true[:100])
+
+
+def stored_labels(result: RunResult) -> torch.Tensor:
+    return safetensors.torch.load_file(result.path / "randomization.safetensors")["labels"]
+
+
+DRAWN = {"randomization": "random_labels", "num_epochs": 1}
+
+
+@pytest.mark.parametrize("subset", [{}, {"train_subset": 200}], ids=str)
+def test_random_shares_have_the_labels_that_are_drawn_for_all_images(tmp_path: Path, subset: dict):
+    whole = config(tmp_path, **subset, **DRAWN)
+    labels = dict(zip(training_rows(whole, 1442).tolist(), stored_labels(train(whole)).tolist(), strict=True))
+    chosen = []
+    for seed in (0, 1):
+        asked = replace(whole, subset_share=0.7, subset_seed=seed)
+        rows, result = training_rows(asked, 1442).tolist(), train(asked)
+        assert len({*rows}) == round(0.7 * len(labels)) == result.result["train_images"]
+        assert stored_labels(result).tolist() == [labels[row] for row in rows]
+        chosen.append({*rows})
+    assert chosen[0] != chosen[1]
+
+
+@pytest.mark.parametrize("subset", [{}, {"train_subset": 100}], ids=str)
+def test_parts_leave_every_image_out_once_and_keep_its_label(tmp_path: Path, subset: dict):
+    whole = config(tmp_path, **subset, **DRAWN)
+    images = training_rows(whole, 1442)
+    labels = dict(zip(images.tolist(), stored_labels(train(whole)).tolist(), strict=True))
+    left_out = []
+    for part in (1, 2, 3):
+        asked = replace(whole, left_out=f"{part}/3")
+        rows, result = training_rows(asked, 1442).tolist(), train(asked)
+        assert len(rows) == asked.training_images(1442) == result.result["train_images"]
+        assert stored_labels(result).tolist() == [labels[row] for row in rows]
+        left_out += {*labels} - {*rows}
+    assert sorted(left_out) == sorted(labels)
+
+
+def test_parts_of_other_sizes_train_at_once(tmp_path: Path):
+    """100 images have parts of 34, 33 and 33."""
+    asked = [config(tmp_path / "together", train_subset=100, left_out=f"{part}/3", **DRAWN) for part in (1, 2, 3)]
+    together = dict(train_many(asked, at_once=3, stacked=True))
+    for one in asked:
+        alone = train(replace(one, runs_dir=str(tmp_path / "alone")))
+        assert together[one].final["train_loss"] == pytest.approx(alone.final["train_loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3}, {"randomization_seed": 3}], ids=str)

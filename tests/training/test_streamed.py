@@ -61,6 +61,8 @@ RUNS = {
     "cropped": {"random_crop": True, "augment_flip_rotate": True, "randomization": "shuffled_pixels"},
     "permuted": {"randomization": "random_pixels", "random_crop": True},
     "noise": {"randomization": "gaussian_pixels", "pixel_noise": 3.0},
+    "subset of a seed": {"randomization": "random_pixels", "pixel_noise": 3.0, "subset_share": 0.9},
+    "part left out": {"randomization": "gaussian_pixels", "left_out": "2/3"},
     "own": {"randomization": "mine.py:InPlace"},
     "bf16": {"precision": "bf16"},
     "inception": {"model_name": "small_inception", "num_epochs": 1, "train_subset": 65, "batch_size": 32},

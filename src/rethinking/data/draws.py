@@ -83,6 +83,17 @@ class RandomizedSplit:
         """Which labels differ from the true ones, bool (n,)."""
         return self.labels != self.true_labels
 
+    def taken(self, rows: Tensor) -> RandomizedSplit:
+        """Returns the images at `rows`, int64, in their order. They are copied unless images stay on disk."""
+        permutation = self.permutation
+        if permutation is not None and permutation.dim() == 2:
+            permutation = permutation[rows]
+        places = self.places(rows)
+        part = replace(
+            self, labels=self.labels[rows], true_labels=self.true_labels[rows], permutation=permutation, rows=places
+        )
+        return part if self.on_disk else part.copied()
+
     def permuted(self, permutation: Tensor) -> RandomizedSplit:
         """Returns the same images with `permutation`, which is applied after all other steps."""
         return replace(self, permutation=permutation)
@@ -99,16 +110,30 @@ class RandomizedSplit:
         return digest.hexdigest()
 
 
-def subset_rows(images: int, subset: int | None, seed: int = 0) -> Tensor:
-    """Returns the rows of the first `subset` of `images` images in a shuffle, int64.
+def subset_rows(images: int, subset: int | None) -> Tensor:
+    """Returns the rows of the first `subset` of `images` images in a fixed shuffle, int64.
 
-    seed: of the shuffle alone. It is no run's seed, so that runs of all seeds have the same images
-
-    Without `subset` it returns all rows, in order.
+    No seed changes them, so runs of all seeds have the same images. Without `subset` it returns all rows, in order.
     """
     if subset is None:
         return torch.arange(images)
-    return torch.randperm(images, generator=generator(seed, "train_subset"))[:subset]
+    return torch.randperm(images, generator=generator(0, "train_subset"))[:subset]
+
+
+def random_rows(images: int, count: int, seed: int) -> Tensor:
+    """Returns the rows of `count` of `images` images, drawn from a seed, int64, in order."""
+    return torch.randperm(images, generator=generator(seed, "subset"))[:count].sort().values
+
+
+def rows_without_part(images: int, part: int, parts: int) -> Tensor:
+    """Returns the rows of `images` images without one of `parts` equal parts of a fixed shuffle, int64, in order.
+
+    part: from 1 to `parts`. The parts of an image set are disjoint, and their sizes differ by one at most
+    """
+    shuffle = torch.randperm(images, generator=generator(0, "parts"))
+    kept = torch.ones(images, dtype=torch.bool)
+    kept[shuffle[part - 1 :: parts]] = False
+    return kept.nonzero()[:, 0]
 
 
 def corrupt_labels(labels: Tensor, num_classes: int, probability: float, seed: int, *of: str) -> Tensor:

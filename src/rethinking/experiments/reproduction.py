@@ -269,7 +269,8 @@ class Reproduction(RunList):
     @property
     def left_out(self) -> list[str]:
         """The models that no wanted table or figure trains, and what of `all` has no run, in a sentence each."""
-        used = {config.model_name for config in self.configs() if isinstance(config, ExperimentConfig)}
+        networks = (config.network if isinstance(config, MeasurementConfig) else config for config in self.configs())
+        used = {network.model_name for network in networks if isinstance(network, ExperimentConfig)}
         lines = [f"{model}, which no chosen table or figure trains" for model in self.models if model not in used]
         for name in (name for name in self.wanted if name not in self.rows and self.experiment == "all"):
             takes = ", ".join(EXPERIMENTS[name].models)

@@ -32,6 +32,8 @@ class Scale:
     interpolated, linear: images for the other solutions of Section 5, and for its linear model
     memorized: numbers of images that networks of every depth memorize (Corollary 1)
     examples, draws: numbers of images with random signs, and draws of the signs (Equation 1)
+    subsets: runs on random subsets, from which memorization is estimated
+    subset_levels: levels of label corruption of these runs, in tenths
     replaced: training examples that are replaced, one at a time (uniform stability)
     options: of all networks that are trained
     """
@@ -51,6 +53,8 @@ class Scale:
     memorized: tuple[int, ...] = (1000, 10_000)
     examples: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)
     draws: int = 5
+    subsets: int = 100
+    subset_levels: tuple[int, ...] = (0, 2, 4, 6, 8, 10)
     replaced: int = 5
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +75,7 @@ SCALES = {
         interpolated=2000,
         memorized=(1000, 5000),
         examples=(100, 300, 1000),
+        subsets=50,
         replaced=3,
         options={"train_subset": 5000},
     ),
@@ -89,6 +94,8 @@ SCALES = {
         memorized=(100, 1000),
         examples=(30, 100, 300),
         draws=3,
+        subsets=6,
+        subset_levels=(0, 5, 10),
         replaced=2,
         options={"stop_when_fit": True},
     ),

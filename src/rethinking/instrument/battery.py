@@ -46,6 +46,9 @@ DECIDED = (  # fields of `ExperimentConfig` that the test sets itself
     "labels",
     "labels_column",
     "corrupt_test_labels",
+    "subset_share",
+    "subset_seed",
+    "left_out",
 )
 
 INSTEAD = {  # options of a run, and the options of a test that replace them

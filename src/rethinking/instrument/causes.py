@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rethinking import files
 from rethinking.config import arguments, as_text
 from rethinking.data import sources
-from rethinking.data.draws import subset_rows
 from rethinking.data.operators import ShuffledPixels
 from rethinking.errors import DivergedError
 from rethinking.instrument.battery import RandomizationTest
@@ -24,7 +23,7 @@ from rethinking.instrument.rate import Rate
 from rethinking.instrument.verdict import FITS, Finding, epochs_in_words, strict_percent
 from rethinking.models import signature
 from rethinking.training.networks import crop_of
-from rethinking.training.preparation import plain_training_set
+from rethinking.training.preparation import plain_training_set, training_rows
 from rethinking.training.run_dir import Record, RunDir, RunResult
 
 FAR = 10.0  # a learning rate is a cause if it differs from a range test's by this factor, in either direction
@@ -112,7 +111,7 @@ def contradictions(unfit: Unfit) -> Iterator[Finding]:
         return
     labels = RunDir(unfit.run.path).labels()
     height, width = crop_of(config, unfit.data.image_shape)
-    rows = subset_rows(len(unfit.data.train), config.train_subset, config.subset_seed).numpy()
+    rows = training_rows(config, len(unfit.data.train)).numpy()
     most, contradicting = ceiling(unfit.data.train.images, rows, labels.numpy(), (height, width))
     if most < FITS:
         yield Finding(

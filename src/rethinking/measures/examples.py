@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rethinking import files, notebook
-from rethinking.data import draws, sources
+from rethinking.data import sources
 from rethinking.data.images import ImageData
 from rethinking.errors import InputError
 from rethinking.measures import detection
 from rethinking.measures.scores import SCORES, Scores, consistency, mean_over_runs
-from rethinking.runs import load_run
 from rethinking.training.examples import Recorded
-from rethinking.training.run_dir import RunDir, RunResult
+from rethinking.training.preparation import training_rows
+from rethinking.training.run_dir import RunDir, RunResult, network_run
 
 PASSES = ("online", "train", "test")  # in the order of choice
 MAY_DIFFER = ("seed", "device", "precision")  # of runs that are scored together
@@ -157,7 +157,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
         labels = data.test.labels if changed is None else changed.numpy()
         true_labels = None if changed is None else data.test.labels
     else:
-        index = draws.subset_rows(len(data.train), first.config.train_subset, first.config.subset_seed).numpy()
+        index = training_rows(first.config, len(data.train)).numpy()
         labels = folder.labels().numpy()
         if first.config.corrupts_labels:
             true_labels = folder.true_labels().numpy()
@@ -186,14 +186,6 @@ def check_alike(run: RunResult, other: RunResult, may_differ: Sequence[str]) -> 
             f"{run.path} and {other.path} differ in {', '.join(different)}; these runs may differ in"
             f" {', '.join(may_differ)}"
         )
-
-
-def network_run(folder: Path) -> RunResult:
-    """Returns the run of a network in a folder. Raises `InputError` for another kind of run, and as `load_run`."""
-    run = load_run(folder)
-    if not isinstance(run, RunResult):
-        raise InputError(f"{folder} is no run of a network, and has no examples")
-    return run
 
 
 def _chosen(runs: Sequence[RunResult], kept: Sequence[dict[str, Recorded]], of: str | None) -> str:

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rethinking import files
-from rethinking.data import draws, sources
+from rethinking.data import sources
 from rethinking.data.batches import Batches
+from rethinking.data.draws import subset_rows
 from rethinking.data.images import ImageData
 from rethinking.errors import InputError, RunError
-from rethinking.measures.examples import check_alike, class_name, network_run
+from rethinking.measures.examples import check_alike, class_name
 from rethinking.measures.memorization import Estimate, influence, memorization
 from rethinking.steps import Steps, unwatched
 from rethinking.training.evaluation import BATCH_SIZE
-from rethinking.training.preparation import plain_sets
-from rethinking.training.run_dir import RunDir, RunResult
+from rethinking.training.preparation import kept_rows, plain_sets
+from rethinking.training.run_dir import RunDir, RunResult, network_run
 
 MAY_DIFFER = ("subset_seed", "seed", "device", "precision")
 TOLERANCE = 0.02  # of an accuracy that is measured in another precision
@@ -37,7 +38,11 @@ PAIRS = 100  # of a training and a test image with the most influence, that are 
 
 @dataclass(frozen=True)
 class Pair:
-    """A training image that helps the network to get a test image right."""
+    """A training image that helps the network to get a test image right.
+
+    test: its place in the test set
+    train: its place among the n training images of `Memorized`
+    """
 
     test: int
     train: int
@@ -49,6 +54,7 @@ class Pair:
 class Memorized:
     """What the networks of m runs on random subsets say of n training images and k test images.
 
+    index: int64 (n,), the place of each image in the data's training set
     labels, true_labels: int64 (n,); the second is None where nothing is known to be wrong
     inside: bool (m, n), which images were in the subset of each run
     right: bool (m, n), which labels each network gets right in evaluation mode, in the subset or not
@@ -57,6 +63,7 @@ class Memorized:
 
     runs: tuple[RunResult, ...]
     data: ImageData
+    index: NDArray[np.int64]
     labels: NDArray[np.int64]
     true_labels: NDArray[np.int64] | None
     inside: NDArray[np.bool_]
@@ -108,14 +115,16 @@ class Memorized:
         estimate, names = self.memorization, self.data.class_names
         known = [] if self.true_labels is None else ["true_label"]
         rows: list[list[Any]] = [["index", "label", *known, "memorization", "standard_error"]]
-        for index, label in enumerate(self.labels.tolist()):
-            true = [] if self.true_labels is None else [class_name(names, int(self.true_labels[index]))]
-            numbers = [f"{estimate.value[index]:.6g}", f"{estimate.standard_error[index]:.6g}"]
-            rows.append([index, class_name(names, label), *true, *numbers])
+        for place, label in enumerate(self.labels.tolist()):
+            true = [] if self.true_labels is None else [class_name(names, int(self.true_labels[place]))]
+            numbers = [f"{estimate.value[place]:.6g}", f"{estimate.standard_error[place]:.6g}"]
+            rows.append([self.index[place], class_name(names, label), *true, *numbers])
         _write(folder / "memorization.csv", rows)
-        pairs = [[one.test, one.train, f"{one.influence:.6g}", f"{one.standard_error:.6g}"] for one in self.pairs()]
-        if pairs:
-            _write(folder / "influence.csv", [["test_index", "train_index", "influence", "standard_error"], *pairs])
+        rows = [["test_index", "train_index", "influence", "standard_error"]]
+        for pair in self.pairs():
+            rows.append([pair.test, self.index[pair.train], f"{pair.influence:.6g}", f"{pair.standard_error:.6g}"])
+        if len(rows) > 1:
+            _write(folder / "influence.csv", rows)
 
 
 def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
@@ -141,13 +150,12 @@ def measure_memorization(
     data = sources.load_for(runs[0].config)
     if data.fingerprint != runs[0].result["provenance"]["fingerprint"]:
         raise InputError(f"the images of {data.name} are not those that {runs[0].path} trained on; they were changed")
-    inside, labels = np.zeros((len(runs), len(data.train)), bool), data.train.labels.copy()
+    index = subset_rows(len(data.train), runs[0].config.train_subset).numpy()
+    inside, labels = np.zeros((len(runs), len(index)), bool), data.train.labels[index]
     for row, run in zip(inside, runs, strict=True):
-        rows = draws.subset_rows(len(row), run.config.train_subset, run.config.subset_seed).numpy()
+        rows = kept_rows(run.config, len(index)).numpy()
         row[rows], labels[rows] = True, RunDir(run.path).labels().numpy()
-    if inside.all():
-        raise InputError("memorization needs runs that leave images out; choose a --train_subset below all images")
-    whole = replace(runs[0].config, train_subset=None, subset_seed=0, device="cpu")
+    whole = replace(runs[0].config, subset_share=None, subset_seed=0, device="cpu")
     whole = replace(whole, labels=None, labels_column=None, labels_digest=None)
     train, test = plain_sets(whole, data)
     train.labels = torch.from_numpy(labels)
@@ -158,9 +166,9 @@ def measure_memorization(
         answers.append(right)
         advanced(number / len(runs))
     every, count = np.stack(answers), len(train)
-    true_labels = data.train.labels if runs[0].config.corrupts_labels else None
+    true_labels = data.train.labels[index] if runs[0].config.corrupts_labels else None
     right_test = every[:, count:] if test else None
-    return Memorized(tuple(runs), data, labels, true_labels, inside, every[:, :count], right_test)
+    return Memorized(tuple(runs), data, index, labels, true_labels, inside, every[:, :count], right_test)
 
 
 def _check_answers(run: RunResult, right: NDArray[np.bool_]) -> None:
@@ -182,18 +190,11 @@ def _finished(folder: Path) -> RunResult:
 
 def _check_together(runs: Sequence[RunResult]) -> None:
     first = runs[0]
-    if first.config.train_subset is None:
+    if first.config.subset_share is None:
         raise InputError(
-            f"{first.path} trained on all images; train runs on subsets: rethinking sweep --train_subset N"
+            f"{first.path} did not train on a random subset; train runs on some: rethinking sweep --subset_share 0.7"
             " --subset_seed 0 1 2 ..."
         )
-    if first.config.operator.changes_labels:
-        raise InputError(
-            f"{first.path} drew its labels for its subset alone; write labels of all images with rethinking"
-            " randomize-labels, and train on them with --labels"
-        )
-    if first.config.redraws_images and first.config.randomization != "shuffled_pixels":
-        raise InputError(f"{first.path} drew its images for its subset alone, so other subsets have other images")
     seeds: dict[int, Path] = {}
     for run in runs:
         check_alike(run, first, MAY_DIFFER)

@@ -29,8 +29,6 @@ def write(measured: Memorized, folder: Path) -> Path:
 def as_html(measured: Memorized) -> str:
     """Returns the page as text."""
     estimate, wrong = measured.memorization, measured.wrong
-    known = np.flatnonzero(np.isfinite(estimate.value))
-    order = known[np.argsort(-estimate.value[known], kind="stable")][:SHOWN]
     groups = {"all labels": np.ones(len(measured.labels), bool)}
     if wrong is not None and wrong.any() and not wrong.all():
         groups = {"right labels": ~wrong, "wrong labels": wrong}
@@ -42,9 +40,7 @@ def as_html(measured: Memorized) -> str:
         errors=measured.standard_errors(),
         means={name: f"{np.nanmean(estimate.value[members]):.1%}" for name, members in groups.items()},
         histogram=pictures.drawn(histogram(measured, groups), "memorization"),
-        memorized=[
-            _shown(measured, int(i), f"{estimate.value[i]:.0%} ± {estimate.standard_error[i]:.0%}") for i in order
-        ],
+        memorized={name: _most_memorized(measured, members) for name, members in groups.items()},
         pairs=[
             (
                 _tested(measured, pair.test),
@@ -55,12 +51,20 @@ def as_html(measured: Memorized) -> str:
     )
 
 
-def _shown(measured: Memorized, index: int, value: str) -> pictures.Shown:
-    names, wrong = measured.data.class_names, measured.wrong
+def _most_memorized(measured: Memorized, members: np.ndarray) -> list[pictures.Shown]:
+    """Returns the most memorized images of a group. Of right labels, they are the long tail: rare images of a class."""
+    value, error = measured.memorization
+    known = np.flatnonzero(members & np.isfinite(value))
+    order = known[np.argsort(-value[known], kind="stable")][:SHOWN]
+    return [_shown(measured, int(place), f"{value[place]:.0%} ± {error[place]:.0%}") for place in order]
+
+
+def _shown(measured: Memorized, place: int, value: str) -> pictures.Shown:
+    names, wrong, index = measured.data.class_names, measured.wrong, int(measured.index[place])
     true = None
-    if measured.true_labels is not None and wrong is not None and wrong[index]:
-        true = class_name(names, int(measured.true_labels[index]))
-    label = class_name(names, int(measured.labels[index]))
+    if measured.true_labels is not None and wrong is not None and wrong[place]:
+        true = class_name(names, int(measured.true_labels[place]))
+    label = class_name(names, int(measured.labels[place]))
     return pictures.Shown(pictures.picture(measured.data.train.images[index]), index, label, true, value)
 
 

@@ -21,6 +21,7 @@ TASKS = {  # by `Evidence.task`: what ran, one and several
     "measures": ("measured network", "measured networks"),
     "own_measures": ("network under an own measure", "networks under an own measure"),
     "scored_examples": ("network whose examples are scored", "networks whose examples are scored"),
+    "memorized_examples": ("network on random subsets", "networks on random subsets"),
 }
 
 
@@ -104,6 +105,13 @@ def _of_detection(facts: Facts) -> dict[str, str]:
     return {"wrong labels": f"{facts['wrong_labels']:,}"} | areas
 
 
+def _of_memorized(facts: Facts) -> dict[str, str]:
+    return {
+        f"memorization of {labels} labels": f"{percent(found['mean'])} ± {percent(found['standard_error'])}"
+        for labels, found in facts["labels"].items()
+    }
+
+
 def _of_memorizing(facts: Facts) -> dict[str, str]:
     """The facts about a network that was constructed, not trained."""
     if "too_close" in facts:
@@ -155,4 +163,5 @@ FOUND = {  # by `Evidence.task`: what the panel of a number says that a run foun
     "measures": _of_measures,
     "own_measures": _of_own_measures,
     "scored_examples": _of_detection,
+    "memorized_examples": _of_memorized,
 }

@@ -13,12 +13,23 @@ from typing import Any, NamedTuple
 from rethinking.config import read_config_file
 from rethinking.errors import InputError
 from rethinking.steps import Steps, unwatched
-from rethinking.theory import detecting, fitting, measured, measuring, memorization, rademacher, run, stability
+from rethinking.theory import (
+    detecting,
+    fitting,
+    measured,
+    measuring,
+    memorization,
+    memorized,
+    rademacher,
+    run,
+    stability,
+)
 from rethinking.theory.detecting import DetectionConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.measured import MeasureConfig
 from rethinking.theory.measuring import ComplexityConfig
 from rethinking.theory.memorization import MemorizationConfig
+from rethinking.theory.memorized import MemorizedConfig
 from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.run import Columns, TheoryConfig, TheoryResult
 from rethinking.theory.stability import StabilityConfig
@@ -38,6 +49,7 @@ TASKS: dict[type[TheoryConfig], Task] = {
     StabilityConfig: Task(stability.measure, stability.estimate_cost),
     ComplexityConfig: Task(measuring.measure, measuring.estimate_cost),
     DetectionConfig: Task(detecting.measure, detecting.estimate_cost),
+    MemorizedConfig: Task(memorized.measure, memorized.estimate_cost),
     MeasureConfig: Task(measured.measure, measured.estimate_cost),
 }
 

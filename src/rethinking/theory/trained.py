@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -68,20 +68,26 @@ def _shared() -> set[str]:
 
 def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
     """Train the networks of a measurement as a step of its own, and return their runs. Raises the errors of `train`."""
-    advanced = begin("training the networks")
-    runs = trained(list(config.networks()))
-    advanced(1.0)
-    return runs
+    return trained(list(config.networks()), advanced=begin("training the networks"))
 
 
-def trained(networks: Sequence[ExperimentConfig], at_once: int | None = None) -> list[RunResult]:
+def trained(
+    networks: Sequence[ExperimentConfig],
+    at_once: int | None = None,
+    advanced: Callable[[float], None] = lambda share: None,
+) -> list[RunResult]:
     """Train networks, or find their finished runs, and return the runs in the same order.
 
-    `at_once` networks train together, None for as many as the memory holds. Raises the errors of `train`.
+    at_once: how many networks train together, None for as many as the memory holds
+    advanced: receives the share of the networks that are finished, 0-1
+
+    Raises the errors of `train`.
     """
+    asked = list(dict.fromkeys(networks))
     found: dict[ExperimentConfig, RunResult] = {}
-    for config, outcome in train_many(list(dict.fromkeys(networks)), at_once=at_once, progress=False):
+    for config, outcome in train_many(asked, at_once=at_once, progress=False):
         if isinstance(outcome, Exception):
             raise outcome
         found[config] = outcome
+        advanced(len(found) / len(asked))
     return [found[config] for config in networks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,9 +83,11 @@ def _of_draws(config: ExperimentConfig, data: sources.ImageData) -> int:
     image.
     """
     raw = math.prod(data.image_shape)
-    if config.redraws_images:
-        return (9 if operators.is_own(config.operator) else 4) * _count(config, data) * raw
-    return (config.train_subset or 0) * raw
+    if config.redraws_images:  # also images that are left out then
+        drawn = replace(config, subset_share=None, subset_seed=0, left_out=None)
+        return (9 if operators.is_own(config.operator) else 4) * _count(drawn, data) * raw
+    images = config.training_images(len(data.train))
+    return images * raw if images < len(data.train) else 0
 
 
 def _gib(size: float) -> str:
@@ -93,13 +96,13 @@ def _gib(size: float) -> str:
 
 def _count(config: ExperimentConfig, data: sources.ImageData) -> int:
     """Returns the number of training and test images of a run."""
-    return (config.train_subset or len(data.train)) + (len(data.test) if data.test else 0)
+    return config.training_images(len(data.train)) + (len(data.test) if data.test else 0)
 
 
 def of_images(config: ExperimentConfig, data: sources.ImageData) -> int:
     """Returns the bytes that the images of a resolved configuration take in the device's memory."""
     value = 2 if config.precision == "bf16" else 4
-    train_images = config.train_subset or len(data.train)
+    train_images = config.training_images(len(data.train))
     augmented = config.random_crop or config.augment_flip_rotate
     prepared = math.prod(input_shape(config, data)) * value
     raw = math.prod(data.image_shape)  # bytes of a uint8 image

@@ -68,7 +68,7 @@ def inspected(config: ExperimentConfig, data: sources.ImageData) -> Inspected | 
             raise InputError(f"model_options are for your own network; {config.model_name} has no options")
         return None
     source = source_of([network.loaded])  # part of the cache's key, so that a changed file is inspected again
-    images = config.train_subset or len(data.train)
+    images = config.training_images(len(data.train))
     sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
     tried = tuple(sorted({min(size, TRIED) for size in sizes}))  # a batch of one image may be too small
     return _inspect(config.network, source, tried, *_network_arguments(config, data))

@@ -103,14 +103,14 @@ class PlannedRun:
         shared = (
             "model_name",
             "network_digest",
-            "train_subset",
             "crop_size",
             "batch_size",
             "device",
             "precision",
             "compile",
         )
-        network = (outputs(config, data), *(getattr(config, name) for name in shared))
+        images = config.training_images(len(data.train))
+        network = (outputs(config, data), images, *(getattr(config, name) for name in shared))
         card = given.device.partition(":")[2]  # the resolved device is cuda for every card
         group = (folder.is_finished, data.fingerprint, card, *network)
         return cls(given, config, folder, group, seconds)
@@ -255,7 +255,8 @@ def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
     drawn = draws if config.redraws_images else ()
     augments = (config.random_crop, config.augment_flip_rotate)
-    return (config.images_in_memory, config.min_std, *augments, config.subset_seed, *drawn)
+    chosen = (config.subset_share, config.subset_seed, config.left_out)
+    return (config.images_in_memory, config.min_std, *augments, *chosen, *drawn)
 
 
 def _check_warm_up(config: ExperimentConfig, folder: RunDir) -> None:
@@ -349,10 +350,7 @@ def _randomized_splits(
     if config.labels is not None:
         train_split = replace(train_split, labels=torch.from_numpy(_given_labels(config, data)))
     if config.train_subset is not None:
-        rows = draws.subset_rows(len(train_split), config.train_subset, config.subset_seed)
-        labels, true_labels = train_split.labels[rows], train_split.true_labels[rows]
-        subset = replace(train_split, labels=labels, true_labels=true_labels, rows=rows)
-        train_split = subset if on_disk else subset.copied()
+        train_split = train_split.taken(draws.subset_rows(len(train_split), config.train_subset))
     operator, num_classes = config.operator, len(data.class_names)
     train_split, test_split = randomization.apply(
         operator,
@@ -379,7 +377,24 @@ def _randomized_splits(
         std, seed = config.pixel_noise, config.randomization_seed
         train_split = randomization.add_noise(train_split, std, seed, "train")
         test_split = randomization.add_noise(test_split, std, seed, "test") if test_split else None
+    if config.leaves_images_out:
+        train_split = train_split.taken(kept_rows(config, len(train_split)))
     return train_split, test_split
+
+
+def kept_rows(config: ExperimentConfig, images: int) -> Tensor:
+    """Returns the rows that a run trains on, of `images` images for which labels and pixels are drawn, int64."""
+    if config.subset_share is not None:
+        return draws.random_rows(images, config.training_images(images), config.subset_seed)
+    if config.left_out is not None:
+        return draws.rows_without_part(images, *config.part_and_parts)
+    return torch.arange(images)
+
+
+def training_rows(config: ExperimentConfig, images: int) -> Tensor:
+    """Returns the places of a run's training images among all `images` training images of the data, int64."""
+    rows = draws.subset_rows(images, config.train_subset)
+    return rows[kept_rows(config, len(rows))]
 
 
 def _randomization_record(

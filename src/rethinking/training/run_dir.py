@@ -517,6 +517,26 @@ class RunDir:
 _listed: ContextVar[dict[Path, dict[str, list[int]]] | None] = ContextVar("listed", default=None)
 
 
+def is_of_network(folder: Path) -> bool:
+    """Returns whether the run in a folder trains a network. Raises `InputError` where the folder is not a run's."""
+    return "model_name" in read_config_file(folder / "config.yaml")
+
+
+def network_run(folder: Path) -> RunResult:
+    """Returns the run of a network in its folder, as far as it has come.
+
+    Raises `InputError` where the folder is no such run's. Raises `RunError` where it is damaged, or has no finished
+    epoch.
+    """
+    if not is_of_network(folder):
+        raise InputError(f"{folder} is no run of a network, and has no examples")
+    run, config = RunDir(folder), ExperimentConfig.from_yaml(folder / "config.yaml")
+    result = run.result(config) if run.is_finished else run.so_far(config)
+    if result is None:
+        raise RunError(f"{folder} has no finished epoch yet")
+    return result
+
+
 @contextlib.contextmanager
 def listed_once() -> Iterator[None]:
     """Lists each folder of runs once for all calls of `RunDir.find` inside, which then see no folder made since.
