@@ -16,7 +16,6 @@ from typing import Any
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot, Row
 from rethinking.experiments.quantities import count, declare, percent
 from rethinking.experiments.scale import Study
-from rethinking.models import catalogue
 from rethinking.theory.memorized import MEMORIZED, MemorizedConfig
 
 MEAN = declare(
@@ -27,6 +26,7 @@ SHARE = declare(
     f"share memorized by {MEMORIZED:.0%}", percent, "share", f"share of examples with a memorization of {MEMORIZED:.0%}"
 )
 IMAGES = declare("examples", count, "", "number of examples with labels of this kind")
+MODELS = ("mlp_1x512",)  # others on request: each number takes many runs
 NAMES = {"right": "true", "wrong": "random, wrong"}
 
 
@@ -64,7 +64,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
 EXPERIMENT = Experiment(
     title="Memorization of true and of random labels",
     about=__doc__,
-    models=catalogue.PAPER,
+    models=MODELS,
     any_model=True,
     rows=rows,
     numbers=numbers,

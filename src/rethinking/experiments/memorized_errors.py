@@ -6,7 +6,6 @@ Expect it to fall with the square root of the number of runs. It is the mean ove
 from rethinking.experiments import memorized
 from rethinking.experiments.experiment import Answer, Experiment, Number, Plot
 from rethinking.experiments.quantities import declare, percent
-from rethinking.models import catalogue
 
 OF_EXAMPLE = declare(
     "standard error of an example", percent, "share", "of the memorization of one example, mean over all examples"
@@ -25,7 +24,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
 EXPERIMENT = Experiment(
     title="Memorization of single examples: its standard error",
     about=__doc__,
-    models=catalogue.PAPER,
+    models=memorized.MODELS,
     any_model=True,
     rows=memorized.rows,
     numbers=numbers,
