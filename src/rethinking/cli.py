@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = {
         "test": randomization_test,
         "train": train,
+        "label-errors": label_errors,
         "examples": examples,
         "memorization": memorization,
         "randomize-labels": randomize_labels,
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: rethinking test NETWORK      test whether a network fits random labels of your images")
         print("       rethinking train [OPTIONS]   train one experiment")
+        print("       rethinking label-errors [OPTIONS]   find the images whose labels look wrong")
         print("       rethinking examples RUN      score the examples of runs, and show which labels look wrong")
         print("       rethinking memorization RUN  estimate which examples were memorized, from runs on subsets")
         print("       rethinking randomize-labels FILE   write the labels that an operator draws")
@@ -258,6 +260,23 @@ def examples(arguments: Sequence[str] | None = None) -> None:
             from rethinking.examples_console import show
 
         show(chosen.runs, chosen.of, Path(chosen.out), _console())
+
+
+def label_errors(arguments: Sequence[str] | None = None) -> None:
+    """`rethinking label-errors ...`: find the images whose labels look wrong, by networks that left them out."""
+    with _one_line_errors():
+        from rethinking.measures.searching import BASE, DECIDED, Searching
+
+        options = [one for one in options_of(ExperimentConfig, BASE) if one.name not in DECIDED]
+        about = "Train networks that each leave a part of the images out, and show the images whose labels look wrong."
+        values = parse_words([*options_of(Searching), *options], "rethinking label-errors", about, arguments or [])
+        searching = Searching(**{name: values.pop(name) for name in ("folds", "out")})
+        config = dataclasses.replace(BASE, **values)
+        _ = config.network, config.operator  # raises for a wrong name before any data is read
+        with _whole_imports():  # PyTorch, once the options are checked
+            from rethinking.examples_console import show_label_errors
+
+        show_label_errors(config, searching.folds, Path(searching.out), _console())
 
 
 def memorization(arguments: Sequence[str] | None = None) -> None:

@@ -11,13 +11,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rethinking.config import ExperimentConfig
+from rethinking.data import sources
 from rethinking.measures.examples import ScoredExamples, class_name, score_examples
+from rethinking.measures.label_errors import search
 from rethinking.measures.subsets import measure_memorization
-from rethinking.progress import StepsInWords, say
+from rethinking.progress import Progress, StepsInWords, say
 from rethinking.report import examples_page, memorization_page
+from rethinking.training.networks import cut, network_notes
+from rethinking.training.preparation import accepting, resolve
 
 FIRST = 10  # suspects that are listed
-LISTED = "area_under_margin"  # the score whose suspects are listed
 
 
 def show(folders: Sequence[str], of: str | None, out: Path, console: Console) -> None:
@@ -25,7 +29,13 @@ def show(folders: Sequence[str], of: str | None, out: Path, console: Console) ->
 
     Raises the errors of `score_examples`, and `RunError` where a file cannot be written.
     """
-    examples = score_examples(folders, of)
+    with contextlib.closing(StepsInWords(console)) as steps:
+        examples = score_examples(folders, of, steps.of("examples"))
+    show_examples(examples, out, console)
+
+
+def show_examples(examples: ScoredExamples, out: Path, console: Console) -> None:
+    """Shows scored examples on the terminal, and writes table and page into `out`. Raises `RunError`."""
     page = examples_page.write(examples, out)
     wrong = examples.wrong
     say(console, [f"{len(examples.index):,} {examples_page.PASSES[examples.of]}; runs: {len(examples.runs)}"])
@@ -39,6 +49,19 @@ def show(folders: Sequence[str], of: str | None, out: Path, console: Console) ->
         table = _suspects(examples)
     console.print(table)
     say(console, [f"written to {out}; open {page}"])
+
+
+def show_label_errors(config: ExperimentConfig, folds: int, out: Path, console: Console) -> None:
+    """Trains the networks of a search for wrong labels, shows the suspects, and writes table and page into `out`.
+
+    Raises the errors of `search`, and `RunError` where a file cannot be written.
+    """
+    with contextlib.closing(StepsInWords(console)) as steps:
+        data = sources.load_for(config, accepting(config), steps.of("data"))
+    say(console, [*data.described(), *cut(config, data), *network_notes(resolve(config, data), data)])
+    with contextlib.closing(StepsInWords(console)) as steps:
+        examples = search(config, folds, Progress(console).observers, steps.of("examples"))
+    show_examples(examples, out, console)
 
 
 def show_memorization(folders: Sequence[str], out: Path, console: Console) -> None:
@@ -65,11 +88,14 @@ def show_memorization(folders: Sequence[str], out: Path, console: Console) -> No
 
 
 def _suspects(examples: ScoredExamples) -> Table:
-    title = LISTED.replace("_", " ")
-    table = _table(f"the {FIRST} examples with the least {title}", "image", "label", title)
-    for place in examples.suspects(LISTED)[:FIRST].tolist():
-        label = class_name(examples.class_names, int(examples.labels[place]))
-        table.add_row(str(examples.index[place]), label, f"{examples.scores[LISTED][place]:.3g}")
+    listed, names, predicted = examples_page.SUSPECTED_BY, examples.class_names, examples.predicted
+    title = listed.replace("_", " ")
+    predicted_heading = [] if predicted is None else ["predicted"]
+    table = _table(f"the {FIRST} examples with the least {title}", "image", "label", *predicted_heading, title)
+    for place in examples.suspects(listed)[:FIRST].tolist():
+        image = str(examples.index[place]) if examples.files is None else examples.files[place]
+        labels = [int(examples.labels[place]), *([] if predicted is None else [int(predicted[place])])]
+        table.add_row(image, *(class_name(names, label) for label in labels), f"{examples.scores[listed][place]:.3g}")
     return table
 
 

@@ -24,7 +24,16 @@ from rethinking.data.images import ImageData, ImageSet, fingerprint
 from rethinking.data.known import KNOWN, NAMES, folder_of, named
 from rethinking.data.labels import Classes, classify, has_labels
 from rethinking.data.readers import digits, hub, in_memory
-from rethinking.data.readers.contents import ArrayImages, Contents, Found, Images, Labels, ReadOptions, Split
+from rethinking.data.readers.contents import (
+    ArrayImages,
+    Contents,
+    FileImages,
+    Found,
+    Images,
+    Labels,
+    ReadOptions,
+    Split,
+)
 from rethinking.errors import InputError, RefusedImagesError, nearest
 from rethinking.steps import Steps, unwatched
 
@@ -97,6 +106,22 @@ def reading(config: Configuration) -> Read:
     """Returns the arguments of `load` for a configuration: its data set, folder and reading options."""
     options = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(ReadOptions)}
     return config.dataset, config.data_root, ReadOptions(**options)
+
+
+def image_files(config: Configuration, split: str) -> tuple[str, ...] | None:
+    """Returns the file of each image of a split, 'train' or 'test', relative to the data set's folder.
+
+    Returns None where the images are not files of their own. Raises `InputError` where the folder cannot be read.
+    """
+    dataset, data_root, options = reading(config)
+    if GIVEN.fullmatch(dataset):
+        return None
+    source = _source(dataset, data_root)
+    if not source.found.of_image_files:
+        return None
+    images = _chosen(source.found.read(options), source, options).images[split]
+    names = {path: name for name, path in source.found.files.items()}
+    return tuple(names[file] for file in images.files) if isinstance(images, FileImages) else None
 
 
 def provide(config: Configuration, data: ImageData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rethinking import files, notebook
-from rethinking.data import sources
+from rethinking.data import draws, sources
 from rethinking.data.images import ImageData
 from rethinking.errors import InputError
 from rethinking.measures import detection
-from rethinking.measures.scores import SCORES, Scores, consistency, mean_over_runs
+from rethinking.measures.held_out import Probabilities, held_out_probabilities
+from rethinking.measures.scores import HELD_OUT, SCORES, Score, Scores, consistency, mean_over_runs
+from rethinking.steps import Steps, unwatched
 from rethinking.training.examples import Recorded
-from rethinking.training.preparation import training_rows
+from rethinking.training.preparation import kept_rows
 from rethinking.training.run_dir import RunDir, RunResult, network_run
 
 PASSES = ("online", "train", "test")  # in the order of choice
-MAY_DIFFER = ("seed", "device", "precision")  # of runs that are scored together
+MAY_DIFFER = ("seed", "device", "precision", "left_out", "subset_seed")  # of runs that are scored together
 OPTIONS = {"online": "record_examples", "train": "record_evaluated_examples", "test": "record_test_examples"}
 
 
@@ -48,8 +51,12 @@ class ScoredExamples:
     index: int64 (n,), the place of each example in the data set's training or test set
     labels: int64 (n,), as trained on
     true_labels: int64 (n,); None where no label was randomized, so that nothing is known to be wrong
-    scores: float64 (n,) by name, the mean over the runs
+    scores: float64 (n,) by name, the mean over the runs that were trained on the example
     consistency: Spearman's correlation between the runs by score; nan for a single run
+    kinds: what each score is, by name
+    files: the file of each image, relative to the data set's folder; None where images are not files of their own
+    probabilities: float32 (n, classes), by networks that were not trained on the example. Only of runs that each leave
+        a part out (`--left_out`); otherwise None
     """
 
     runs: tuple[RunResult, ...]
@@ -60,11 +67,19 @@ class ScoredExamples:
     true_labels: NDArray[np.int64] | None
     scores: dict[str, Scores]
     consistency: dict[str, float]
+    kinds: dict[str, Score]
+    files: tuple[str, ...] | None = None
+    probabilities: Probabilities | None = None
 
     @property
     def class_names(self) -> Sequence[str]:
         """The names of the labels' classes; none where an operator replaced the data's classes."""
         return () if self.runs[0].config.operator.own_classes else self.data.class_names
+
+    @property
+    def predicted(self) -> NDArray[np.int64] | None:
+        """The class of the largest held-out probability, int64 (n,); None without such probabilities."""
+        return None if self.probabilities is None else self.probabilities.argmax(axis=1)
 
     @property
     def wrong(self) -> NDArray[np.bool_] | None:
@@ -73,14 +88,14 @@ class ScoredExamples:
 
     def suspects(self, score: str) -> NDArray[np.int64]:
         """Returns the places of all examples in `index`, the most suspicious first; ties stay in order."""
-        return np.argsort(SCORES[score].ranks(self.scores[score]), kind="stable")
+        return np.argsort(self.kinds[score].ranks(self.scores[score]), kind="stable")
 
     def found(self) -> dict[str, Found]:
         """Returns by score how well it finds the wrong labels; nothing where these are not known, or none is wrong."""
         wrong = self.wrong
         if wrong is None or not wrong.any() or wrong.all():
             return {}
-        suspicion = {name: SCORES[name].suspicion(values) for name, values in self.scores.items()}
+        suspicion = {name: self.kinds[name].suspicion(values) for name, values in self.scores.items()}
         return {
             name: Found(detection.auroc(values, wrong), detection.precision_at(values, wrong, int(wrong.sum())))
             for name, values in suspicion.items()
@@ -91,13 +106,16 @@ class ScoredExamples:
         names = self.class_names
         table: dict[str, Sequence[Any]] = {
             "index": self.index.tolist(),
+            **({} if self.files is None else {"file": self.files}),
             "label": [class_name(names, label) for label in self.labels.tolist()],
         }
         if self.true_labels is not None:
             table["true_label"] = [class_name(names, label) for label in self.true_labels.tolist()]
+        if self.predicted is not None:
+            table["predicted_label"] = [class_name(names, label) for label in self.predicted.tolist()]
         for name, values in self.scores.items():
             table[name] = values.tolist()
-            table[f"{name}_rank"] = SCORES[name].ranks(values).tolist()
+            table[f"{name}_rank"] = self.kinds[name].ranks(values).tolist()
         return table
 
     def frame(self) -> Any:
@@ -123,11 +141,13 @@ def class_name(names: Sequence[str], label: int) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def score_examples(folders: Sequence[str | Path], of: str | None = None) -> ScoredExamples:
+def score_examples(folders: Sequence[str | Path], of: str | None = None, begin: Steps = unwatched) -> ScoredExamples:
     """Returns the scores of the examples of one or several runs, such as seeds of one configuration.
 
-    folders: the runs' folders. The runs must have the same images and labels
+    folders: the runs' folders. The runs must have the same images and labels. They may each leave out another part
+        (`--left_out`). Then all parts must be there, and the scores have the held-out confidence too
     of: 'online', 'train' or 'test'; by default the first that was kept
+    begin: shows progress
 
     Raises `InputError` where the runs do not go together, or did not keep what is asked for. Raises `RunError` for
     damaged files.
@@ -147,31 +167,74 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None) -> Scor
                 f"{run.path} has {len(run.metrics)} epochs and {first.path} {len(first.metrics)}; scores are comparable"
                 " after equally many"
             )
-    data, folder = sources.load_for(first.config), RunDir(first.path)
+    data = sources.load_for(first.config)
     if data.fingerprint != first.result["provenance"]["fingerprint"]:
         raise InputError(f"the images of {data.name} are not those that {first.path} trained on; they were changed")
-    true_labels = None
-    if of == "test":
-        assert data.test is not None, "the run kept its test images"
-        index, changed = np.arange(len(data.test)), folder.test_labels()
-        labels = data.test.labels if changed is None else changed.numpy()
-        true_labels = None if changed is None else data.test.labels
-    else:
-        index = training_rows(first.config, len(data.train)).numpy()
-        labels = folder.labels().numpy()
-        if first.config.corrupts_labels:
-            true_labels = folder.true_labels().numpy()
-    each = {name: [score.of(one[of]) for one in kept] for name, score in SCORES.items()}
+    examples = _Examples.of_test_set(first, data, len(runs)) if of == "test" else _Examples.of_training_sets(runs, data)
+    each = {
+        name: [examples.spread(score.of(one[of]), rows) for one, rows in zip(kept, examples.rows, strict=True)]
+        for name, score in SCORES.items()
+    }
+    scores = {name: mean_over_runs(values) for name, values in each.items()}
+    kinds, probabilities = {**SCORES}, None
+    if of != "test" and any(run.config.left_out is not None for run in runs):
+        probabilities = held_out_probabilities(runs, data, len(examples.index), begin)
+        kinds[HELD_OUT.name] = HELD_OUT
+        scores[HELD_OUT.name] = HELD_OUT.of(probabilities, examples.labels)
+    files = sources.image_files(first.config, "test" if of == "test" else "train")
     return ScoredExamples(
         tuple(runs),
         of,
         data,
-        index,
-        labels,
-        true_labels,
-        {name: mean_over_runs(values) for name, values in each.items()},
-        {name: consistency(values) for name, values in each.items()},
+        examples.index,
+        examples.labels,
+        examples.true_labels,
+        scores,
+        {name: consistency(values) for name, values in each.items()} | dict.fromkeys(kinds.keys() - each, math.nan),
+        kinds,
+        None if files is None else tuple(files[place] for place in examples.index),
+        probabilities,
     )
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """The examples of some runs, as in `ScoredExamples`. rows: by run the places in `index` of its examples."""
+
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    true_labels: NDArray[np.int64] | None
+    rows: list[NDArray[np.int64]]
+
+    def spread(self, scores: Scores, rows: NDArray[np.int64]) -> Scores:
+        """Returns the scores of one run at the places of all examples, with nan for examples that it left out."""
+        spread = np.full(len(self.index), np.nan)
+        spread[rows] = scores
+        return spread
+
+    @classmethod
+    def of_test_set(cls, run: RunResult, data: ImageData, runs: int) -> _Examples:
+        """Returns the test images of `runs` runs like this one."""
+        assert data.test is not None, "the run kept its test images"
+        index, changed = np.arange(len(data.test)), RunDir(run.path).test_labels()
+        labels = data.test.labels if changed is None else changed.numpy()
+        return cls(index, labels, None if changed is None else data.test.labels, [index] * runs)
+
+    @classmethod
+    def of_training_sets(cls, runs: Sequence[RunResult], data: ImageData) -> _Examples:
+        """Returns all images that some of the runs were trained on."""
+        index = draws.subset_rows(len(data.train), runs[0].config.train_subset).numpy()
+        labels, true_labels = np.zeros_like(index), np.zeros_like(index)
+        kept = [kept_rows(run.config, len(index)).numpy() for run in runs]
+        for run, rows in zip(runs, kept, strict=True):
+            labels[rows], true_labels[rows] = RunDir(run.path).labels().numpy(), RunDir(run.path).true_labels().numpy()
+        there = np.unique(np.concatenate(kept))
+        return cls(
+            index[there],
+            labels[there],
+            true_labels[there] if runs[0].config.corrupts_labels else None,
+            [np.searchsorted(there, rows) for rows in kept],
+        )
 
 
 def check_alike(run: RunResult, other: RunResult, may_differ: Sequence[str]) -> None:

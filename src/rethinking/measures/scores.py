@@ -31,13 +31,13 @@ class Score:
     name: in columns of tables
     suspicious: the end at which wrong labels gather, 'low' or 'high'
     source: where it is defined
-    of: from what was kept to float64 (n,)
+    of: from what was kept to float64 (n,). `HELD_OUT` takes probabilities and labels instead
     """
 
     name: str
     suspicious: Literal["low", "high"]
     source: str
-    of: Callable[[Recorded], Scores]
+    of: Callable[..., Scores]
 
     def suspicion(self, scores: Scores) -> Scores:
         """Returns the scores with their sign turned so that the largest are the most suspicious."""
@@ -121,21 +121,41 @@ def last_loss(kept: Recorded) -> Scores:
     return np.asarray(kept.loss[-1], np.float64)
 
 
+def of_held_out(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
+    """Returns the label's probability by networks that were not trained on the example (cross-validation).
+
+    probabilities: float32 (n, classes)
+    labels: int64 (n,)
+    """
+    return probabilities[np.arange(len(labels)), labels].astype(np.float64)
+
+
+HELD_OUT = Score("held_out_confidence", "low", "Northcutt et al. 2021 (arXiv:1911.00068)", of_held_out)
+
+
 def _probabilities(kept: Recorded) -> Scores:
     """Returns the label's probability in each epoch, which is exp(-loss)."""
     return np.asarray(np.exp(-kept.loss.astype(np.float64)))
 
 
 def mean_over_runs(each: Sequence[Scores]) -> Scores:
-    """Returns the mean over runs, such as seeds. An example that is infinite in one run is infinite."""
-    return np.asarray(np.mean(each, axis=0))
+    """Returns the mean over runs, such as seeds. An example that is infinite in one run is infinite.
+
+    nan stands for an example that a run was not trained on; the mean is over the other runs.
+    """
+    return np.asarray(np.nanmean(each, axis=0))
 
 
 def consistency(each: Sequence[Scores]) -> float:
     """Returns Spearman's rank correlation between runs, the mean over all pairs.
 
-    A pair in which all examples have one score says nothing, and is left out. Without any pair it is nan.
+    It is taken over the examples that both runs were trained on; nan stands for the others. A pair in which all
+    examples have one score says nothing, and is left out. Without any pair it is nan.
     """
-    varied = [one for one in each if (one != one[0]).any()]
-    pairs = [stats.spearmanr(one, other).statistic for one, other in itertools.combinations(varied, 2)]
+    pairs = []
+    for one, other in itertools.combinations(each, 2):
+        both = ~(np.isnan(one) | np.isnan(other))
+        first, second = one[both], other[both]
+        if len(first) and (first != first[0]).any() and (second != second[0]).any():
+            pairs.append(stats.spearmanr(first, second).statistic)
     return float(np.mean(pairs)) if pairs else float("nan")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,15 @@ from rethinking.data import sources
 from rethinking.data.batches import Batches
 from rethinking.data.draws import subset_rows
 from rethinking.data.images import ImageData
-from rethinking.errors import InputError, RunError
+from rethinking.errors import InputError
+from rethinking.measures.asking import check_answers, logits, sets_of_all
 from rethinking.measures.examples import check_alike, class_name
 from rethinking.measures.memorization import Estimate, influence, memorization
 from rethinking.steps import Steps, unwatched
-from rethinking.training.evaluation import BATCH_SIZE
-from rethinking.training.preparation import kept_rows, plain_sets
+from rethinking.training.preparation import kept_rows
 from rethinking.training.run_dir import RunDir, RunResult, network_run
 
 MAY_DIFFER = ("subset_seed", "seed", "device", "precision")
-TOLERANCE = 0.02  # of an accuracy that is measured in another precision
 PAIRS = 100  # of a training and a test image with the most influence, that are kept
 
 
@@ -155,30 +154,18 @@ def measure_memorization(
     for row, run in zip(inside, runs, strict=True):
         rows = kept_rows(run.config, len(index)).numpy()
         row[rows], labels[rows] = True, RunDir(run.path).labels().numpy()
-    whole = replace(runs[0].config, subset_share=None, subset_seed=0, device="cpu")
-    whole = replace(whole, labels=None, labels_column=None, labels_digest=None)
-    train, test = plain_sets(whole, data)
-    train.labels = torch.from_numpy(labels)
+    train, test = sets_of_all(runs[0], data)
+    train.labels = torch.from_numpy(labels).to(train.labels.device)
     advanced, answers = begin("asking the networks"), []
     for number, (run, row) in enumerate(zip(runs, inside, strict=True), 1):
         right = _answers(run, train, test, keep)
-        _check_answers(run, right[: len(train)][row])
+        check_answers(run, right[: len(train)][row].mean())
         answers.append(right)
         advanced(number / len(runs))
     every, count = np.stack(answers), len(train)
     true_labels = data.train.labels[index] if runs[0].config.corrupts_labels else None
     right_test = every[:, count:] if test else None
     return Memorized(tuple(runs), data, index, labels, true_labels, inside, every[:, :count], right_test)
-
-
-def _check_answers(run: RunResult, right: NDArray[np.bool_]) -> None:
-    """Raises `RunError` where the answers on the run's own images are not those that the run measured."""
-    measured = run.final["exact_train_accuracy"]
-    if measured is not None and abs(measured - right.mean()) > TOLERANCE:
-        raise RunError(
-            f"the network of {run.path} gets {right.mean():.1%} of its training images right here, and"
-            f" {measured:.1%} in its run; it was trained on other images or labels"
-        )
 
 
 def _finished(folder: Path) -> RunResult:
@@ -225,7 +212,7 @@ def _answers(run: RunResult, train: Batches, test: Batches | None, keep: Path | 
     return right
 
 
-@torch.no_grad()
-def _right(network: nn.Module, batches: Batches) -> NDArray[np.bool_]:
-    answers = [network(images).argmax(dim=1) == labels for images, labels in batches.in_order(BATCH_SIZE)]
-    return torch.cat(answers).cpu().numpy()
+def _right(network: nn.Module, images: Batches) -> NDArray[np.bool_]:
+    predicted = logits(network, images, torch.arange(len(images))).argmax(dim=1)
+    right: NDArray[np.bool_] = (predicted == images.labels.cpu()).numpy()
+    return right

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from rethinking import files
 from rethinking.measures.detection import roc
 from rethinking.measures.examples import ScoredExamples, class_name
-from rethinking.measures.scores import SCORES
 from rethinking.report import pictures
 
 SHOWN = 24  # images at each end of a score
+SUSPECTS = 100  # images of the first section, where networks were asked that were not trained on them
+SUSPECTED_BY = "area_under_margin"  # the score that orders these, and the list on the terminal
 POINTS = 5000  # of a data map, at most; evenly chosen
 PASSES = {
     "online": "training images, each in its batch before the update",
@@ -60,15 +61,23 @@ def as_html(examples: ScoredExamples) -> str:
         examples=examples,
         passes=PASSES[examples.of],
         wrong=None if wrong is None else int(wrong.sum()),
+        suspects=_suspects(examples),
+        suspected_by=SUSPECTED_BY.replace("_", " "),
         sections=_sections(examples),
         roc=pictures.drawn(_roc_curves(examples), "roc") if examples.found() else None,
         data_map=pictures.drawn(data_map(examples), "data map"),
     )
 
 
+def _suspects(examples: ScoredExamples) -> list[pictures.Shown]:
+    if examples.probabilities is None:
+        return []
+    return [_shown(examples, SUSPECTED_BY, place) for place in examples.suspects(SUSPECTED_BY)[:SUSPECTS].tolist()]
+
+
 def _sections(examples: ScoredExamples) -> list[Section]:
     sections, found = [], examples.found()
-    for name, score in SCORES.items():
+    for name, score in examples.kinds.items():
         order = examples.suspects(name)
         ends = min(SHOWN, len(order) // 2)
         repeated = examples.consistency[name]
@@ -93,12 +102,15 @@ def _shown(examples: ScoredExamples, name: str, place: int) -> pictures.Shown:
     split = examples.data.test if examples.of == "test" else examples.data.train
     assert split is not None
     true, wrong, names = examples.true_labels, examples.wrong, examples.class_names
+    label, predicted = int(examples.labels[place]), examples.predicted
     return pictures.Shown(
         pictures.picture(split.images[index]),
         index,
-        class_name(names, int(examples.labels[place])),
+        class_name(names, label),
         class_name(names, int(true[place])) if true is not None and wrong is not None and wrong[place] else None,
         f"{examples.scores[name][place]:.3g}",
+        None if predicted is None or predicted[place] == label else class_name(names, int(predicted[place])),
+        None if examples.files is None else examples.files[place],
     )
 
 
@@ -135,7 +147,7 @@ def _roc_curves(examples: ScoredExamples) -> Figure:
     wrong = examples.wrong
     assert wrong is not None, "it is known which labels are wrong"
     for name, values in examples.scores.items():
-        axes.plot(*roc(SCORES[name].suspicion(values), wrong), label=name.replace("_", " "), linewidth=1.2)
+        axes.plot(*roc(examples.kinds[name].suspicion(values), wrong), label=name.replace("_", " "), linewidth=1.2)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="share of right labels suspected", ylabel="share of wrong labels found", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)

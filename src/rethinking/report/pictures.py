@@ -21,13 +21,20 @@ STYLES = ("page.css", "pictures.css")
 
 @dataclass(frozen=True)
 class Shown:
-    """One image of a page. true_label: only where the label is known to be wrong"""
+    """One image of a page.
+
+    true_label: only where the label is known to be wrong
+    predicted: what networks say that were not trained on it; None where they agree with the label, or were not asked
+    file: its file, relative to the data set's folder; None where images are not files of their own
+    """
 
     picture: str
     index: int
     label: str
     true_label: str | None
     value: str
+    predicted: str | None = None
+    file: str | None = None
 
 
 def rendered(template: str, **values: Any) -> str:

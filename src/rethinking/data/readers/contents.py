@@ -136,12 +136,14 @@ class Found:
     read: reads the contents
     notes: what listing decided or left out, one sentence each
     has_columns: whether the options may choose columns
+    of_image_files: whether each image is a file of its own
     """
 
     files: dict[str, Path]
     read: Callable[[ReadOptions], Contents]
     notes: tuple[str, ...] = ()
     has_columns: bool = False
+    of_image_files: bool = False
 
 
 def numbered(labels: dict[str, np.ndarray]) -> dict[str, Labels]:

@@ -109,7 +109,9 @@ def found_in(tree: Tree) -> Found | None:
         notes.append(f"left out: {others:,} files that are no images ({endings})")
     if empty := _empty_classes(tree, arrangement):
         notes.append(f"classes without images: {', '.join(empty)}")
-    return Found(files, functools.partial(_read, tree, arrangement), tuple(notes), has_columns=True)
+    return Found(
+        files, functools.partial(_read, tree, arrangement), tuple(notes), has_columns=True, of_image_files=True
+    )
 
 
 # Listing

@@ -1,0 +1,83 @@
+"""Which labels of a data set are wrong? Trains networks that each leave one part out, and scores every image.
+
+Each image has scores from the networks that were trained on it, and a prediction from a network that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from rethinking.config import ExperimentConfig, field_by_name
+from rethinking.data import sources
+from rethinking.data.readers.contents import ReadOptions
+from rethinking.engines.many import train_many
+from rethinking.errors import InputError, nearest
+from rethinking.measures.examples import ScoredExamples, score_examples
+from rethinking.measures.searching import BASE, DECIDED, Searching
+from rethinking.notebook import shown
+from rethinking.steps import Steps, unwatched
+from rethinking.training.preparation import Observe
+
+
+def configurations(config: ExperimentConfig, folds: int) -> list[ExperimentConfig]:
+    """Returns the run of each part, which keeps its examples and leaves the part out."""
+    alike = replace(config, record_examples=True, eval_test_every=config.num_epochs)
+    return [replace(alike, left_out=f"{part}/{folds}") for part in range(1, folds + 1)]
+
+
+def search(config: ExperimentConfig, folds: int, observe: Observe = tuple, begin: Steps = unwatched) -> ScoredExamples:
+    """Trains the runs of all parts, or finds them finished, and scores their examples.
+
+    observe, begin: show progress
+
+    Raises the errors of `train` and of `score_examples`.
+    """
+    folders = []
+    runs: Iterator[Any] = train_many(configurations(config, folds), at_once=None, observe=observe, progress=False)
+    with closing(runs):  # type: ignore[type-var]
+        for _, outcome in runs:
+            if isinstance(outcome, Exception):
+                raise outcome
+            folders.append(outcome.path)
+    return score_examples(folders, "online", begin)
+
+
+def find_label_errors(
+    images: Any,
+    *,
+    model: str = BASE.model_name,
+    folds: int = 5,
+    name: str = "images",
+    progress: bool | None = None,
+    **options: Any,
+) -> ScoredExamples:
+    """Scores every image of a data set by how wrong its label looks.
+
+    images: what `--dataset` takes, or images in Python that `data.sources.adopt` takes
+    model: the network, a name or `FILE.py:FUNCTION` as for `--model`
+    folds: number of networks. Each is trained without another part of the images
+    name: the name of images that are given in Python
+    progress: shows the progress of the runs; by default in a notebook only
+    options: options of a run, such as num_epochs, seed, device, runs_dir
+
+    Returns the scored examples. `suspects('area_under_margin')` has the most suspicious images first, and
+    `probabilities` the out-of-sample probabilities of all classes.
+
+    Finished runs are found again, and unfinished runs continue. Raises `InputError` for options, network and images
+    that do not fit together, and the other errors of `train`.
+    """
+    known = {flag: field for flag, field in field_by_name().items() if field not in (*DECIDED, "dataset")}
+    for given in options:
+        if given not in known:
+            raise InputError(f"unknown option '{given}'{nearest(given, known)}")
+    config = replace(BASE, model_name=model, **{known[given]: value for given, value in options.items()})
+    folds = Searching(folds=folds).folds
+    if not isinstance(images, str):
+        reading = ReadOptions(**{spec: getattr(config, spec) for spec in ("resize", "colour")})
+        images = sources.adopt(images, None, name, reading)
+        config = replace(config, resize=None, colour=None)
+    with shown(progress) as display:
+        return search(replace(config, dataset=images), folds, display.observers, display.steps("label errors"))
