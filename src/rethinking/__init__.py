@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rethinking.engines.many import train_many
     from rethinking.instrument.run import randomization_test
     from rethinking.measures.examples import ScoredExamples, score_examples
+    from rethinking.measures.label_errors import find_label_errors
     from rethinking.models.construction import build_model
     from rethinking.runs import load_run
     from rethinking.training import RunResult, train
@@ -45,6 +46,7 @@ LAZY = {  # these names need PyTorch; each is imported on first use, so that `--
     "RunResult": "training",
     "ScoredExamples": "measures.examples",
     "build_model": "models.construction",
+    "find_label_errors": "measures.label_errors",
     "load_run": "runs",
     "randomization_test": "instrument.run",
     "randomize": "data.randomized",
@@ -67,6 +69,7 @@ __all__ = [
     "ScoredExamples",
     "__version__",
     "build_model",
+    "find_label_errors",
     "get_baseline_config",
     "get_random_labels_config",
     "load_run",

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from rethinking import ExperimentConfig, InputError, RunError, RunResult, train_many
 from rethinking.data import sources
+from rethinking.data.given_labels import write_labels
 from rethinking.engines import on_ray, ray_cluster, ray_plan
 from rethinking.errors import BusyError, DivergedError
 from rethinking.training.loggers import Observer
@@ -296,6 +297,27 @@ def test_code_travels_to_nodes_that_lack_it(
     twin = outcome_of(replace(asked, runs_dir=str(tmp_path / "here")))
     check_equal({asked: result}, {twin.path.name: twin})
     assert result.config.model_name == f"{own}:plain"
+
+
+def test_labels_of_a_file_and_examples_travel(cluster: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The nodes see neither the file nor the folder of runs."""
+    file = tmp_path / "noisy.csv"
+    data = sources.load("digits")
+    write_labels(file, np.roll(data.train.labels, 1), data.train.labels, data.class_names)
+    asked = config(tmp_path / "runs", num_epochs=2, labels=str(file), left_out="1/3", record_examples=True)
+    twin = outcome_of(replace(asked, runs_dir=str(tmp_path / "here")))
+    read = ray_plan.labels_of
+
+    def read_and_take_away(configs) -> tuple[np.ndarray, ...]:
+        labels = read(configs)
+        file.rename(tmp_path / "away.csv")
+        return labels
+
+    monkeypatch.setattr(ray_plan, "labels_of", read_and_take_away)
+    result = outcome_of(asked, ray=cluster.address, runs_shared="no")
+    check_equal({asked: result}, {twin.path.name: twin})
+    for kept, of_twin in zip(result.examples()["online"], twin.examples()["online"], strict=True):
+        np.testing.assert_array_equal(kept, of_twin)
 
 
 def test_images_of_the_driver_travel_once(cluster: TwoNodes, tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -8,9 +8,10 @@ whole numbers, (n,), or (n, columns) whose columns are named by number.
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,28 @@ Labels = NDArray[np.int64]
 
 
 def read_labels(path: Path, column: str | None, class_names: Sequence[str], images: int) -> Labels:
-    """Returns the class numbers that a file gives to the training images, int64 (images,).
+    """Returns the class numbers that a file gives to the training images, int64 (images,), which cannot be written to.
 
     column: which column has the labels; by default `label`, or the only one besides `index`
 
-    Raises `InputError` where the file cannot be read or does not fit the images.
+    A file that did not change is read once. Raises `InputError` where the file cannot be read or does not fit the
+    images.
     """
+    try:
+        status = path.stat()
+    except OSError:  # it is told in words
+        return _read(path, (), column, tuple(class_names), images)
+    return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino), column, tuple(class_names), images)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, status: tuple[int, ...], column: str | None, class_names: tuple[str, ...], images: int) -> Labels:
+    labels = _in_order(path, column, class_names, images)
+    labels.setflags(write=False)
+    return labels
+
+
+def _in_order(path: Path, column: str | None, class_names: tuple[str, ...], images: int) -> Labels:
     columns = _columns(path)
     of_rows = [columns.pop(name) for name in (INDEX, *UNNAMED) if name in columns]
     labels = _classes(path, columns[_chosen(path, columns, column)], class_names)
@@ -100,6 +117,19 @@ def write_labels(path: Path, labels: Labels, true_labels: Labels, class_names: S
     if path.exists() and path.read_bytes() != text.getvalue().encode():
         raise InputError(f"{path} exists and has other labels; choose another name, or move it away")
     files.write(path, text.getvalue(), durable=False)
+
+
+def provide(labels: Iterable[Labels]) -> None:
+    """Makes these labels known to this process by their digests, on a machine that lacks their files."""
+    _provided.update((digest(one), one) for one in labels)
+
+
+def provided(digest_of_labels: str | None) -> Labels | None:
+    """Returns the labels of this digest if another machine gave them to this process, int64 (n,); else None."""
+    return None if digest_of_labels is None else _provided.get(digest_of_labels)
+
+
+_provided: dict[str, Labels] = {}
 
 
 def digest(labels: Labels) -> str:

@@ -275,6 +275,7 @@ class _Driver:
             {file: text for run in job.runs for file, text in self._code[_names_of(run)].items()},
             () if travels else tuple(tokens),
             tuple(run.folder.path.name for run in job.runs) if travels else (),
+            ray_plan.labels_of(run.config for run in job.runs),
         )
 
     def _options(self, job: _Job) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from rethinking import files
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
+from rethinking.data.given_labels import Labels
 from rethinking.data.images import ImageData
 from rethinking.engines.ray_cluster import Cluster, Node, differing, probe_function, versions
 from rethinking.engines.ray_worker import Contents, Shipped, of_an_epoch
@@ -19,7 +20,7 @@ from rethinking.errors import InputError
 from rethinking.source import local_files
 from rethinking.training.hardware import Machine
 from rethinking.training.memory import LIBRARIES, footprint
-from rethinking.training.preparation import PlannedRun
+from rethinking.training.preparation import PlannedRun, given_labels_of
 from rethinking.training.run_dir import LOCK
 
 THREADS = 4  # of a run that computes with several threads; more bring little
@@ -172,6 +173,16 @@ def code_of(configs: Iterable[ExperimentConfig]) -> dict[str, str]:
             for file in local_files(Path(module)):
                 code[str(file)] = file.read_text(encoding="utf-8", errors="replace")
     return code
+
+
+def labels_of(configs: Iterable[ExperimentConfig]) -> tuple[Labels, ...]:
+    """Returns the labels that resolved configurations take from files, each once."""
+    by_digest = {
+        config.labels_digest: given_labels_of(config, sources.load_for(config))
+        for config in configs
+        if config.labels_digest is not None
+    }
+    return tuple(by_digest.values())
 
 
 def contents_of(folder: Path) -> Contents:

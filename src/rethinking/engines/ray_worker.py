@@ -16,7 +16,8 @@ import numpy as np
 
 from rethinking import files, registry
 from rethinking.config import ExperimentConfig
-from rethinking.data import cache, sources
+from rethinking.data import cache, given_labels, sources
+from rethinking.data.given_labels import Labels
 from rethinking.data.images import ImageData
 from rethinking.engines.here import Stop
 from rethinking.engines.tasks import Over, Report, Stopped, Task, carry_out, portable
@@ -51,6 +52,7 @@ class Errand:
     data: the data sets of the runs
     code: the text of the user's own files, by absolute path
     tokens: files in the folders of runs, which show that the node sees these folders
+    labels: the labels that runs take from files (`--labels`)
     travelling: the names of the run folders where the node does not see them; the runs train in a temporary folder then
     """
 
@@ -60,6 +62,7 @@ class Errand:
     code: Mapping[str, str]
     tokens: tuple[Path, ...] = ()
     travelling: tuple[str, ...] = ()
+    labels: tuple[Labels, ...] = ()
 
 
 class Shipped(NamedTuple):
@@ -102,6 +105,7 @@ def carried_out(errand: Errand, contents: Mapping[str, Contents], shipped: Mappi
             unmet = _unmet(errand, shipped)
             if unmet is None:
                 _place_code(errand.code, held)
+                given_labels.provide(errand.labels)
                 folder = held.enter_context(_temporary_folder(contents)) if errand.travelling else None
                 sent = [_Sent(folder / name) for name in errand.travelling] if folder else []
         except (InputError, RunError, OSError) as error:

@@ -282,6 +282,11 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
             f"train_subset must be at most {len(data.train)}, all of {data.name}'s training images, not"
             f" {config.train_subset}"
         )
+    images = config.train_subset or len(data.train)
+    if config.left_out is not None and config.part_and_parts[1] > images:
+        raise InputError(
+            f"left_out must have at most {images} parts, one for each training image, not {config.part_and_parts[1]}"
+        )
     _check_test_set(config, data)
     resolved = replace(
         config.resolved(),
@@ -290,7 +295,7 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         data_root=None if config.data_root is None else str(Path(config.data_root).resolve()),
         crop_size=crop[0] if config.network.sides else config.crop_size,
         labels=None if config.labels is None else str(Path(config.labels).resolve()),
-        labels_digest=None if config.labels is None else given_labels.digest(_given_labels(config, data)),
+        labels_digest=None if config.labels is None else given_labels.digest(given_labels_of(config, data)),
         randomization=registry.absolute(config.randomization),
         randomization_digest=operators.digest(config.operator),
         device=device.type,
@@ -311,12 +316,14 @@ def accepting(config: ExperimentConfig) -> sources.Accept:
     return accept
 
 
-def _given_labels(config: ExperimentConfig, data: sources.ImageData) -> given_labels.Labels:
+def given_labels_of(config: ExperimentConfig, data: sources.ImageData) -> given_labels.Labels:
     """Returns the labels of the file that a configuration names, int64 (training images,).
 
     Raises `InputError` where they do not fit the data, or are others than those of a resolved configuration.
     """
     assert config.labels is not None, "a file of labels"
+    if (provided := given_labels.provided(config.labels_digest)) is not None:
+        return provided
     labels = given_labels.read_labels(Path(config.labels), config.labels_column, data.class_names, len(data.train))
     if config.labels_digest not in (None, given_labels.digest(labels)):
         raise InputError(f"the labels in {config.labels} were changed since the run began; give the file another name")
@@ -348,7 +355,7 @@ def _randomized_splits(
     train_split = tensors(data.train)
     test_split = tensors(data.test) if data.test else None
     if config.labels is not None:
-        train_split = replace(train_split, labels=torch.from_numpy(_given_labels(config, data)))
+        train_split = replace(train_split, labels=torch.tensor(given_labels_of(config, data)))
     if config.train_subset is not None:
         train_split = train_split.taken(draws.subset_rows(len(train_split), config.train_subset))
     operator, num_classes = config.operator, len(data.class_names)
