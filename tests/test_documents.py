@@ -39,7 +39,9 @@ from tools import picture, reproduced
 from tools.differences import error_on_corrupted_labels
 from tools.documents import DOCUMENTS, with_tables
 
-MEASURED = {"bench.csv", "cluster.csv", "performance.csv", "startup_and_memory.csv"}  # by benchmarks/
+MEASURED = {  # by benchmarks/ and trials/
+    *("bench.csv", "cluster.csv", "label_errors.csv", "performance.csv", "startup_and_memory.csv"),
+}
 COPY = ROOT / "results" / "cifar10_jpeg"
 EVIDENCE = {"runs.csv", "epochs.csv", *(f"{task}.csv" for task in tasks.columns()), ".lock"}
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir() and path.name != "differences")

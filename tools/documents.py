@@ -316,6 +316,20 @@ def table1_without_regularization(results: Path) -> str:
     return captioned(EXPERIMENTS["table1"], kept, dataset, scale)
 
 
+def label_errors(results: Path) -> str:
+    """What a search finds in folders with wrong labels, beside cleanlab on the same probabilities."""
+    columns = ["data", "network", "way", "wrong in the first 100", "precision", "recall", "AUROC", "time"]
+    shown = ("ours, area under margin", "ours, held out confidence", "cleanlab")
+    lines = []
+    for row in _rows(results / "label_errors.csv"):
+        if row["method"].startswith(shown):
+            shares = [f"{float(row[name]):.0%}" if row[name] else "" for name in ("first_100", "precision", "recall")]
+            area = f"{float(row['auroc']):.3f}" if row["auroc"] else ""
+            time = duration(float(row["seconds"])) if row["method"].startswith("ours") else ""
+            lines.append([row["data"], f"`{row['network']}`", row["method"], *shares, area, time])
+    return tables.markdown_table(columns, lines)
+
+
 def captioned(experiment: Experiment, cells: list[Cell], dataset: str, scale: str) -> str:
     """A table of these cells below what they are of."""
     numbers = tables.markdown(tables.grid(experiment, cells))
@@ -361,6 +375,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "overview": reproduced.overview,
     "loss_reached": reproduced.loss_reached,
     "last_changes": reproduced.last_changes,
+    "long_tail": reproduced.long_tail,
+    "label_errors": label_errors,
 }
 
 

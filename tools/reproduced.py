@@ -6,6 +6,8 @@ sign. Where other results contradict them, `ContradictedError` says so, and the 
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +21,8 @@ from rethinking.report import tables
 
 # The folders of the results.
 ORIGINAL, ORIGINAL_SMALL, COPY, SMALL, MNIST = "cifar10", "cifar10-small", "cifar10_jpeg", "cifar10_jpeg-small", "mnist"
+SMALL_ONES = {"CIFAR-10": ORIGINAL_SMALL, "MNIST": "mnist-small"}
+LISTED = 10  # images of the long tail
 
 
 class ContradictedError(ValueError):
@@ -220,6 +224,33 @@ def complexity(results: Path) -> str:
     )
 
 
+def memorized(results: Path) -> str:
+    found = {name: Shown(results, folder, "memorized") for name, folder in SMALL_ONES.items()}
+    words = []
+    for name, shown in found.items():
+        true = [cell.ours or 0.0 for cell in shown.of("mean memorization", labels="true")]
+        wrong = [cell.ours or 0.0 for cell in shown.of("mean memorization", labels="random, wrong")]
+        _hold("grows from level to level", true == sorted(true))
+        words.append(
+            f"On {name} its mean memorization of true labels grows from {percent(true[0])} to {percent(true[-1])} with"
+            f" label corruption; of wrong labels it is {percent(min(wrong))} to {percent(max(wrong))}."
+        )
+    return f"`mlp_1x512` on 5,000 images memorizes wrong labels at every level. {' '.join(words)}"
+
+
+def long_tail(results: Path) -> str:
+    """The most memorized images with true labels, by their places in the training set."""
+    rows = []
+    for name, folder in SMALL_ONES.items():
+        with (results / folder / "memorized_examples.csv").open(newline="") as file:
+            runs = [row for row in csv.DictReader(file) if row["randomization"] == "none"]
+        for run in runs:
+            most = json.loads(run["facts"])["labels"]["right"]["most"][:LISTED]
+            shown = (f"{place} ({value:.0%} ± {error:.0%})" for place, value, error in most)
+            rows.append([name, f"`{run['model_name']}`", ", ".join(shown)])
+    return tables.markdown_table(["data", "network", "images: memorization ± standard error"], rows)
+
+
 class Page(NamedTuple):
     """title: of the link to it; shows: what the paper's table or figure is for; found: our result in a sentence"""
 
@@ -247,6 +278,9 @@ PAGES = {
     ),
     "complexity": Page(
         "Complexity measures", "Norms, margins and sharpness beside the gap; beyond the paper", complexity
+    ),
+    "memorized": Page(
+        "Memorization", "Random labels are memorized, true labels only in the long tail; beyond the paper", memorized
     ),
 }
 

@@ -4,7 +4,7 @@
 
 The folder holds 10,000 images of MNIST or CIFAR-10. A tenth of them lie in the folder of another class, drawn
 uniformly. `rethinking.find_label_errors` trains five networks, each without a fifth of the images. cleanlab gets their
-out-of-sample probabilities. On two cores MNIST takes a quarter of a minute, and CIFAR-10 a quarter of an hour.
+out-of-sample probabilities. On two cores it takes five minutes.
 """
 
 from __future__ import annotations

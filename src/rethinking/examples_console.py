@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
-from rethinking.measures.examples import ScoredExamples, class_name, score_examples
+from rethinking.measures.examples import PASSES, ScoredExamples, class_name, score_examples
 from rethinking.measures.label_errors import search
 from rethinking.measures.subsets import measure_memorization
 from rethinking.progress import Progress, StepsInWords, say
@@ -38,7 +38,7 @@ def show_examples(examples: ScoredExamples, out: Path, console: Console) -> None
     """Shows scored examples on the terminal, and writes table and page into `out`. Raises `RunError`."""
     page = examples_page.write(examples, out)
     wrong = examples.wrong
-    say(console, [f"{len(examples.index):,} {examples_page.PASSES[examples.of]}; runs: {len(examples.runs)}"])
+    say(console, [f"{len(examples.index):,} {PASSES[examples.of]}; runs: {len(examples.runs)}"])
     if found := examples.found():
         assert wrong is not None, "it is known which labels are wrong"
         title = "how well each score finds the wrong labels"

@@ -74,19 +74,18 @@ def test_it_agrees_with_cleanlab_on_the_same_probabilities(digits: Folder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("data", "network", "images", "more", "least"),
+    ("data", "images", "words", "least"),
     [
-        ("mnist", "mlp_1x512", 2000, {}, 90),
-        ("cifar10", "small_alexnet", 2500, {"folds": 2, "num_epochs": 6, "batch_size": 32}, 50),
+        ("mnist", 2000, ("--model", "mlp_1x512"), 90),
+        ("cifar10", 2500, ("--folds", "2", "--num_epochs", "6", "--batch_size", "32"), 50),  # small AlexNet
     ],
 )
-def test_most_of_the_first_hundred_suspects_are_wrong(data, network, images, more, least, tmp_path: Path):
-    original = sources.load(data, shared(data).parent)
-    folder = with_wrong_labels(original, images, 0.1, tmp_path / "photos")
-    options = {"model": network, "device": "cpu", "runs_dir": str(tmp_path / "runs"), "use_tensorboard": False}
-    found = rethinking.find_label_errors(str(folder.path), **options, **more)
-    first = found.suspects("area_under_margin")[:100]
-    assert sum(found.files[place] in folder.wrong for place in first) >= least
+def test_most_of_the_first_hundred_suspects_are_wrong(data: str, images: int, words, least: int, tmp_path: Path):
+    folder = with_wrong_labels(sources.load(data, shared(data).parent), images, 0.1, tmp_path / "photos")
+    ran = forked.run(COMMAND, "label-errors", "--dataset", folder.path, *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "label_errors/examples.html").is_file()
+    assert sum(file in folder.wrong for file in suspects(tmp_path / "label_errors")[:100]) >= least
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import pytest
 
 from rethinking.config import ExperimentConfig
 from rethinking.identity import question, run_id
+from rethinking.theory.detecting import DetectionConfig
 from rethinking.theory.kernel_machine import KernelMachineConfig
 from rethinking.theory.measuring import ComplexityConfig
 from rethinking.theory.memorization import MemorizationConfig
+from rethinking.theory.memorized import MemorizedConfig
 from rethinking.theory.rademacher import RademacherConfig
 from rethinking.theory.run import TheoryConfig
 from rethinking.theory.stability import StabilityConfig
@@ -25,6 +27,8 @@ BASES: dict[str, TheoryConfig] = {
     "linear class": RademacherConfig(dataset="digits"),
     "measures": ComplexityConfig.of(NETWORK),
     "replacement": StabilityConfig.of(NETWORK, replaced=0),
+    "detection": DetectionConfig.of(replace(NETWORK, randomization="random_labels")),
+    "memorized": MemorizedConfig.of(NETWORK, subsets=10),
 }
 SHARED: dict[str, Any] = {  # by every kind
     "resize": 64,
@@ -58,12 +62,14 @@ OWN: dict[str, dict[str, Any]] = {
     "linear class": {},
     "measures": {"randomization": "random_labels", "radius": 0.02, "network": replace(NETWORK, num_epochs=3)},
     "replacement": {"randomization": "random_labels", "replaced": 1, "network": replace(NETWORK, num_epochs=3)},
+    "detection": {"network": replace(NETWORK, num_epochs=3, randomization="random_labels")},
+    "memorized": {"subsets": 20, "share": 0.5, "network": replace(NETWORK, num_epochs=3)},
 }
 UNCHANGED: dict[str, dict[str, Any]] = {kind: {"data_root": "elsewhere", "runs_dir": "elsewhere"} for kind in BASES}
 UNCHANGED["kernel machine"]["memory_limit"] = UNCHANGED["random filters"]["memory_limit"] = 3.0
 SEEN_ELSEWHERE = {  # options that are tested on another base, that stand for one or are the data's
-    "dataset", "device", "run", "filters", "filter_options", "features", "kernel", "bandwidth", "points", "gap",
-    "randomization",
+    "dataset", "device", "run", "scored", "filters", "filter_options", "features", "kernel", "bandwidth", "points",
+    "gap", "randomization",
 }  # fmt: skip
 
 

@@ -179,7 +179,7 @@ def _convert(path: Path) -> str:
     imported, load = {
         ".pt": ("pandas, torch", "torch.load(FILE, weights_only=False)"),
         ".pth": ("pandas, torch", "torch.load(FILE, weights_only=False)"),
-        ".npy": ("numpy, pandas", "numpy.load(FILE, allow_pickle=True).item()"),
+        ".npy": ("numpy, pandas", "numpy.load(FILE, allow_pickle=True).tolist()"),
     }.get(path.suffix.lower(), ("pandas", "pandas.read_pickle(FILE)"))
     return (
         f"{path.name} is pickled, and unpickling it could run any code. If you trust it, convert it by these two lines:"

@@ -42,7 +42,7 @@ class Reproduction(RunList):
     experiment: str = option(
         MISSING,
         "table1, table3, table4, figure1a, figure1b, figure1c, figure2b, minimum_norm, expressivity, rademacher,"
-        " stability, complexity, or all; or your own FILE.py (docs/extending.md)",
+        " stability, complexity, memorized, detection, or all; or your own FILE.py (docs/extending.md)",
         positional=True,
         metavar="NAME",
     )

@@ -25,7 +25,11 @@ from rethinking.training.examples import Recorded
 from rethinking.training.preparation import kept_rows
 from rethinking.training.run_dir import RunDir, RunResult, network_run
 
-PASSES = ("online", "train", "test")  # in the order of choice
+PASSES = {  # what is kept, in words, in the order of choice
+    "online": "training images, each in its batch before the update",
+    "train": "training images, in evaluation mode after each epoch",
+    "test": "test images, in evaluation mode after each epoch",
+}
 MAY_DIFFER = ("seed", "device", "precision", "left_out", "subset_seed")  # of runs that are scored together
 OPTIONS = {"online": "record_examples", "train": "record_evaluated_examples", "test": "record_test_examples"}
 
@@ -255,7 +259,7 @@ def _chosen(runs: Sequence[RunResult], kept: Sequence[dict[str, Recorded]], of: 
     """Returns what all runs kept. Raises `InputError` where that is nothing, or not what is asked for."""
     if of is not None and of not in PASSES:
         raise InputError(f"examples are kept of {', '.join(PASSES)}, not '{of}'")
-    wanted = PASSES if of is None else (of,)
+    wanted = tuple(PASSES) if of is None else (of,)
     for word in wanted:
         if all(word in one for one in kept):
             return word

@@ -11,20 +11,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from rethinking import files
 from rethinking.measures.detection import roc
-from rethinking.measures.examples import ScoredExamples, class_name
+from rethinking.measures.examples import PASSES, ScoredExamples, class_name
 from rethinking.report import pictures
 
 SHOWN = 24  # images at each end of a score
 SUSPECTS = 100  # images of the first section, where networks were asked that were not trained on them
 SUSPECTED_BY = "area_under_margin"  # the score that orders these, and the list on the terminal
 POINTS = 5000  # of a data map, at most; evenly chosen
-PASSES = {
-    "online": "training images, each in its batch before the update",
-    "train": "training images, in evaluation mode after each epoch",
-    "test": "test images, in evaluation mode after each epoch",
-}
 
 
 @dataclass(frozen=True)
@@ -44,11 +38,8 @@ class Section:
 
 def write(examples: ScoredExamples, folder: Path) -> Path:
     """Writes examples.html and examples.csv into `folder`, and returns the page's path. Raises `RunError`."""
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    path = pictures.write(folder, "examples.html", as_html(examples))
     examples.write_csv(folder / "examples.csv")
-    path = folder / "examples.html"
-    files.write(path, as_html(examples), durable=False)
     return path
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from rethinking import files
 from rethinking.measures.examples import class_name
 from rethinking.measures.subsets import Memorized
 from rethinking.report import pictures
@@ -18,11 +17,8 @@ BINS = 40
 
 def write(measured: Memorized, folder: Path) -> Path:
     """Writes memorization.html and the tables into `folder`, and returns the page's path. Raises `RunError`."""
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    path = pictures.write(folder, "memorization.html", as_html(measured))
     measured.write_csv(folder)
-    path = folder / "memorization.html"
-    files.write(path, as_html(measured), durable=False)
     return path
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from rethinking import files
 from rethinking.drawing import as_svg
 
 STYLES = ("page.css", "pictures.css")
@@ -49,6 +51,14 @@ def rendered(template: str, **values: Any) -> str:
     environment.filters["pretty"] = "{:,}".format
     parts = [(resources.files("rethinking.report") / name).read_text(encoding="utf-8") for name in STYLES]
     return environment.get_template(template).render(style="\n".join(parts), **values)
+
+
+def write(folder: Path, name: str, page: str) -> Path:
+    """Writes a page into a folder, which is made where it is missing, and returns its path. Raises `RunError`."""
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.write(folder / name, page, durable=False)
+    return folder / name
 
 
 def picture(image: NDArray[np.uint8]) -> str:
