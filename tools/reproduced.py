@@ -224,6 +224,31 @@ def complexity(results: Path) -> str:
     )
 
 
+def detection(results: Path) -> str:
+    networks = {"CIFAR-10": "small_alexnet", "MNIST": "mlp_1x512"}
+    found = {name: Shown(results, folder, "detection") for name, folder in SMALL_ONES.items()}
+    for shown in found.values():
+        of_score: dict[str, list[float]] = {}
+        for cell in shown.of("AUROC"):
+            of_score.setdefault(dict(cell.labels)["score"], []).append(cell.ours or 0.0)
+        for score in ("last loss", "el2n", "forgetting events"):
+            pairs = zip(of_score["area under margin"], of_score[score], strict=True)
+            _hold(f"better than {score} for every network, noise and rate", *(first > other for first, other in pairs))
+
+    def areas(score: str) -> str:
+        wanted = {"noise": "uniform", "score": score, "noise rate": "0.2"}
+        return " and ".join(
+            f"{shown.ours('AUROC', model=networks[name], **wanted)} on {name}" for name, shown in found.items()
+        )
+
+    return (
+        "Area under the margin finds wrong labels better than the loss of the last epoch, EL2N and forgetting events,"
+        " for every network, noise and rate. Where a fifth of the labels is drawn uniformly, its AUROC after 30 epochs"
+        f" is {areas('area under margin')} (`small_alexnet` and `mlp_1x512`), that of the last loss"
+        f" {areas('last loss')}."
+    )
+
+
 def memorized(results: Path) -> str:
     found = {name: Shown(results, folder, "memorized") for name, folder in SMALL_ONES.items()}
     words = []
@@ -278,6 +303,9 @@ PAGES = {
     ),
     "complexity": Page(
         "Complexity measures", "Norms, margins and sharpness beside the gap; beyond the paper", complexity
+    ),
+    "detection": Page(
+        "Wrong labels", "Which score of examples finds the labels that we replaced; beyond the paper", detection
     ),
     "memorized": Page(
         "Memorization", "Random labels are memorized, true labels only in the long tail; beyond the paper", memorized
