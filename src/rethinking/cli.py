@@ -270,13 +270,13 @@ def label_errors(arguments: Sequence[str] | None = None) -> None:
         options = [one for one in options_of(ExperimentConfig, BASE) if one.name not in DECIDED]
         about = "Train networks that each leave a part of the images out, and show the images whose labels look wrong."
         values = parse_words([*options_of(Searching), *options], "rethinking label-errors", about, arguments or [])
-        searching = Searching(**{name: values.pop(name) for name in ("folds", "out")})
+        searching = Searching(**{one.name: values.pop(one.name) for one in options_of(Searching)})
         config = dataclasses.replace(BASE, **values)
         _ = config.network, config.operator  # raises for a wrong name before any data is read
         with _whole_imports():  # PyTorch, once the options are checked
             from rethinking.examples_console import show_label_errors
 
-        show_label_errors(config, searching.folds, Path(searching.out), _console())
+        show_label_errors(config, searching, _console())
 
 
 def memorization(arguments: Sequence[str] | None = None) -> None:

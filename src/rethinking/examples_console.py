@@ -14,7 +14,8 @@ from rich.table import Table
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.measures.examples import PASSES, ScoredExamples, class_name, score_examples
-from rethinking.measures.label_errors import search
+from rethinking.measures.label_errors import configurations, search
+from rethinking.measures.searching import Searching
 from rethinking.measures.subsets import measure_memorization
 from rethinking.progress import Progress, StepsInWords, say
 from rethinking.report import examples_page, memorization_page
@@ -51,17 +52,20 @@ def show_examples(examples: ScoredExamples, out: Path, console: Console) -> None
     say(console, [f"written to {out}; open {page}"])
 
 
-def show_label_errors(config: ExperimentConfig, folds: int, out: Path, console: Console) -> None:
-    """Trains the networks of a search for wrong labels, shows the suspects, and writes table and page into `out`.
+def show_label_errors(config: ExperimentConfig, searching: Searching, console: Console) -> None:
+    """Trains the networks of a search for wrong labels, shows the suspects, and writes table and page.
 
     Raises the errors of `search`, and `RunError` where a file cannot be written.
     """
     with contextlib.closing(StepsInWords(console)) as steps:
         data = sources.load_for(config, accepting(config), steps.of("data"))
-    say(console, [*data.described(), *cut(config, data), *network_notes(resolve(config, data), data)])
+    configs = configurations(config, searching, len(data.train))
+    say(console, [*data.described(), *cut(config, data), *network_notes(resolve(configs[0], data), data)])
+    epochs, images = configs[0].num_epochs, configs[0].training_images(len(data.train))
+    say(console, [f"{len(configs)} networks, each trained for {epochs} epochs on about {images:,} images"])
     with contextlib.closing(StepsInWords(console)) as steps:
-        examples = search(config, folds, Progress(console).observers, steps.of("examples"))
-    show_examples(examples, out, console)
+        examples = search(configs, Progress(console).observers, steps.of("examples"))
+    show_examples(examples, Path(searching.out), console)
 
 
 def show_memorization(folders: Sequence[str], out: Path, console: Console) -> None:

@@ -11,15 +11,25 @@ from rethinking.experiments import detection, detection_epochs, memorized
 from rethinking.experiments.reproduction import Reproduction
 from rethinking.measures.scores import SCORES
 from rethinking.report import tables
-from tests.conftest import DEMO, OUT, reproduce
+from tests.conftest import DEMO, OUT, made_once, reproduce
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which both ran at demo scale, and what they printed."""
+
+    def run(folder: Path) -> str:
+        return "".join(reproduce(folder, name, *DEMO) for name in ("detection", "memorized"))
+
+    return made_once(tmp_path_factory, "examples", run)
 
 
 def result_of(folder: Path, run: str) -> dict:
     return json.loads((folder / "runs" / run / "result.json").read_text())
 
 
-def test_every_score_is_judged_for_each_noise_and_rate(reproduced: tuple[Path, str]):
-    folder, printed = reproduced
+def test_every_score_is_judged_for_each_noise_and_rate(examined: tuple[Path, str]):
+    folder, printed = examined
     cells, _, _ = tables.read_csv(folder / OUT / "detection.csv")
     assert len(cells) == 2 * 3 * len(SCORES) * 2
     for cell in cells:
@@ -36,13 +46,13 @@ def test_every_score_is_judged_for_each_noise_and_rate(reproduced: tuple[Path, s
     assert "Which score finds wrong labels" in printed
 
 
-def test_the_figure_has_every_epoch(reproduced: tuple[Path, str]):
-    cells, _, _ = tables.read_csv(reproduced[0] / OUT / "detection_epochs.csv")
+def test_the_figure_has_every_epoch(examined: tuple[Path, str]):
+    cells, _, _ = tables.read_csv(examined[0] / OUT / "detection_epochs.csv")
     assert {cell.x for cell in cells} == {*map(float, range(1, detection.EPOCHS["num_epochs"] + 1))}
     assert {cell.quantity for cell in cells} == {
         detection_epochs.auroc_of("mlp_1x512", noise) for noise in detection.NOISE
     }
-    last, _, _ = tables.read_csv(reproduced[0] / OUT / "detection.csv")
+    last, _, _ = tables.read_csv(examined[0] / OUT / "detection.csv")
     for cell in cells:
         if cell.x == detection.EPOCHS["num_epochs"]:
             score, noise = dict(cell.labels)["score"], cell.quantity.rpartition(", ")[2]
@@ -53,8 +63,8 @@ def test_the_figure_has_every_epoch(reproduced: tuple[Path, str]):
             assert same.ours == cell.ours
 
 
-def test_random_labels_are_memorized_at_every_level(reproduced: tuple[Path, str]):
-    folder, _ = reproduced
+def test_random_labels_are_memorized_at_every_level(examined: tuple[Path, str]):
+    folder, _ = examined
     cells, _, _ = tables.read_csv(folder / OUT / "memorized.csv")
     mean = {(dict(cell.labels)["labels"], cell.x): cell.ours for cell in cells if cell.quantity == memorized.MEAN}
     assert {place for _, place in mean} == {0.0, 0.5, 1.0}
@@ -68,14 +78,19 @@ def test_random_labels_are_memorized_at_every_level(reproduced: tuple[Path, str]
         assert 0 < by_runs[4.0] < 1
 
 
-def test_they_are_found_again_without_run_folders(reproduced: tuple[Path, str], tmp_path: Path):
-    out = reproduced[0] / OUT
+def test_they_are_found_again_without_run_folders(examined: tuple[Path, str], tmp_path: Path):
+    out = examined[0] / OUT
     for name in ("detection", "memorized"):
         before = (out / f"{name}.csv").read_text()
         printed = reproduce(tmp_path, name, *DEMO, "--out", str(out))
         assert "finished:" not in printed
         assert "left out" not in printed
         assert (out / f"{name}.csv").read_text() == before
+
+
+def test_all_leaves_them_out():
+    names = {"detection", "detection_epochs", "memorized", "memorized_errors"}
+    assert not names & {*Reproduction(experiment="all", scale="demo").rows}
 
 
 def test_other_models_are_taken_on_request():

@@ -1,4 +1,4 @@
-"""Which score of examples finds wrong labels best, where a part of the labels was made wrong. Beyond the paper.
+"""Which score finds wrong labels: scores of examples, where a part of the labels was made wrong. Beyond the paper.
 
 Expect area under the margin and confidence to find most, and pair flips to be harder to find than uniform draws. Of
 these, a tenth is right where there are ten classes. Two numbers judge a score. The area under the ROC curve (AUROC) is
@@ -68,6 +68,7 @@ EXPERIMENT = Experiment(
     about=__doc__,
     models=catalogue.PAPER,
     any_model=True,
+    by_name_only=True,
     rows=rows,
     numbers=numbers,
     ours_only=(AUROC, PRECISION),

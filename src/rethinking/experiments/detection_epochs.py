@@ -1,4 +1,4 @@
-"""How long a network should train so that scores of examples find wrong labels: what each finds after every epoch.
+"""Which score finds wrong labels: what each finds after every epoch, and so how long to train. Beyond the paper.
 
 Expect each score to rise while the network learns what the images have in common, and to fall or stay once it has
 memorized wrong labels. Forgetting events and the loss of the last epoch fall most, area under the margin and confidence
@@ -48,10 +48,11 @@ def numbers(answers: list[Answer]) -> list[Number]:
 
 
 EXPERIMENT = Experiment(
-    title="Which score finds wrong labels, after every epoch",
+    title="Which score finds wrong labels: after every epoch",
     about=__doc__,
     models=catalogue.PAPER,
     any_model=True,
+    by_name_only=True,
     rows=rows,
     numbers=numbers,
     ours_only=QUANTITIES,

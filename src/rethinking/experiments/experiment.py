@@ -179,6 +179,7 @@ class Experiment:
     repeats: what a number's mean and deviation are taken over
     standard_error: whether the standard error of the mean is shown instead of the deviation
     of_runs: whether its runs are given by their folders, and only so
+    by_name_only: whether `reproduce.py all` leaves it out
     columns: labels that have columns in the table in place of rows, each with its texts in their order
     """
 
@@ -195,6 +196,7 @@ class Experiment:
     repeats: str = "seed"
     standard_error: bool = False
     of_runs: bool = False
+    by_name_only: bool = False
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def shown_for(self, cells: Iterable[Cell], kept: Mapping[str, Evidence]) -> Experiment:

@@ -66,6 +66,7 @@ EXPERIMENT = Experiment(
     about=__doc__,
     models=MODELS,
     any_model=True,
+    by_name_only=True,
     rows=rows,
     numbers=numbers,
     ours_only=(MEAN, ERROR, SHARE, IMAGES),

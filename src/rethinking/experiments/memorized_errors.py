@@ -1,4 +1,4 @@
-"""How sure the memorization of a single example is: its standard error against the number of runs. Beyond the paper.
+"""Memorization of single examples: how sure it is, against the number of runs. Beyond the paper.
 
 Expect it to fall with the square root of the number of runs. It is the mean over the examples.
 """
@@ -26,6 +26,7 @@ EXPERIMENT = Experiment(
     about=__doc__,
     models=memorized.MODELS,
     any_model=True,
+    by_name_only=True,
     rows=memorized.rows,
     numbers=numbers,
     ours_only=(OF_EXAMPLE,),

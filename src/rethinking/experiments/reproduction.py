@@ -32,7 +32,7 @@ from rethinking.training.run_dir import RunResult
 Result = RunResult | TheoryResult
 Watch = Callable[[TheoryConfig], Steps]  # makes an observer of the steps of one run that trains nothing
 
-BY_NAME = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs]  # the experiments of `all`
+OF_ALL = [name for name, experiment in EXPERIMENTS.items() if not experiment.of_runs and not experiment.by_name_only]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class Reproduction(RunList):
     def wanted(self) -> list[str]:
         """The names of the requested experiments and of their companions."""
         if self.experiment == "all":
-            return BY_NAME
+            return OF_ALL
         name = "complexity_runs" if self.runs else self.experiment
         return [name, *EXPERIMENTS[name].companions]
 

@@ -5,7 +5,7 @@ Each image has scores from the networks that were trained on it, and a predictio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -19,16 +19,20 @@ from rethinking.measures.examples import ScoredExamples, score_examples
 from rethinking.measures.searching import BASE, DECIDED, Searching
 from rethinking.notebook import shown
 from rethinking.steps import Steps, unwatched
-from rethinking.training.preparation import Observe
+from rethinking.training.preparation import Observe, accepting
 
 
-def configurations(config: ExperimentConfig, folds: int) -> list[ExperimentConfig]:
-    """Returns the run of each part, which keeps its examples and leaves the part out."""
-    alike = replace(config, record_examples=True, eval_test_every=config.num_epochs)
-    return [replace(alike, left_out=f"{part}/{folds}") for part in range(1, folds + 1)]
+def configurations(config: ExperimentConfig, searching: Searching, images: int) -> list[ExperimentConfig]:
+    """Returns the run of each part, which keeps its examples and leaves the part out.
+
+    images: number of training images in the data set
+    """
+    epochs = searching.epochs(config, images)
+    alike = replace(config, record_examples=True, num_epochs=epochs, eval_test_every=epochs)
+    return [replace(alike, left_out=f"{part}/{searching.folds}") for part in range(1, searching.folds + 1)]
 
 
-def search(config: ExperimentConfig, folds: int, observe: Observe = tuple, begin: Steps = unwatched) -> ScoredExamples:
+def search(configs: Sequence[ExperimentConfig], observe: Observe = tuple, begin: Steps = unwatched) -> ScoredExamples:
     """Trains the runs of all parts, or finds them finished, and scores their examples.
 
     observe, begin: show progress
@@ -36,7 +40,7 @@ def search(config: ExperimentConfig, folds: int, observe: Observe = tuple, begin
     Raises the errors of `train` and of `score_examples`.
     """
     folders = []
-    runs: Iterator[Any] = train_many(configurations(config, folds), at_once=None, observe=observe, progress=False)
+    runs: Iterator[Any] = train_many(configs, at_once=None, observe=observe, progress=False)
     with closing(runs):  # type: ignore[type-var]
         for _, outcome in runs:
             if isinstance(outcome, Exception):
@@ -50,6 +54,7 @@ def find_label_errors(
     *,
     model: str = BASE.model_name,
     folds: int = 5,
+    num_epochs: int | None = None,
     name: str = "images",
     progress: bool | None = None,
     **options: Any,
@@ -59,9 +64,10 @@ def find_label_errors(
     images: what `--dataset` takes, or images in Python that `data.sources.adopt` takes
     model: the network, a name or `FILE.py:FUNCTION` as for `--model`
     folds: number of networks. Each is trained without another part of the images
+    num_epochs: epochs of each network; by default ten, or more on few images
     name: the name of images that are given in Python
     progress: shows the progress of the runs; by default in a notebook only
-    options: options of a run, such as num_epochs, seed, device, runs_dir
+    options: options of a run, such as seed, device, runs_dir
 
     Returns the scored examples. `suspects('area_under_margin')` has the most suspicious images first, and
     `probabilities` the out-of-sample probabilities of all classes.
@@ -72,12 +78,14 @@ def find_label_errors(
     known = {flag: field for flag, field in field_by_name().items() if field not in (*DECIDED, "dataset")}
     for given in options:
         if given not in known:
-            raise InputError(f"unknown option '{given}'{nearest(given, known)}")
+            raise InputError(f"unknown option '{given}'{nearest(given, (*known, 'num_epochs', 'folds'))}")
     config = replace(BASE, model_name=model, **{known[given]: value for given, value in options.items()})
-    folds = Searching(folds=folds).folds
+    searching = Searching(folds=folds, num_epochs=num_epochs)
     if not isinstance(images, str):
         reading = ReadOptions(**{spec: getattr(config, spec) for spec in ("resize", "colour")})
         images = sources.adopt(images, None, name, reading)
         config = replace(config, resize=None, colour=None)
     with shown(progress) as display:
-        return search(replace(config, dataset=images), folds, display.observers, display.steps("label errors"))
+        config = replace(config, dataset=images)
+        configs = configurations(config, searching, len(sources.load_for(config, accepting(config)).train))
+        return search(configs, display.observers, display.steps("label errors"))
