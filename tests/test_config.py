@@ -125,6 +125,7 @@ def test_randomization_changes_no_other_hyperparameter():
         ({"left_out": "1/1"}, "left_out must be K/N"),
         ({"left_out": "3/2"}, "left_out must be K/N"),
         ({"left_out": "1"}, "left_out must be K/N"),
+        ({"left_out": "01/2"}, "left_out must be K/N"),
         ({"left_out": "1/5", "replaced_example": 0}, "left_out and replaced_example do not go together"),
         ({"subset_share": 0.5, "replaced_example": 0}, "subset_share and replaced_example do not go together"),
         (

@@ -75,8 +75,8 @@ def number_or(word: str, check: Check) -> Check:
 
 def part_of_parts(text: str) -> str | None:
     """Checks for a part and the number of parts, such as '1/5'."""
-    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-    return None if found and 0 < int(found[1]) <= int(found[2]) > 1 else "K/N, a part from 1 to N of N parts from 2 on"
+    found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", text)
+    return None if found and int(found[1]) <= int(found[2]) > 1 else "K/N, a part from 1 to N of N parts from 2 on"
 
 
 def device(name: str) -> str | None:
@@ -610,7 +610,7 @@ class ExperimentConfig:
         """Returns the number of images that the run trains on, of `images` training images in the data set."""
         count = self.train_subset or images
         if self.subset_share is not None:
-            return max(1, round(self.subset_share * count))
+            return round(self.subset_share * count)
         if self.left_out is not None:
             part, parts = self.part_and_parts
             return count - len(range(part - 1, count, parts))

@@ -10,6 +10,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rethinking.config import ExperimentConfig
 from rethinking.data import sources
@@ -40,6 +41,7 @@ def show_examples(examples: ScoredExamples, out: Path, console: Console) -> None
     page = examples_page.write(examples, out)
     wrong = examples.wrong
     say(console, [f"{len(examples.index):,} {PASSES[examples.of]}; runs: {len(examples.runs)}"])
+    say(console, [examples.note] if examples.note else [])
     if found := examples.found():
         assert wrong is not None, "it is known which labels are wrong"
         title = "how well each score finds the wrong labels"
@@ -62,6 +64,8 @@ def show_label_errors(config: ExperimentConfig, searching: Searching, console: C
     configs = configurations(config, searching, len(data.train))
     say(console, [*data.described(), *cut(config, data), *network_notes(resolve(configs[0], data), data)])
     epochs, images = configs[0].num_epochs, configs[0].training_images(len(data.train))
+    if data.test:
+        say(console, [f"the {len(data.test):,} test images are not searched"])
     say(console, [f"{len(configs)} networks, each trained for {epochs} epochs on about {images:,} images"])
     with contextlib.closing(StepsInWords(console)) as steps:
         examples = search(configs, Progress(console).observers, steps.of("examples"))
@@ -99,7 +103,8 @@ def _suspects(examples: ScoredExamples) -> Table:
     for place in examples.suspects(listed)[:FIRST].tolist():
         image = str(examples.index[place]) if examples.files is None else examples.files[place]
         labels = [int(examples.labels[place]), *([] if predicted is None else [int(predicted[place])])]
-        table.add_row(image, *(class_name(names, label) for label in labels), f"{examples.scores[listed][place]:.3g}")
+        words = [image, *(class_name(names, label) for label in labels), f"{examples.scores[listed][place]:.3g}"]
+        table.add_row(*map(Text, words))  # a name may look like markup
     return table
 
 

@@ -99,8 +99,10 @@ class Progress:
                 self._live = None
 
     def _announce(self, run: Watched, going_on: str) -> None:
+        config = run.config
+        without = f", without part {config.left_out}" if config.left_out else ""
         self._print(
-            f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
+            f"{run.path}: {config.precision} on {config.device}, {run.images:,} training images{without}{going_on}"
         )
 
     def _print(self, text: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
+from PIL import Image
 from playwright.sync_api import Browser
 
 import rethinking
@@ -93,7 +94,9 @@ def test_most_of_the_first_hundred_suspects_are_wrong(data: str, images: int, wo
     ("words", "message"),
     [
         (("--folds", "1"), "error: folds must be a whole number from 2 on, not 1"),
-        (("--folds", "5000"), "left_out must have at most 1442 parts, one for each training image, not 5000"),
+        (("--folds", "5000"), "error: folds must be at most 1442, the number of training images, not 5000"),
+        (("--num_epochs", "0"), "error: num_epochs must be a whole number from 1 on, not 0"),
+        (("--stop_when_fit",), "error: unknown option '--stop_when_fit'"),
         (("--left_out", "1/5"), "error: unknown option '--left_out'"),
         (("--epochs", "3"), "--num_epochs"),
         (("--dataset", "nowhere/at/all"), "nowhere/at/all"),
@@ -105,6 +108,29 @@ def test_mistakes_are_one_line(words, message, tmp_path: Path):
     assert message in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
     assert not (tmp_path / "label_errors").exists()
+
+
+def test_names_that_look_like_markup_are_shown(tmp_path: Path):
+    data = sources.load("digits")
+    for place, image in enumerate(data.train.images[:24]):
+        file = tmp_path / "photos" / ("[unknown]" if place % 2 else "<b>dog") / f"img [copy] {place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(file)
+    words = ("--dataset", "photos", "--model", "mlp_1x512", "--folds", "2", "--num_epochs", "2")
+    ran = forked.run(COMMAND, "label-errors", *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "[unknown]/img [copy]" in ran.stdout
+    assert "without part 2/2" in ran.stdout
+    html = (tmp_path / "label_errors/examples.html").read_text()
+    assert "&lt;b&gt;dog/img [copy]" in html
+    assert "<b>dog" not in html
+
+
+def test_python_takes_a_path_and_refuses_parts_of_folds(digits: Folder, tmp_path: Path):
+    options = {"model": "mlp_1x512", "num_epochs": 1, "runs_dir": str(tmp_path), "folds": 2, "train_subset": 50}
+    assert len(rethinking.find_label_errors(digits.path, **options).files) == 50
+    with pytest.raises(InputError, match=r"folds must be a whole number from 2 on, not 2\.5"):
+        rethinking.find_label_errors(digits.path, folds=2.5)
 
 
 def test_python_refuses_what_the_search_decides():

@@ -164,7 +164,7 @@ def test_the_page_shows_what_is_memorized_and_what_helps(
     page.goto(memorization_page.write(measured, tmp_path).as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     most = page.locator("section#memorized img")
-    value = np.nan_to_num(measured.memorization.value, nan=-np.inf)
+    value = np.nan_to_num(measured.memorization.value - measured.memorization.standard_error, nan=-np.inf)
     wrong = np.isfinite(measured.memorization.value) & measured.wrong
     assert most.count() == memorization_page.SHOWN + wrong.sum()
     order = np.argsort(-value, kind="stable")

@@ -257,6 +257,9 @@ def test_every_run_of_a_size_has_the_same_images(tmp_path: Path, options):
     ("options", "message"),
     [
         ({"train_subset": 5000}, "train_subset must be at most 1442"),
+        ({"left_out": "1/1443"}, "left_out must have at most 1442 parts, one for each training image, not 1443"),
+        ({"subset_share": 0.0001}, "subset_share 0.0001 of 1442 images leaves none or all of them"),
+        ({"subset_share": 0.9999}, "subset_share 0.9999 of 1442 images leaves none or all of them"),
         ({"crop_size": 32}, "crop_size 32 is larger than the images, which have 28x28 pixels"),
         ({"device": "cuda"}, "device cuda is not available"),
     ],

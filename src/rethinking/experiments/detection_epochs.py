@@ -63,5 +63,6 @@ EXPERIMENT = Experiment(
         x_per_epoch=1.0,
         panels=True,
         share_y=True,
+        of_any_model=True,
     ),
 )

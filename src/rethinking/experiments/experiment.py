@@ -160,6 +160,7 @@ class Plot:
     tabled: bool = False  # the table has a column with the place on the axis, except on a terminal; epochs always have
     levels: Mapping[str, float] = field(default_factory=dict)  # the paper's single numbers by series: dashed lines
     curves: tuple[str, ...] | None = None  # in place of `series`: the labels that together name a curve
+    of_any_model: bool = False  # each network has quantities of its own, and those of other networks are drawn too
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,10 @@ class Experiment:
 
     def shown_for(self, cells: Iterable[Cell], kept: Mapping[str, Evidence]) -> Experiment:
         """The experiment as shown for `cells`: without the paper's numbers where no run has the paper's images."""
+        cells = list(cells)
+        if self.plot is not None and self.plot.of_any_model:
+            names = tuple(dict.fromkeys((*self.plot.quantities, *(cell.quantity for cell in cells))))
+            return replace(self, plot=replace(self.plot, quantities=names), ours_only=names)
         if any(kept[run].has_the_papers_images for cell in cells for run in cell.runs):
             return self
         levels = self.plot.levels if self.plot else {}

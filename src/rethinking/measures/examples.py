@@ -18,7 +18,7 @@ from rethinking.data import draws, sources
 from rethinking.data.images import ImageData
 from rethinking.errors import InputError
 from rethinking.measures import detection
-from rethinking.measures.held_out import Probabilities, held_out_probabilities
+from rethinking.measures.held_out import Probabilities, held_out_probabilities, lacking_parts
 from rethinking.measures.scores import HELD_OUT, SCORES, Score, Scores, consistency, mean_over_runs
 from rethinking.steps import Steps, unwatched
 from rethinking.training.examples import Recorded
@@ -60,7 +60,8 @@ class ScoredExamples:
     kinds: what each score is, by name
     files: the file of each image, relative to the data set's folder; None where images are not files of their own
     probabilities: float32 (n, classes), by networks that were not trained on the example. Only of runs that each leave
-        a part out (`--left_out`); otherwise None
+        a part out (`--left_out`), and together all parts; otherwise None
+    note: why there are none, where some runs left a part out; otherwise empty
     """
 
     runs: tuple[RunResult, ...]
@@ -74,6 +75,7 @@ class ScoredExamples:
     kinds: dict[str, Score]
     files: tuple[str, ...] | None = None
     probabilities: Probabilities | None = None
+    note: str = ""
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -149,7 +151,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None, begin: 
     """Returns the scores of the examples of one or several runs, such as seeds of one configuration.
 
     folders: the runs' folders. The runs must have the same images and labels. They may each leave out another part
-        (`--left_out`). Then all parts must be there, and the scores have the held-out confidence too
+        (`--left_out`). Where all parts are there, the scores have the held-out confidence too
     of: 'online', 'train' or 'test'; by default the first that was kept
     begin: shows progress
 
@@ -181,8 +183,9 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None, begin: 
     }
     scores = {name: mean_over_runs(values) for name, values in each.items()}
     kinds, probabilities = {**SCORES}, None
-    if of != "test" and any(run.config.left_out is not None for run in runs):
-        probabilities = held_out_probabilities(runs, data, len(examples.index), begin)
+    lacking = "" if of == "test" else lacking_parts(runs)
+    if of != "test" and not lacking:
+        probabilities = held_out_probabilities(runs, data, examples.labels, begin)
         kinds[HELD_OUT.name] = HELD_OUT
         scores[HELD_OUT.name] = HELD_OUT.of(probabilities, examples.labels)
     files = sources.image_files(first.config, "test" if of == "test" else "train")
@@ -198,6 +201,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None, begin: 
         kinds,
         None if files is None else tuple(files[place] for place in examples.index),
         probabilities,
+        f"no held-out confidence: {lacking}" if lacking and any(run.config.left_out for run in runs) else "",
     )
 
 

@@ -5,6 +5,7 @@ Each image has scores from the networks that were trained on it, and a predictio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -26,7 +27,12 @@ def configurations(config: ExperimentConfig, searching: Searching, images: int) 
     """Returns the run of each part, which keeps its examples and leaves the part out.
 
     images: number of training images in the data set
+
+    Raises `InputError` for more parts than images.
     """
+    used = config.train_subset or images
+    if searching.folds > used:
+        raise InputError(f"folds must be at most {used}, the number of training images, not {searching.folds}")
     epochs = searching.epochs(config, images)
     alike = replace(config, record_examples=True, num_epochs=epochs, eval_test_every=epochs)
     return [replace(alike, left_out=f"{part}/{searching.folds}") for part in range(1, searching.folds + 1)]
@@ -81,6 +87,8 @@ def find_label_errors(
             raise InputError(f"unknown option '{given}'{nearest(given, (*known, 'num_epochs', 'folds'))}")
     config = replace(BASE, model_name=model, **{known[given]: value for given, value in options.items()})
     searching = Searching(folds=folds, num_epochs=num_epochs)
+    if isinstance(images, os.PathLike):
+        images = os.fspath(images)
     if not isinstance(images, str):
         reading = ReadOptions(**{spec: getattr(config, spec) for spec in ("resize", "colour")})
         images = sources.adopt(images, None, name, reading)

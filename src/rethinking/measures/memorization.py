@@ -27,6 +27,18 @@ class Estimate(NamedTuple):
     value: Values
     standard_error: Values
 
+    def largest(self, count: int, members: Mask | None = None) -> NDArray[np.int64]:
+        """Returns the places of the largest known estimates, each less its standard error, int64 (at most count,).
+
+        Many estimates from few runs are equal. Those come first that are surest.
+
+        members: bool, the estimates to choose from; by default all. The estimates are one-dimensional
+        """
+        known = np.isfinite(self.value) if members is None else members & np.isfinite(self.value)
+        places = np.flatnonzero(known)
+        sure = self.value[places] - self.standard_error[places]
+        return places[np.argsort(-sure, kind="stable")][:count]
+
 
 class Share(NamedTuple):
     """A share of right answers. right, runs: numbers of runs"""

@@ -14,7 +14,7 @@ BASE = ExperimentConfig(model_name="small_alexnet", record_examples=True)
 DECIDED = (  # fields of `ExperimentConfig` that the search sets itself
     *("record_examples", "record_evaluated_examples", "record_test_examples", "keep_test_losses"),
     *("left_out", "subset_share", "subset_seed", "replaced_example", "eval_test_every", "corrupt_test_labels"),
-    "num_epochs",
+    *("num_epochs", "stop_when_fit"),
 )
 
 
@@ -34,9 +34,9 @@ class Searching:
     )
 
     def __post_init__(self) -> None:
-        if not 2 <= self.folds <= 9999:
+        if not isinstance(self.folds, int) or not 2 <= self.folds <= 9999:
             raise InputError(f"folds must be a whole number from 2 on, not {self.folds}")
-        if self.num_epochs is not None and self.num_epochs < 1:
+        if self.num_epochs is not None and (not isinstance(self.num_epochs, int) or self.num_epochs < 1):
             raise InputError(f"num_epochs must be a whole number from 1 on, not {self.num_epochs}")
 
     def epochs(self, config: ExperimentConfig, images: int) -> int:

@@ -55,6 +55,7 @@ class Memorized:
 
     index: int64 (n,), the place of each image in the data's training set
     labels, true_labels: int64 (n,); the second is None where nothing is known to be wrong
+    test_labels: int64 (k,), on which the networks were measured; None without a test set
     inside: bool (m, n), which images were in the subset of each run
     right: bool (m, n), which labels each network gets right in evaluation mode, in the subset or not
     right_test: bool (m, k); None without a test set
@@ -65,6 +66,7 @@ class Memorized:
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     true_labels: NDArray[np.int64] | None
+    test_labels: NDArray[np.int64] | None
     inside: NDArray[np.bool_]
     right: NDArray[np.bool_]
     right_test: NDArray[np.bool_] | None
@@ -154,8 +156,7 @@ def measure_memorization(
     for row, run in zip(inside, runs, strict=True):
         rows = kept_rows(run.config, len(index)).numpy()
         row[rows], labels[rows] = True, RunDir(run.path).labels().numpy()
-    train, test = sets_of_all(runs[0], data)
-    train.labels = torch.from_numpy(labels).to(train.labels.device)
+    train, test = sets_of_all(runs[0], data, labels)
     advanced, answers = begin("asking the networks"), []
     for number, (run, row) in enumerate(zip(runs, inside, strict=True), 1):
         right = _answers(run, train, test, keep)
@@ -165,7 +166,8 @@ def measure_memorization(
     every, count = np.stack(answers), len(train)
     true_labels = data.train.labels[index] if runs[0].config.corrupts_labels else None
     right_test = every[:, count:] if test else None
-    return Memorized(tuple(runs), data, index, labels, true_labels, inside, every[:, :count], right_test)
+    test_labels = test.labels.cpu().numpy() if test else None
+    return Memorized(tuple(runs), data, index, labels, true_labels, test_labels, inside, every[:, :count], right_test)
 
 
 def _finished(folder: Path) -> RunResult:

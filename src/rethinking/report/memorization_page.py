@@ -50,9 +50,8 @@ def as_html(measured: Memorized) -> str:
 def _most_memorized(measured: Memorized, members: np.ndarray) -> list[pictures.Shown]:
     """Returns the most memorized images of a group. Of right labels, they are the long tail: rare images of a class."""
     value, error = measured.memorization
-    known = np.flatnonzero(members & np.isfinite(value))
-    order = known[np.argsort(-value[known], kind="stable")][:SHOWN]
-    return [_shown(measured, int(place), f"{value[place]:.0%} ± {error[place]:.0%}") for place in order]
+    places = measured.memorization.largest(SHOWN, members).tolist()
+    return [_shown(measured, place, f"{value[place]:.0%} ± {error[place]:.0%}") for place in places]
 
 
 def _shown(measured: Memorized, place: int, value: str) -> pictures.Shown:
@@ -65,9 +64,10 @@ def _shown(measured: Memorized, place: int, value: str) -> pictures.Shown:
 
 
 def _tested(measured: Memorized, index: int) -> pictures.Shown:
-    test = measured.data.test
+    test, labels = measured.data.test, measured.test_labels
     assert test is not None, "there are pairs"
-    label = class_name(measured.data.class_names, int(test.labels[index]))
+    assert labels is not None, "there are pairs"
+    label = class_name(measured.data.class_names, int(labels[index]))
     return pictures.Shown(pictures.picture(test.images[index]), index, label, None, "")
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from rethinking import files
 from rethinking.drawing import as_svg
 
+SIDE = 96  # pixels of a picture on a page, at most
 STYLES = ("page.css", "pictures.css")
 
 
@@ -62,10 +63,11 @@ def write(folder: Path, name: str, page: str) -> Path:
 
 
 def picture(image: NDArray[np.uint8]) -> str:
-    """Returns an image, uint8 (channels, height, width), as the text of a `data:` address."""
+    """Returns an image, uint8 (channels, height, width), as the text of a `data:` address; a larger one is reduced."""
     pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
-    drawn = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(drawn, format="PNG", optimize=True)
+    shown, drawn = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    shown.thumbnail((SIDE, SIDE))
+    shown.save(drawn, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 

@@ -77,14 +77,14 @@ def of_labels(measured: Memorized, members: Mask) -> dict[str, Any]:
     members: bool (n,)
 
     "mean" is over the group, and "standard_error" its standard error over the runs. "share" counts the images with at
-    least `MEMORIZED`. "most" lists the most memorized images: place in the data, memorization, standard error.
+    least `MEMORIZED`. "most" lists the most memorized images: place in the data, memorization, standard error. They
+    are ordered by memorization less its error.
     """
     value, error = measured.memorization
     known = members & np.isfinite(value)
     inside, right = measured.inside[:, known], measured.right[:, known]
     by_run = [right[run][inside[run]].mean() - right[run][~inside[run]].mean() for run in range(len(inside))]
-    places = np.flatnonzero(known)
-    most = places[np.argsort(-value[places], kind="stable")][:LISTED]
+    most = measured.memorization.largest(LISTED, members)
     return {
         "images": int(known.sum()),
         "mean": float(value[known].mean()),

@@ -287,6 +287,8 @@ def resolve(config: ExperimentConfig, data: sources.ImageData) -> ExperimentConf
         raise InputError(
             f"left_out must have at most {images} parts, one for each training image, not {config.part_and_parts[1]}"
         )
+    if config.leaves_images_out and not 0 < config.training_images(len(data.train)) < images:
+        raise InputError(f"subset_share {config.subset_share:g} of {images} images leaves none or all of them")
     _check_test_set(config, data)
     resolved = replace(
         config.resolved(),
