@@ -264,7 +264,7 @@ OPTIONS = {
     "verify": """RESULTS --table --row --quantity --x --seeds --dataset --data_root --runs_dir --device --precision
         --threads --dry_run""",
     "keep": "RESULTS RUN",
-    "examples": "RUN --of --out",
+    "examples": "RUN --of --score --out",
     "memorization": "RUN --out",
     "randomize-labels": """FILE --dataset --data_root --resize --colour --holdout --skip_unlabelled --image_column
         --label_column --randomization --randomization_options --corruption_prob --randomization_seed""",

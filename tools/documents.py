@@ -319,10 +319,10 @@ def table1_without_regularization(results: Path) -> str:
 def label_errors(results: Path) -> str:
     """What a search finds in folders with wrong labels, beside cleanlab on the same probabilities."""
     columns = ["data", "network", "way", "wrong in the first 100", "precision", "recall", "AUROC", "time"]
-    shown = ("ours, area under margin", "ours, held out confidence", "cleanlab")
+    left_out = ("ours, forgetting events", "ours, first learned", "ours, variability")
     lines = []
     for row in _rows(results / "label_errors.csv"):
-        if row["method"].startswith(shown):
+        if row["method"] not in left_out:
             shares = [f"{float(row[name]):.0%}" if row[name] else "" for name in ("first_100", "precision", "recall")]
             area = f"{float(row['auroc']):.3f}" if row["auroc"] else ""
             time = duration(float(row["seconds"])) if row["method"].startswith("ours") else ""
@@ -376,6 +376,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "loss_reached": reproduced.loss_reached,
     "last_changes": reproduced.last_changes,
     "long_tail": reproduced.long_tail,
+    "best_epochs": reproduced.best_epochs,
     "label_errors": label_errors,
 }
 

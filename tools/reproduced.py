@@ -23,6 +23,7 @@ from rethinking.report import tables
 ORIGINAL, ORIGINAL_SMALL, COPY, SMALL, MNIST = "cifar10", "cifar10-small", "cifar10_jpeg", "cifar10_jpeg-small", "mnist"
 SMALL_ONES = {"CIFAR-10": ORIGINAL_SMALL, "MNIST": "mnist-small"}
 LISTED = 10  # images of the long tail
+COMPARED = ("area under margin", "confidence", "el2n", "last loss", "variability")  # scores by the epoch
 
 
 class ContradictedError(ValueError):
@@ -247,6 +248,28 @@ def detection(results: Path) -> str:
         f" is {areas('area under margin')} (`small_alexnet` and `mlp_1x512`), that of the last loss"
         f" {areas('last loss')}."
     )
+
+
+def best_epochs(results: Path) -> str:
+    """The epoch in which a score finds most, and what it finds then and after the last epoch."""
+    rows = []
+    for name, folder in SMALL_ONES.items():
+        found = Shown(results, folder, "detection_epochs")
+        for quantity in dict.fromkeys(cell.quantity for cell in found.cells):
+            _, network, noise = quantity.split(", ")
+            curves = {score: [cell.ours or 0.0 for cell in found.of(quantity, score=score)] for score in COMPARED}
+            falls = {score: max(curve) - curve[-1] for score, curve in curves.items()}
+            _hold("it matters less when training ends", falls["area under margin"] < falls["last loss"])
+            if (name, network) == ("CIFAR-10", "mlp_1x512"):
+                last = {score: curve[-1] for score, curve in curves.items()}
+                varies = curves["variability"]
+                _hold("the best after 30 epochs", last["variability"] == max(last.values()), len(varies) == 30)
+                _hold("worse than guessing after ten", varies[9] < 0.5)
+            entries = (
+                f"{max(curve):.3f} ({curve.index(max(curve)) + 1}), {curve[-1]:.3f}" for curve in curves.values()
+            )
+            rows.append([name, f"`{network}`", noise, *entries])
+    return tables.markdown_table(["data", "network", "noise", *COMPARED], rows)
 
 
 def memorized(results: Path) -> str:

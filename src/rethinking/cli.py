@@ -55,6 +55,9 @@ class Scoring:
         choices=("online", "train", "test"),
         default_text="the first that was kept",
     )
+    score: tuple[str, ...] = option(
+        (), "further scores of your own (docs/extending.md)", metavar="FILE.py:FUNCTION ...", default_text="none"
+    )
     out: str = option("examples", "write examples.csv and the page examples.html here", metavar="FOLDER")
 
 
@@ -258,7 +261,10 @@ def examples(arguments: Sequence[str] | None = None) -> None:
             raise InputError("examples takes run folders: rethinking examples runs/mlp_1x512-*")
         with _whole_imports():
             from rethinking.examples_console import show
+            from rethinking.measures import scores
 
+        for path in chosen.score:
+            scores.load(path)
         show(chosen.runs, chosen.of, Path(chosen.out), _console())
 
 

@@ -3,6 +3,8 @@
 import itertools
 import math
 import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,3 +101,52 @@ def test_consistency_is_the_mean_rank_correlation():
 def test_an_unknown_score_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"score must be one of area_under_margin, .*; did you mean 'variability'\?"):
         scores.find("variabilty")
+
+
+OWN = """
+from rethinking.measures.scores import score
+
+@score("own", "high", "here")
+def own(kept):
+    return {returned}
+
+def plain(kept):
+    return kept.loss[0]
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Writes a file whose score returns an expression. Takes the score away at the end."""
+
+    def write(returned: str) -> str:
+        (tmp_path / "mine.py").write_text(OWN.format(returned=returned))
+        return str(tmp_path / "mine.py")
+
+    yield write
+    SCORES.pop("own", None)
+
+
+def test_a_score_of_a_users_file_is_added(own_file):
+    scores.load(f"{own_file('kept.margin.max(axis=0)')}:own")
+    np.testing.assert_array_equal(SCORES["own"].measured(HAND_MADE), MARGINS.max(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("kept.loss[0][:2]", "the score own must be a number for each of the 4 examples, and not nan"),
+        ("kept.loss[0] * float('nan')", "the score own must be a number for each of the 4 examples, and not nan"),
+        ("kept.losses", "the score own fails: .*'losses'.*mine.py"),
+        ("['a'] * 4", "the score own fails: .*could not convert string to float"),
+    ],
+)
+def test_a_score_that_fails_is_told_in_a_line(own_file, returned: str, message: str):
+    scores.load(f"{own_file(returned)}:own")
+    with pytest.raises(InputError, match=message):
+        SCORES["own"].measured(HAND_MADE)
+
+
+def test_a_function_without_the_decorator_is_no_score(own_file):
+    with pytest.raises(InputError, match=r"mine.py:plain is no score of examples; put @score\(...\) before"):
+        scores.load(f"{own_file('0')}:plain")

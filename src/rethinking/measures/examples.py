@@ -178,7 +178,7 @@ def score_examples(folders: Sequence[str | Path], of: str | None = None, begin: 
         raise InputError(f"the images of {data.name} are not those that {first.path} trained on; they were changed")
     examples = _Examples.of_test_set(first, data, len(runs)) if of == "test" else _Examples.of_training_sets(runs, data)
     each = {
-        name: [examples.spread(score.of(one[of]), rows) for one, rows in zip(kept, examples.rows, strict=True)]
+        name: [examples.spread(score.measured(one[of]), rows) for one, rows in zip(kept, examples.rows, strict=True)]
         for name, score in SCORES.items()
     }
     scores = {name: mean_over_runs(values) for name, values in each.items()}

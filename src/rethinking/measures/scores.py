@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rethinking.errors import InputError, nearest
+from rethinking import registry
+from rethinking.errors import InputError, in_one_line, nearest
+from rethinking.source import place_of
 from rethinking.training.examples import Recorded
 
 Scores = NDArray[np.float64]
@@ -39,6 +41,20 @@ class Score:
     source: str
     of: Callable[..., Scores]
 
+    def measured(self, kept: Recorded) -> Scores:
+        """Returns the score of each example that a run kept, float64 (n,).
+
+        Raises `InputError` where the function fails, or returns other than a number for each example.
+        """
+        try:
+            found = np.asarray(self.of(kept), np.float64)
+        except Exception as error:  # a user's function may raise anything
+            raise InputError(f"the score {self.name} fails: {in_one_line(error)}{place_of(error)}") from error
+        count = kept.loss.shape[1]
+        if found.shape != (count,) or np.isnan(found).any():
+            raise InputError(f"the score {self.name} must be a number for each of the {count} examples, and not nan")
+        return found
+
     def suspicion(self, scores: Scores) -> Scores:
         """Returns the scores with their sign turned so that the largest are the most suspicious."""
         return scores if self.suspicious == "high" else -scores
@@ -59,6 +75,16 @@ def score(name: str, suspicious: Literal["low", "high"], source: str) -> Callabl
         return of
 
     return decorate
+
+
+def load(path: str) -> None:
+    """Adds the score of a user's file, `FILE.py:FUNCTION`, to `SCORES`.
+
+    Raises `InputError` where there is no such function, or no `@score` before it.
+    """
+    found = registry.load(path)
+    if not any(known.of is found for known in SCORES.values()):
+        raise InputError(f"{path} is no score of examples; put @score(...) before the function (docs/extending.md)")
 
 
 def find(name: str) -> Score:

@@ -80,7 +80,7 @@ def found_by_epoch(
     for epoch in range(1, epochs + 1):
         until = kept.until(epoch)
         for name, score in SCORES.items():
-            suspicion = score.suspicion(score.of(until))
+            suspicion = score.suspicion(score.measured(until))
             found = {"auroc": auroc(suspicion, wrong), "precision": precision_at(suspicion, wrong, count)}
             for judge, value in found.items():
                 measured[judge].setdefault(name, []).append(float(f"{value:.6g}"))
