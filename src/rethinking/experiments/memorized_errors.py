@@ -17,7 +17,7 @@ def numbers(answers: list[Answer]) -> list[Number]:
     return [
         Number(answer, OF_EXAMPLE, error, None, float(runs))
         for answer in answers
-        for runs, error in answer.evidence.facts["standard_errors"].items()
+        for runs, error in sorted(answer.evidence.facts["standard_errors"].items(), key=lambda pair: int(pair[0]))
     ]
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -21,11 +20,11 @@ from rethinking.errors import InputError
 from rethinking.measures.detection import Wrong, auroc, precision_at
 from rethinking.measures.scores import SCORES
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
-from rethinking.theory.trained import MeasurementConfig, trained_for
+from rethinking.theory.run import Columns, TheoryResult
+from rethinking.theory.trained import MeasurementConfig, carry_out
 from rethinking.training.examples import Recorded
 from rethinking.training.memory import LIBRARIES
-from rethinking.training.run_dir import RunDir
+from rethinking.training.run_dir import RunDir, RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +100,17 @@ def measure(config: DetectionConfig, begin: Steps = unwatched) -> TheoryResult:
 
     Raises `InputError` where no label is wrong, or all are, and the errors of `train`.
     """
-    if found := find(config):
-        return found
-    data = sources.load_for(config)
-    config = config.resolved(data)
-    (run,) = trained_for(config, begin)
-    folder = run_dir(config, data)
-    with at_work(folder, config) as found:
-        if found:
-            return found
-        advanced, began = begin("scores of examples"), time.perf_counter()
-        of_run = RunDir(run.path)
-        wrong = np.asarray(of_run.labels() != of_run.true_labels())
-        if not wrong.any() or wrong.all():
-            raise InputError(f"{run.path} has {wrong.sum():,} wrong labels of {len(wrong):,}; scores need both kinds")
-        result: dict[str, Any] = {
-            **about(config, data, "fp64"),
-            "network": run.path.name,
-            "wrong_labels": int(wrong.sum()),
-            "test_accuracy": run.final["test_accuracy"],
-            **found_by_epoch(run.examples()[config.scored], wrong, advanced),
-        }
-        return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})
+    return carry_out(config, "fp64", begin, lambda config, data, runs: _facts(config, runs[0], begin))
+
+
+def _facts(config: DetectionConfig, run: RunResult, begin: Steps) -> dict[str, Any]:
+    advanced, of_run = begin("scores of examples"), RunDir(run.path)
+    wrong = np.asarray(of_run.labels() != of_run.true_labels())
+    if not wrong.any() or wrong.all():
+        raise InputError(f"{run.path} has {wrong.sum():,} wrong labels of {len(wrong):,}; scores need both kinds")
+    return {
+        "network": run.path.name,
+        "wrong_labels": int(wrong.sum()),
+        "test_accuracy": run.final["test_accuracy"],
+        **found_by_epoch(run.examples()[config.scored], wrong, advanced),
+    }

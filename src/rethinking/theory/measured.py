@@ -16,7 +16,6 @@ they were trained on. An experiment requests the measure by
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -30,10 +29,11 @@ from rethinking.errors import InputError, in_one_line
 from rethinking.seeding import global_streams
 from rethinking.source import digest_of_source
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
-from rethinking.theory.trained import MeasurementConfig, trained_for
+from rethinking.theory.run import Columns, TheoryResult
+from rethinking.theory.trained import MeasurementConfig, carry_out
 from rethinking.training.memory import LIBRARIES, footprint
 from rethinking.training.preparation import plain_training_set
+from rethinking.training.run_dir import RunResult
 
 Measure = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], Mapping[str, float]]
 MEASURES: registry.Registry[Measure] = registry.Registry("measure", "rethinking.measures")
@@ -93,23 +93,17 @@ def measure(config: MeasureConfig, begin: Steps = unwatched) -> TheoryResult:
 
     Raises `InputError` where the function fails or does not return finite numbers by name, and the errors of `train`.
     """
-    if found := find(config):
-        return found
-    data = sources.load_for(config)
-    config = config.resolved(data)
-    (run,) = trained_for(config, begin)
-    folder = run_dir(config, data)
-    with at_work(folder, config) as found:
-        if found:
-            return found
-        advanced, began = begin(config.words[0]), time.perf_counter()
-        batches = plain_training_set(replace(_with_images(config.network), device=config.device), data)
-        images = batches.images(torch.arange(len(batches)))
-        with global_streams(config.seed, "measure"):
-            numbers = _measured(config, MEASURES.find(config.measure), run.network(), images, batches.labels)
-        advanced(1.0)
-        facts = {"network": run.path.name, "numbers": numbers, "seconds": time.perf_counter() - began}
-        return keep(folder, config, data, {**about(config, data, "fp32"), **facts})
+    return carry_out(config, "fp32", begin, lambda config, data, runs: _facts(config, data, runs[0], begin))
+
+
+def _facts(config: MeasureConfig, data: sources.ImageData, run: RunResult, begin: Steps) -> dict[str, Any]:
+    advanced = begin(config.words[0])
+    batches = plain_training_set(replace(_with_images(config.network), device=config.device), data)
+    images = batches.images(torch.arange(len(batches)))
+    with global_streams(config.seed, "measure"):
+        numbers = _measured(config, MEASURES.find(config.measure), run.network(), images, batches.labels)
+    advanced(1.0)
+    return {"network": run.path.name, "numbers": numbers}
 
 
 def _with_images(network: ExperimentConfig) -> ExperimentConfig:

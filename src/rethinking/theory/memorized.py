@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,9 +21,10 @@ from rethinking.errors import InputError
 from rethinking.measures.memorization import Mask
 from rethinking.measures.subsets import Memorized, measure_memorization
 from rethinking.steps import Steps, unwatched
-from rethinking.theory.run import Columns, TheoryResult, about, at_work, find, keep, run_dir
-from rethinking.theory.trained import MeasurementConfig, trained_for
+from rethinking.theory.run import Columns, TheoryResult
+from rethinking.theory.trained import MeasurementConfig, carry_out
 from rethinking.training.memory import LIBRARIES, footprint
+from rethinking.training.run_dir import RunResult
 
 MEMORIZED = 0.25  # from which an example counts as memorized, as in Feldman & Zhang 2020
 LISTED = 50  # most memorized examples of each kind of labels
@@ -108,24 +108,16 @@ def measure(config: MemorizedConfig, begin: Steps = unwatched) -> TheoryResult:
 
     Raises `InputError` where the network does not fit the data, and the errors of `train`.
     """
-    if found := find(config):
-        return found
-    data = sources.load_for(config)
-    config = config.resolved(data)
-    runs = trained_for(config, begin)
-    folder = run_dir(config, data)
-    with at_work(folder, config) as found:
-        if found:
-            return found
-        began = time.perf_counter()
-        measured = measure_memorization([run.path for run in runs], begin=begin)
-        wrong = np.zeros(len(measured.labels), bool) if measured.wrong is None else measured.wrong
-        groups = {"right": ~wrong, "wrong": wrong}
-        tested = [run.final["test_accuracy"] for run in runs if run.final["test_accuracy"] is not None]
-        result: dict[str, Any] = {
-            **about(config, data, "fp64"),
-            "test_accuracy": float(np.mean(tested)) if tested else None,
-            "labels": {name: of_labels(measured, members) for name, members in groups.items() if members.any()},
-            "standard_errors": measured.standard_errors(),
-        }
-        return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})
+    return carry_out(config, "fp64", begin, lambda config, data, runs: _facts(runs, begin))
+
+
+def _facts(runs: Sequence[RunResult], begin: Steps) -> dict[str, Any]:
+    measured = measure_memorization([run.path for run in runs], begin=begin)
+    wrong = np.zeros(len(measured.labels), bool) if measured.wrong is None else measured.wrong
+    groups = {"right": ~wrong, "wrong": wrong}
+    tested = [run.final["test_accuracy"] for run in runs if run.final["test_accuracy"] is not None]
+    return {
+        "test_accuracy": float(np.mean(tested)) if tested else None,
+        "labels": {name: of_labels(measured, members) for name, members in groups.items() if members.any()},
+        "standard_errors": measured.standard_errors(),
+    }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
 
@@ -13,7 +14,16 @@ from rethinking.config import ExperimentConfig
 from rethinking.data import sources
 from rethinking.engines.many import train_many
 from rethinking.steps import Steps
-from rethinking.theory.run import NOT_IN_IDENTITY, TheoryConfig
+from rethinking.theory.run import (
+    NOT_IN_IDENTITY,
+    TheoryConfig,
+    TheoryResult,
+    about,
+    at_work,
+    find,
+    keep,
+    run_dir,
+)
 from rethinking.training.preparation import resolve
 from rethinking.training.run_dir import RunResult
 
@@ -64,6 +74,36 @@ class MeasurementConfig(TheoryConfig):
 def _shared() -> set[str]:
     """The options that a network and its measurement share."""
     return TheoryConfig.options() - {"device"}
+
+
+Measured = TypeVar("Measured", bound=MeasurementConfig)
+
+
+def carry_out(
+    config: Measured,
+    precision: str,
+    begin: Steps,
+    measure: Callable[[Measured, sources.ImageData, list[RunResult]], Mapping[str, Any]],
+) -> TheoryResult:
+    """Measure networks and keep the facts, or return the finished measurement. Untrained networks are trained first.
+
+    precision: of the measurement, such as 'fp64'
+    measure: returns facts from the resolved configuration, the data and the networks' runs
+
+    Raises `InputError` where the network does not fit the data, and the errors of `train` and of `measure`.
+    """
+    if found := find(config):
+        return found
+    data = sources.load_for(config)
+    config = config.resolved(data)
+    runs = trained_for(config, begin)
+    folder = run_dir(config, data)
+    with at_work(folder, config) as found:
+        if found:
+            return found
+        began = time.perf_counter()
+        result = {**about(config, data, precision), **measure(config, data, runs)}
+        return keep(folder, config, data, result | {"seconds": time.perf_counter() - began})
 
 
 def trained_for(config: MeasurementConfig, begin: Steps) -> list[RunResult]:
