@@ -259,7 +259,7 @@ def best_epochs(results: Path) -> str:
             _, network, noise = quantity.split(", ")
             curves = {score: [cell.ours or 0.0 for cell in found.of(quantity, score=score)] for score in COMPARED}
             falls = {score: max(curve) - curve[-1] for score, curve in curves.items()}
-            _hold("it matters less when training ends", falls["area under margin"] < falls["last loss"])
+            _hold("confidence loses less than the last loss", falls["confidence"] < falls["last loss"])
             if (name, network) == ("CIFAR-10", "mlp_1x512"):
                 last = {score: curve[-1] for score, curve in curves.items()}
                 varies = curves["variability"]
