@@ -281,7 +281,10 @@ def label_errors(arguments: Sequence[str] | None = None) -> None:
         _ = config.network, config.operator  # raises for a wrong name before any data is read
         with _whole_imports():  # PyTorch, once the options are checked
             from rethinking.examples_console import show_label_errors
+            from rethinking.measures import scores
 
+        for path in searching.score:
+            scores.load(path)
         show_label_errors(config, searching, _console())
 
 

@@ -18,12 +18,13 @@ from rethinking.measures.examples import PASSES, ScoredExamples, class_name, sco
 from rethinking.measures.label_errors import configurations, search
 from rethinking.measures.searching import Searching
 from rethinking.measures.subsets import measure_memorization
-from rethinking.progress import Progress, StepsInWords, say
+from rethinking.progress import ListProgress, StepsInWords, Tally, say
 from rethinking.report import examples_page, memorization_page
 from rethinking.training.networks import cut, network_notes
 from rethinking.training.preparation import accepting, resolve
 
 FIRST = 10  # suspects that are listed
+FITTED = 0.95  # of the training images; below, networks memorize less than they could
 
 
 def show(folders: Sequence[str], of: str | None, out: Path, console: Console) -> None:
@@ -51,6 +52,9 @@ def show_examples(examples: ScoredExamples, out: Path, console: Console) -> None
     else:
         table = _suspects(examples)
     console.print(table)
+    if examples.predicted is not None:
+        other = int((examples.predicted != examples.labels).sum())
+        say(console, [f"{other:,} images have another predicted class than their label"])
     say(console, [f"written to {out}; open {page}"])
 
 
@@ -67,8 +71,14 @@ def show_label_errors(config: ExperimentConfig, searching: Searching, console: C
     if data.test:
         say(console, [f"the {len(data.test):,} test images are not searched"])
     say(console, [f"{len(configs)} networks, each trained for {epochs} epochs on about {images:,} images"])
+    progress = ListProgress(console, lambda: "", lambda: Tally(len(configs), configs))
+
+    def ended(run: ExperimentConfig) -> None:
+        progress.over(run, finished=True)
+        say(console, [f"finished: without part {run.left_out}  ({progress.in_words()})"])
+
     with contextlib.closing(StepsInWords(console)) as steps:
-        examples = search(configs, Progress(console).observers, steps.of("examples"))
+        examples = search(configs, progress.observers, steps.of("examples"), ended)
     show_examples(examples, Path(searching.out), console)
 
 
@@ -81,17 +91,22 @@ def show_memorization(folders: Sequence[str], out: Path, console: Console) -> No
         measured = measure_memorization(folders, out / "answers", steps.of("memorization"))
     page = memorization_page.write(measured, out)
     estimate, wrong = measured.memorization, measured.wrong
-    table = _table(
-        f"memorization, from {len(measured.runs)} runs on random subsets", "images", "mean", "standard error"
-    )
+    title = f"memorization, from {len(measured.runs)} runs on random subsets"
+    table = _table(title, "images", "estimated", "mean", "standard error")
     groups = {"all": np.ones(len(measured.labels), bool)}
     if wrong is not None:
         groups |= {"with wrong labels": wrong, "with right labels": ~wrong}
     for name, members in groups.items():
         if np.isfinite(estimate.value[members]).any():
             mean, error = (np.nanmean(values[members]) for values in estimate)
-            table.add_row(f"{members.sum():,} {name}", f"{mean:.1%}", f"{error:.1%} an image")
+            known = (members & measured.estimated).sum()
+            table.add_row(f"{members.sum():,} {name}", f"{known:,}", f"{mean:.1%}", f"{error:.1%} an image")
     console.print(table)
+    if measured.fit < FITTED:
+        unfit = (
+            f"the networks get only {measured.fit:.1%} of their own images right; what is not fitted is not memorized"
+        )
+        say(console, [f"{unfit} (--num_epochs, --stop_when_fit)"])
     say(console, [f"written to {out}; open {page}"])
 
 

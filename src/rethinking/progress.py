@@ -20,6 +20,8 @@ from rich.text import Text
 
 from rethinking.config import ExperimentConfig
 
+MANY = 1_000_000  # images, of which a share is exact enough
+
 
 def say(console: Console, lines: Iterable[str]) -> None:
     """Prints lines without markup, highlighting and wrapping."""
@@ -99,10 +101,8 @@ class Progress:
                 self._live = None
 
     def _announce(self, run: Watched, going_on: str) -> None:
-        config = run.config
-        without = f", without part {config.left_out}" if config.left_out else ""
         self._print(
-            f"{run.path}: {config.precision} on {config.device}, {run.images:,} training images{without}{going_on}"
+            f"{run.path}: {run.config.precision} on {run.config.device}, {run.images:,} training images{going_on}"
         )
 
     def _print(self, text: str) -> None:
@@ -155,8 +155,9 @@ class Tally:
             for kind in _kinds(run.config):
                 seconds, images = self._spent.get(kind, (0.0, 0))
                 self._spent[kind] = seconds + taken, images + run.images
-            if run.config.train_subset is None and not run.config.leaves_images_out:
-                self._images[Path(run.config.dataset).name] = run.images
+            if run.config.train_subset is None:
+                share = run.config.training_images(MANY) / MANY  # of the images, where a run leaves some out
+                self._images[Path(run.config.dataset).name] = round(run.images / share)
 
     def over(self, config: Any, finished: bool = False, failed: bool = False) -> None:
         """Takes a run off the list, as finished, failed or left to another process."""

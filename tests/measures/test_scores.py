@@ -135,8 +135,8 @@ def test_a_score_of_a_users_file_is_added(own_file):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("kept.loss[0][:2]", "the score own must be a number for each of the 4 examples, and not nan"),
-        ("kept.loss[0] * float('nan')", "the score own must be a number for each of the 4 examples, and not nan"),
+        ("kept.loss[0][:2]", r"the score own must have the shape \(4,\), not \(2,\)"),
+        ("kept.loss[0] * float('nan')", "the score own is nan for 4 of 4 examples"),
         ("kept.losses", "the score own fails: .*'losses'.*mine.py"),
         ("['a'] * 4", "the score own fails: .*could not convert string to float"),
     ],
@@ -145,6 +145,13 @@ def test_a_score_that_fails_is_told_in_a_line(own_file, returned: str, message: 
     scores.load(f"{own_file(returned)}:own")
     with pytest.raises(InputError, match=message):
         SCORES["own"].measured(HAND_MADE)
+
+
+def test_a_score_has_an_end_and_a_name_of_its_own():
+    with pytest.raises(InputError, match="the score own must be suspicious at its low or high end, not 'up'"):
+        scores.score("own", "up", "here")
+    with pytest.raises(InputError, match="there is a score last_loss already; choose another name"):
+        scores.score("last_loss", "low", "here")(lambda kept: kept.loss[0])
 
 
 def test_a_function_without_the_decorator_is_no_score(own_file):

@@ -230,13 +230,24 @@ def _source(dataset: str, data_root: str | Path | None) -> Source:
         return _local_source(Path(path).resolve(), configuration or None)
     if HUB_NAME.fullmatch(path):
         tried = [f"the folder {path}"]
-        found = hub.find(path, configuration or None, tried)
+        try:
+            found = hub.find(path, configuration or None, tried)
+        except InputError as error:
+            raise InputError(f"{error}{_like(path)}") from None
         place = f"{path}@{hub.cached_commit(path)}"  # another revision is another data set
         return Source(_plain_name(dataset), f"the Hub, {dataset}", place, found, configuration=configuration or None)
     raise InputError(
         f"dataset must be one of {', '.join(NAMES)}, the path of an existing folder or .npz file, or owner/name on the"
-        f" Hub, not '{dataset}'{nearest(dataset, NAMES)}"
+        f" Hub, not '{dataset}'{nearest(dataset, NAMES) or _like(path)}"
     )
+
+
+def _like(path: str) -> str:
+    """Suggests a folder or file beside a path that does not exist; empty where none has a similar name."""
+    with contextlib.suppress(OSError):
+        beside = [str(other) for other in Path(path).parent.iterdir() if not other.name.startswith(".")]
+        return nearest(str(Path(path)), beside)
+    return ""
 
 
 def _parsed(dataset: str) -> tuple[str | None, str, str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rethinking import files, notebook
 from rethinking.data import draws, sources
 from rethinking.data.images import ImageData
-from rethinking.errors import InputError
+from rethinking.errors import InputError, nearest
 from rethinking.measures import detection
 from rethinking.measures.held_out import Probabilities, held_out_probabilities, lacking_parts
 from rethinking.measures.scores import HELD_OUT, SCORES, Score, Scores, consistency, mean_over_runs
@@ -30,6 +30,7 @@ PASSES = {  # what is kept, in words, in the order of choice
     "train": "training images, in evaluation mode after each epoch",
     "test": "test images, in evaluation mode after each epoch",
 }
+SHORT = 40  # letters of two values that a message shows
 MAY_DIFFER = ("seed", "device", "precision", "left_out", "subset_seed")  # of runs that are scored together
 OPTIONS = {"online": "record_examples", "train": "record_evaluated_examples", "test": "record_test_examples"}
 
@@ -46,7 +47,7 @@ class Found:
     precision: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoredExamples:
     """The examples of some runs, and their scores.
 
@@ -77,6 +78,9 @@ class ScoredExamples:
     probabilities: Probabilities | None = None
     note: str = ""
 
+    def __repr__(self) -> str:
+        return f"ScoredExamples({len(self.index):,} examples of {self.data.name}; scores: {', '.join(self.scores)})"
+
     @property
     def class_names(self) -> Sequence[str]:
         """The names of the labels' classes; none where an operator replaced the data's classes."""
@@ -93,7 +97,12 @@ class ScoredExamples:
         return None if self.true_labels is None else self.labels != self.true_labels
 
     def suspects(self, score: str) -> NDArray[np.int64]:
-        """Returns the places of all examples in `index`, the most suspicious first; ties stay in order."""
+        """Returns the places of all examples in `index`, the most suspicious first; ties stay in order.
+
+        Raises `InputError` for an unknown score.
+        """
+        if score not in self.kinds:
+            raise InputError(f"score must be one of {', '.join(self.kinds)}, not '{score}'{nearest(score, self.kinds)}")
         return np.argsort(self.kinds[score].ranks(self.scores[score]), kind="stable")
 
     def found(self) -> dict[str, Found]:
@@ -248,14 +257,18 @@ class _Examples:
 def check_alike(run: RunResult, other: RunResult, may_differ: Sequence[str]) -> None:
     """Raises `InputError` where two runs differ in images, or in options that are not in `may_differ`."""
     asked, of_other = run.config.identity(), other.config.identity()
-    names = {**of_other, **asked}
-    different = [name for name in names if asked.get(name) != of_other.get(name) and name not in may_differ]
+    different = []
+    for name in dict.fromkeys((*of_other, *asked)):
+        values = asked.get(name), of_other.get(name)
+        if values[0] != values[1] and name not in may_differ:
+            shown = f" ({values[0]} and {values[1]})"
+            different.append(name + (shown if len(shown) < SHORT else ""))
     if run.result["provenance"]["fingerprint"] != other.result["provenance"]["fingerprint"]:
         different.append("images")
     if different:
         raise InputError(
             f"{run.path} and {other.path} differ in {', '.join(different)}; these runs may differ in"
-            f" {', '.join(may_differ)}"
+            f" {', '.join(may_differ)}, so give those of one configuration"
         )
 
 

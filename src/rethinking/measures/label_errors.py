@@ -6,7 +6,7 @@ Each image has scores from the networks that were trained on it, and a predictio
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -38,20 +38,27 @@ def configurations(config: ExperimentConfig, searching: Searching, images: int) 
     return [replace(alike, left_out=f"{part}/{searching.folds}") for part in range(1, searching.folds + 1)]
 
 
-def search(configs: Sequence[ExperimentConfig], observe: Observe = tuple, begin: Steps = unwatched) -> ScoredExamples:
+def search(
+    configs: Sequence[ExperimentConfig],
+    observe: Observe = tuple,
+    begin: Steps = unwatched,
+    ended: Callable[[ExperimentConfig], None] = lambda config: None,
+) -> ScoredExamples:
     """Trains the runs of all parts, or finds them finished, and scores their examples.
 
     observe, begin: show progress
+    ended: is called with each configuration once its run is finished
 
     Raises the errors of `train` and of `score_examples`.
     """
     folders = []
     runs: Iterator[Any] = train_many(configs, at_once=None, observe=observe, progress=False)
     with closing(runs):  # type: ignore[type-var]
-        for _, outcome in runs:
+        for config, outcome in runs:
             if isinstance(outcome, Exception):
                 raise outcome
             folders.append(outcome.path)
+            ended(config)
     return score_examples(folders, "online", begin)
 
 

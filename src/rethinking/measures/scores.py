@@ -51,8 +51,10 @@ class Score:
         except Exception as error:  # a user's function may raise anything
             raise InputError(f"the score {self.name} fails: {in_one_line(error)}{place_of(error)}") from error
         count = kept.loss.shape[1]
-        if found.shape != (count,) or np.isnan(found).any():
-            raise InputError(f"the score {self.name} must be a number for each of the {count} examples, and not nan")
+        if found.shape != (count,):
+            raise InputError(f"the score {self.name} must have the shape ({count},), not {found.shape}")
+        if np.isnan(found).any():
+            raise InputError(f"the score {self.name} is nan for {np.isnan(found).sum():,} of {count:,} examples")
         return found
 
     def suspicion(self, scores: Scores) -> Scores:
@@ -68,9 +70,18 @@ SCORES: dict[str, Score] = {}
 
 
 def score(name: str, suspicious: Literal["low", "high"], source: str) -> Callable[[Any], Any]:
-    """Returns a decorator that adds a function to `SCORES`."""
+    """Returns a decorator that adds a function to `SCORES`.
+
+    Raises `InputError` for another end than 'low' and 'high', and for the name of one of the package's scores.
+    """
+
+    if suspicious not in ("low", "high"):
+        raise InputError(f"the score {name} must be suspicious at its low or high end, not '{suspicious}'")
 
     def decorate(of: Callable[[Recorded], Scores]) -> Callable[[Recorded], Scores]:
+        there = SCORES.get(name)
+        if there is not None and there.of.__module__ == __name__:
+            raise InputError(f"there is a score {name} already; choose another name")
         SCORES[name] = Score(name, suspicious, source, of)
         return of
 

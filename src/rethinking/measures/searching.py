@@ -29,6 +29,9 @@ class Searching:
         metavar="N",
         default_text=f"{EPOCHS}; more on few images, for {STEPS} steps",
     )
+    score: tuple[str, ...] = option(
+        (), "further scores of your own (docs/extending.md)", metavar="FILE.py:FUNCTION ...", default_text="none"
+    )
     out: str = option(
         "label_errors", "write examples.csv and the page examples.html here", metavar="FOLDER", changes_numbers=False
     )

@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Memorized:
-    """What the networks of m runs on random subsets say of n training images and k test images.
+    """What the networks of m runs on random subsets say of k test images and of n training images, those in a subset.
 
     index: int64 (n,), the place of each image in the data's training set
     labels, true_labels: int64 (n,); the second is None where nothing is known to be wrong
@@ -77,6 +77,16 @@ class Memorized:
         return memorization(self.inside, self.right)
 
     @property
+    def estimated(self) -> NDArray[np.bool_]:
+        """Which training images have an estimate, bool (n,): at least two runs had the image, and two lacked it."""
+        return np.isfinite(self.memorization.value)
+
+    @property
+    def fit(self) -> float:
+        """The networks' mean accuracy on their own training images, 0-1."""
+        return float(self.right[self.inside].mean())
+
+    @property
     def wrong(self) -> NDArray[np.bool_] | None:
         """Whether each label is wrong, bool (n,); None where that is not known."""
         return None if self.true_labels is None else self.labels != self.true_labels
@@ -94,6 +104,7 @@ class Memorized:
     def pairs(self, count: int = PAIRS) -> list[Pair]:
         """Returns the pairs of a training and a test image with the most influence; none without a test set.
 
+        They are ordered by their influence less its standard error, since many estimates from few runs are equal.
         The estimates are made for a part of the test images at a time, so memory need not hold all pairs.
         """
         if self.right_test is None:
@@ -102,14 +113,13 @@ class Memorized:
         part = max(1, int(2e7) // len(self.labels))
         for begin in range(0, self.right_test.shape[1], part):
             estimate = influence(self.inside, self.right_test[:, begin : begin + part])
-            value = np.nan_to_num(estimate.value, nan=-np.inf)
-            best = np.argsort(-value, axis=None, kind="stable")[:count]
+            value, error = estimate
+            best = Estimate(value.ravel(), error.ravel()).largest(count)
             found += [
-                Pair(begin + int(j), int(i), float(value[i, j]), float(estimate.standard_error[i, j]))
+                Pair(begin + int(j), int(i), float(value[i, j]), float(error[i, j]))
                 for i, j in zip(*np.unravel_index(best, value.shape), strict=True)
-                if np.isfinite(value[i, j])
             ]
-        return sorted(found, key=lambda pair: -pair.influence)[:count]
+        return sorted(found, key=lambda pair: pair.standard_error - pair.influence)[:count]
 
     def write_csv(self, folder: Path) -> None:
         """Writes memorization.csv, a row for each training image, and influence.csv, a row for each of `pairs`."""
@@ -164,10 +174,12 @@ def measure_memorization(
         answers.append(right)
         advanced(number / len(runs))
     every, count = np.stack(answers), len(train)
+    there = np.flatnonzero(inside.any(axis=0))  # of the others nothing can be said, and perhaps no label is known
+    index, labels, inside = index[there], labels[there], inside[:, there]
     true_labels = data.train.labels[index] if runs[0].config.corrupts_labels else None
     right_test = every[:, count:] if test else None
     test_labels = test.labels.cpu().numpy() if test else None
-    return Memorized(tuple(runs), data, index, labels, true_labels, test_labels, inside, every[:, :count], right_test)
+    return Memorized(tuple(runs), data, index, labels, true_labels, test_labels, inside, every[:, there], right_test)
 
 
 def _finished(folder: Path) -> RunResult:

@@ -53,6 +53,7 @@ def as_html(examples: ScoredExamples) -> str:
         passes=PASSES[examples.of],
         wrong=None if wrong is None else int(wrong.sum()),
         suspects=_suspects(examples),
+        predicted_otherwise=0 if examples.predicted is None else int((examples.predicted != examples.labels).sum()),
         suspected_by=SUSPECTED_BY.replace("_", " "),
         sections=_sections(examples),
         roc=pictures.drawn(_roc_curves(examples), "roc") if examples.found() else None,
