@@ -1,6 +1,6 @@
 """Memorization of single examples: how sure it is, against the number of runs. Beyond the paper.
 
-Expect it to fall with the square root of the number of runs. It is the mean over the examples.
+Expect it to fall about with the square root of the number of runs. It is the mean over the examples.
 """
 
 from rethinking.experiments import memorized
