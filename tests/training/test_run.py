@@ -228,6 +228,18 @@ def test_parts_leave_every_image_out_once_and_keep_its_label(tmp_path: Path, sub
     assert sorted(left_out) == sorted(labels)
 
 
+@pytest.mark.parametrize("alike", [{"left_out": "1/5"}, {"subset_share": 0.705}], ids=str)
+def test_runs_on_as_many_images_of_other_subsets_do_not_share_them(tmp_path: Path, alike: dict):
+    """Without the first of five parts, 100 and 101 images both leave 80; 70.5% of 99 and of 100 images are 70."""
+    sizes = (100, 101) if "left_out" in alike else (99, 100)
+    asked = [config(tmp_path / "together", train_subset=size, num_epochs=2, **alike) for size in sizes]
+    assert len({one.training_images(1442) for one in asked}) == 1
+    together = dict(train_many(asked, at_once=2, stacked=True))
+    for one in asked:
+        alone = train(replace(one, runs_dir=str(tmp_path / "alone")))
+        assert together[one].final["train_loss"] == pytest.approx(alone.final["train_loss"], rel=1e-3)
+
+
 def test_parts_of_other_sizes_train_at_once(tmp_path: Path):
     """100 images have parts of 34, 33 and 33."""
     asked = [config(tmp_path / "together", train_subset=100, left_out=f"{part}/3", **DRAWN) for part in (1, 2, 3)]

@@ -255,7 +255,7 @@ def _image_options(config: ExperimentConfig) -> tuple[object, ...]:
     draws = (*operator, config.corruption_prob, config.randomization_seed, config.pixel_noise, config.replaced_example)
     drawn = draws if config.redraws_images else ()
     augments = (config.random_crop, config.augment_flip_rotate)
-    chosen = (config.subset_share, config.subset_seed, config.left_out)
+    chosen = (config.train_subset, config.subset_share, config.subset_seed, config.left_out)
     return (config.images_in_memory, config.min_std, *augments, *chosen, *drawn)
 
 
