@@ -261,7 +261,7 @@ def test_the_account_of_performance_comes_from_results():
 
 REPRODUCE = ROOT / "docs" / "reproduce"
 SHOWN_IN_FIGURES = {"figure1a", "minimum_norm_errors", "minimum_norm_sgd", "expressivity_gap", "stability"}
-SHOWN_IN_FIGURES |= {"complexity_margins"}
+SHOWN_IN_FIGURES |= {"complexity_margins", "detection_epochs", "memorized_errors"}
 
 
 def test_there_is_a_page_for_every_table_and_figure_with_its_command_and_its_results():
@@ -292,8 +292,8 @@ def test_the_page_on_reproduction_has_the_scales_as_they_are():
     text = (REPRODUCE / "index.md").read_text()
     rows = [re.findall(r"[^|]+", line) for line in text.splitlines() if re.match(r"\| `(full|small|demo)` \|", line)]
     assert [row[0].strip(" `") for row in rows] == [*SCALES]
-    for (_, images, still, models, draws, replaced), scale in zip(rows, SCALES.values(), strict=True):
-        assert (int(draws), int(replaced)) == (scale.draws, scale.replaced)
+    for (_, images, still, models, *counts), scale in zip(rows, SCALES.values(), strict=True):
+        assert [int(count) for count in counts] == [scale.draws, scale.replaced, scale.subsets]
         left_out = {*catalogue.PAPER} - {*scale.models}
         assert models.strip() == ("without the Inceptions" if left_out else "all five")
         assert left_out in ({"small_inception", "small_inception_no_bn"}, set())

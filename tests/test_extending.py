@@ -52,7 +52,16 @@ def test_every_block_of_the_document_runs_as_written(followed: tuple[Path, str])
 def test_each_addition_is_one_file(followed: tuple[Path, str]):
     folder, _ = followed
     additions = {path.name for path in folder.glob("*.py")} - {"back.py"}
-    names = {"net.py", "shapes.py", "next_class.py", "dimmed.py", "width_sweep.py", "confidence.py", "logger.py"}
+    names = {
+        "net.py",
+        "shapes.py",
+        "next_class.py",
+        "dimmed.py",
+        "width_sweep.py",
+        "confidence.py",
+        "logger.py",
+        "late.py",
+    }
     assert additions == names
 
 

@@ -245,8 +245,8 @@ def detection(results: Path) -> str:
     return (
         "Area under the margin finds wrong labels better than the loss of the last epoch, EL2N and forgetting events,"
         " for every network, noise and rate. Where a fifth of the labels is drawn uniformly, its AUROC after 30 epochs"
-        f" is {areas('area under margin')} (`small_alexnet` and `mlp_1x512`), that of the last loss"
-        f" {areas('last loss')}."
+        f" is {areas('area under margin')}. The last loss has {areas('last loss')}. The networks are `small_alexnet`"
+        " and `mlp_1x512`."
     )
 
 
