@@ -531,8 +531,8 @@ class ExperimentConfig:
                 raise InputError(f"labels gives labels, which {option_name} would change; leave one of them out")
         if self.subset_seed and self.subset_share is None:
             raise InputError("subset_seed chooses the images of --subset_share; give both or none")
-        leaving_out = [name for name in ("subset_share", "left_out") if getattr(self, name) is not None]
-        for first, second in itertools.combinations([*leaving_out, *self._replacing], 2):
+        alone = [name for name in ("subset_share", "left_out", "replaced_example") if getattr(self, name) is not None]
+        for first, second in itertools.combinations(alone, 2):
             raise InputError(f"{first} and {second} do not go together; leave one of them out")
         if self.corrupt_test_labels and not operator.corrupts_labels:
             raise InputError(
@@ -545,10 +545,6 @@ class ExperimentConfig:
         for name in self.keeps_of_test_images:
             if operator.own_classes is not None:
                 raise InputError(f"{name} needs a test set; randomization {self.randomization} has no test set")
-
-    @property
-    def _replacing(self) -> list[str]:
-        return [] if self.replaced_example is None else ["replaced_example"]
 
     @property
     def keeps_of_test_images(self) -> list[str]:

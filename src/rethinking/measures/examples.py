@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rethinking import files, notebook
 from rethinking.data import draws, sources
 from rethinking.data.images import ImageData
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError
 from rethinking.measures import detection
 from rethinking.measures.held_out import Probabilities, held_out_probabilities, lacking_parts
-from rethinking.measures.scores import HELD_OUT, SCORES, Score, Scores, consistency, mean_over_runs
+from rethinking.measures.scores import HELD_OUT, SCORES, Score, Scores, consistency, find, mean_over_runs
 from rethinking.steps import Steps, unwatched
 from rethinking.training.examples import Recorded
 from rethinking.training.preparation import kept_rows
@@ -101,9 +101,8 @@ class ScoredExamples:
 
         Raises `InputError` for an unknown score.
         """
-        if score not in self.kinds:
-            raise InputError(f"score must be one of {', '.join(self.kinds)}, not '{score}'{nearest(score, self.kinds)}")
-        return np.argsort(self.kinds[score].ranks(self.scores[score]), kind="stable")
+        kind = find(score, self.kinds)
+        return np.argsort(kind.ranks(self.scores[score]), kind="stable")
 
     def found(self) -> dict[str, Found]:
         """Returns by score how well it finds the wrong labels; nothing where these are not known, or none is wrong."""

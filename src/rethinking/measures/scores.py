@@ -9,7 +9,7 @@ function here under `@score`, or register it in your own file.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,11 +98,11 @@ def load(path: str) -> None:
         raise InputError(f"{path} is no score of examples; put @score(...) before the function (docs/extending.md)")
 
 
-def find(name: str) -> Score:
-    """Returns the score of this name. Raises `InputError` for an unknown name."""
-    if name not in SCORES:
-        raise InputError(f"score must be one of {', '.join(SCORES)}, not '{name}'{nearest(name, SCORES)}")
-    return SCORES[name]
+def find(name: str, known: Mapping[str, Score] = SCORES) -> Score:
+    """Returns the score of this name among the known ones. Raises `InputError` for an unknown name."""
+    if name not in known:
+        raise InputError(f"score must be one of {', '.join(known)}, not '{name}'{nearest(name, known)}")
+    return known[name]
 
 
 @score("area_under_margin", "low", "Pleiss et al. 2020 (arXiv:2001.10528)")
